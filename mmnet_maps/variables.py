@@ -1,0 +1,297 @@
+"""Every variable once: name, units, valid range, group and packing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Aggregation = Literal["mean", "mode"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """One stored variable, in physical units and as it is packed in a stack.
+
+    Attributes
+    ----------
+    name, long_name, units
+        Short name, a phrase for people, and UDUNITS units (``"1"`` where dimensionless).
+    group
+        The stack group that usually holds it: ``static``, ``optical``, ``sar``, ``smap``, ``weather`` or ``lst``.
+    valid_min, valid_max
+        Physically possible values; anything outside is missing.
+    scale, offset
+        ``physical = packed * scale + offset``.
+    dtype, nodata
+        Packed type and the packed value that means missing.
+    aggregation
+        How a product's own pixels become one 100 m pixel.
+    standard_name
+        CF standard name, where one exists.
+    """
+
+    name: str
+    long_name: str
+    units: str
+    group: str
+    valid_min: float
+    valid_max: float
+    scale: float = 1.0
+    offset: float = 0.0
+    dtype: Literal["int16", "uint8"] = "int16"
+    nodata: int = -32768
+    aggregation: Aggregation = "mean"
+    standard_name: str | None = None
+
+    def pack(self, values: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.integer]:
+        """Pack physical values of any shape; NaN and values outside the valid range become ``nodata``.
+
+        Examples
+        --------
+        >>> VARIABLES["smap"].pack(np.array([0.25, np.nan, 3.0], np.float32)).tolist()
+        [2500, -32768, -32768]
+        """
+        if self.dtype == "uint8":
+            return np.where((values >= self.valid_min) & (values <= self.valid_max), values, self.nodata).astype(
+                np.uint8
+            )
+        with np.errstate(invalid="ignore"):
+            good = (values >= self.valid_min) & (values <= self.valid_max)
+        steps = np.rint((np.where(good, values, 0.0) - self.offset) / self.scale)
+        return np.where(good, steps, self.nodata).astype(np.int16)
+
+    def unpack(self, packed: NDArray[np.integer]) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Physical values as float32, NaN where missing; a land-cover code stays uint8, 0 where missing.
+
+        Examples
+        --------
+        >>> VARIABLES["smap"].unpack(np.array([2500, -32768], np.int16))
+        array([0.25,  nan], dtype=float32)
+        """
+        if self.dtype == "uint8":
+            return packed.astype(np.uint8, copy=False)
+        values = packed.astype(np.float32)
+        values *= np.float32(self.scale)
+        values += np.float32(self.offset)
+        values[packed == self.nodata] = np.nan
+        return values
+
+
+_TABLE = (
+    Variable(
+        name="elevation",
+        long_name="surface elevation",
+        units="m",
+        group="static",
+        valid_min=-120.0,
+        valid_max=4500.0,
+        scale=0.2,
+        standard_name="surface_altitude",
+    ),
+    Variable(
+        name="slope", long_name="terrain slope", units="degree", group="static", valid_min=0, valid_max=90, scale=0.01
+    ),
+    Variable(
+        name="aspect",
+        long_name="terrain aspect, clockwise from north, 0 where flat",
+        units="degree",
+        group="static",
+        valid_min=0,
+        valid_max=360,
+        scale=0.1,
+    ),
+    Variable(
+        name="landcover",
+        long_name="NLCD land cover code",
+        units="1",
+        group="static",
+        valid_min=11,
+        valid_max=95,
+        dtype="uint8",
+        nodata=0,
+        aggregation="mode",
+    ),
+    Variable(
+        name="clay",
+        long_name="clay content, 0-5 cm",
+        units="percent",
+        group="static",
+        valid_min=0,
+        valid_max=100,
+        scale=0.01,
+    ),
+    Variable(
+        name="sand",
+        long_name="sand content, 0-5 cm",
+        units="percent",
+        group="static",
+        valid_min=0,
+        valid_max=100,
+        scale=0.01,
+    ),
+    Variable(
+        name="bulk_density",
+        long_name="bulk density, 0-5 cm",
+        units="g cm-3",
+        group="static",
+        valid_min=0.05,
+        valid_max=2.65,
+        scale=0.0001,
+    ),
+    *(
+        Variable(
+            name=name,
+            long_name=f"surface reflectance, {text}",
+            units="1",
+            group="optical",
+            valid_min=-0.2,
+            valid_max=1.6,
+            scale=0.0001,
+        )
+        for name, text in (
+            ("blue", "blue"),
+            ("green", "green"),
+            ("red", "red"),
+            ("nir", "near infrared"),
+            ("swir1", "shortwave infrared, 1.6 um"),
+            ("swir2", "shortwave infrared, 2.2 um"),
+        )
+    ),
+    Variable(name="vv", long_name="backscatter, VV", units="dB", group="sar", valid_min=-30, valid_max=10, scale=0.001),
+    Variable(name="vh", long_name="backscatter, VH", units="dB", group="sar", valid_min=-32, valid_max=10, scale=0.001),
+    Variable(
+        name="smap",
+        long_name="SMAP surface soil moisture, daily mean",
+        units="m3 m-3",
+        group="smap",
+        valid_min=0.0,
+        valid_max=0.9,
+        scale=0.0001,
+        standard_name="volume_fraction_of_condensed_water_in_soil",
+    ),
+    Variable(
+        name="eto",
+        long_name="grass reference evapotranspiration",
+        units="mm day-1",
+        group="weather",
+        valid_min=0,
+        valid_max=30,
+        scale=0.001,
+    ),
+    Variable(
+        name="etr",
+        long_name="alfalfa reference evapotranspiration",
+        units="mm day-1",
+        group="weather",
+        valid_min=0,
+        valid_max=32,
+        scale=0.001,
+    ),
+    Variable(
+        name="pr",
+        long_name="precipitation",
+        units="mm day-1",
+        group="weather",
+        valid_min=0,
+        valid_max=650,
+        scale=0.02,
+        standard_name="lwe_precipitation_rate",
+    ),
+    Variable(
+        name="sph",
+        long_name="specific humidity",
+        units="kg kg-1",
+        group="weather",
+        valid_min=0,
+        valid_max=0.032,
+        scale=1e-6,
+        standard_name="specific_humidity",
+    ),
+    Variable(
+        name="srad",
+        long_name="downwelling shortwave radiation",
+        units="W m-2",
+        group="weather",
+        valid_min=0,
+        valid_max=500,
+        scale=0.02,
+        standard_name="surface_downwelling_shortwave_flux_in_air",
+    ),
+    Variable(
+        name="vpd",
+        long_name="vapour pressure deficit",
+        units="kPa",
+        group="weather",
+        valid_min=0,
+        valid_max=15,
+        scale=0.001,
+        standard_name="water_vapor_saturation_deficit_in_air",
+    ),
+    Variable(
+        name="vs",
+        long_name="wind speed",
+        units="m s-1",
+        group="weather",
+        valid_min=0,
+        valid_max=32,
+        scale=0.001,
+        standard_name="wind_speed",
+    ),
+    Variable(
+        name="tmmx",
+        long_name="daily maximum air temperature",
+        group="weather",
+        valid_min=220,
+        valid_max=330,
+        standard_name="air_temperature",
+        units="K",
+        scale=0.01,
+        offset=300.0,
+    ),
+    Variable(
+        name="tmmn",
+        long_name="daily minimum air temperature",
+        group="weather",
+        valid_min=210,
+        valid_max=320,
+        standard_name="air_temperature",
+        units="K",
+        scale=0.01,
+        offset=300.0,
+    ),
+    Variable(
+        name="lst",
+        long_name="daytime land surface temperature",
+        group="lst",
+        valid_min=220,
+        valid_max=370,
+        standard_name="surface_temperature",
+        units="K",
+        scale=0.01,
+        offset=300.0,
+    ),
+)
+
+VARIABLES: dict[str, Variable] = {variable.name: variable for variable in _TABLE}
+"""All stored variables by name."""
+
+FINE_GROUPS = ("static", "optical", "sar")
+"""Groups on the target grid; every other group stays on its product's own coarse grid."""
+
+SEARCH_DAYS = {"optical": 32, "sar": 24, "lst": 16}
+"""How far, in days before and after, an observation may lie that fills a day (other groups: the day itself)."""
+
+LANDCOVER_CLASSES: dict[str, tuple[int, ...]] = {
+    "shrubland": (51, 52),
+    "grassland": (71, 72),
+    "barren": (31,),
+    "wetland": (90, 95),
+    "forest": (41, 42, 43),
+    "developed": (21, 22, 23, 24),
+    "cropland": (82,),
+    "pasture": (81,),
+}
+"""The paper's eight classes and their NLCD codes, in the released code's order; water, ice and others have none."""
