@@ -1,0 +1,388 @@
+"""From columns in physical units to the numbers that a network sees: indices, encodings, standardisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.variables import LANDCOVER_CLASSES
+
+Encoding = Literal["identity", "log1p", "onehot", "half_cosine", "sincos"]
+
+PERIODS = {"doy": 365.25, "aspect": 360.0}
+"""Features that go round, and where they come back to the start."""
+
+COMPUTED = ("doy", "latitude", "longitude")
+"""Features that follow from the grid and the day; no stack holds them."""
+
+_STORED_AS = {"smap_series": "smap"}
+_BLOCK = 16_384  # rows; columns are filled one by one, so a block of the matrix should stay in the cache
+_SMALL = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One input of a network and how it becomes numbers.
+
+    Attributes
+    ----------
+    name
+        A stored variable, an index, ``doy`` (1-366), ``latitude``, ``longitude`` (degrees) or ``smap_series``.
+    encoding
+        ``identity``; ``log1p``: ln(1 + x); ``onehot``: one column a class, for ``landcover``; ``half_cosine``: the
+        paper's cos((doy - 1)/365 pi) or cos(aspect/360 pi); ``sincos``: sine and cosine of the whole circle (365.25
+        days, 360 degrees).
+    classes
+        Class names in column order, for ``onehot`` alone.
+
+    Raises
+    ------
+    RequestError
+        When name, encoding and classes do not go together.
+
+    Examples
+    --------
+    >>> Feature(name="doy", encoding="sincos").columns
+    ('doy_sin', 'doy_cos')
+    """
+
+    name: str
+    encoding: Encoding
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.encoding not in get_args(Encoding):
+            raise RequestError(
+                f"Feature {self.name!r} has the unknown encoding {self.encoding!r}; "
+                f"use one of {', '.join(get_args(Encoding))}."
+            )
+        if (self.encoding == "onehot") != (self.name == "landcover"):
+            raise RequestError(
+                f"Feature {self.name!r} has the encoding {self.encoding!r}; landcover, and nothing else, takes onehot."
+            )
+        if self.encoding in ("half_cosine", "sincos") and self.name not in PERIODS:
+            raise RequestError(
+                f"Feature {self.name!r} has the encoding {self.encoding!r}, which is for {' and '.join(PERIODS)} only."
+            )
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        if bool(self.classes) != (self.encoding == "onehot"):
+            raise RequestError(
+                f"Feature {self.name!r} with the encoding {self.encoding!r} lists {len(self.classes)} classes; "
+                "onehot needs at least one, the other encodings none."
+            )
+        unknown = [name for name in self.classes if name not in LANDCOVER_CLASSES]
+        if unknown or len(set(self.classes)) != len(self.classes):
+            raise RequestError(
+                f"Feature {self.name!r} lists the classes {', '.join(self.classes)}; expected each at most once of "
+                f"{', '.join(LANDCOVER_CLASSES)}."
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the encoded columns."""
+        if self.encoding == "onehot":
+            return tuple(f"{self.name}_{label}" for label in self.classes)
+        if self.encoding == "sincos":
+            return (f"{self.name}_sin", f"{self.name}_cos")
+        return (self.name,)
+
+
+def encoded_columns(features: Iterable[Feature]) -> tuple[str, ...]:
+    """Names of all encoded columns, in order.
+
+    Examples
+    --------
+    >>> encoded_columns([Feature(name="smap", encoding="identity"), Feature(name="aspect", encoding="half_cosine")])
+    ('smap', 'aspect')
+    """
+    return tuple(column for feature in features for column in feature.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """A spectral or backscatter index: its bands, its formula over arrays of them in that order, and its source."""
+
+    name: str
+    bands: tuple[str, ...]
+    formula: Callable[..., NDArray[Any]]
+    source: str
+
+
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[Any]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.abs(denominator) < _SMALL, np.nan, numerator / denominator)
+
+
+INDICES: dict[str, Index] = {
+    index.name: index
+    for index in (
+        Index(
+            name="ndvi",
+            bands=("nir", "red"),
+            formula=lambda nir, red: _ratio(nir - red, nir + red),
+            source="Rouse et al. (1974)",
+        ),
+        Index(
+            name="evi",
+            bands=("nir", "red", "blue"),
+            formula=lambda nir, red, blue: _ratio(2.5 * (nir - red), nir + 6 * red - 7.5 * blue + 1),
+            source="Huete et al. (2002)",
+        ),
+        Index(
+            name="ndwi",
+            bands=("green", "nir"),
+            formula=lambda green, nir: _ratio(green - nir, green + nir),
+            source="McFeeters (1996)",
+        ),
+        Index(
+            name="lswi",
+            bands=("nir", "swir1"),
+            formula=lambda nir, swir1: _ratio(nir - swir1, nir + swir1),
+            source="Xiao et al. (2004)",
+        ),
+        Index(
+            name="nsdsi",
+            bands=("swir1", "swir2"),
+            formula=lambda swir1, swir2: _ratio(swir1 - swir2, swir1),
+            source="Yue et al. (2019)",
+        ),
+        Index(
+            name="cr",
+            bands=("vv", "vh"),
+            formula=lambda vv, vh: _ratio(vv, vh),
+            source="Xu et al. (2025), cross ratio of backscatter in dB",
+        ),
+        Index(
+            name="dpsvim",
+            bands=("vv", "vh"),
+            formula=lambda vv, vh: (vv * vv + vh * vh) / 32,
+            source="Xu et al. (2025), dual-polarisation vegetation index of backscatter in dB",
+        ),
+        Index(
+            name="pol",
+            bands=("vv", "vh"),
+            formula=lambda vv, vh: _ratio(vv + vh, vv - vh),
+            source="Xu et al. (2025), polarisation of backscatter in dB",
+        ),
+        Index(
+            name="rvim",
+            bands=("vv", "vh"),
+            formula=lambda vv, vh: _ratio(4 * vh, vv + vh),
+            source="Xu et al. (2025), radar vegetation index of backscatter in dB",
+        ),
+        Index(
+            name="vvvh",
+            bands=("vv", "vh"),
+            formula=lambda vv, vh: vv - vh,
+            source="Xu et al. (2025), difference of backscatter in dB",
+        ),
+    )
+}
+"""All indices by name; reflectance as a fraction, backscatter in dB; NaN where a denominator is within 1e-6 of 0."""
+
+
+def required(features: Iterable[Feature]) -> tuple[str, ...]:
+    """Stored variables that a set of features is made from, each once, in the order of first need.
+
+    Examples
+    --------
+    >>> required([Feature(name="ndvi", encoding="identity"), Feature(name="doy", encoding="half_cosine")])
+    ('nir', 'red')
+    """
+    names: dict[str, None] = {}
+    for feature in features:
+        if feature.name in INDICES:
+            names.update(dict.fromkeys(INDICES[feature.name].bands))
+        elif feature.name not in COMPUTED:
+            names[_STORED_AS.get(feature.name, feature.name)] = None
+    return tuple(names)
+
+
+def encode_snapshot(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature]) -> NDArray[np.float32]:
+    """Encode one value per pixel and feature.
+
+    Parameters
+    ----------
+    columns
+        Arrays (n,) in the units of `variables`, NaN where missing. An index that is not among them is computed from
+        its bands. ``landcover`` holds class names, or NLCD codes as uint8.
+    features
+        What to encode, in column order.
+
+    Returns
+    -------
+    ndarray, float32 (n, columns)
+        NaN where an input is missing; all columns of a one-hot feature are NaN where the class is not one of its own.
+
+    Raises
+    ------
+    InputError
+        When a column is missing, is of another shape than the first, or land cover is of another type.
+
+    Examples
+    --------
+    >>> shrub_and_water = np.array([52, 11], np.uint8)
+    >>> encode_snapshot({"landcover": shrub_and_water},
+    ...                 [Feature(name="landcover", encoding="onehot", classes=("shrubland", "forest"))])
+    array([[ 1.,  0.],
+           [nan, nan]], dtype=float32)
+    """
+    return _encode(columns, features, ndim=1)
+
+
+def encode_series(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature]) -> NDArray[np.float32]:
+    """Encode one value per cell, step and feature: as `encode_snapshot`, of arrays (n, steps), oldest step first.
+
+    Returns
+    -------
+    ndarray, float32 (n, steps, columns)
+        NaN where an input is missing.
+
+    Raises
+    ------
+    InputError
+        As `encode_snapshot`.
+
+    Examples
+    --------
+    >>> encode_series({"pr": np.array([[0.0, np.e - 1]])}, [Feature(name="pr", encoding="log1p")]).round(6).tolist()
+    [[[0.0], [1.0]]]
+    """
+    return _encode(columns, features, ndim=2)
+
+
+def _encode(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature], ndim: int) -> NDArray[np.float32]:
+    if not features:
+        raise InputError("No features are given; name at least one.")
+    used = _used(columns, features)
+    first = next(iter(used))
+    shape = used[first].shape
+    for name, values in used.items():
+        if values.ndim != ndim or values.shape != shape:
+            raise InputError(
+                f"Column {name!r} has the shape {values.shape}; expected {ndim} dimension(s), "
+                f"as {first!r} with {shape}."
+            )
+    encoded = np.empty((*shape, len(encoded_columns(features))), np.float32)
+    for start in range(0, shape[0], _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        block = {name: values[rows] for name, values in used.items()}
+        place = 0
+        for feature in features:
+            width = len(feature.columns)
+            _fill(feature, _values(block, feature.name), encoded[rows, ..., place : place + width])
+            place += width
+    return encoded
+
+
+def _used(columns: Mapping[str, NDArray[Any]], features: Iterable[Feature]) -> dict[str, NDArray[Any]]:
+    """The columns that the features are made from; InputError for the first that is not there."""
+    used = {}
+    for feature in features:
+        for name in _parts(columns, feature.name):
+            if name not in columns:
+                needed = "" if name == feature.name else f", which {feature.name!r} is made from"
+                raise InputError(
+                    f"Column {name!r}{needed} is missing; there are {', '.join(sorted(columns)) or 'none'}. Add it."
+                )
+            used[name] = np.asarray(columns[name])
+    return used
+
+
+def _parts(columns: Mapping[str, NDArray[Any]], name: str) -> tuple[str, ...]:
+    if name in columns:
+        return (name,)
+    if name in INDICES:
+        return INDICES[name].bands
+    return (_STORED_AS.get(name, name),)
+
+
+def _values(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    parts = [columns[part] for part in _parts(columns, name)]
+    return parts[0] if len(parts) == 1 else INDICES[name].formula(*parts)
+
+
+def _fill(feature: Feature, values: NDArray[Any], out: NDArray[np.float32]) -> None:
+    if feature.encoding == "onehot":
+        _fill_onehot(feature, values, out)
+        return
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"Column {feature.name!r} is of type {values.dtype}; expected numbers.")
+    if feature.encoding == "identity":
+        out[..., 0] = values
+    elif feature.encoding == "log1p":
+        with np.errstate(invalid="ignore", divide="ignore"):
+            logs = np.log1p(values)
+        out[..., 0] = np.where(np.isfinite(logs), logs, np.nan)
+    elif feature.encoding == "half_cosine":
+        turn = (values - 1.0) / 365.0 if feature.name == "doy" else values / 360.0
+        out[..., 0] = np.cos(turn * math.pi)
+    else:
+        angle = values * (2 * math.pi / PERIODS[feature.name])
+        out[..., 0] = np.sin(angle)
+        out[..., 1] = np.cos(angle)
+
+
+def _fill_onehot(feature: Feature, values: NDArray[Any], out: NDArray[np.float32]) -> None:
+    if values.dtype == np.uint8:
+        table = np.full((256, len(feature.classes)), np.nan, np.float32)
+        for row, label in zip(np.eye(len(feature.classes), dtype=np.float32), feature.classes, strict=True):
+            table[list(LANDCOVER_CLASSES[label])] = row
+        out[...] = table[values]
+    elif values.dtype.kind in "OUT":
+        for place, label in enumerate(feature.classes):
+            out[..., place] = values == label
+        out[~out.any(axis=-1)] = np.nan
+    else:
+        raise InputError(
+            f"Column {feature.name!r} is of type {values.dtype}; expected class names "
+            f"({', '.join(LANDCOVER_CLASSES)}) or NLCD codes as uint8."
+        )
+
+
+def standardise(encoded: NDArray[np.float32], mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:
+    """``(encoded - mean) / std`` per column of an array (..., columns); a standard deviation of 0 counts as 1.
+
+    Examples
+    --------
+    >>> standardise(np.array([[3.0, 5.0]], np.float32), [1.0, 5.0], [2.0, 0.0]).tolist()
+    [[1.0, 0.0]]
+    """
+    divisor = np.asarray(std, np.float32)
+    scaled = encoded - np.asarray(mean, np.float32)
+    scaled /= np.where(divisor == 0, np.float32(1), divisor)
+    return scaled
+
+
+def outside(encoded: NDArray[np.float32], ranges: ArrayLike) -> NDArray[np.bool_]:
+    """Where any encoded value lies outside its column's range seen in training.
+
+    Parameters
+    ----------
+    encoded
+        Array (n, columns) or (n, steps, columns), before standardisation. NaN is not outside.
+    ranges
+        Lowest and highest value (columns, 2); rounding of 1e-6 of the larger magnitude is forgiven.
+
+    Returns
+    -------
+    ndarray, bool (n,)
+
+    Examples
+    --------
+    >>> outside(np.array([[0.1], [0.9], [np.nan]], np.float32), [[0.0, 0.5]]).tolist()
+    [False, True, False]
+    """
+    limits = np.asarray(ranges, np.float64)
+    slack = 1e-6 * np.abs(limits).max(axis=1)
+    low, high = (limits[:, 0] - slack).astype(np.float32), (limits[:, 1] + slack).astype(np.float32)
+    out = (encoded < low) | (encoded > high)
+    return np.asarray(out.any(axis=tuple(range(1, out.ndim))))

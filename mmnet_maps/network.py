@@ -1,0 +1,251 @@
+# ruff: noqa: F722  (shapes in annotations are not Python)
+"""MMNet and the four networks that its paper compares it with (Xu et al., 2025, e2025JH000639)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+Architecture = Literal["mmnet", "mlp", "transformer", "mlp_full", "transformer_full"]
+
+
+class GaussianDropout(nn.Module):
+    """In training, multiply each value by noise of mean 1 and standard deviation p / (1 - p)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.std = p / (1 - p)
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Noisy in training, unchanged otherwise."""
+        if not self.training or self.std == 0:
+            return x
+        return x * (1 + self.std * torch.randn_like(x))
+
+
+def _layers(*widths: int, dropout: float) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU(), GaussianDropout(dropout)]
+    return layers
+
+
+def _encoder(inputs: int, d_model: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(*_layers(inputs, d_model // 4, d_model // 2, d_model, dropout=dropout))
+
+
+def _regression(d_model: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(*_layers(d_model, d_model // 2, d_model // 4, dropout=dropout), nn.Linear(d_model // 4, 1))
+
+
+class SeriesLayer(nn.Module):
+    """Linear, BatchNorm over rows x steps, ReLU and Gaussian dropout, shared by all steps."""
+
+    def __init__(self, before: int, after: int, dropout: float) -> None:
+        super().__init__()
+        self.lin = nn.Linear(before, after)
+        self.bn = nn.BatchNorm1d(after)
+        self.dropout = GaussianDropout(dropout)
+
+    def forward(self, x: Float[Tensor, "n steps before"]) -> Float[Tensor, "n steps after"]:
+        """Apply the layer to every step."""
+        rows: Tensor = self.bn(self.lin(x.flatten(0, 1)))  # (n * steps, after)
+        noisy: Tensor = self.dropout(torch.relu(rows))
+        return noisy.reshape(*x.shape[:2], -1)  # (n, steps, after)
+
+
+class PositionalTable(nn.Module):
+    """Sinusoidal positions as the released code numbers them: the oldest step gets none, step k position k - 1.
+
+    The table has steps + 1 rows: row 0 is zeros, row k holds position k - 1 (sine on even, cosine on odd columns), and
+    step k, counted from 0, takes row k.
+    """
+
+    pe: Tensor
+
+    def __init__(self, steps: int, d_model: int, base: float) -> None:
+        super().__init__()
+        rates = torch.exp(torch.arange(0, d_model, 2) * (-math.log(base) / d_model))  # (d_model / 2,)
+        angles = torch.arange(steps).unsqueeze(1) * rates  # (steps, d_model / 2)
+        positions = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)  # (steps, d_model), interleaved
+        self.register_buffer("pe", torch.cat([torch.zeros(1, d_model), positions]))
+
+    def forward(self, x: Float[Tensor, "n steps d_model"]) -> Float[Tensor, "n steps d_model"]:
+        """Add the rows of the table."""
+        return x + self.pe[: x.shape[1]]
+
+
+class _SeriesNetwork(nn.Module):
+    """The temporal branch: a shared MLP, positions, a Transformer encoder, and the mean over steps."""
+
+    def __init__(
+        self,
+        series: int,
+        steps: int,
+        d_model: int,
+        heads: int,
+        layers: int,
+        feedforward: int,
+        dropout: float,
+        base: float,
+    ) -> None:
+        super().__init__()
+        widths = (series, d_model // 4, d_model // 2, d_model)
+        self.encoder_d = nn.Sequential(*(SeriesLayer(a, b, dropout) for a, b in pairwise(widths)))
+        self.inlayernorm = nn.LayerNorm(d_model)
+        self.position_enc = PositionalTable(steps, d_model, base)
+        layer = nn.TransformerEncoderLayer(d_model, heads, feedforward, dropout, batch_first=True)
+        self.transformerencoder = nn.TransformerEncoder(
+            layer, layers, norm=nn.LayerNorm(d_model), enable_nested_tensor=False
+        )
+
+    def encode_series(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n d_model"]:
+        """Temporal embedding of standardised series, oldest step first."""
+        tokens = self.position_enc(self.inlayernorm(self.encoder_d(x)))  # (n, steps, d_model)
+        encoded: Tensor = self.transformerencoder(tokens)
+        return encoded.mean(dim=1)
+
+
+class MMNet(_SeriesNetwork):
+    """MMNet: snapshot and temporal branch side by side, fused late, then regression.
+
+    Module names and shapes are those of the released code, so its state dicts load as they are. The output is linear
+    and not clamped. Both inputs are standardised.
+    """
+
+    def __init__(
+        self,
+        *,
+        snapshot: int,
+        series: int,
+        steps: int,
+        d_model: int = 128,
+        heads: int = 16,
+        layers: int = 1,
+        feedforward: int = 256,
+        dropout: float = 0.2,
+        positional_base: float = 1000,
+    ) -> None:
+        super().__init__(series, steps, d_model, heads, layers, feedforward, dropout, positional_base)
+        self.encoder_s = _encoder(snapshot, d_model, dropout)
+        self.fusion = nn.Sequential(*_layers(2 * d_model, d_model, dropout=dropout))
+        self.decoder = _regression(d_model, dropout)
+
+    def encode_snapshot(self, s: Float[Tensor, "n snapshot"]) -> Float[Tensor, "n d_model"]:
+        """Embedding of the snapshot features."""
+        encoded: Tensor = self.encoder_s(s)
+        return encoded
+
+    def fuse(self, e_s: Float[Tensor, "n d_model"], e_t: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+        """Target from the two embeddings."""
+        both = torch.cat([e_s, e_t], dim=1)  # (n, 2 * d_model)
+        estimate: Tensor = self.decoder(self.fusion(both))  # (n, 1)
+        return estimate.squeeze(1)
+
+    def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
+        """Target, one value a row."""
+        return self.fuse(self.encode_snapshot(s), self.encode_series(x))
+
+
+class MLP(nn.Module):
+    """The paper's MLP: snapshot beside the last step of the series, or beside all steps (``full``)."""
+
+    def __init__(self, *, snapshot: int, series: int, steps: int, full: bool, d_model: int, dropout: float) -> None:
+        super().__init__()
+        self.full = full
+        self.encoder = _encoder(snapshot + series * (steps if full else 1), d_model, dropout)
+        self.decoder = _regression(d_model, dropout)
+
+    def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
+        """Target, one value a row."""
+        days = x.flatten(1) if self.full else x[:, -1]  # (n, steps * series) or (n, series)
+        estimate: Tensor = self.decoder(self.encoder(torch.cat([s, days], dim=1)))  # (n, 1)
+        return estimate.squeeze(1)
+
+
+class Transformer(_SeriesNetwork):
+    """The paper's Transformer: the series alone, or with the snapshot appended to every step (``full``)."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: int,
+        series: int,
+        steps: int,
+        full: bool,
+        d_model: int,
+        heads: int,
+        layers: int,
+        feedforward: int,
+        dropout: float,
+        positional_base: float,
+    ) -> None:
+        inputs = series + snapshot if full else series
+        super().__init__(inputs, steps, d_model, heads, layers, feedforward, dropout, positional_base)
+        self.full = full
+        self.decoder = _regression(d_model, dropout)
+
+    def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
+        """Target, one value a row."""
+        if self.full:
+            every_step = s.unsqueeze(1).expand(-1, x.shape[1], -1)  # (n, steps, snapshot)
+            x = torch.cat([every_step, x], dim=2)  # (n, steps, snapshot + series)
+        estimate: Tensor = self.decoder(self.encode_series(x))  # (n, 1)
+        return estimate.squeeze(1)
+
+
+def build(
+    architecture: Architecture,
+    *,
+    snapshot: int,
+    series: int,
+    steps: int,
+    d_model: int = 128,
+    heads: int = 16,
+    layers: int = 1,
+    feedforward: int = 256,
+    dropout: float = 0.2,
+    positional_base: float = 1000,
+) -> nn.Module:
+    """Make an untrained network; every architecture is called as ``network(snapshot, series) -> (n,)``.
+
+    Parameters
+    ----------
+    architecture
+        ``mmnet``; ``mlp``: snapshot and the last step; ``mlp_full``: snapshot and all steps; ``transformer``: the
+        series alone; ``transformer_full``: the snapshot appended to every step.
+    snapshot, series, steps
+        Encoded snapshot columns, encoded series columns, and days in a series.
+    d_model, heads, layers, feedforward, dropout, positional_base
+        Width, attention heads, encoder layers, feedforward width, dropout rate, base of the positional table.
+
+    Examples
+    --------
+    >>> network = build("mmnet", snapshot=28, series=8, steps=11)
+    >>> sum(p.numel() for p in network.parameters())
+    199681
+    """
+    full = architecture.endswith("_full")
+    if architecture.startswith("mlp"):
+        return MLP(snapshot=snapshot, series=series, steps=steps, full=full, d_model=d_model, dropout=dropout)
+    temporal = partial(
+        MMNet if architecture == "mmnet" else partial(Transformer, full=full),
+        snapshot=snapshot,
+        series=series,
+        steps=steps,
+        d_model=d_model,
+        heads=heads,
+        layers=layers,
+        feedforward=feedforward,
+        dropout=dropout,
+        positional_base=positional_base,
+    )
+    return temporal()
