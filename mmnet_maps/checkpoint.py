@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -16,7 +17,16 @@ import safetensors.torch
 import torch
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from safetensors import SafetensorError
 from torch import nn
 
@@ -157,7 +167,7 @@ class ModelSpec(Profile):
     series_range: tuple[Range, ...] | None = None
     inputs: dict[str, str] = {}
     target: Target = Target()
-    training: dict[str, Any] = {}
+    training: dict[str, JsonValue] = {}
     weights_sha256: str = ""
 
     @model_validator(mode="after")
@@ -286,20 +296,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     spec_bytes, weights = _read(folder / SPEC), _read(folder / WEIGHTS)
     spec = _read_spec(folder / SPEC, spec_bytes)
     digest = hashlib.sha256(weights).hexdigest()
-    if weights[:1] == b"\x80" or weights[:4] == b"PK\x03\x04":
-        raise RequestError(
-            f"{folder / WEIGHTS} is a pickle and not a safetensors file; nothing was loaded. "
-            "Convert a released .pth with: mmnet convert."
-        )
     if digest != spec.weights_sha256:
         raise RequestError(
-            f"{folder / WEIGHTS} has the SHA-256 {digest[:12]}…, but {SPEC} states "
+            f"{folder / WEIGHTS}{_is_pickle(weights)} has the SHA-256 {digest[:12]}…, but {SPEC} states "
             f"{spec.weights_sha256[:12] or 'none'}…: damaged or changed. Get the checkpoint again."
         )
     try:
         state = safetensors.torch.load(weights)
-    except SafetensorError as error:
-        raise RequestError(f"{folder / WEIGHTS} is not a safetensors file ({error}). Get it again.") from error
+    except (SafetensorError, KeyError) as error:  # KeyError: a tensor type that this version does not know
+        raise RequestError(
+            f"{folder / WEIGHTS}{_is_pickle(weights)} is not a safetensors file ({error}). Get the checkpoint again."
+        ) from error
     network = restore(spec, state, str(folder / WEIGHTS))
     fingerprint = hashlib.sha256(weights + spec_bytes).hexdigest()
     return Checkpoint(spec=spec, network=network, path=folder, sha256=digest, fingerprint=fingerprint)
@@ -378,13 +385,13 @@ def save_checkpoint(
     RequestError
         When network and specification do not match.
     """
-    folder = Path(folder)
-    _check_replaceable(folder)
+    folder = Path(os.path.abspath(folder))
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     trained = restore(spec, state, f"Network {spec.name!r}")
     weights = safetensors.torch.save(state)
     text = spec.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}).to_json()
     try:
+        _check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
             new = Path(scratch, "new")
@@ -397,9 +404,7 @@ def save_checkpoint(
             if (folder / CARD).exists():
                 shutil.copy2(folder / CARD, new / CARD)
             load_checkpoint(new)
-            if folder.exists():
-                folder.rename(Path(scratch, "old"))
-            new.rename(folder)
+            _swap(new, folder, Path(scratch, "old"))
     except OSError as error:
         raise OutputError(f"The checkpoint {folder} cannot be written: {error}.") from error
     return load_checkpoint(folder)
@@ -421,11 +426,13 @@ def check_golden(checkpoint: Checkpoint) -> float:
         raise RequestError(f"{path} is missing or broken ({error}). Get the checkpoint again.") from error
     try:
         estimate = _forward(checkpoint.network, snapshot, series)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, IndexError) as error:
         first = str(error).splitlines()[0]
         raise RequestError(f"{path} does not fit the network ({first}). Get the checkpoint again.") from error
-    if estimate.shape != output.shape:
-        raise RequestError(f"{path} has {output.shape} outputs for {estimate.shape} inputs. Get the checkpoint again.")
+    if estimate.shape != output.shape or not np.isfinite(output).all():
+        raise RequestError(
+            f"{path} has outputs {output.shape}; expected finite numbers {estimate.shape}. Get the checkpoint again."
+        )
     return float(np.abs(estimate - output).max(initial=0.0))
 
 
@@ -433,6 +440,17 @@ def _forward(network: nn.Module, snapshot: NDArray[np.float32], series: NDArray[
     with torch.inference_mode():
         estimate: NDArray[np.float32] = network(torch.from_numpy(snapshot), torch.from_numpy(series)).numpy()
     return estimate
+
+
+def _swap(new: Path, folder: Path, old: Path) -> None:
+    """Put `new` in the place of `folder`, which comes back when that fails."""
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
 
 
 def _packaged(kind: str) -> Path:
@@ -443,9 +461,9 @@ def _packaged(kind: str) -> Path:
 
 
 def _find(path: Path) -> Path:
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         return path
-    if path.exists():
+    if os.path.lexists(path):
         raise RequestError(
             f"Model {str(path)!r} is a file; expected a folder with {SPEC} and {WEIGHTS}. "
             "Convert a released .pth with: mmnet convert."
@@ -472,12 +490,22 @@ def _read(path: Path) -> bytes:
 
 def _read_spec(path: Path, data: bytes) -> ModelSpec:
     try:
-        return ModelSpec.model_validate_json(data)
+        return ModelSpec.model_validate_json(data, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        raise RequestError(f"{path}: {where}: {first['msg']}{more}. Get the checkpoint again or correct it.") from error
+        raise RequestError(f"{path}: {first_error(error)}. Get the checkpoint again or correct it.") from error
+
+
+def first_error(error: ValidationError) -> str:
+    """The first of a specification's faults, on one line: where, what, and how many more there are."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {' '.join(first['msg'].split())}{more}"
+
+
+def _is_pickle(data: bytes) -> str:
+    """A word for messages; only a guess, as a safetensors header may begin with the same byte."""
+    return " looks like a pickle, is not opened, and" if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04" else ""
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,7 +47,7 @@ class Engine:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
         self.batch = batch
-        self._network = checkpoint.network.to(self.device).eval()
+        self._network = copy.deepcopy(checkpoint.network).to(self.device).eval()
 
     def predict(
         self, snapshot: NDArray[np.float32], series: NDArray[np.float32], cell: NDArray[np.integer]
@@ -65,10 +67,11 @@ class Engine:
         -------
         ndarray, float32 (n,)
             In the units of the target, not clipped, without what the target may be a residual of; NaN where any
-            feature of the pixel or any value of its series is NaN, or it has no cell.
+            feature of the pixel or any value of its series is not finite, or it has no cell.
         """
-        complete = np.asarray(~np.isnan(series).any(axis=(1, 2)))  # (cells,)
-        rows = np.flatnonzero((cell >= 0) & complete[cell] & ~np.isnan(snapshot).any(axis=1))
+        complete = np.asarray(np.isfinite(series).all(axis=(1, 2)))  # (cells,)
+        rows = np.flatnonzero(np.isfinite(snapshot).all(axis=1) & (cell >= 0))
+        rows = rows[complete[cell[rows]]]
         estimate = np.full(len(snapshot), np.nan, np.float32)
         if rows.size == 0:
             return estimate
