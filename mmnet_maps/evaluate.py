@@ -1,0 +1,276 @@
+"""How good a model is at stations: predictions for a table of samples, metrics per station, medians, intervals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.features import standardise
+from mmnet_maps.samples import Samples, encode, read_samples
+
+if TYPE_CHECKING:
+    from mmnet_maps.checkpoint import Checkpoint
+
+ESTIMATE = "soil_moisture_estimate"
+"""The column that `write_predictions` adds, m³/m³, float32."""
+
+MIN_ROWS_FOR_R = 10
+"""A correlation from fewer pairs than this is not reported."""
+
+METRICS = ("r", "rmse", "bias", "ubrmse")
+
+
+class StationMetrics(TypedDict):
+    """Metrics of one station; ``r`` is None where it is not defined."""
+
+    station: str
+    samples: int
+    r: float | None
+    rmse: float
+    bias: float
+    ubrmse: float
+
+
+class Report(TypedDict):
+    """Metrics per station and their medians over stations, as ``mmnet evaluate --json`` writes them."""
+
+    stations: int
+    samples: int
+    median: dict[str, float | None]
+    per_station: list[StationMetrics]
+
+
+def report(station: NDArray[np.str_], estimate: NDArray[np.floating], observed: NDArray[np.floating]) -> Report:
+    """Metrics of each station and the median of each metric over stations.
+
+    Per station: Pearson's R, root mean square error, bias = mean(estimate - observed) and unbiased RMSE,
+    ubRMSE² = RMSE² - bias² (Entekhabi et al., 2010, J. Hydrometeorol. 11, 832-840). Rows where either value is NaN
+    are left out. Where R is not defined — fewer than 10 rows, or either series is constant — it is None and the
+    station is left out of the median of R, but stays in the other medians.
+
+    Parameters
+    ----------
+    station, estimate, observed
+        Shape (n,); soil moisture in m³/m³.
+
+    Returns
+    -------
+    Report
+        Stations in alphabetical order; those without a single pair are left out.
+
+    Raises
+    ------
+    InputError
+        No row has both an estimate and an observation.
+
+    Examples
+    --------
+    >>> found = report(np.array(["a"] * 3), np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.1, 0.2]))
+    >>> found["per_station"][0]["r"] is None, round(found["median"]["bias"], 4)
+    (True, 0.0667)
+    """
+    paired = np.isfinite(estimate) & np.isfinite(observed)
+    if not paired.any():
+        raise InputError("no row has both an estimate and an observation; check the inputs and soil_moisture for NaN")
+    station, estimate, observed = station[paired], estimate[paired], observed[paired]
+    per_station = [
+        _station_metrics(str(name), estimate[station == name], observed[station == name]) for name in np.unique(station)
+    ]
+    return {
+        "stations": len(per_station),
+        "samples": int(paired.sum()),
+        "median": {metric: _median(per_station, metric) for metric in METRICS},
+        "per_station": per_station,
+    }
+
+
+def intervals(
+    per_station: Sequence[StationMetrics], *, draws: int = 10_000, level: float = 0.95, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals of the medians over stations (percentile method, stations drawn with replacement).
+
+    Stations, not rows, are drawn because rows of one station are far from independent.
+
+    Returns
+    -------
+    dict
+        Lower and upper end of the central ``level`` interval of each metric's median; a metric that no station has
+        is absent.
+    """
+    random = np.random.default_rng(seed)
+    chosen = random.integers(0, len(per_station), (draws, len(per_station)))
+    ends: dict[str, tuple[float, float]] = {}
+    for metric in METRICS:
+        values = _values(per_station, metric)
+        if not np.isfinite(values).any():
+            continue
+        medians = _draw_medians(values, chosen)
+        low, high = np.nanquantile(medians, [(1 - level) / 2, (1 + level) / 2])
+        ends[metric] = (float(low), float(high))
+    return ends
+
+
+def predict_samples(checkpoint: Checkpoint, samples: Samples, device: str = "cpu") -> NDArray[np.float32]:
+    """Soil moisture that a model estimates for each row of a table.
+
+    Parameters
+    ----------
+    checkpoint
+        A loaded checkpoint; its features say which columns are needed.
+    samples
+        The table; no target is needed.
+    device
+        Torch device.
+
+    Returns
+    -------
+    numpy.ndarray
+        m³/m³, float32, shape (n,), in the table's order; NaN where an input is missing.
+
+    Raises
+    ------
+    InputError
+        The table lacks an input of the model, or holds one in the wrong form.
+    """
+    from mmnet_maps.engine import Engine
+
+    spec = checkpoint.spec
+    snapshot, series = encode(
+        samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps, includes_day=spec.includes_day
+    )
+    estimate = Engine(checkpoint, device).predict(
+        standardise(snapshot, spec.snapshot_mean, spec.snapshot_std),
+        standardise(series, spec.series_mean, spec.series_std),
+        np.arange(len(samples)),
+    )
+    if spec.target.residual_of is not None:
+        estimate += samples.numbers(spec.target.residual_of)
+    return estimate
+
+
+def evaluate_samples(checkpoint: Checkpoint, samples: Samples, device: str = "cpu") -> Report:
+    """Predict a table that holds observations and report the metrics; see `predict_samples` and `report`."""
+    return report(samples.station, predict_samples(checkpoint, samples, device), samples.target)
+
+
+def write_predictions(checkpoint: Checkpoint, source: str | Path, out: str | Path, device: str = "cpu") -> int:
+    """Write a copy of a table of samples with the column ``soil_moisture_estimate`` added (float32, m³/m³).
+
+    Every other column, the order of rows and all Parquet types stay as they are; ``soil_moisture`` is not needed. A
+    row with a missing input gets NaN. The file appears whole or not at all.
+
+    Returns
+    -------
+    int
+        How many rows have an estimate.
+
+    Raises
+    ------
+    RequestError
+        ``out`` is the input itself.
+    InputError
+        The table cannot be read or lacks an input of the model.
+    OutputError
+        ``out`` cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source, out = Path(source), Path(out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise RequestError(f"{out} is the input itself; give another file for the predictions")
+    samples = read_samples(source, target=False)
+    estimate = predict_samples(checkpoint, samples, device)
+    field, column = pa.field(ESTIMATE, pa.float32()), pa.array(estimate, pa.float32())
+    table = samples.table
+    if ESTIMATE in table.column_names:
+        table = table.set_column(table.column_names.index(ESTIMATE), field, column)
+    else:
+        table = table.append_column(field, column)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, partial)
+        partial.replace(out)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {out}: {error.strerror or error}; give a file in a writable folder") from None
+    return int(np.isfinite(estimate).sum())
+
+
+def write_report(found: Report, out: str | Path) -> None:
+    """Write a report as JSON, with null for an undefined R.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    try:
+        Path(out).write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}; give a file in a writable folder") from None
+
+
+def format_report(found: Report) -> str:
+    """The report as a table for the terminal: one line per station, then the medians.
+
+    Examples
+    --------
+    >>> print(format_report(report(np.array(["a"] * 3), np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.1, 0.2]))))
+    station               samples      R    RMSE    bias  ubRMSE
+    a                           3      -  0.0816  0.0667  0.0471
+    median, 1 stations          3      -  0.0816  0.0667  0.0471
+    """
+    lines = [f"{'station':<20} {'samples':>8} {'R':>6} {'RMSE':>7} {'bias':>7} {'ubRMSE':>7}"]
+    for row in found["per_station"]:
+        lines.append(_line(row["station"], row["samples"], [row["r"], row["rmse"], row["bias"], row["ubrmse"]]))
+    median = [found["median"][metric] for metric in METRICS]
+    lines.append(_line(f"median, {found['stations']} stations", found["samples"], median))
+    return "\n".join(lines)
+
+
+def _line(name: str, samples: int, values: Sequence[float | None]) -> str:
+    r, *errors = values
+    shown = "-" if r is None else f"{r:.3f}"
+    return f"{name:<20} {samples:>8} {shown:>6} " + " ".join(f"{value:>7.4f}" for value in errors)
+
+
+def _station_metrics(name: str, estimate: NDArray[np.floating], observed: NDArray[np.floating]) -> StationMetrics:
+    x, y = estimate.astype(np.float64), observed.astype(np.float64)
+    error = x - y
+    defined = x.size >= MIN_ROWS_FOR_R and np.ptp(x) > 0 and np.ptp(y) > 0
+    return {
+        "station": name,
+        "samples": int(x.size),
+        "r": float(np.corrcoef(x, y)[0, 1]) if defined else None,
+        "rmse": float(np.sqrt(np.mean(error**2))),
+        "bias": float(error.mean()),
+        "ubrmse": float(error.std()),
+    }
+
+
+def _values(per_station: Sequence[StationMetrics], metric: str) -> NDArray[np.float64]:
+    """One metric by station, NaN where None."""
+    return np.array([row[metric] for row in per_station], dtype=np.float64)  # type: ignore[literal-required]
+
+
+def _median(per_station: Sequence[StationMetrics], metric: str) -> float | None:
+    values = _values(per_station, metric)
+    return float(np.nanmedian(values)) if np.isfinite(values).any() else None
+
+
+def _draw_medians(values: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Median of each draw, NaN left out; a draw without any defined value is NaN."""
+    drawn = values[chosen]
+    drawn = drawn[np.isfinite(drawn).any(axis=1)]
+    return np.asarray(np.nanmedian(drawn, axis=1))

@@ -1,0 +1,357 @@
+"""Training: from a table of station samples to a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmnet_maps.checkpoint import Checkpoint, ModelSpec, Profile, save_checkpoint
+from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.evaluate import Report, report
+from mmnet_maps.features import standardise
+from mmnet_maps.samples import Samples, encode, read_samples
+from mmnet_maps.splits import later_block, validation_stations
+
+GOLDEN_ROWS = 64
+_VALIDATION_ROWS = 4096  # at a time; a matter of memory alone
+
+
+class TrainConfig(Profile):
+    """What to train and how: the YAML file that ``mmnet train --config`` takes."""
+
+    name: str = Field(description="Name of the model: letters, digits, dot, dash and underscore.")
+    inputs: dict[str, str] = Field(
+        default={}, description="The product behind each variable of the samples, for model.json."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seeds weights, dropout, the order of rows and the split.")
+    validation: Literal["stations", "time", "none"] = Field(
+        default="stations",
+        description="Rows held out for early stopping: whole stations (a model for places without stations), the last "
+        "days (a model for later days at the same stations), or none (every epoch is trained).",
+    )
+    validation_fraction: float = Field(
+        default=0.125, gt=0, le=0.5, description="Share of the stations, or of the days, that is held out."
+    )
+    max_epochs: int = Field(default=10, ge=1, le=1000, description="Epochs; the learning rate falls to 0 over them.")
+    patience: int = Field(default=4, ge=1, le=1000, description="Epochs without a better validation before stopping.")
+    epoch_fraction: float = Field(
+        default=0.5, gt=0, le=1, description="Share of the rows that an epoch draws anew: neighbouring days are alike."
+    )
+    batch: int = Field(default=256, ge=8, le=65536, description="Rows per step.")
+    learning_rate: float = Field(default=0.002, gt=0, le=1, description="Adam's, after a warm-up of 50 steps.")
+    weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 penalty on all weights, within Adam.")
+    averaging: float = Field(
+        default=0.98, ge=0, lt=1, description="Decay of the running average of the weights that is kept; 0: none."
+    )
+    input_noise: float = Field(
+        default=0.0, ge=0, le=2, description="Standard deviation of noise on the standardised snapshot in training."
+    )
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="Dropout rate p; the noise has p / (1 - p).")
+    d_model: Annotated[int, Field(ge=4, le=4096, multiple_of=4, description="Width of the embeddings.")] = 128
+    heads: int = Field(default=16, ge=1, le=256, description="Attention heads; they divide d_model.")
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained network, its specification, and what happened on the way.
+
+    Attributes
+    ----------
+    spec
+        The specification, with scalers and ranges from the training rows alone.
+    network
+        In evaluation mode, with the weights of the best epoch (the last one, where nothing was held out).
+    history
+        One entry an epoch: ``epoch`` (from 1), ``loss`` (training MSE, with dropout) and, where rows are held out,
+        ``validation`` (their MSE).
+    golden
+        Standardised snapshot and series of some training rows, for `save_checkpoint`.
+    """
+
+    spec: ModelSpec
+    network: nn.Module
+    history: list[dict[str, float]]
+    golden: tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Encoded rows with everything present, before standardisation."""
+
+    snapshot: NDArray[np.float32]
+    series: NDArray[np.float32]
+    target: NDArray[np.float32]
+    station: NDArray[np.str_]
+    held_out: NDArray[np.bool_]
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """Read a training configuration (YAML).
+
+    Raises
+    ------
+    RequestError
+        The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(
+            f"training configuration {path} cannot be read: {error.strerror}; give a YAML file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from None
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise RequestError(f"{path}: {where} is {first['input']!r}: {first['msg']}{more}; correct it") from None
+
+
+def train_checkpoint(samples: str | Path, config: str | Path, out: str | Path, *, progress: bool = True) -> Checkpoint:
+    """What ``mmnet train --samples SAMPLES --config CONFIG --out OUT`` does: read, train, write a checkpoint.
+
+    Raises
+    ------
+    RequestError, InputError, OutputError
+        The configuration, the samples, or the folder to write is at fault.
+    """
+    trained = train(read_samples(samples), read_config(config), progress=progress)
+    return save_checkpoint(out, trained.spec, trained.network, trained.golden)
+
+
+def train(samples: Samples, config: TrainConfig, *, progress: bool = True) -> Trained:
+    """Train a network on station samples.
+
+    Rows with a missing input or target are left out, and their number is kept in the specification. Means, standard
+    deviations and ranges come from the training rows alone. Each epoch draws a share of them; the loss is the mean
+    squared error, the optimiser Adam with a cosine from ``learning_rate`` to 0; a running average of the weights is
+    judged on the held-out rows after each epoch, and its best state is kept. The same samples, configuration and
+    number of threads give the same weights on the same processor.
+
+    Parameters
+    ----------
+    samples
+        With ``soil_moisture``, m³/m³.
+    config
+        What to train and how.
+    progress
+        Whether to show a bar on the terminal.
+
+    Raises
+    ------
+    InputError
+        The table lacks an input, or too few complete rows are left.
+    RequestError
+        There are too few stations to hold some out.
+    """
+    rows = _complete_rows(samples, config)
+    spec = _specify(rows, len(samples), config)
+    training, validation = (_tensors(rows, spec, ~rows.held_out), _tensors(rows, spec, rows.held_out))
+    torch.manual_seed(config.seed)
+    network = spec.network()
+    _start(network, spec, float(training[2].mean()))
+    best, history = _fit(network, training, validation, config, progress)
+    found = _held_out_metrics(best, validation, rows.station[rows.held_out])
+    spec = spec.model_copy(update={"training": spec.training | {"epochs": _best_epoch(history)} | found})
+    every = max(1, len(training[2]) // GOLDEN_ROWS)
+    golden = tuple(part[::every][:GOLDEN_ROWS].numpy() for part in training[:2])
+    return Trained(spec=spec, network=best, history=history, golden=(golden[0], golden[1]))
+
+
+def _complete_rows(samples: Samples, config: TrainConfig) -> _Rows:
+    snapshot, series = encode(
+        samples, snapshot=config.snapshot, series=config.series, steps=config.steps, includes_day=config.includes_day
+    )
+    complete = np.isfinite(snapshot).all(axis=1) & np.isfinite(series).all(axis=(1, 2)) & np.isfinite(samples.target)
+    held_out = _held_out(samples.take(complete), config) if complete.any() else complete[complete]
+    if (~held_out).sum() < config.batch:
+        raise InputError(
+            f"{samples.name}: {(~held_out).sum()} of {len(samples)} rows are complete and not held out, expected at "
+            f"least one batch of {config.batch}; give more samples or a smaller batch"
+        )
+    return _Rows(
+        snapshot=snapshot[complete],
+        series=series[complete],
+        target=samples.target[complete],
+        station=samples.station[complete],
+        held_out=held_out,
+    )
+
+
+def _held_out(samples: Samples, config: TrainConfig) -> NDArray[np.bool_]:
+    """Rows for early stopping, which match the use: other stations, or later days."""
+    if config.validation == "stations":
+        held = validation_stations(samples.stations, config.validation_fraction, config.seed)
+        return np.isin(samples.station, sorted(held))
+    if config.validation == "time":
+        return later_block(samples.date, config.validation_fraction)
+    return np.zeros(len(samples), np.bool_)
+
+
+def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
+    """The specification, with statistics per encoded column over the training rows."""
+    kept = ~rows.held_out
+    statistics: dict[str, Any] = {}
+    for kind, values in (("snapshot", rows.snapshot[kept]), ("series", rows.series[kept])):
+        column = values.reshape(-1, values.shape[-1]).astype(np.float64)  # (rows [* steps], columns)
+        low, high = column.min(axis=0), column.max(axis=0)
+        statistics[f"{kind}_mean"] = column.mean(axis=0).tolist()
+        statistics[f"{kind}_std"] = np.where(low == high, 0.0, column.std(axis=0)).tolist()
+        statistics[f"{kind}_range"] = list(zip(low.tolist(), high.tolist(), strict=True))
+    settings = config.model_dump(mode="json")
+    told = {key: settings[key] for key in TrainConfig.model_fields if key not in ModelSpec.model_fields}
+    return ModelSpec(
+        name=config.name,
+        **{key: getattr(config, key) for key in Profile.model_fields},
+        d_model=config.d_model,
+        heads=config.heads,
+        dropout=config.dropout,
+        inputs=config.inputs,
+        training={
+            "samples": int(kept.sum()),
+            "stations": len(np.unique(rows.station[kept])),
+            "held_out_samples": int(rows.held_out.sum()),
+            "incomplete_samples": count - len(kept),
+            "config": told,
+        },
+        **statistics,
+    )
+
+
+def _tensors(rows: _Rows, spec: ModelSpec, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
+    """Standardised snapshot (n, columns), standardised series (n, steps, columns), and target (n,)."""
+    return (
+        torch.from_numpy(standardise(rows.snapshot[chosen], spec.snapshot_mean, spec.snapshot_std)),
+        torch.from_numpy(standardise(rows.series[chosen], spec.series_mean, spec.series_std)),
+        torch.from_numpy(rows.target[chosen]),
+    )
+
+
+@torch.no_grad()
+def _start(network: nn.Module, spec: ModelSpec, mean: float) -> None:
+    """Start from the mean of the target, and without random effects of columns that training never varies.
+
+    A land cover class that no station has is 0 in every row, so its initial weights would stay as they were drawn and
+    shift every pixel of that class.
+    """
+    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    linears[-1].bias.fill_(mean)
+    constant = torch.tensor(spec.snapshot_std) == 0  # (columns,)
+    first = getattr(network, "encoder_s", None) or getattr(network, "encoder", None)
+    if first is not None:
+        first[0].weight[:, : len(constant)][:, constant] = 0
+
+
+def _fit(
+    network: nn.Module,
+    training: tuple[Tensor, Tensor, Tensor],
+    validation: tuple[Tensor, Tensor, Tensor],
+    config: TrainConfig,
+    progress: bool,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """The loop: the best averaged network, in evaluation mode, and the history."""
+    count = len(training[2])
+    steps = max(1, int(count * config.epoch_fraction) // config.batch)  # an epoch's
+    optimiser = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(steps * config.max_epochs))
+    average = copy.deepcopy(network).eval()
+    best, lowest, waited = copy.deepcopy(average), math.inf, 0
+    history: list[dict[str, float]] = []
+    bar = tqdm(total=steps * config.max_epochs, desc="training", unit="step", disable=not progress)
+    with bar:
+        for epoch in range(1, config.max_epochs + 1):
+            losses = []
+            for batch in _batches(count, config.batch, steps):
+                snapshot, series, target = (part[batch] for part in training)
+                snapshot = snapshot + config.input_noise * torch.randn_like(snapshot)
+                loss = nn.functional.mse_loss(network(snapshot, series), target)
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                _average(average, network, min(config.averaging, bar.n / (10 + bar.n)))
+                losses.append(float(loss.detach()))
+                bar.update()
+            history.append({"epoch": epoch, "loss": float(np.mean(losses))})
+            if not len(validation[2]):
+                best = average
+                continue
+            score = float(nn.functional.mse_loss(_apply(average, validation), validation[2]))
+            history[-1]["validation"] = score
+            bar.set_postfix(validation_rmse=f"{math.sqrt(score):.4f}")
+            if score < lowest:
+                best, lowest, waited = copy.deepcopy(average), score, 0
+            else:
+                waited += 1
+            if waited >= config.patience:
+                break
+    return best, history
+
+
+def _rate(total: int) -> Callable[[int], float]:
+    """Factor on the learning rate by step: a linear warm-up, then a cosine to 0 at ``total``."""
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+
+    return factor
+
+
+def _batches(count: int, batch: int, steps: int) -> Iterator[Tensor]:
+    """Indices of ``steps`` batches of different rows, in random order."""
+    order = torch.randperm(count)
+    for step in range(steps):
+        yield order[step * batch : (step + 1) * batch]
+
+
+@torch.no_grad()
+def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the running average, of weights and of batch statistics, towards the network."""
+    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+@torch.inference_mode()
+def _apply(network: nn.Module, rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Estimates, shape (n,), of a network in evaluation mode."""
+    blocks = zip(*(torch.split(part, _VALIDATION_ROWS) for part in rows[:2]), strict=True)
+    return torch.cat([network(snapshot, series) for snapshot, series in blocks])
+
+
+def _best_epoch(history: list[dict[str, float]]) -> int:
+    """The epoch whose weights were kept: the best on held-out rows, else the last."""
+    return int(min(history, key=lambda entry: entry.get("validation", -entry["epoch"]))["epoch"])
+
+
+def _held_out_metrics(
+    network: nn.Module, validation: tuple[Tensor, Tensor, Tensor], station: NDArray[np.str_]
+) -> dict[str, Any]:
+    """Median metrics over the held-out rows' stations, as ``metrics``; nothing where no row is held out."""
+    if not station.size:
+        return {}
+    found: Report = report(station, _apply(network, validation).numpy(), validation[2].numpy())
+    return {"metrics": {"held_out_stations": found["stations"], **found["median"]}}
