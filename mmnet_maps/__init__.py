@@ -1,1 +1,28 @@
 """Daily 100 m surface soil moisture maps of the conterminous United States with MMNet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmnet_maps.checkpoint import load_checkpoint as load_model
+    from mmnet_maps.predict import downscale, downscale_product
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "downscale", "downscale_product", "load_model"]
+
+_HOMES = {
+    "downscale": ("predict", "downscale"),
+    "downscale_product": ("predict", "downscale_product"),
+    "load_model": ("checkpoint", "load_checkpoint"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import mmnet_maps`` and the command line's help stay quick."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

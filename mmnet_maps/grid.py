@@ -501,3 +501,36 @@ def _boxes(geobox: GeoBox, rows: NDArray[np.floating], cols: NDArray[np.floating
     y, x = _lines(geobox, rows, axis=0), _lines(geobox, cols, axis=1)
     boxes: NDArray[Any] = shapely.box(x[None, :-1], y[1:, None], x[None, 1:], y[:-1, None])
     return boxes
+
+
+def touched_tiles(area: Area, grid: GeoBox) -> tuple[Tile, ...]:
+    """The tiles of a grid that an area touches, in the order of `tiles`."""
+    import shapely
+
+    outline = _outline(area, _check_crs(str(grid.crs)))
+    return tuple(tile for tile in tiles(grid) if shapely.intersects(outline, shapely.box(*tile.geobox.boundingbox.bbox)))
+
+
+def stack_lattice(grid: GeoBox) -> GeoBox:
+    """The lattice of whole tiles that a stack for maps of `grid` lies on: all of CONUS for the default grid.
+
+    Examples
+    --------
+    >>> stack_lattice(conus_grid()[7:900, 2000:2100]) == conus_grid()
+    True
+    """
+    whole = conus_grid()
+    if grid.crs == whole.crs and grid.affine.a == whole.affine.a:
+        return whole
+    col, row = _origin(grid)
+    assert col is not None, "stacks are made for grids on multiples of their resolution"
+    assert row is not None, "stacks are made for grids on multiples of their resolution"
+    left, top = col // TILE_PIXELS, -row // TILE_PIXELS
+    right, bottom = -(-(col + grid.shape.x) // TILE_PIXELS), -(-(grid.shape.y - row) // TILE_PIXELS)
+    return _aligned(
+        left * TILE_PIXELS,
+        -top * TILE_PIXELS,
+        ((bottom - top) * TILE_PIXELS, (right - left) * TILE_PIXELS),
+        grid.affine.a,
+        grid.crs,
+    )

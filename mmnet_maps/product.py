@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.variables import LANDCOVER_CLASSES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Float = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer of the product, as it is written.
+    """One layer of the product, as it is written: uint16.
 
     Attributes
     ----------
@@ -87,3 +97,125 @@ QUALITY_BITS: dict[str, int] = {
     "synthetic": 10,
 }
 """Bit positions of the quality layer; where bit 0, 1 or 2 is set, the soil moisture is nodata."""
+
+_PARTICLE_DENSITY = 2.65
+_OLD_DAYS = {"optical": 16, "sar": 12}
+_LST_SHARE = 0.5
+_FREEZING = 273.15
+
+
+def porosity(bulk_density: Float) -> Float:
+    """Pore space as a share of the soil's volume, 1 - bulk density / 2.65 g/cm³ (density of quartz).
+
+    Examples
+    --------
+    >>> porosity(np.array([1.325], np.float32)).tolist()
+    [0.5]
+    """
+    return (1.0 - bulk_density / np.float32(_PARTICLE_DENSITY)).astype(np.float32)
+
+
+def compose(
+    estimate: Float,
+    smap: Float,
+    *,
+    inside: Mask,
+    landcover: NDArray[np.uint8],
+    known_classes: Sequence[str],
+    bulk_density: Float | None,
+    ages: Mapping[str, Float],
+    lst_filled: Float,
+    surface_temperature: Float | None,
+    borrowed: Mask,
+    outside_training: Mask,
+    synthetic: bool,
+) -> dict[str, NDArray[Any]]:
+    """The layers of one tile from the network's output and what is known of its inputs.
+
+    Parameters
+    ----------
+    estimate, smap
+        Soil moisture (y, x) in m³/m³, NaN where an input is missing or the pixel was not computed.
+    inside
+        Pixels of the area.
+    landcover
+        NLCD codes, 0 where missing.
+    known_classes
+        The land cover classes of the model; without any, only water and ice (11, 12) are unknown to it.
+    bulk_density
+        g/cm³; None where the stack has none.
+    ages
+        Days to the nearest observation, for ``optical`` and ``sar``.
+    lst_filled
+        Share of the series' days without an observed surface temperature.
+    surface_temperature
+        K on the map's day; None where the model uses none.
+    borrowed
+        Pixels with a coarse input from a neighbouring cell.
+    outside_training
+        Pixels with an input outside what the model was trained on.
+    synthetic
+        Whether any input is synthetic.
+
+    Returns
+    -------
+    dict
+        ``soil_moisture`` float32 clipped to [0, porosity], or [0, 1] without bulk density; ``quality`` uint16, see
+        `QUALITY_BITS`; ``smap`` float32. NaN where bit 0, 1 or 2 is set (SMAP: bit 0).
+    """
+    codes = [code for name in known_classes for code in LANDCOVER_CLASSES[name]]
+    unknown = ~np.isin(landcover, codes) if codes else np.isin(landcover, (11, 12))
+    unknown &= landcover != 0
+    top = np.ones_like(estimate) if bulk_density is None else np.nan_to_num(porosity(bulk_density), nan=1.0)
+    with np.errstate(invalid="ignore"):
+        flags: dict[str, Mask] = {
+            "unknown_land_cover": unknown,
+            "input_missing": np.isnan(estimate) & ~unknown,
+            **{f"{kind}_old": age > _OLD_DAYS[kind] for kind, age in ages.items()},
+            "lst_filled": lst_filled > _LST_SHARE,
+            "coarse_borrowed": borrowed,
+            "outside_training": outside_training,
+            "clipped": (estimate < 0) | (estimate > top),
+            "frozen": np.zeros_like(inside) if surface_temperature is None else surface_temperature < _FREEZING,
+            "synthetic": np.full_like(inside, synthetic),
+        }
+    quality = np.zeros(inside.shape, np.uint16)
+    for name, flag in flags.items():
+        quality |= flag.astype(np.uint16) << np.uint16(QUALITY_BITS[name])
+    quality[~inside] = 1 << QUALITY_BITS["outside_area"]
+    moisture = np.where(inside & ~unknown, np.clip(estimate, 0.0, top), np.nan).astype(np.float32)
+    return {"soil_moisture": moisture, "quality": quality, "smap": np.where(inside, smap, np.nan).astype(np.float32)}
+
+
+def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
+    """Give a dataset of the layers its CF attributes, and what the product says of itself.
+
+    Parameters
+    ----------
+    product
+        Variables named as `LAYERS`, dimensions (time, y, x), with a ``spatial_ref`` coordinate.
+    about
+        Global attributes; tables become JSON text.
+
+    Returns
+    -------
+    xarray.Dataset
+        The same arrays.
+    """
+    for name, layer in LAYERS.items():
+        array = product[name]
+        array.attrs = {"long_name": layer.long_name, "units": layer.units, "grid_mapping": "spatial_ref"}
+        if layer.standard_name:
+            array.attrs["standard_name"] = layer.standard_name
+        if layer.nodata is not None:
+            array.attrs["ancillary_variables"] = "quality"
+    flags = {"flag_masks": [1 << bit for bit in QUALITY_BITS.values()], "flag_meanings": " ".join(QUALITY_BITS)}
+    product["quality"].attrs |= flags
+    product["time"].attrs |= {"standard_name": "time", "axis": "T"}
+    product.attrs = {"Conventions": "CF-1.11", "title": "Surface soil moisture at field scale"}
+    for key, value in about.items():
+        if isinstance(value, bool):
+            product.attrs[key] = int(value)
+        else:
+            product.attrs[key] = value if isinstance(value, str) else json.dumps(value)
+    return product

@@ -1,0 +1,186 @@
+"""The commands: thin, with imports where they are used, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from mmnet_maps import __version__
+from mmnet_maps.errors import MMNetError, RequestError
+
+INTERRUPTED = 130
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_AOI = click.option(
+    "--aoi",
+    required=True,
+    metavar="FILE|W,S,E,N",
+    help="Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees.",
+)
+_MODEL = click.option("--model", metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged one.")
+_QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+_DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_SAMPLES = click.option("--samples", required=True, metavar="PARQUET", help="Table of station samples.")
+_DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the network runs.")
+
+
+@click.group(context_settings=_HELP)
+@click.version_option(__version__, prog_name="mmnet_maps")
+def mmnet() -> None:
+    """Surface soil moisture at 100 m with MMNet: maps, inputs and models."""
+
+
+@mmnet.command("map")
+@_AOI
+@click.option(
+    "--date", "dates", required=True, multiple=True, metavar="DAY|DAY/DAY", help="Day or range; may be repeated."
+)
+@click.option("--stack", metavar="STORE", help="Stack that holds the inputs (see mmnet stack).")
+@click.option("--source", metavar="demo|YAML", help="Where inputs come from, kept in a cache.")
+@_MODEL
+@click.option("--out", metavar="FOLDER", help="Output folder.  [default: maps]")
+@click.option("--resolution", type=float, metavar="SIZE", help="Pixel size in units of the CRS.  [default: 100]")
+@click.option("--crs", metavar="CRS", help="Coordinate reference system.  [default: EPSG:5070]")
+@click.option(
+    "--smap-resampling", type=click.Choice(["bilinear", "nearest"]), help="SMAP to pixels.  [default: bilinear]"
+)
+@_DEVICE
+@click.option(
+    "--config", metavar="YAML", help="Settings for all of the above.  [default: mmnet.yaml, where there is one]"
+)
+@_QUIET
+@_DEBUG
+def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, debug: bool, **options: Any) -> None:
+    r"""Make soil moisture maps of an area.
+
+    \b
+    mmnet-map --aoi grant_county.geojson --date 2021-08-08
+    mmnet-map --aoi fields.gpkg --date 2021-07-29/2021-08-08 --stack stack.zarr --out maps
+    """
+    from mmnet_maps.predict import prepare, write_maps
+
+    job = prepare(aoi, list(dates), quiet=quiet, **options)
+    for product in write_maps(job, quiet=quiet):
+        click.echo(f"{product.day}  {product.layers['soil_moisture']}")
+        click.echo(f"            {product.picture}")
+
+
+@mmnet.command("stack")
+@_AOI
+@click.option("--start", required=True, metavar="DAY", help="First day to be mapped.")
+@click.option("--end", metavar="DAY", help="Last day to be mapped.  [default: --start]")
+@click.option("--source", metavar="demo|YAML", required=True, help="Where inputs come from.")
+@click.option("--out", required=True, metavar="STORE", help="The stack; continued where it exists.")
+@_MODEL
+@click.option("--resolution", type=float, metavar="SIZE", help="Pixel size in units of the CRS.  [default: 100]")
+@click.option("--crs", metavar="CRS", help="Coordinate reference system.  [default: EPSG:5070]")
+@_QUIET
+@_DEBUG
+def stack_command(
+    aoi: str, start: str, end: str | None, source: str, out: str, quiet: bool, debug: bool, **options: Any
+) -> None:
+    """Bring the inputs for maps of an area and some days into a stack.
+
+    What the series and the interpolation in time need before and after the days comes along. An interrupted run
+    continues where it stopped.
+    """
+    from mmnet_maps.predict import fill_stack
+
+    fill_stack(aoi, f"{start}/{end or start}", source=source, stack=out, quiet=quiet, **options)
+    click.echo(out)
+
+
+@mmnet.command("train")
+@_SAMPLES
+@click.option("--config", metavar="YAML", help="Training settings.  [default: those of mmnet-uscrn]")
+@click.option("--seed", type=int, help="Seed, in place of the one in the settings.")
+@click.option("--out", required=True, metavar="FOLDER", help="Folder of the new checkpoint.")
+@_QUIET
+@_DEBUG
+def train_command(samples: str, config: str | None, seed: int | None, out: str, quiet: bool, debug: bool) -> None:
+    """Train a network on station samples."""
+    from mmnet_maps.train import train_checkpoint
+
+    click.echo(train_checkpoint(samples, config=config, seed=seed, out=out, quiet=quiet))
+
+
+@mmnet.command("predict")
+@_SAMPLES
+@_MODEL
+@click.option("--out", required=True, metavar="PARQUET", help="The table with soil_moisture_estimate added.")
+@_DEVICE
+@_DEBUG
+def predict_command(samples: str, model: str | None, out: str, device: str | None, debug: bool) -> None:
+    """Estimate soil moisture for station samples; no target column is needed."""
+    from mmnet_maps.evaluate import write_predictions
+
+    click.echo(write_predictions(samples, out, model=model, device=device))
+
+
+@mmnet.command("evaluate")
+@_SAMPLES
+@_MODEL
+@click.option("--json", "json_path", metavar="FILE", help="Write the metrics to a file as well.")
+@_DEVICE
+@_DEBUG
+def evaluate_command(samples: str, model: str | None, json_path: str | None, device: str | None, debug: bool) -> None:
+    """R, RMSE, bias and ubRMSE per station, and their medians."""
+    from mmnet_maps.evaluate import evaluate_file
+
+    click.echo(evaluate_file(samples, model=model, json_path=json_path, device=device))
+
+
+@mmnet.command("convert")
+@click.argument("pth", metavar="MODEL.PTH")
+@click.option("--scalers", required=True, metavar="FOLDER", help="Holds static_mean_std.npy and dynamic_mean_std.npy.")
+@click.option("--profile", type=click.Choice(["released", "paper"]), default="released", show_default=True)
+@click.option("--out", required=True, metavar="FOLDER", help="Folder of the new checkpoint.")
+@_DEBUG
+def convert_command(pth: str, scalers: str, profile: str, out: str, debug: bool) -> None:
+    """Bring a checkpoint of the authors' released code into the format used here."""
+    from mmnet_maps.convert import convert
+
+    convert(pth, scalers, profile, out)
+    click.echo(out)
+
+
+def main() -> None:
+    """Entry point of ``mmnet``."""
+    _run(mmnet)
+
+
+def map_main() -> None:
+    """Entry point of ``mmnet-map``."""
+    _run(map_command, "mmnet-map")
+
+
+def _run(command: click.Command, name: str | None = None) -> None:
+    """Run a command; an error is one line and the exit code that belongs to it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger("mmnet_maps").addHandler(handler)
+    logging.getLogger("mmnet_maps").setLevel(logging.INFO)
+    debug = "--debug" in sys.argv
+    try:
+        code = command.main(prog_name=name, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = RequestError.exit_code
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "mmnet"
+        code = _fail(f"{error.format_message().rstrip('.')}; see {where} --help", RequestError.exit_code)
+    except MMNetError as error:
+        if debug:
+            raise
+        code = _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted; what was finished is kept, the same command continues", INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return code

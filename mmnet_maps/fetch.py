@@ -1,0 +1,237 @@
+"""From sources into a stack: plan what is missing, read it, write it, mark it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from odc.geo.geobox import GeoBox
+
+from mmnet_maps.block import Needs, fine_window, uses
+from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.grid import Tile
+from mmnet_maps.sources.base import Rasters, Source
+from mmnet_maps.stack import EPOCH, LAST_DAY, Group, Stack, Window, create, lock
+from mmnet_maps.variables import FINE_GROUPS, VARIABLES
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_BATCH = 48  # days of a coarse group in one read: cheap in memory, and a source can share work between them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One read and write: a window of whole blocks of a group on some days."""
+
+    group: Group
+    window: Window
+    days: tuple[date, ...]
+
+    @property
+    def cells(self) -> int:
+        """Values to be read, over all variables and days."""
+        rows, cols = self.window
+        return int(rows.stop - rows.start) * int(cols.stop - cols.start) * len(self.days) * len(self.group.variables)
+
+
+def assign(sources: Sequence[Source], kinds: Sequence[str]) -> dict[str, Source]:
+    """The source of every variable of the kinds asked for: the first in order that has it."""
+    chosen: dict[str, Source] = {}
+    for source in sources:
+        for name in source.variables():
+            if VARIABLES[name].group in kinds:
+                chosen.setdefault(name, source)
+    return chosen
+
+
+def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox, kinds: Sequence[str]) -> None:
+    """Create the stack if there is none at `path`.
+
+    Raises
+    ------
+    InputError
+        When a store is there that lacks what the sources would put into it.
+    OutputError
+        When it cannot be created.
+    """
+    chosen = assign(sources, kinds)
+    if Path(path).exists():
+        stack = Stack(path)
+        for name, source in chosen.items():
+            known = stack.provenance.get(name)
+            if known != source.variables()[name]:
+                raise InputError(
+                    f"the stack {path} holds {name} from {known.product if known else 'nowhere'}, the source gives "
+                    f" {source.variables()[name].product}; choose another --out or delete the stack"
+                )
+        return
+    groups: dict[str, tuple[GeoBox, list[str]]] = {}
+    for name, source in chosen.items():
+        kind = VARIABLES[name].group
+        lattice = target if kind in FINE_GROUPS else source.lattice(kind)
+        key = kind if kind not in groups or groups[kind][0] == lattice else f"{kind}_{source.name}"
+        groups.setdefault(key, (lattice, []))[1].append(name)
+    create(path, target, groups, {name: source.variables()[name] for name, source in chosen.items()})
+
+
+def plan(
+    stack: Stack, grid: GeoBox, pieces: Sequence[Tile], needs: Needs, days: Sequence[date], today: date
+) -> list[Request]:
+    """What is missing in a stack for maps of `pieces` of `grid` on `days`, in a stable order.
+
+    A request of a fine group never spans two tiles. Days that have not come yet, or lie off the time axis, are not
+    asked for.
+    """
+    wanted: dict[str, tuple[Group, list[Window], set[date]]] = {}
+    for day in days:
+        for group, window, around in uses(stack, grid, needs, day):
+            fine = group.kind in FINE_GROUPS
+            windows = [fine_window(tile.geobox, stack) for tile in pieces] if fine else [window]
+            wanted.setdefault(group.name, (group, windows, set()))[2].update(around)
+    return [
+        request
+        for group, windows, around in wanted.values()
+        for window in windows
+        for request in _missing(
+            stack,
+            group,
+            group.whole_blocks(window),
+            sorted(day for day in around if EPOCH <= day <= min(LAST_DAY, today)),
+        )
+    ]
+
+
+def _missing(stack: Stack, group: Group, window: Window, days: Sequence[date]) -> Iterator[Request]:
+    if not group.temporal:
+        if (stack.marks(group, window, days[:1]) == 0).any():
+            yield Request(group=group, window=window, days=(days[-1],))
+        return
+    marks = stack.marks(group, window, days)
+    lacking = [day for day, mark in zip(days, marks, strict=True) if (mark == 0).any()]
+    size = 1 if group.kind in FINE_GROUPS else _BATCH
+    for start in range(0, len(lacking), size):
+        yield Request(group=group, window=window, days=tuple(lacking[start : start + size]))
+
+
+def fetch(
+    path: str | Path,
+    sources: Sequence[Source],
+    target: GeoBox,
+    grid: GeoBox,
+    pieces: Sequence[Tile],
+    needs: Needs,
+    days: Sequence[date],
+    *,
+    today: date | None = None,
+    quiet: bool = False,
+) -> Stack:
+    """Bring everything that maps of `grid` on `days` need into the stack at `path`, creating it if there is none.
+
+    Whatever is marked as fetched is left alone, so that an interrupted run continues and a repeated one does nothing.
+
+    Parameters
+    ----------
+    path
+        Folder of the Zarr store.
+    sources
+        In order of preference: a variable comes from the first source that has it.
+    target
+        The fine lattice of a new stack.
+    grid, pieces
+        The map's grid, a window of the fine lattice, and those of its tiles that will be mapped.
+    needs, days
+        What the model needs, and the days that will be mapped.
+    today
+        Nothing after this day is asked for (default: the computer's date).
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    InputError
+        When no source has a needed variable, or an input is broken.
+    OutputError
+        When the store cannot be written.
+    """
+    path = Path(path)
+    chosen = assign(sources, needs.kinds)
+    for name in needs.variables:
+        if name not in chosen:
+            raise InputError(
+                f"no source gives {name}, which the model needs; they have {', '.join(sorted(chosen))}; "
+                "add it to the source's YAML, or 'rest: demo' there to try things out"
+            )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock(path):
+            open_or_create(path, sources, target, needs.kinds)
+            stack = Stack(path, writable=True)
+            _run(stack, plan(stack, grid, pieces, needs, days, today or date.today()), chosen, quiet)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the stack {path} ({error.strerror or error}); what was fetched so far is kept: "
+            "make room or choose another place, and run the same command again"
+        ) from error
+    return Stack(path)
+
+
+def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source], quiet: bool) -> None:
+    from tqdm import tqdm
+
+    total = sum(request.cells for request in requests)
+    workers = min(4, os.cpu_count() or 1)
+    with (
+        tqdm(total=total, unit="px", unit_scale=True, desc="fetching", disable=quiet or not total) as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        for request, found in in_order(pool, requests, partial(_read, chosen=chosen), ahead=workers):
+            bar.set_postfix_str(f"{request.group.name} {request.days[0]}", refresh=False)
+            for day, rasters in zip(request.days, found, strict=True):
+                stack.write(request.group.name, request.window, day, rasters)
+            bar.update(request.cells)
+
+
+def in_order(
+    pool: ThreadPoolExecutor, items: Iterable[Item], function: Callable[[Item], Result], *, ahead: int
+) -> Iterator[tuple[Item, Result]]:
+    """Apply a function in a pool's threads and give the results in order, never more than `ahead` before their use."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _read(request: Request, chosen: Mapping[str, Source]) -> list[Rasters]:
+    """Per day the variables of a group, from whichever sources have them; what was not observed is absent."""
+    group = request.group
+    geobox = group.lattice[request.window]
+    found: list[Rasters] = [{} for _ in request.days]
+    for source in {id(chosen[name]): chosen[name] for name in group.variables}.values():
+        days = list(request.days)
+        if group.temporal:
+            there = set(source.days(group.kind, geobox, days[0], days[-1]))
+            days = [day for day in days if day in there]
+        if not days:
+            continue
+        rasters = source.read(group.kind, geobox, days)
+        for k, day in enumerate(days):
+            mine = {name: rasters[name][k] for name in group.variables if chosen[name] is source}
+            found[request.days.index(day)].update(mine)
+    return found

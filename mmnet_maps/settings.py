@@ -1,0 +1,104 @@
+"""What a map command may be told, from the call, the environment and a YAML file, in that order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mmnet_maps.errors import RequestError
+
+SETTINGS_FILE = "mmnet.yaml"
+
+
+class MapSettings(BaseModel):
+    """Settings of a map; every field may stand in ``mmnet.yaml`` or another file given as ``--config``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    stack: Annotated[str | None, Field(description="Stack that holds the inputs (mmnet stack).")] = None
+    source: Annotated[
+        str | None, Field(description="Where inputs come from, in place of a stack: demo, or a sources YAML.")
+    ] = None
+    model: Annotated[str, Field(description="Checkpoint folder, or the name of a packaged one.")] = "mmnet-uscrn"
+    out: Annotated[str, Field(description="Output folder.")] = "maps"
+    resolution: Annotated[float, Field(gt=0, description="Pixel size in units of the CRS.")] = 100.0
+    crs: Annotated[str, Field(description="Coordinate reference system of the map.")] = "EPSG:5070"
+    smap_resampling: Annotated[
+        Literal["bilinear", "nearest"],
+        Field(
+            description="How the SMAP field is brought to the pixels: between cell centres, or the cell's own value."
+        ),
+    ] = "bilinear"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where the network runs.")] = "auto"
+
+
+class MapOptions(TypedDict, total=False):
+    """Keywords of `predict.downscale` and its kin; what is None or left out comes from the settings."""
+
+    stack: str | os.PathLike[str] | None
+    source: str | os.PathLike[str] | None
+    model: str | os.PathLike[str] | None
+    out: str | os.PathLike[str] | None
+    resolution: float | None
+    crs: str | None
+    smap_resampling: Literal["bilinear", "nearest"] | None
+    device: Literal["auto", "cpu", "cuda"] | None
+    config: str | os.PathLike[str] | None
+
+
+def settle(options: MapOptions) -> MapSettings:
+    """Decide every setting: the call, then for inputs ``$MMNET_STACK``, then the file, then the defaults.
+
+    Inputs come from the first of these that names a stack or a source; where none does, from the demo world.
+
+    Raises
+    ------
+    RequestError
+        When the file cannot be read or a value is not allowed, or both a stack and a source are given.
+    """
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    config = given.pop("config", None)
+    for key in ("stack", "source", "model", "out"):
+        if key in given:
+            given[key] = os.fspath(given[key])
+    values, origin = _read(config)
+    if "stack" in given and "source" in given:
+        raise RequestError(
+            f"both a stack ({given['stack']}) and a source ({given['source']}) are given; give one: a source fills a "
+            "cache by itself, and mmnet stack fills a stack of your own"
+        )
+    if not {"stack", "source"} & given.keys() and os.environ.get("MMNET_STACK"):
+        given["stack"] = os.environ["MMNET_STACK"]
+    if {"stack", "source"} & given.keys():
+        values = {key: value for key, value in values.items() if key not in ("stack", "source")}
+    try:
+        settings = MapSettings.model_validate({**values, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RequestError(
+            f"{origin if key in values and key not in given else 'option'} {key}: {first['msg']}, not "
+            f"{first.get('input')!r}; the settings are {', '.join(MapSettings.model_fields)}"
+        ) from error
+    if settings.stack is None and settings.source is None:
+        settings = settings.model_copy(update={"source": "demo"})
+    return settings
+
+
+def _read(config: str | os.PathLike[str] | None) -> tuple[dict[str, Any], str]:
+    path = Path(config or SETTINGS_FILE)
+    if config is None and not path.exists():
+        return {}, str(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RequestError(f"cannot read the settings {path}: {' '.join(str(error).split())}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise RequestError(f"the settings {path} hold a {type(values).__name__}; expected lines of 'key: value'")
+    return values, str(path)
