@@ -149,6 +149,7 @@ def _example() -> Path:
 
 def _read_geojson(path: Path) -> tuple[list[BaseGeometry], Any] | None:
     """Geometries and CRS of a GeoJSON file; None for any other kind of file."""
+    import numpy as np
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
@@ -163,7 +164,8 @@ def _read_geojson(path: Path) -> tuple[list[BaseGeometry], Any] | None:
     if not isinstance(content, dict) or content.get("type") not in _GEOJSON_TYPES:
         return None
     try:
-        geometries = [shape(member) for member in _members(content) if member is not None]
+        with np.errstate(invalid="ignore"):
+            geometries = [shape(member) for member in _members(content) if member is not None]
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, ShapelyError) as error:
         raise RequestError(f"{path} holds a geometry that is not GeoJSON: {error}; expected polygons") from error
     return geometries, _legacy_crs(content, path)
@@ -264,14 +266,15 @@ def _to_lonlat(polygons: list[BaseGeometry], crs: Any, what: str) -> list[BaseGe
         raise RequestError(
             f"{what} names a coordinate system that is not known: {str(crs)[:80]}; expected one such as EPSG:5070"
         ) from error
-    if given.is_projected:
-        # Straight edges of a projected file bend in longitude and latitude.
-        metres = given.axis_info[0].unit_conversion_factor
-        polygons = [shapely.segmentize(polygon, _SEGMENT_METRES / metres) for polygon in polygons]
     moved = [transform_geometry(polygon, given, LONLAT) for polygon in polygons]
     if not all(np.isfinite(shapely.get_coordinates(polygon)).all() for polygon in moved):
         raise RequestError(f"{what} has coordinates outside its coordinate system {given.name}; check the file's CRS")
-    return moved
+    if not given.is_projected:
+        return moved
+    # Straight edges of a projected file bend in longitude and latitude. The check keeps the number of segments sane.
+    _check_place(tuple(shapely.total_bounds(moved)), what, crs)
+    length = _SEGMENT_METRES / given.axis_info[0].unit_conversion_factor
+    return [transform_geometry(shapely.segmentize(polygon, length), given, LONLAT) for polygon in polygons]
 
 
 def transform_geometry(geometry: BaseGeometry, source: Any, target: Any) -> BaseGeometry:
