@@ -45,7 +45,7 @@ class TrainConfig(Profile):
         default=0.125, gt=0, le=0.5, description="Share of the stations, or of the days, that is held out."
     )
     max_epochs: int = Field(default=10, ge=1, le=1000, description="Epochs; the learning rate falls to 0 over them.")
-    patience: int = Field(default=4, ge=1, le=1000, description="Epochs without a better validation before stopping.")
+    patience: int = Field(default=3, ge=1, le=1000, description="Epochs without a better validation before stopping.")
     epoch_fraction: float = Field(
         default=0.5, gt=0, le=1, description="Share of the rows that an epoch draws anew: neighbouring days are alike."
     )
