@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -280,6 +281,9 @@ def create(
             )
             for name, (lattice, variables) in groups.items():
                 _create_group(root, name, lattice, variables)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+                zarr.consolidate_metadata(scratch)
             scratch.chmod(0o755)
             os.rename(scratch, path)
         finally:

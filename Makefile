@@ -1,0 +1,34 @@
+# make map    soil moisture maps of Grant County, Washington, from the demo world
+# make test   format, lint, types and all tests
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+DAYS := --date 2021-07-29 --date 2021-08-08
+
+.PHONY: map test check install format clean
+
+map: $(INSTALLED)
+	$(BIN)/mmnet stack --aoi examples/grant_county.geojson --start 2021-07-29 --end 2021-08-08 --source demo --out build/demo.zarr
+	$(BIN)/mmnet-map --aoi examples/grant_county.geojson $(DAYS) --stack build/demo.zarr --out maps
+
+test: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto --durations 10
+
+check: test
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,train]"
+	touch $@
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build maps

@@ -1,0 +1,29 @@
+"""Fixtures shared by the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analytic import AnalyticSource, make_model
+
+
+@pytest.fixture
+def source() -> AnalyticSource:
+    """A fresh analytic source."""
+    return AnalyticSource()
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the user's cache, settings or environment."""
+    monkeypatch.setenv("MMNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("MMNET_STACK", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small MMNet with random weights."""
+    return make_model(tmp_path_factory.mktemp("models") / "random")
