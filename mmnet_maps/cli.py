@@ -21,6 +21,9 @@ _AOI = click.option(
     help="Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees.",
 )
 _MODEL = click.option("--model", metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged one.")
+_NAMED_MODEL = click.option(
+    "--model", required=True, metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged one."
+)
 _QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 _SAMPLES = click.option("--samples", required=True, metavar="PARQUET", help="Table of station samples.")
@@ -95,48 +98,63 @@ def stack_command(
 
 @mmnet.command("train")
 @_SAMPLES
-@click.option("--config", metavar="YAML", help="Training settings.  [default: those of mmnet-uscrn]")
-@click.option("--seed", type=int, help="Seed, in place of the one in the settings.")
+@click.option(
+    "--config", required=True, metavar="YAML", help="What to train and how, such as configs/mmnet-uscrn.yaml."
+)
+@click.option("--seed", type=click.IntRange(0), help="Seed, in place of the one in the configuration.")
 @click.option("--out", required=True, metavar="FOLDER", help="Folder of the new checkpoint.")
 @_QUIET
 @_DEBUG
-def train_command(samples: str, config: str | None, seed: int | None, out: str, quiet: bool, debug: bool) -> None:
+def train_command(samples: str, config: str, seed: int | None, out: str, quiet: bool, debug: bool) -> None:
     """Train a network on station samples."""
     from mmnet_maps.train import train_checkpoint
 
-    click.echo(train_checkpoint(samples, config=config, seed=seed, out=out, quiet=quiet))
+    click.echo(train_checkpoint(samples, config, out, seed=seed, progress=not quiet).path)
 
 
 @mmnet.command("predict")
 @_SAMPLES
-@_MODEL
+@_NAMED_MODEL
 @click.option("--out", required=True, metavar="PARQUET", help="The table with soil_moisture_estimate added.")
 @_DEVICE
 @_DEBUG
-def predict_command(samples: str, model: str | None, out: str, device: str | None, debug: bool) -> None:
+def predict_command(samples: str, model: str, out: str, device: str | None, debug: bool) -> None:
     """Estimate soil moisture for station samples; no target column is needed."""
+    from mmnet_maps.checkpoint import load_checkpoint
     from mmnet_maps.evaluate import write_predictions
 
-    click.echo(write_predictions(samples, out, model=model, device=device))
+    count = write_predictions(load_checkpoint(model), samples, out, device or "auto")
+    click.echo(f"{out}: {count} rows with an estimate")
 
 
 @mmnet.command("evaluate")
 @_SAMPLES
-@_MODEL
+@_NAMED_MODEL
 @click.option("--json", "json_path", metavar="FILE", help="Write the metrics to a file as well.")
 @_DEVICE
 @_DEBUG
-def evaluate_command(samples: str, model: str | None, json_path: str | None, device: str | None, debug: bool) -> None:
-    """R, RMSE, bias and ubRMSE per station, and their medians."""
-    from mmnet_maps.evaluate import evaluate_file
+def evaluate_command(samples: str, model: str, json_path: str | None, device: str | None, debug: bool) -> None:
+    """R, RMSE, bias (estimate - observed) and ubRMSE per station, and their medians."""
+    from mmnet_maps.checkpoint import load_checkpoint
+    from mmnet_maps.evaluate import evaluate_samples, format_report, write_report
+    from mmnet_maps.samples import read_samples
 
-    click.echo(evaluate_file(samples, model=model, json_path=json_path, device=device))
+    found = evaluate_samples(load_checkpoint(model), read_samples(samples), device or "auto")
+    click.echo(format_report(found))
+    if json_path:
+        write_report(found, json_path)
 
 
 @mmnet.command("convert")
 @click.argument("pth", metavar="MODEL.PTH")
 @click.option("--scalers", required=True, metavar="FOLDER", help="Holds static_mean_std.npy and dynamic_mean_std.npy.")
-@click.option("--profile", type=click.Choice(["released", "paper"]), default="released", show_default=True)
+@click.option(
+    "--profile",
+    type=click.Choice(["released", "paper"]),
+    default="released",
+    show_default=True,
+    help="Inputs it was trained with.",
+)
 @click.option("--out", required=True, metavar="FOLDER", help="Folder of the new checkpoint.")
 @_DEBUG
 def convert_command(pth: str, scalers: str, profile: str, out: str, debug: bool) -> None:

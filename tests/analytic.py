@@ -58,7 +58,7 @@ class AnalyticSource:
         unit = abs(geobox.affine.a)
         wave = np.sin(x / (37 * unit)) * np.cos(y / (23 * unit)) + 0.3 * np.sin(day.toordinal() / 5 + len(name))
         if name == "landcover":
-            return np.where(wave > -1.1, np.where(wave > 0, 82, 52), 11).astype(np.uint8)
+            return np.where(wave > -0.7, np.where(wave > 0, 82, 52), 11).astype(np.uint8)
         low, high = RANGES[name]
         values = (low + (high - low) * (0.5 + 0.35 * wave)).astype(np.float32)
         if VARIABLES[name].group in ("optical", "sar", "lst"):

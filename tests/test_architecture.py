@@ -1,0 +1,98 @@
+"""Imports point one way, so that each part can be read, tested and replaced by itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import mmnet_maps
+
+PACKAGE = Path(mmnet_maps.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+DATA_SIDE = {"aoi", "block", "fetch", "grid", "picture", "product", "sources", "stack", "variables", "write"}
+MODEL_SIDE = {"network", "checkpoint", "engine"}
+TRAINING = {"train", "samples", "splits", "evaluate"}
+RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
+
+MAY_IMPORT = {
+    "errors": set(),
+    "variables": set(),
+    "aoi": {"errors"},
+    "grid": {"aoi", "errors"},
+    "settings": {"errors"},
+    "config": {"errors", "variables", "grid"},
+    "sources": {"errors", "variables", "aoi", "grid", "config", "sources"},
+    "stack": {"errors", "variables", "sources"},
+    "block": {"errors", "variables", "grid", "stack"},
+    "fetch": {"errors", "variables", "grid", "stack", "block", "sources"},
+    "inputs": {"block", "fetch", "grid", "settings", "sources", "stack"},
+    "features": {"errors", "variables"},
+    "network": {"errors"},
+    "checkpoint": {"errors", "features", "network", "variables"},
+    "engine": {"errors", "checkpoint", "network"},
+    "product": {"variables"},
+    "write": {"errors", "product", ""},
+    "picture": {"errors", "product", "variables", "write", ""},
+}
+"""What each module may import of the package; the others may import anything but what their side forbids."""
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, also inside functions; relative ones made absolute."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = ".".join(["mmnet_maps", *path.relative_to(PACKAGE).parts[:-1]])
+            parent = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            name = ".".join([*parent, *([node.module] if node.module else [])])
+            found |= {f"{name}.{alias.name}" for alias in node.names} if name == "mmnet_maps" else {name}
+    return found
+
+
+def own(names: set[str]) -> set[str]:
+    """The parts of the package among imported names; "" for what the package itself defines."""
+    inside = {name.split(".")[1] for name in names if name.startswith("mmnet_maps.")}
+    return {name if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists() else "" for name in inside}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_lies_before_it(path: Path) -> None:
+    name, found = layer(path), imports(path)
+    outside = {item.split(".")[0] for item in found}
+    if name in MAY_IMPORT:
+        assert own(found) <= MAY_IMPORT[name], name
+    if name in DATA_SIDE:
+        assert "torch" not in outside
+    if name in MODEL_SIDE | {"features"}:
+        assert not RASTERS & outside
+    if name not in TRAINING | {"cli"}:
+        assert not TRAINING & own(found), "inference never imports training"
+
+
+def test_the_table_names_modules_that_are_there() -> None:
+    assert set(MAY_IMPORT) | DATA_SIDE | MODEL_SIDE | TRAINING <= {layer(path) for path in MODULES}
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    names = list(mmnet_maps.__all__)
+    assert names == sorted(names)
+    assert all(hasattr(mmnet_maps, name) for name in names)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = mmnet_maps.nothing
+
+
+def test_one_version_everywhere() -> None:
+    root = Path(__file__).parents[1]
+    for name, pattern in (("pyproject.toml", r'^version = "(.+)"'), ("CITATION.cff", r"^version: (.+)")):
+        assert re.search(pattern, (root / name).read_text(), re.MULTILINE)[1] == mmnet_maps.__version__
+    assert f"## {mmnet_maps.__version__}" in (root / "CHANGELOG.md").read_text()
