@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,9 +140,14 @@ def _aligned(col: int, row: int, shape: tuple[int, int], resolution: float, crs:
     return GeoBox(shape, Affine(resolution, 0.0, col * resolution, 0.0, -resolution, row * resolution), crs)
 
 
-@lru_cache(maxsize=8)
 def _outline(area: Area, crs: Any) -> BaseGeometry:
     """The area in a CRS, its edges densified so that they bend as straight edges in longitude and latitude do."""
+    return _outline_of_thread(area, crs, get_ident())
+
+
+@lru_cache(maxsize=16)
+def _outline_of_thread(area: Area, crs: Any, thread: int) -> BaseGeometry:
+    """One geometry a thread: a prepared one builds its index when it is first asked, which two threads must not do."""
     import shapely
 
     outline = transform_geometry(shapely.segmentize(area.geometry, _EDGE_DEGREES), LONLAT, crs)
@@ -343,11 +349,16 @@ def _positions(
     return found
 
 
-@lru_cache(maxsize=32)
 def _mover(source: Any, target: Any) -> Any:
+    return _mover_of_thread(str(source), str(target), get_ident())
+
+
+@lru_cache(maxsize=64)
+def _mover_of_thread(source: str, target: str, thread: int) -> Any:
+    """One transformer a thread: PROJ objects must not be shared."""
     import pyproj
 
-    return pyproj.Transformer.from_crs(str(source), str(target), always_xy=True)
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def fractional_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -508,7 +519,9 @@ def touched_tiles(area: Area, grid: GeoBox) -> tuple[Tile, ...]:
     import shapely
 
     outline = _outline(area, _check_crs(str(grid.crs)))
-    return tuple(tile for tile in tiles(grid) if shapely.intersects(outline, shapely.box(*tile.geobox.boundingbox.bbox)))
+    return tuple(
+        tile for tile in tiles(grid) if shapely.intersects(outline, shapely.box(*tile.geobox.boundingbox.bbox))
+    )
 
 
 def stack_lattice(grid: GeoBox) -> GeoBox:

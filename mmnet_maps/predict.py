@@ -306,11 +306,12 @@ def lazy(job: Job) -> xr.Dataset:
         rows: dict[int, list[dict[str, Any]]] = {}
         for tile in tiles(job.grid):
             layers = compute(job, tile, day) if tile.id in wanted else None
+            shape = tuple(tile.geobox.shape)
             rows.setdefault(tile.rows.start, []).append(
                 {
-                    name: da.full(tile.geobox.shape, fill, dtype=fill.dtype, chunks=tile.geobox.shape)
+                    name: da.full(shape, fill, dtype=fill.dtype, chunks=shape)
                     if layers is None
-                    else da.from_delayed(layers[name], tile.geobox.shape, dtype=fill.dtype)
+                    else da.from_delayed(layers[name], shape, dtype=fill.dtype)
                     for name, fill in _OUTSIDE.items()
                 }
             )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from mmnet_maps.grid import (
     lonlat,
     nearest_cells,
     pixel_centres,
+    stack_lattice,
     target_grid,
     tile_geobox,
     tiles,
+    touched_tiles,
     window_of,
 )
 
@@ -324,9 +327,10 @@ def test_cover_holds_every_nearest_cell(area: Area, name: str, pad: int, where: 
         assert 0 <= part.start < part.stop <= size
         assert part.start <= max(cells.min() - pad, 0)
         assert part.stop >= min(cells.max() + 1 + pad, size)
-        # No wider than the pixels' edges ask for: half a pixel is less than a cell here.
-        assert part.start >= cells.min() - pad - 1 - where[1] / 900
-        assert part.stop <= cells.max() + 2 + pad + where[1] / 900
+        # No wider than the pixels' edges ask for: half a pixel, along both axes, beyond the outermost centres.
+        step = sum(np.abs(np.diff(cells, axis=axis)).max(initial=1) for axis in (0, 1))
+        assert part.start >= cells.min() - pad - 1 - step
+        assert part.stop <= cells.max() + 2 + pad + step
 
 
 def test_cover_outside_the_lattice_is_told() -> None:
@@ -345,3 +349,42 @@ def test_pixel_centres_and_lonlat_agree_with_pyproj() -> None:
     np.testing.assert_allclose(lon, expected[0], atol=1e-5)
     np.testing.assert_allclose(lat, expected[1], atol=1e-5)
     assert lon.dtype == lat.dtype == np.float32
+
+
+def test_threads_may_share_an_area_and_a_grid() -> None:
+    """Prepared geometries and PROJ objects crash the process when two threads use one."""
+    angles = np.linspace(0, 2 * np.pi, 3000, endpoint=False)
+    radius = 0.5 + 0.1 * np.sin(40 * angles)
+    ring = np.column_stack([-119.5 + radius * np.cos(angles), 47.2 + 0.7 * radius * np.sin(angles)])
+    area = Area(name="star", geometry=shapely.Polygon(ring))
+    grid = target_grid(area)
+    windows = [grid[row : row + 100, col : col + 300] for row in range(0, 700, 100) for col in range(0, 600, 300)]
+    masks = [area_mask(area, window) for window in windows]
+    for fresh in range(3):
+        again = Area(name=f"star{fresh}", geometry=area.geometry)
+        with ThreadPoolExecutor(8) as pool:
+            found = list(
+                pool.map(lambda window, area=again: (area_mask(area, window), nearest_cells(window, EASE2)), windows)
+            )
+        for (mask, cells), expected, window in zip(found, masks, windows, strict=True):
+            np.testing.assert_array_equal(mask, expected)
+            np.testing.assert_array_equal(cells, nearest_cells(window, EASE2))
+
+
+def test_touched_tiles_are_those_with_a_part_of_the_area() -> None:
+    diagonal = Area(name="d", geometry=shapely.LineString([(-120.5, 46.2), (-118.0, 48.3)]).buffer(0.02))
+    grid = target_grid(diagonal)
+    touched = {tile.id for tile in touched_tiles(diagonal, grid)}
+    with_pixels = {tile.id for tile in tiles(grid) if area_mask(diagonal, tile.geobox).any()}
+    assert with_pixels <= touched < {tile.id for tile in tiles(grid)}
+
+
+@given(st.integers(-40000, 40000), st.integers(-40000, 40000), st.integers(1, 3000), st.integers(1, 3000))
+def test_a_stack_lattice_holds_the_grid_in_whole_tiles(left: int, top: int, width: int, height: int) -> None:
+    grid = GeoBox((height, width), Affine(30, 0, left * 30, 0, -30, top * 30), "EPSG:32611")
+    lattice = stack_lattice(grid)
+    window_of(grid, lattice)
+    assert lattice.shape.x % TILE_PIXELS == lattice.shape.y % TILE_PIXELS == 0
+    assert (lattice.affine.c / 30) % TILE_PIXELS == (lattice.affine.f / 30) % TILE_PIXELS == 0
+    assert lattice.shape.x < width + 2 * TILE_PIXELS
+    assert lattice.shape.y < height + 2 * TILE_PIXELS
