@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.sources.synthetic_noise import Coordinates, Field, Positions, ramp, spline_noise, uniform
 from mmnet_maps.sources.synthetic_land import Ground, GroundNodes, transformer
+from mmnet_maps.sources.synthetic_noise import Coordinates, Field, Positions, ramp, spline_noise, uniform
 
 QUARTER = 804.672
 """A quarter section's side, m (half a mile)."""
@@ -129,9 +129,9 @@ def sections(lon: Coordinates, lat: Coordinates) -> tuple[Coordinates, Coordinat
     return lon * (_METRES / QUARTER) * cosine[(band - first).astype(np.int64)], v
 
 
-def survey(nodes: GroundNodes, lon: Coordinates, lat: Coordinates, seed: int) -> Fields:
-    """Decide the fields of all sections that the places (corner to corner) touch."""
-    u, v = sections(lon, lat)
+def survey(nodes: GroundNodes, seed: int) -> Fields:
+    """Decide the fields of all sections around the nodes."""
+    u, v = sections(*nodes.lonlat)
     i0, j0 = int(np.floor(u.min())), int(np.floor(v.min()))
     i, j = np.arange(i0, int(np.floor(u.max())) + 1), np.arange(j0, int(np.floor(v.max())) + 1)
     centre_lat = np.broadcast_to((j[:, None] + 0.5) * (QUARTER / _METRES), (len(j), len(i)))

@@ -10,6 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.sources.synthetic_geography import (
+    IRRIGATED,
+    OUTLINE,
+    RANGES,
+    WATERS,
+    Line,
+    annual_rain,
+    base_elevation,
+)
 from mmnet_maps.sources.synthetic_noise import (
     Coordinates,
     Field,
@@ -19,15 +28,6 @@ from mmnet_maps.sources.synthetic_noise import (
     spline_sum,
     spline_taps,
     uniform,
-)
-from mmnet_maps.sources.synthetic_geography import (
-    IRRIGATED,
-    OUTLINE,
-    RANGES,
-    WATERS,
-    Line,
-    annual_rain,
-    base_elevation,
 )
 
 NODE = 400.0
@@ -84,6 +84,10 @@ class Ground:
         result: Field = self.rain / (60 * np.maximum(self.temperature + 6, 2)).astype(np.float32)
         return result
 
+    def inner(self) -> Ground:
+        """The ground without the outermost rows and columns."""
+        return Ground(**{name: value[1:-1, 1:-1] for name, value in vars(self).items()})
+
 
 class GroundNodes:
     """The ground kept on the nodes around some places, to be interpolated between them."""
@@ -104,6 +108,11 @@ class GroundNodes:
         i, j = i - self.i0, j - self.j0
         tables = {field.name: getattr(self._ground, field.name) for field in fields(Ground)}
         return Ground(**{name: spline_sum(table, i, j, wx, wy) for name, table in tables.items()})
+
+    @property
+    def lonlat(self) -> tuple[Coordinates, Coordinates]:
+        """Longitude and latitude of the nodes, degrees."""
+        return self._ground.lon, self._ground.lat
 
     def clipped(self, places: Positions) -> Positions:
         """The places, those beyond the nodes moved to the nearest place that the nodes reach."""

@@ -43,6 +43,12 @@ class Positions:
         """The places of the rows from `start` up to `stop`."""
         return Positions(x=self.x if self.separable else self.x[start:stop], y=self.y[start:stop])
 
+    def inner(self) -> Positions:
+        """The places without the outermost rows and columns."""
+        if self.separable:
+            return Positions(x=self.x[:, 1:-1], y=self.y[1:-1])
+        return Positions(x=self.x[1:-1, 1:-1], y=self.y[1:-1, 1:-1])
+
 
 def mix(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Scramble 32-bit integers in place: a bijection in which every bit depends on every other.
