@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -420,10 +421,10 @@ def check_golden(checkpoint: Checkpoint) -> float:
     """
     path = checkpoint.path / GOLDEN
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(_read(path)), allow_pickle=False) as archive:
             snapshot, series, output = archive["snapshot"], archive["series"], archive["output"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RequestError(f"{path} is missing or broken ({error}). Get the checkpoint again.") from error
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RequestError(f"{path} is broken ({error}). Get the checkpoint again.") from error
     try:
         estimate = _forward(checkpoint.network, snapshot, series)
     except (RuntimeError, TypeError, IndexError) as error:
@@ -469,7 +470,7 @@ def _find(path: Path) -> Path:
             "Convert a released .pth with: mmnet convert."
         )
     packaged = _packaged("models")
-    if path.name == str(path) and (packaged / path / SPEC).is_file():
+    if path.name == str(path) and os.path.isfile(packaged / path / SPEC):
         return packaged / path
     there = sorted(spec.parent.name for spec in packaged.glob(f"*/{SPEC}"))
     raise RequestError(
@@ -484,7 +485,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise RequestError(
             f"Model {str(path.parent)!r}: {path.name} cannot be read ({error.strerror}); "
-            f"a checkpoint holds {SPEC} and {WEIGHTS}."
+            f"a checkpoint holds {SPEC}, {WEIGHTS} and, for parity checks, {GOLDEN}."
         ) from error
 
 

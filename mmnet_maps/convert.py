@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +111,8 @@ def _read(path: Path) -> bytes:
 
 def _model_state(path: Path, data: bytes, spec: ModelSpec) -> dict[str, Tensor]:
     try:
-        with torch.serialization.safe_globals([torch.nn.MSELoss]):
+        with torch.serialization.safe_globals([torch.nn.MSELoss]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's doubts about files that it then refuses
             saved: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RequestError(
@@ -141,14 +143,16 @@ def _table(tensor: Tensor, spec: ModelSpec) -> Tensor:
 def _read_scaler(path: Path, features: tuple[Feature, ...]) -> NDArray[np.float64]:
     """Mean and standard deviation in physical units, float64 (2, columns)."""
     try:
-        scaler = np.load(io.BytesIO(_read(path)), allow_pickle=False)
+        scaler = np.lib.format.read_array(io.BytesIO(_read(path)), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise RequestError(f"{path} is not a plain .npy array ({_reason(error)}).") from error
     columns = encoded_columns(features)
     expected = (2, len(columns))
-    if not isinstance(scaler, np.ndarray) or scaler.shape != expected or scaler.dtype.kind != "f":
-        found = f"{scaler.dtype} {scaler.shape}" if isinstance(scaler, np.ndarray) else "an archive"
-        raise RequestError(f"{path} holds {found}; expected floats {expected}: mean and standard deviation per column.")
+    if scaler.shape != expected or scaler.dtype.kind != "f":
+        raise RequestError(
+            f"{path} holds {scaler.dtype} {scaler.shape}; expected floats {expected}: mean and standard deviation "
+            "per column."
+        )
     if not np.isfinite(scaler).all() or (scaler[1] < 0).any():
         raise RequestError(f"{path} holds NaN, infinite or negative deviations; expected those of the training data.")
     scaler = scaler.astype(np.float64)
