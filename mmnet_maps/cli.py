@@ -176,12 +176,12 @@ def map_main() -> None:
 
 
 def _run(command: click.Command, name: str | None = None) -> None:
-    """Run a command; an error is one line and the exit code that belongs to it."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logging.getLogger("mmnet_maps").addHandler(handler)
-    logging.getLogger("mmnet_maps").setLevel(logging.INFO)
-    debug = "--debug" in sys.argv
+    """Run a command; notices go to standard error, an error is one line and the exit code that belongs to it."""
+    notices = logging.StreamHandler()
+    notices.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("mmnet_maps")
+    logger.addHandler(notices)
+    logger.setLevel(logging.INFO)
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -191,11 +191,13 @@ def _run(command: click.Command, name: str | None = None) -> None:
         where = error.ctx.command_path if error.ctx else "mmnet"
         code = _fail(f"{error.format_message().rstrip('.')}; see {where} --help", RequestError.exit_code)
     except MMNetError as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
         code = _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted; what was finished is kept, the same command continues", INTERRUPTED)
+    finally:
+        logger.removeHandler(notices)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "features", "network", "variables"},
     "engine": {"errors", "checkpoint", "network"},
     "product": {"variables"},
-    "write": {"errors", "product", ""},
+    "write": {"aoi", "errors", "product", ""},
     "picture": {"errors", "product", "variables", "write", ""},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""
