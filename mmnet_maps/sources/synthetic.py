@@ -380,9 +380,10 @@ def gradient(elevation: Field, step: tuple[Field, float]) -> tuple[Field, Field]
         Metres east per column (one per row, or one for all), and north per row (negative where north is up).
     """
     z = elevation
-    across = z[:-2] + 2 * z[1:-1] + z[2:]
-    down = z[:, :-2] + 2 * z[:, 1:-1] + z[:, 2:]
-    east = (across[:, 2:] - across[:, :-2]) / (8 * step[0])
+    two = np.float32(2)
+    across: Field = z[:-2] + two * z[1:-1] + z[2:]
+    down: Field = z[:, :-2] + two * z[:, 1:-1] + z[:, 2:]
+    east = (across[:, 2:] - across[:, :-2]) / (np.float32(8) * step[0])
     north = (down[2:] - down[:-2]) * np.float32(1 / (8 * step[1]))
     return east, north
 
@@ -415,12 +416,14 @@ def _places(geobox: GeoBox, *, edge: bool = False) -> Positions:
         row, column = np.array(around, np.float64).T + 0.5
     else:
         row, column = np.meshgrid(np.arange(rows) + 0.5, np.arange(columns) + 0.5, indexing="ij")
+    assert geobox.crs is not None, "every grid of the product has a CRS"
     x, y = geobox.crs.transformer_to_crs("EPSG:5070")(a * column + b * row + c, d * column + e * row + f)
     return Positions(x=np.round(x, 2), y=np.round(y, 2))
 
 
 def _steps(geobox: GeoBox) -> tuple[Field, float]:
     """Metres east per column, one for each row, and metres north per row."""
+    assert geobox.crs is not None, "every grid of the product has a CRS"
     a, e, f = geobox.affine.a, geobox.affine.e, geobox.affine.f
     rows = geobox.shape[0]
     if geobox.crs.geographic:

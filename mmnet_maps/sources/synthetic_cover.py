@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,8 @@ class Fields:
         (sections × 4,) row of the crop table, whether irrigated, a random number of the part.
     warmth
         (sections × 4,) annual temperature, °C.
+    seasons
+        NDVI by day of the year, as far as it was asked for.
     """
 
     i0: int
@@ -83,9 +85,15 @@ class Fields:
     irrigated: NDArray[np.bool_]
     draw: Field
     warmth: Field
+    seasons: dict[int, Field] = field(default_factory=dict, repr=False)
 
     def ndvi(self, doy: int) -> Field:
         """NDVI of every part on a day of the year."""
+        if doy not in self.seasons:
+            self.seasons[doy] = self._ndvi(doy)
+        return self.seasons[doy]
+
+    def _ndvi(self, doy: int) -> Field:
         row = _CROPS[self.crop]
         shift = 24 * (self.draw - np.float32(0.5)) + np.clip(3.0 * (9 - self.warmth), -45, 30)
         peak = row[:, 2] - np.float32(0.12) * (self.draw * 7 % 1)
@@ -99,8 +107,10 @@ class Fields:
     def water(self, day: int, doy: int) -> Field:
         """Soil moisture that irrigation keeps up in every part on a day (ordinal), m³/m³; 0 where it does not."""
         growing = self.irrigated & (self.ndvi(doy) > 0.3) & (self.crop != 5)
-        turn = ((day + 997 * self.draw) / 4.0) % 1
-        return np.where(growing, 0.335 - 0.11 * turn, 0.0).astype(np.float32)
+        # Fields take turns: each is watered every fourth day and dries in between.
+        turn = (self.draw * np.float32(64) + np.float32(day % 4 / 4)) % np.float32(1)
+        result: Field = (np.float32(0.335) - np.float32(0.11) * turn) * growing
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +220,7 @@ def _parts(at: Ground, fields: Fields) -> NDArray[np.int32]:
     section = ((j - fields.j0) * fields.width + (i - fields.i0)).astype(np.int32)
     kind = fields.kind[section]
     east, north = (du > 0).view(np.uint8), (dv > 0).view(np.uint8)
-    part = section * np.int32(4)
+    part: NDArray[np.int32] = section * np.int32(4)
     part += north * (kind == 3) + east * (kind == 4) + (2 * north + east) * (kind == 5)
     outside = (kind == 0) | ((kind == 1) & (du * du + dv * dv > np.float32(_PIVOT**2)))
     part[outside] = -1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Line:
         """Squared distance in m² from places in EPSG:5070 to the line."""
         vertices = projected(self.points)
         best = np.full(np.broadcast_shapes(x.shape, y.shape), np.inf)
-        ends = zip(vertices[:-1], vertices[1:], strict=True) if len(vertices) > 1 else [(vertices[0], vertices[0])]
+        ends = pairwise(vertices if len(vertices) > 1 else np.repeat(vertices, 2, axis=0))
         for (ax, ay), (bx, by) in ends:
             dx, dy = bx - ax, by - ay
             length2 = max(dx * dx + dy * dy, 1.0)
@@ -288,5 +289,5 @@ def _interpolated(sheet: Field, lon: Coordinates, lat: Coordinates) -> Field:
     fu, fv = fu * fu * (3 - 2 * fu), fv * fv * (3 - 2 * fv)
     upper = sheet[j, i] * (1 - fu) + sheet[j, i + 1] * fu
     lower = sheet[j + 1, i] * (1 - fu) + sheet[j + 1, i + 1] * fu
-    result: Field = upper * (1 - fv) + lower * fv
+    result: Field = (upper * (1 - fv) + lower * fv).astype(np.float32)
     return result

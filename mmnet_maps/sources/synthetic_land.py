@@ -81,8 +81,7 @@ class Ground:
     @property
     def aridity(self) -> Field:
         """Precipitation over potential evapotranspiration (a linear function of temperature)."""
-        result: Field = self.rain / (60 * np.maximum(self.temperature + 6, 2)).astype(np.float32)
-        return result
+        return aridity(self.rain, self.temperature)
 
     def inner(self) -> Ground:
         """The ground without the outermost rows and columns."""
@@ -134,13 +133,13 @@ def ground(places: Positions, seed: int) -> Ground:
         The world.
     """
     lon, lat = lonlat(places)
-    warp_x = 900 * spline_noise(places, 14e3, seed + 1) + 260 * spline_noise(places, 4e3, seed + 2)
-    warp_y = 900 * spline_noise(places, 14e3, seed + 3) + 260 * spline_noise(places, 4e3, seed + 4)
+    warp_x = 1100 * spline_noise(places, 11e3, seed + 1) + 420 * spline_noise(places, 3.6e3, seed + 2)
+    warp_y = 1100 * spline_noise(places, 11e3, seed + 3) + 420 * spline_noise(places, 3.6e3, seed + 4)
     warped = Positions(x=places.x + warp_x, y=places.y + warp_y)
     mountains = _kernel_sum(RANGES, warped)
     smooth = base_elevation(lon, lat)
     rough, relief, creek = _relief(places, warped, mountains, smooth, seed)
-    shore, valley, cut = _waters(warped)
+    shore, valley, cut = _waters(warped, seed)
     coast = np.clip(_outline_distance(places), -60e3, 60e3) + 3 * (warp_x + warp_y)
     lowered = 1 - valley
     base = (smooth + (mountains + relief) * lowered - cut) * ramp(coast, 0, 6e4) ** np.float32(0.5)
@@ -159,6 +158,12 @@ def ground(places: Positions, seed: int) -> Ground:
     values = {name: np.asarray(value, np.float32) for name, value in zip(names, single, strict=True)}
     town = _towns(places, seed)
     return Ground(lon=lon, lat=lat, town=town, clay=clay.astype(np.float32), sand=sand.astype(np.float32), **values)
+
+
+def aridity(rain: Field, temperature: Field) -> Field:
+    """Annual precipitation, mm, over potential evapotranspiration, taken as a linear function of temperature, °C."""
+    result: Field = (rain / np.maximum(60 * temperature + 360, 120)).astype(np.float32)
+    return result
 
 
 def lonlat(places: Positions) -> tuple[Coordinates, Coordinates]:
@@ -183,26 +188,29 @@ def _relief(
 
     Returns the amplitude of still finer relief, the relief in m, and the noise whose zeros are the valley lines.
     """
-    size = 40 + 0.6 * mountains + 110 * ramp(smooth, 900, 1600)
+    size = 70 + 0.6 * mountains + 110 * ramp(smooth, 900, 1600)
+    size *= 0.55 + 0.45 * ramp(smooth, 50, 350)
     size *= 1 + 0.35 * spline_noise(places, 80e3, seed + 11)
     creek = spline_noise(warped, 26e3, seed + 12)
-    first = np.sqrt(creek * creek + 0.003)
+    # Below a power of one the valleys are cut into flat uplands.
+    first = (creek * creek + 0.002) ** np.float32(0.36)
     second = np.sqrt(spline_noise(warped, 10e3, seed + 13) ** 2 + 0.004)
     third = np.sqrt(spline_noise(warped, 4.2e3, seed + 14) ** 2 + 0.006)
     fourth = np.abs(spline_noise(warped, 1.9e3, seed + 15))
     height = 0.62 * first + 0.42 * second * np.minimum(1.3 * first + 0.12, 1)
-    height += 0.24 * third * np.minimum(1.5 * first * second + 0.15, 1)
-    height += 0.13 * fourth * np.minimum(2 * first * second * third + 0.12, 1)
-    relief = 1.5 * size * (height - 0.75)
-    rough = 0.085 * size * np.minimum(0.2 + first * second, 1.2)
+    height += 0.32 * third * np.minimum(1.5 * first * second + 0.15, 1)
+    height += 0.20 * fourth * np.minimum(2 * first * second * third + 0.12, 1)
+    relief = 1.5 * size * (height - 0.80)
+    rough = 0.10 * size * np.minimum(0.2 + first * second, 1.2)
     return rough.astype(np.float32), relief.astype(np.float32), creek
 
 
-def _waters(warped: Positions) -> tuple[Field, Field, Field]:
+def _waters(warped: Positions, seed: int) -> tuple[Field, Field, Field]:
     """Distance to the shore, m; closeness to a valley floor in [0, 1]; depth of the valley, m."""
     shape, bounds = warped.shape, _bounds(warped)
     shore = np.full(shape, _FAR)
     valley, cut = np.zeros(shape), np.zeros(shape)
+    ragged = np.clip(1 + 0.4 * spline_noise(warped, 5.5e3, seed + 16), 0.45, 2)
     for line in WATERS:
         if not line.within(bounds, _FAR + 1.5 * line.width):
             continue
@@ -210,7 +218,7 @@ def _waters(warped: Positions) -> tuple[Field, Field, Field]:
         distance2 = np.maximum(line.distance2(warped.x, warped.y) - NODE**2 / 3, 0)
         np.minimum(shore, (distance2 - line.width**2) / (2 * line.width), out=shore)
         wide = float(np.clip(22 * line.value, 1200, 8000)) + line.width
-        near = 1 - ramp(np.sqrt(distance2), line.width * 1.15 + 60, wide)
+        near = 1 - ramp(np.sqrt(distance2) * ragged, line.width * 1.15 + 60, wide)
         np.maximum(valley, near, out=valley)
         np.maximum(cut, near * line.value, out=cut)
     return shore.astype(np.float32), valley.astype(np.float32), cut.astype(np.float32)
@@ -251,7 +259,7 @@ def _on_land(x: Coordinates, y: Coordinates) -> NDArray[np.bool_]:
 
 
 def _towns(places: Positions, seed: int) -> Field:
-    """Cones of built-up density: one town at a hashed place in about half of the cells of a 15 km lattice."""
+    """Cones of built-up density: one town at a hashed place in four of ten cells of a 15 km lattice."""
     best = np.full(places.shape, -1.0)
     i, j = np.floor(places.x / _TOWN_CELL), np.floor(places.y / _TOWN_CELL)
     for di in (-1, 0, 1):
@@ -260,9 +268,9 @@ def _towns(places: Positions, seed: int) -> Field:
             east = (a + uniform(a, b, seed + 21)) * _TOWN_CELL
             north = (b + uniform(a, b, seed + 22)) * _TOWN_CELL
             size = uniform(a, b, seed + 23)
-            radius = 500 + 5500 * np.maximum(size - 0.45, 0) ** 2 * 3.3
+            radius = 400 + 4000 * np.maximum(size - 0.6, 0) ** 2 * 6
             density = 1 - np.sqrt((places.x - east) ** 2 + (places.y - north) ** 2) / radius
-            np.maximum(best, np.where(size > 0.45, density, -1.0), out=best)
+            np.maximum(best, np.where(size > 0.6, density, -1.0), out=best)
     return np.asarray(best, np.float32)
 
 

@@ -193,7 +193,8 @@ def spline_sum(table: NDArray[Any], i: NDArray[np.int64], j: NDArray[np.int64], 
 
 def fade(f: Field) -> Field:
     """Quintic step from 0 to 1 with flat ends (Perlin 2002)."""
-    result: Field = f * f * f * (f * (f * np.float32(6.0) - np.float32(15.0)) + np.float32(10.0))
+    inner = f * (f * np.float32(6.0) - np.float32(15.0)) + np.float32(10.0)
+    result: Field = f * f * f * inner
     return result
 
 

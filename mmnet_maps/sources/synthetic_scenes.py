@@ -112,7 +112,7 @@ def reflectance(
         Fine noise of about unit variance.
     """
     brightness = np.float32(0.62) + np.float32(0.006) * sand + np.float32(0.035) * texture
-    wet = 1 - np.outer(np.float32(_DARKENING), wetness).reshape(6, *wetness.shape)
+    wet = 1 - np.outer(np.array(_DARKENING, np.float32), wetness).reshape(6, *wetness.shape)
     built = ((code >= 22) & (code <= 24)).astype(np.float32)
     soil = [
         (np.float32(_SOIL[k]) * brightness) * wet[k] * (1 - built) + np.float32(_BUILT_GREY[k]) * built
@@ -152,7 +152,7 @@ def backscatter(
         Fine noise of about unit variance, for roughness.
     """
     leaves = np.clip(np.float32(1.2) * (green - np.float32(0.12)), 0, 0.95)
-    ground = np.float32(-16.6) + np.float32(17) * moisture + np.float32(0.55) * texture
+    ground = np.float32(-16.6) + np.float32(17) * moisture + np.float32(0.3) * texture
     vv = ground + leaves * np.float32(0.6) * (np.float32(-10.2) - ground)
     cross = ground - np.float32(8.6)
     vh = cross + leaves * np.float32(0.72) * (np.float32(-15.6) - cross)

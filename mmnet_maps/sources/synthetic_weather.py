@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from mmnet_maps.sources.synthetic_geography import LonLat, projected
-from mmnet_maps.sources.synthetic_land import Ground
+from mmnet_maps.sources.synthetic_land import Ground, aridity
 from mmnet_maps.sources.synthetic_noise import (
     Coordinates,
     Field,
@@ -95,7 +95,7 @@ SYSTEMS = (
         path=((-126.0, 46.2), (-113.5, 48.2)),
         radius=620e3,
         strength=2.2,
-        moisture=16.0,
+        moisture=8.0,
     ),
 )
 
@@ -147,8 +147,7 @@ class Climate:
 
     def green(self, doy: NDArray[np.int64]) -> Field:
         """NDVI of a square kilometre, (day, place), from what grows there by itself and under irrigation."""
-        aridity = self.rain / (60 * np.maximum(self.temperature + 6, 2))
-        lush = ramp(aridity, 0.1, 1.1)
+        lush = ramp(aridity(self.rain, self.temperature), 0.1, 1.1)
         shift = np.clip(3 * (9 - self.temperature), -45, 40)
         day = doy[:, None].astype(np.float32)
         end = 170 + 115 * lush - 0.4 * shift
@@ -260,17 +259,17 @@ def rain(climate: Climate, air: Sky, days: NDArray[np.int64], seed: int) -> Fiel
         0.75 * ramp(climate.lon, -112, -119) - 0.35 * ramp(climate.lon, -112, -104) * ramp(climate.lon, -84, -92)
     )
     seasonal[...] = np.maximum(seasonal, 0.12)
-    texture = np.float32(0.75) * _cells(climate, days, 70e3, seed + 111)
-    texture += np.float32(0.6) * _cells(climate, days, 26e3, seed + 112)
-    cells = np.exp(texture - np.float32(0.45))
+    texture = np.float32(0.55) * _cells(climate, days, 48e3, seed + 111)
+    texture += np.float32(0.38) * _cells(climate, days, 19e3, seed + 112)
+    cells = np.exp(texture - np.float32(0.22))
     amount = (climate.rain / np.float32(365.25) * seasonal * air.lift + air.moisture) * cells
     result: Field = np.where(amount > 0.25, np.minimum(amount, 300), 0).astype(np.float32)
     return result
 
 
 def _cells(climate: Climate, days: NDArray[np.int64], size: float, seed: int) -> Field:
-    along = (climate.x * 0.99 + climate.y * -0.14) / (3 * size)
-    across = (climate.y * 0.99 + climate.x * 0.14) / size
+    along = (climate.x * 0.87 + climate.y * -0.5) / (2.2 * size)
+    across = (climate.y * 0.87 + climate.x * 0.5) / size
     return value_noise(along, across, (days[:, None] * 8 + seed))
 
 
@@ -282,7 +281,7 @@ def weather(climate: Climate, days: NDArray[np.int64], seed: int) -> Weather:
     wet = ramp(pr, 0, 6)
     extra, latitude = extraterrestrial(doy, climate.lat), climate.lat.astype(np.float32)
     srad = extra * (0.75 + 2e-5 * climate.elevation) * (1 - 0.62 * air.cloud * (0.7 + 0.3 * wet))
-    swing = 0.55 * (latitude - 12) * (1 - 0.35 * ramp(climate.lon, -121, -124))
+    swing = 0.48 * (latitude - 12) * (1 - 0.35 * ramp(climate.lon, -121, -124))
     mean = climate.temperature - swing * np.cos(2 * np.pi * (doy - 20) / 365.25) + 3.2 * air.warmth
     dry = ramp(climate.rain, 900, 200)
     half = (4.2 + 3.6 * dry + 1.2 * air.warmth) * (1.15 - 0.75 * air.cloud)
@@ -293,7 +292,7 @@ def weather(climate: Climate, days: NDArray[np.int64], seed: int) -> Weather:
     actual = vapour_pressure(dew)
     saturated = 0.5 * (vapour_pressure(high) + vapour_pressure(low))
     vs = np.clip(3.4 + 1.1 * air.wind + 0.9 * air.cloud + 0.0003 * climate.elevation, 0.6, 14)
-    pressure = 101.3 * ((293 - 0.0065 * climate.elevation) / 293) ** 5.26
+    pressure: Field = np.float32(101.3) * (1 - climate.elevation * np.float32(0.0065 / 293)) ** np.float32(5.26)
     grass, alfalfa = reference_evapotranspiration(high, low, actual, srad, extra, vs, pressure)
     single = {
         "eto": grass,
@@ -422,7 +421,8 @@ def surface_temperature(climate: Climate, drive: Weather, moisture: Field, green
     dry = np.clip(1 - moisture / 0.42, 0.1, 1.0)
     heating = drive.srad * (0.012 + 0.085 * bare * dry)
     local = np.float32(1.1) * value_noise(climate.x / 5e3, climate.y / 5e3, 77)
-    return np.clip(drive.tmmx + heating + local, 225, 365).astype(np.float32)
+    result: Field = np.clip(drive.tmmx + heating + local, 225, 365).astype(np.float32)
+    return result
 
 
 def day_of_year(days: NDArray[np.int64]) -> NDArray[np.int64]:
