@@ -1,225 +1,41 @@
-"""A trained network on disk: weights, all that they need to be used, and a strict way back."""
+"""A trained network on disk: weights beside their specification, and a strict way back."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import safetensors.torch
 import torch
-import yaml
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
 from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.features import Feature, encoded_columns
-from mmnet_maps.network import Architecture, build
+from mmnet_maps.features import encoded_columns
+from mmnet_maps.spec import ModelSpec, Profile, Target, first_error, packaged, profile
+
+__all__ = [
+    "Checkpoint",
+    "ModelSpec",
+    "Profile",
+    "Target",
+    "check_golden",
+    "load_checkpoint",
+    "profile",
+    "restore",
+    "save_checkpoint",
+]
 
 WEIGHTS, SPEC, GOLDEN, CARD = "weights.safetensors", "model.json", "golden.npz", "README.md"
-
-_PACKAGE = Path(__file__).parent
-_FEATURE_KEYS = {"name", "encoding", "classes"}
-_CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-Count = Annotated[int, Field(ge=1, le=4096)]
-Range = tuple[float, float]
-
-
-def _feature(value: Any) -> Feature:
-    """A feature from its JSON or YAML form; pydantic would pass over unknown keys of a plain dataclass."""
-    if isinstance(value, Feature):
-        return value
-    if not isinstance(value, dict) or not {"name", "encoding"} <= set(value) <= _FEATURE_KEYS:
-        raise ValueError(f"a feature needs name, encoding and, for onehot, classes, not {value!r}")
-    classes = value.get("classes", ())
-    if not isinstance(classes, list | tuple) or not all(isinstance(item, str) for item in (*classes, value["name"])):
-        raise ValueError(f"a feature's name is text and its classes a list of texts, not {value!r}")
-    return Feature(name=value["name"], encoding=value["encoding"], classes=tuple(classes))
-
-
-class Profile(BaseModel):
-    """What a network is fed with.
-
-    Attributes
-    ----------
-    architecture
-        One of the five of `network.build`.
-    snapshot, series
-        Features in column order.
-    steps, includes_day
-        Days in a series, oldest first, and whether the last of them is the day of the estimate or the day before.
-    """
-
-    model_config = _CONFIG
-
-    architecture: Architecture
-    snapshot: Annotated[tuple[Feature, ...], Field(min_length=1)]
-    series: Annotated[tuple[Feature, ...], Field(min_length=1)]
-    steps: Count
-    includes_day: bool
-
-    @field_validator("snapshot", "series", mode="before")
-    @classmethod
-    def _read_features(cls, value: Any) -> tuple[Feature, ...]:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"a list of features is expected, not {value!r}")
-        return tuple(_feature(item) for item in value)
-
-    @field_serializer("snapshot", "series")
-    def _write_features(self, features: tuple[Feature, ...]) -> list[dict[str, Any]]:
-        return [
-            {"name": item.name, "encoding": item.encoding} | ({"classes": list(item.classes)} if item.classes else {})
-            for item in features
-        ]
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        for kind in ("snapshot", "series"):
-            columns = encoded_columns(getattr(self, kind))
-            if len(set(columns)) != len(columns):
-                raise ValueError(f"{kind} gives a column twice: {', '.join(columns)}")
-        return self
-
-
-class Target(BaseModel):
-    """What a network estimates.
-
-    Attributes
-    ----------
-    name, units
-        As in the product: ``soil_moisture``, ``m3 m-3``.
-    residual_of
-        The variable that the network's output is to be added to, if any.
-    std_factor
-        Factor on the spread of Monte Carlo or ensemble members.
-    """
-
-    model_config = _CONFIG
-
-    name: str = "soil_moisture"
-    units: str = "m3 m-3"
-    residual_of: str | None = None
-    std_factor: Annotated[float, Field(gt=0)] = 1.0
-
-
-class ModelSpec(Profile):
-    """All that a checkpoint's weights need to be used: ``model.json``.
-
-    Attributes
-    ----------
-    format
-        Version of this file, 1.
-    name
-        Letters, digits, dot, dash and underscore.
-    d_model, heads, layers, feedforward, dropout, positional_base
-        Sizes for `network.build`.
-    snapshot_mean, snapshot_std, series_mean, series_std
-        Per encoded column; a standard deviation of 0 counts as 1.
-    snapshot_range, series_range
-        Lowest and highest encoded value seen in training, per column; None where nobody knows.
-    inputs
-        The product behind each variable in training.
-    target
-        What is estimated.
-    training
-        Whatever is known of data, samples, metrics and commit.
-    weights_sha256
-        Of ``weights.safetensors``; `save_checkpoint` fills it in.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        When a field is missing, unknown, of another type, or statistics do not match the encoded columns.
-    """
-
-    format: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-    d_model: Count = 128
-    heads: Count = 16
-    layers: Annotated[int, Field(ge=1, le=24)] = 1
-    feedforward: Count = 256
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    positional_base: Annotated[float, Field(gt=1)] = 1000
-    snapshot_mean: tuple[float, ...]
-    snapshot_std: tuple[float, ...]
-    series_mean: tuple[float, ...]
-    series_std: tuple[float, ...]
-    snapshot_range: tuple[Range, ...] | None = None
-    series_range: tuple[Range, ...] | None = None
-    inputs: dict[str, str] = {}
-    target: Target = Target()
-    training: dict[str, JsonValue] = {}
-    weights_sha256: str = ""
-
-    @model_validator(mode="after")
-    def _check_statistics(self) -> Self:
-        for kind in ("snapshot", "series"):
-            columns = len(encoded_columns(getattr(self, kind)))
-            for statistic in ("mean", "std", "range"):
-                values = getattr(self, f"{kind}_{statistic}")
-                if values is not None and len(values) != columns:
-                    raise ValueError(f"{kind}_{statistic} has {len(values)} entries for {columns} encoded columns")
-            if min(getattr(self, f"{kind}_std")) < 0:
-                raise ValueError(f"{kind}_std holds a negative number")
-            if any(low > high for low, high in getattr(self, f"{kind}_range") or ()):
-                raise ValueError(f"{kind}_range holds a lowest value above its highest")
-        if self.d_model % self.heads or self.d_model % 4:
-            raise ValueError(f"d_model {self.d_model} is not a multiple of 4 and of heads {self.heads}")
-        return self
-
-    def network(self) -> nn.Module:
-        """An untrained network of these sizes."""
-        return build(
-            self.architecture,
-            snapshot=len(encoded_columns(self.snapshot)),
-            series=len(encoded_columns(self.series)),
-            steps=self.steps,
-            d_model=self.d_model,
-            heads=self.heads,
-            layers=self.layers,
-            feedforward=self.feedforward,
-            dropout=self.dropout,
-            positional_base=self.positional_base,
-        )
-
-    def to_json(self) -> str:
-        """The text of ``model.json``: one line a field, one line a feature."""
-        values = self.model_dump(mode="json")
-        lines = []
-        for key in _ORDER:
-            text = json.dumps(values[key], ensure_ascii=False, allow_nan=False)
-            if key in ("snapshot", "series"):
-                items = ",\n    ".join(json.dumps(item) for item in values[key])
-                text = f"[\n    {items}\n  ]"
-            lines.append(f"  {json.dumps(key)}: {text}")
-        return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-_ORDER = (
-    *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
-    *("snapshot", "series", "steps", "includes_day", "snapshot_mean", "snapshot_std", "series_mean", "series_std"),
-    *("snapshot_range", "series_range", "inputs", "target", "training", "weights_sha256"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,33 +61,6 @@ class Checkpoint:
     path: Path
     sha256: str
     fingerprint: str
-
-
-def profile(name: str) -> dict[str, Any]:
-    """Inputs and architecture by the name of a file in ``configs``: ``paper`` or ``released``.
-
-    Returns
-    -------
-    dict
-        ``architecture``, ``snapshot``, ``series`` (tuples of `Feature`), ``steps``, ``includes_day``: keyword arguments
-        of `ModelSpec`.
-
-    Raises
-    ------
-    RequestError
-        When there is no such profile.
-
-    Examples
-    --------
-    >>> len(encoded_columns(profile("paper")["snapshot"])), profile("released")["steps"]
-    (25, 11)
-    """
-    folder = _packaged("configs")
-    names = ("paper", "released")
-    if name not in names:
-        raise RequestError(f"There is no profile {name!r}; use one of {', '.join(names)}.")
-    text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(Profile.model_validate(yaml.safe_load(text)))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -454,13 +243,6 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
             old.rename(folder)
 
 
-def _packaged(kind: str) -> Path:
-    """Folder of packaged models or configs: in the wheel, or in the checkout that an editable install runs from."""
-    checkout = _PACKAGE.parent
-    inside = _PACKAGE / "data" / kind
-    return inside if inside.is_dir() or not (checkout / "pyproject.toml").is_file() else checkout / kind
-
-
 def _find(path: Path) -> Path:
     if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         return path
@@ -469,10 +251,10 @@ def _find(path: Path) -> Path:
             f"Model {str(path)!r} is a file; expected a folder with {SPEC} and {WEIGHTS}. "
             "Convert a released .pth with: mmnet convert."
         )
-    packaged = _packaged("models")
-    if path.name == str(path) and os.path.isfile(packaged / path / SPEC):
-        return packaged / path
-    there = sorted(spec.parent.name for spec in packaged.glob(f"*/{SPEC}"))
+    models = packaged("models")
+    if path.name == str(path) and os.path.isfile(models / path / SPEC):
+        return models / path
+    there = sorted(spec.parent.name for spec in models.glob(f"*/{SPEC}"))
     raise RequestError(
         f"There is no model {str(path)!r}; give a checkpoint folder or one of the packaged models: "
         f"{', '.join(there) or 'none'}."
@@ -494,14 +276,6 @@ def _read_spec(path: Path, data: bytes) -> ModelSpec:
         return ModelSpec.model_validate_json(data, strict=True)
     except ValidationError as error:
         raise RequestError(f"{path}: {first_error(error)}. Get the checkpoint again or correct it.") from error
-
-
-def first_error(error: ValidationError) -> str:
-    """The first of a specification's faults, on one line: where, what, and how many more there are."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the whole"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {' '.join(first['msg'].split())}{more}"
 
 
 def _is_pickle(data: bytes) -> str:

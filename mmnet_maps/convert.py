@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from mmnet_maps.checkpoint import Checkpoint, ModelSpec, first_error, restore, save_checkpoint
-from mmnet_maps.checkpoint import profile as read_profile
+from mmnet_maps.checkpoint import Checkpoint, restore, save_checkpoint
 from mmnet_maps.errors import RequestError
 from mmnet_maps.features import Feature, encoded_columns
+from mmnet_maps.spec import ModelSpec, first_error
+from mmnet_maps.spec import profile as read_profile
 
 SNAPSHOT_SCALER, SERIES_SCALER = "static_mean_std.npy", "dynamic_mean_std.npy"
 

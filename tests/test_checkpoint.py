@@ -12,22 +12,18 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 
-from mmnet_maps import checkpoint
+from mmnet_maps import spec
 from mmnet_maps.checkpoint import (
     Checkpoint,
     ModelSpec,
-    Profile,
     check_golden,
-    first_error,
     load_checkpoint,
-    profile,
     restore,
     save_checkpoint,
 )
 from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.features import Feature, encoded_columns
+from mmnet_maps.features import Feature
 
 FIELDS = [  # in the order in which people read them
     *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
@@ -269,23 +265,10 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     assert f"{field}: Field required" in refusal(tmp_path / "m")
 
 
-def test_not_a_number_cannot_be_written_into_a_specification() -> None:
-    for change in ({"training": {"r": float("nan")}}, {"series_mean": (float("inf"), 0.0)}):
-        with pytest.raises(ValidationError, match="finite") as caught:
-            small_spec(**change)
-        assert "\n" not in first_error(caught.value)
-
-
-def test_first_error_counts_the_others() -> None:
-    with pytest.raises(ValidationError) as caught:
-        small_spec(steps=0, dropout=2)
-    assert first_error(caught.value).endswith("(and 1 more)")
-
-
 def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> Path:
     package = tmp_path / "site" / "mmnet_maps"
     package.mkdir(parents=True)
-    monkeypatch.setattr(checkpoint, "_PACKAGE", package)
+    monkeypatch.setattr(spec, "_PACKAGE", package)
     monkeypatch.chdir(tmp_path)
     if layout == "wheel":
         return package / "data" / "models"
@@ -426,22 +409,3 @@ def test_a_missing_or_truncated_golden_file_is_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(RequestError, match=r"golden\.npz"):
         check_golden(model)
-
-
-def test_the_profiles_are_those_of_the_paper_and_the_released_code() -> None:
-    paper, released = profile("paper"), profile("released")
-    eight = ["shrubland", "grassland", "barren", "wetland", "forest", "developed", "cropland", "pasture"]
-    ground = ["doy", "latitude", "longitude", "elevation", "slope", "aspect", "clay", "bulk_density", "sand", "smap"]
-    ground += ["ndvi", "evi", "ndwi", "lswi"]
-    columns = [f"landcover_{name}" for name in eight] + ground
-    assert list(encoded_columns(released["snapshot"])) == [*columns, "nsdsi", "cr", "dpsvim", "pol", "rvim", "vvvh"]
-    assert list(encoded_columns(paper["snapshot"])) == [*columns, "cr", "dpsvim", "pol"]
-    assert list(encoded_columns(released["series"])) == ["eto", "etr", "pr", "sph", "srad", "vpd", "vs", "lst"]
-    assert list(encoded_columns(paper["series"])) == ["eto", "pr", "sph", "srad", "vpd", "vs", "lst"]
-    assert (released["steps"], released["includes_day"]) == (11, True)
-    assert (paper["steps"], paper["includes_day"]) == (10, False)
-    encodings = {item.name: item.encoding for item in (*paper["snapshot"], *released["series"])}
-    assert {name for name, encoding in encodings.items() if encoding == "half_cosine"} == {"doy", "aspect"}
-    assert Profile(**paper).architecture == "mmnet"
-    with pytest.raises(RequestError, match="paper, released"):
-        profile("best")
