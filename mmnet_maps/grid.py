@@ -26,6 +26,7 @@ __all__ = [
     "TILE_PIXELS",
     "Area",
     "Tile",
+    "Window",
     "area_mask",
     "conus_grid",
     "cover",
@@ -34,13 +35,19 @@ __all__ = [
     "lonlat",
     "nearest_cells",
     "parse_days",
+    "pinned_blocks",
     "pixel_centres",
     "read_aoi",
+    "stack_lattice",
     "target_grid",
     "tile_geobox",
     "tiles",
+    "touched_tiles",
     "window_of",
 ]
+
+Window = tuple[slice, slice]
+"""Rows and columns of a grid."""
 
 DEFAULT_CRS = "EPSG:5070"
 DEFAULT_RESOLUTION = 100.0
@@ -213,9 +220,7 @@ def tiles(grid: GeoBox) -> tuple[Tile, ...]:
     >>> [tile.id for tile in tiles(target_grid(read_aoi("-119.6,47.0,-119.2,47.3")))]
     ['h06v03']
     """
-    col, row = _origin(grid)
-    assert col is not None, "tiles are cut from grids on multiples of their resolution"
-    assert row is not None, "tiles are cut from grids on multiples of their resolution"
+    col, row = _whole_origin(grid)
     return tuple(
         Tile(
             id=f"h{tile_col + _FIRST_COLUMN:02d}v{_LAST_ROW + 1 + tile_row:02d}",
@@ -223,16 +228,53 @@ def tiles(grid: GeoBox) -> tuple[Tile, ...]:
             cols=cols,
             geobox=grid[rows, cols],
         )
-        for tile_row, rows in _cuts(-row, grid.shape.y)
-        for tile_col, cols in _cuts(col, grid.shape.x)
+        for tile_row, rows in _cuts(-row, grid.shape.y, TILE_PIXELS)
+        for tile_col, cols in _cuts(col, grid.shape.x, TILE_PIXELS)
     )
 
 
-def _cuts(first: int, size: int) -> Iterator[tuple[int, slice]]:
-    """Tile numbers and slices of `size` pixels, the first of which is pixel `first` from the origin."""
-    for tile in range(first // TILE_PIXELS, (first + size - 1) // TILE_PIXELS + 1):
-        start = tile * TILE_PIXELS - first
-        yield tile, slice(max(start, 0), min(start + TILE_PIXELS, size))
+def pinned_blocks(grid: GeoBox, size: int) -> Iterator[tuple[GeoBox, Window, Window]]:
+    """Whole blocks of `size` × `size` pixels, pinned to the origin of the CRS, that cover a grid.
+
+    What is computed on whole blocks and cropped does not depend on the window that is asked for.
+
+    Yields
+    ------
+    block : GeoBox
+        A whole block; it may reach beyond the grid.
+    there, here : tuple of slice
+        The pixels they share: rows and columns of the grid, and of the block.
+
+    Examples
+    --------
+    >>> for block, there, here in pinned_blocks(conus_grid()[250:260, :10], 256):
+    ...     print(block.shape, there[0], here[0])
+    Shape2d(x=256, y=256) slice(0, 6, None) slice(250, 256, None)
+    Shape2d(x=256, y=256) slice(6, 10, None) slice(0, 4, None)
+    """
+    col, row = _whole_origin(grid)
+    for down, rows in _cuts(-row, grid.shape.y, size):
+        for right, cols in _cuts(col, grid.shape.x, size):
+            block = _aligned(right * size, -down * size, (size, size), grid.affine.a, grid.crs)
+            yield block, (rows, cols), (_shift(rows, -row - down * size), _shift(cols, col - right * size))
+
+
+def _cuts(first: int, count: int, size: int) -> Iterator[tuple[int, slice]]:
+    """Cut `count` pixels, the first of which is pixel `first` from the origin, at multiples of `size`."""
+    for number in range(first // size, (first + count - 1) // size + 1):
+        start = number * size - first
+        yield number, slice(max(start, 0), min(start + size, count))
+
+
+def _shift(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
+
+
+def _whole_origin(geobox: GeoBox) -> tuple[int, int]:
+    col, row = _origin(geobox)
+    assert col is not None, "map grids lie on multiples of their resolution"
+    assert row is not None, "map grids lie on multiples of their resolution"
+    return col, row
 
 
 def _origin(geobox: GeoBox) -> tuple[int | None, int | None]:
@@ -243,7 +285,7 @@ def _origin(geobox: GeoBox) -> tuple[int | None, int | None]:
     return x, y
 
 
-def window_of(geobox: GeoBox, parent: GeoBox) -> tuple[slice, slice]:
+def window_of(geobox: GeoBox, parent: GeoBox) -> Window:
     """Rows and columns of `parent` that are `geobox`.
 
     Raises
@@ -273,7 +315,7 @@ def _place(geobox: GeoBox) -> str:
     return f"{geobox.affine.c:g}, {geobox.affine.f:g} ({geobox.crs}, cell {geobox.affine.a:g})"
 
 
-def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> tuple[slice, slice]:
+def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:
     """Rows and columns of a lattice, in any CRS, that cover a grid.
 
     Parameters
@@ -535,9 +577,7 @@ def stack_lattice(grid: GeoBox) -> GeoBox:
     whole = conus_grid()
     if grid.crs == whole.crs and grid.affine.a == whole.affine.a:
         return whole
-    col, row = _origin(grid)
-    assert col is not None, "stacks are made for grids on multiples of their resolution"
-    assert row is not None, "stacks are made for grids on multiples of their resolution"
+    col, row = _whole_origin(grid)
     left, top = col // TILE_PIXELS, -row // TILE_PIXELS
     right, bottom = -(-(col + grid.shape.x) // TILE_PIXELS), -(-(grid.shape.y - row) // TILE_PIXELS)
     return _aligned(

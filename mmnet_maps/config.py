@@ -1,0 +1,234 @@
+"""The YAML file that describes a user's own rasters, and writing any settings as commented YAML."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.variables import VARIABLES
+
+UNITS: dict[tuple[str, str], tuple[float, float]] = {
+    ("degC", "K"): (1.0, 273.15),
+    ("Pa", "kPa"): (0.001, 0.0),
+    ("hPa", "kPa"): (0.1, 0.0),
+    ("mm", "mm day-1"): (1.0, 0.0),
+    ("m day-1", "mm day-1"): (1000.0, 0.0),
+    ("kg m-2 s-1", "mm day-1"): (86400.0, 0.0),
+    ("MJ m-2 day-1", "W m-2"): (1e6 / 86400, 0.0),
+    ("km h-1", "m s-1"): (1 / 3.6, 0.0),
+    ("g kg-1", "kg kg-1"): (0.001, 0.0),
+    ("g kg-1", "percent"): (0.1, 0.0),
+    ("1", "percent"): (100.0, 0.0),
+    ("percent", "1"): (0.01, 0.0),
+    ("percent", "m3 m-3"): (0.01, 0.0),
+    ("kg m-3", "g cm-3"): (0.001, 0.0),
+    ("ft", "m"): (0.3048, 0.0),
+    ("cm", "m"): (0.01, 0.0),
+    ("radian", "degree"): (57.29577951308232, 0.0),
+}
+"""Factor and offset from the units of a file to the units of `variables`."""
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str | int | float) else value
+
+
+def _as_tuples(value: Any) -> Any:
+    return {key: _as_tuple(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class VariableFiles(BaseModel):
+    """The files of one variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    files: Annotated[
+        Paths, Field(description="One file or several side by side (GeoTIFF, NetCDF, Zarr, …), relative to folder.")
+    ] = ()
+    dates: Annotated[
+        dict[dt.date, Paths],
+        BeforeValidator(_as_tuples),
+        Field(description="In place of files: the files of each day, or of each release of a variable without days."),
+    ] = {}
+    date: Annotated[
+        dt.date | None, Field(description="The day of files; not needed where a NetCDF or Zarr has a time axis.")
+    ] = None
+    variable: Annotated[
+        str | None, Field(description="Name of the variable in a NetCDF or Zarr; not needed where it holds only one.")
+    ] = None
+    band: Annotated[int, Field(ge=1, description="Band of a GeoTIFF, counted from 1.")] = 1
+    crs: Annotated[str | None, Field(description="CRS of the files, where they do not state it.")] = None
+    scale: Annotated[
+        float | None, Field(description="Multiplies the stored numbers, in place of the file's own scale.")
+    ] = None
+    offset: Annotated[float | None, Field(description="Is added after scale, in place of the file's own offset.")] = (
+        None
+    )
+    nodata: Annotated[
+        tuple[float, ...],
+        BeforeValidator(_as_tuple),
+        Field(description="Stored numbers that mean missing, beside the file's own."),
+    ] = ()
+    codes: Annotated[
+        dict[int, int], Field(description="Stored land cover codes and the NLCD code of each; others are missing.")
+    ] = {}
+    units: Annotated[
+        str | None, Field(description="Units after scale and offset, where they differ from the variable's own.")
+    ] = None
+    product: Annotated[str, Field(min_length=1, description="Name of the product, repeated in every map.")]
+    version: Annotated[str, Field(description="The product's version, as its publisher writes it.")] = "not stated"
+    licence: Annotated[str, Field(description="The product's licence, repeated in every map.")] = "not stated"
+
+    @model_validator(mode="after")
+    def _check(self) -> VariableFiles:
+        if bool(self.files) == bool(self.dates):
+            raise ValueError("give either files or dates")
+        if self.dates and self.date:
+            raise ValueError("date goes with files; dates states the days already")
+        if self.scale == 0:
+            raise ValueError("scale must not be 0")
+        return self
+
+
+class SourcesConfig(BaseModel):
+    """Rasters of a user, variable by variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="Short name: letters, digits, - and _.")
+    ]
+    folder: Annotated[
+        str,
+        Field(
+            min_length=1, description="Where the files lie, seen from this YAML; ${NAME} stands for the environment."
+        ),
+    ] = "."
+    rest: Annotated[
+        Literal["demo"] | None,
+        Field(description="demo: variables that are not listed come from the synthetic world. Leave out for none."),
+    ] = None
+    variables: Annotated[
+        dict[str, VariableFiles], Field(min_length=1, description="The variables, by the names of mmnet_maps.")
+    ]
+
+    @model_validator(mode="after")
+    def _check(self) -> SourcesConfig:
+        for name, entry in self.variables.items():
+            if name not in VARIABLES:
+                raise ValueError(f"unknown variable {name}; expected some of {', '.join(VARIABLES)}")
+            own = VARIABLES[name].units
+            if entry.units not in (None, own) and (entry.units, own) not in UNITS:
+                known = [given for given, wanted in UNITS if wanted == own]
+                raise ValueError(f"units {entry.units!r} of {name} are unknown; expected {' or '.join([own, *known])}")
+            if entry.codes and name != "landcover":
+                raise ValueError(f"codes go with landcover, not with {name}")
+        return self
+
+
+def load_sources(path: str | Path) -> tuple[SourcesConfig, Path]:
+    """Read the description of a user's rasters.
+
+    Parameters
+    ----------
+    path
+        A YAML file; ``examples/zion.yaml`` is one.
+
+    Returns
+    -------
+    config, folder
+        The description, and the folder its files are relative to.
+
+    Raises
+    ------
+    RequestError
+        When the file cannot be read, a key is unknown or missing, a value is out of bounds, or an environment
+        variable that it names is not set.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RequestError(f"cannot read the sources {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RequestError(f"the sources {path} hold no keys; expected name, folder and variables as in zion.yaml")
+    try:
+        config = SourcesConfig.model_validate(values)
+    except ValidationError as error:
+        raise RequestError(_first(error, path)) from error
+    return config, path.parent / _expand(config.folder, path)
+
+
+def _first(error: ValidationError, path: Path) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    message = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    shown = "" if isinstance(value, dict | BaseModel) else f", not {value!r}"
+    return f"{path}: {f'{where}: ' if where else ''}{message}{shown}; see the keys of examples/zion.yaml"
+
+
+def _expand(text: str, path: Path) -> str:
+    def value(found: re.Match[str]) -> str:
+        name = found[1]
+        if not os.environ.get(name):
+            raise RequestError(
+                f"{path}: folder {text} needs the environment variable {name}, which is not set; "
+                f"set it to the folder that holds the rasters: export {name}=/path/to/rasters"
+            )
+        return os.environ[name]
+
+    return str(Path(re.sub(r"\$\{(\w+)\}", value, text)).expanduser())
+
+
+def to_yaml(model: BaseModel) -> str:
+    """Write settings as YAML with the description of each field as a comment; fields not set are commented out.
+
+    Examples
+    --------
+    >>> class Pixel(BaseModel):
+    ...     size: float = Field(default=100.0, description="Metres.")
+    ...     crs: str | None = Field(default=None, description="EPSG code.")
+    >>> print(to_yaml(Pixel()), end="")
+    # Metres.
+    size: 100.0
+    # EPSG code.
+    # crs:
+    """
+    return "".join(f"{line}\n" for line in _lines(model, comments=True))
+
+
+def _lines(model: BaseModel, comments: bool) -> list[str]:
+    """YAML lines of a model; in a mapping of several models only the first one carries comments."""
+    lines = []
+    for key, field in type(model).model_fields.items():
+        value = getattr(model, key)
+        unset = value is None or value in ((), {})
+        if comments and field.description:
+            lines.append(f"# {field.description}")
+        if unset and comments:
+            lines.append(f"# {key}:")
+        elif isinstance(value, BaseModel):
+            lines += [f"{key}:", *_indent(_lines(value, comments))]
+        elif isinstance(value, dict) and any(isinstance(item, BaseModel) for item in value.values()):
+            lines.append(f"{key}:")
+            for number, (name, item) in enumerate(value.items()):
+                lines += _indent([f"{name}:", *_indent(_lines(item, comments and number == 0))])
+        elif not unset:
+            plain = model.model_dump(mode="json", include={key})
+            lines += yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=100).splitlines()
+    return lines
+
+
+def _indent(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]

@@ -1,0 +1,47 @@
+"""Slope and aspect from elevation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def slope_aspect(
+    elevation: NDArray[np.floating], resolution: float, width: float | NDArray[np.floating] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Slope and aspect by Horn's 3 × 3 weighted differences (Horn, 1981, Proc. IEEE 69, 14-47).
+
+    Parameters
+    ----------
+    elevation
+        Metres, (y + 2, x + 2): the window with a margin of one pixel, north up.
+    resolution
+        Pixel height in metres.
+    width
+        Pixel width in metres, where it differs from the height: a number, or one per row as (y, 1).
+
+    Returns
+    -------
+    slope, aspect : ndarray of float32, (y, x)
+        Degrees. Aspect is the direction of steepest descent, clockwise from the grid's north, in [0, 360); 0 where
+        flat. NaN where any of the nine elevations is.
+
+    Examples
+    --------
+    >>> east_facing = np.tile([300.0, 200.0, 100.0], (3, 1))
+    >>> slope, aspect = slope_aspect(east_facing, 100.0)
+    >>> slope.item(), aspect.item()
+    (45.0, 90.0)
+    """
+    z = elevation.astype(np.float64)
+    west = z[:-2, :-2] + 2 * z[1:-1, :-2] + z[2:, :-2]
+    east = z[:-2, 2:] + 2 * z[1:-1, 2:] + z[2:, 2:]
+    north = z[:-2, :-2] + 2 * z[:-2, 1:-1] + z[:-2, 2:]
+    south = z[2:, :-2] + 2 * z[2:, 1:-1] + z[2:, 2:]
+    # The centre has no weight, but where it is missing the slope is too.
+    eastward = (east - west) / (8 * (resolution if width is None else width)) + 0 * z[1:-1, 1:-1]
+    northward = (north - south) / (8 * resolution)
+    slope = np.degrees(np.arctan(np.hypot(eastward, northward))).astype(np.float32)
+    aspect = (np.degrees(np.arctan2(-eastward, -northward)) % 360).astype(np.float32)
+    aspect[(slope == 0) | (aspect == 360)] = 0
+    return slope, aspect
