@@ -1,6 +1,6 @@
 """Throughput of the synthetic world on one 1024 × 1024 tile at 100 m.
 
-    python benchmarks/synthetic.py
+python benchmarks/synthetic.py
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from datetime import date
 
-from mmnet_maps.grid import Tile, tile_geobox
+from mmnet_maps.grid import tile_geobox
 from mmnet_maps.sources.synthetic import SyntheticWorld
 
 WORLD = SyntheticWorld()
 
 
 def main() -> None:
-    grid = tile_geobox(Tile(column=6, row=3))
+    grid = tile_geobox("h06v03")
     for group, count in (("static", 1), ("optical", 1), ("optical", 4), ("sar", 1), ("sar", 4)):
         days = [date(2021, 8, 8)]
         if group != "static":
@@ -26,8 +26,8 @@ def main() -> None:
         seconds = time.perf_counter() - started
         pixels = grid.shape[0] * grid.shape[1] * len(days) / 1e6
         print(
-            f"{group:8} {len(days)} day(s)  {seconds:5.2f} s  {pixels / seconds:6.1f} Mpx/s of {len(layers)} layers each, "
-            f"{pixels * len(layers) / seconds:6.1f} Mpx/s per layer"
+            f"{group:8} {len(days)} day(s)  {seconds:5.2f} s  {pixels / seconds:6.1f} Mpx/s, {len(layers)} layers:"
+            f" {pixels * len(layers) / seconds:6.1f} Mpx/s per layer"
         )
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.sources.synthetic_noise import Coordinates, Field
+from mmnet_maps.sources.synthetic_noise import Coordinates, Field, spline_sum, spline_taps
 
 LonLat = tuple[float, float]
 
@@ -245,9 +245,9 @@ _ELEVATION = """
 0 0 0 0 1 3 9 12 11 6 1 0 0 0 0 0 0 0 0 0 0 0 0 0
 """
 _RAIN = """
-25 15 5 5 7 4 3 4 4 4 5 5 6 7 8 8 8 8 8 9 9 10 11 11
-25 17 1 5 9 4 3 4 4 4 4 5 6 7 8 8 8 8 8 9 10 10 11 12
-20 14 3 3 4 4 3 4 4 4 5 6 7 8 9 9 9 9 9 10 10 11 12 12
+25 15 3 5 7 4 3 4 4 4 5 5 6 7 8 8 8 8 8 9 9 10 11 11
+25 17 -4 4 9 4 3 4 4 4 4 5 6 7 8 8 8 8 8 9 10 10 11 12
+20 14 1 3 4 4 3 4 4 4 5 6 7 8 9 9 9 9 9 10 10 11 12 12
 12 9 3 2 3 4 2 3 4 5 6 7 9 9 9 10 10 10 11 11 12 12 12 12
 9 6 5 2 2 3 2 3 4 5 6 8 10 11 11 12 12 11 11 11 12 12 12 12
 5 4 3 1 1 3 2 3 4 5 6 9 11 13 14 14 14 13 12 12 12 12 12 12
@@ -280,14 +280,8 @@ def annual_rain(lon: Coordinates, lat: Coordinates) -> Field:
 
 
 def _interpolated(sheet: Field, lon: Coordinates, lat: Coordinates) -> Field:
-    """Bilinear with smoothed fractions, so that the sketch's own lattice does not show as creases."""
-    rows, columns = sheet.shape
-    u = np.clip((lon - _LONGITUDES[0]) / _LONGITUDES[1], 0, columns - 1.001)
-    v = np.clip((lat - _LATITUDES[0]) / _LATITUDES[1], 0, rows - 1.001)
-    i, j = u.astype(np.int64), v.astype(np.int64)
-    fu, fv = (u - i).astype(np.float32), (v - j).astype(np.float32)
-    fu, fv = fu * fu * (3 - 2 * fu), fv * fv * (3 - 2 * fv)
-    upper = sheet[j, i] * (1 - fu) + sheet[j, i + 1] * fu
-    lower = sheet[j + 1, i] * (1 - fu) + sheet[j + 1, i + 1] * fu
-    result: Field = (upper * (1 - fv) + lower * fv).astype(np.float32)
+    """Cubic B-spline between the sheet's entries, held at its rim."""
+    i, wx = spline_taps(np.clip((lon - _LONGITUDES[0]) / _LONGITUDES[1], 0, sheet.shape[1] - 1.001))
+    j, wy = spline_taps(np.clip((lat - _LATITUDES[0]) / _LATITUDES[1], 0, sheet.shape[0] - 1.001))
+    result: Field = spline_sum(np.pad(sheet, 2, mode="edge"), i + 2, j + 2, wx, wy)
     return result

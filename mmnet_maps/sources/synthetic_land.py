@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -105,8 +105,7 @@ class GroundNodes:
         i, wx = spline_taps(places.x / NODE)
         j, wy = spline_taps(places.y / NODE)
         i, j = i - self.i0, j - self.j0
-        tables = {field.name: getattr(self._ground, field.name) for field in fields(Ground)}
-        return Ground(**{name: spline_sum(table, i, j, wx, wy) for name, table in tables.items()})
+        return Ground(**{name: spline_sum(table, i, j, wx, wy) for name, table in vars(self._ground).items()})
 
     @property
     def lonlat(self) -> tuple[Coordinates, Coordinates]:
@@ -143,6 +142,8 @@ def ground(places: Positions, seed: int) -> Ground:
     coast = np.clip(_outline_distance(places), -60e3, 60e3) + 3 * (warp_x + warp_y)
     lowered = 1 - valley
     base = (smooth + (mountains + relief) * lowered - cut) * ramp(coast, 0, 6e4) ** np.float32(0.5)
+    # No peak rises above 4300 m.
+    base = np.clip(base, 0, 2800) + 1500 * np.tanh(np.maximum(base - 2800, 0) / 1500)
     rain = annual_rain(lon, lat) * (1 + mountains / 1400 + 0.1 * spline_noise(places, 45e3, seed + 5))
     temperature = 27 - 0.72 * (lat - 25) - 4.5 * ramp(lon, -112, -97) * ramp(lat, 33, 46) - 0.0055 * base
     lakes = spline_noise(places, 15e3, seed + 6)
@@ -190,7 +191,7 @@ def _relief(
     """
     size = 70 + 0.6 * mountains + 110 * ramp(smooth, 900, 1600)
     size *= 0.55 + 0.45 * ramp(smooth, 50, 350)
-    size *= 1 + 0.35 * spline_noise(places, 80e3, seed + 11)
+    size = np.minimum(size * (1 + 0.35 * spline_noise(places, 80e3, seed + 11)), 800)
     creek = spline_noise(warped, 26e3, seed + 12)
     # Below a power of one the valleys are cut into flat uplands.
     first = (creek * creek + 0.002) ** np.float32(0.36)
@@ -200,7 +201,7 @@ def _relief(
     height = 0.62 * first + 0.42 * second * np.minimum(1.3 * first + 0.12, 1)
     height += 0.32 * third * np.minimum(1.5 * first * second + 0.15, 1)
     height += 0.20 * fourth * np.minimum(2 * first * second * third + 0.12, 1)
-    relief = 1.5 * size * (height - 0.80)
+    relief = 1.4 * size * (np.minimum(height, 0.6 * height + 0.6) - 0.80)
     rough = 0.10 * size * np.minimum(0.2 + first * second, 1.2)
     return rough.astype(np.float32), relief.astype(np.float32), creek
 
@@ -217,8 +218,9 @@ def _waters(warped: Positions, seed: int) -> tuple[Field, Field, Field]:
         # Interpolation by a cubic B-spline adds pitch²/3 to a squared distance.
         distance2 = np.maximum(line.distance2(warped.x, warped.y) - NODE**2 / 3, 0)
         np.minimum(shore, (distance2 - line.width**2) / (2 * line.width), out=shore)
-        wide = float(np.clip(22 * line.value, 1200, 8000)) + line.width
-        near = 1 - ramp(np.sqrt(distance2) * ragged, line.width * 1.15 + 60, wide)
+        floor = line.width * 1.15 + 60
+        wide = floor + float(np.clip(22 * line.value, 1200, 8000))
+        near = 1 - ramp(np.sqrt(distance2) * ragged, floor, wide)
         np.maximum(valley, near, out=valley)
         np.maximum(cut, near * line.value, out=cut)
     return shore.astype(np.float32), valley.astype(np.float32), cut.astype(np.float32)

@@ -172,10 +172,11 @@ def spline_sum(table: NDArray[Any], i: NDArray[np.int64], j: NDArray[np.int64], 
         for a in range(1, 4):
             along += table[:, i[0] + a] * wx[a]
         rows = j[:, 0]
-        result = along[rows]
+        result = along.take(rows, axis=0)
         result *= wy[0]
+        term = np.empty_like(result)
         for b in range(1, 4):
-            term = along[rows + b]
+            along.take(rows + b, axis=0, out=term, mode="clip")
             term *= wy[b]
             result += term
         return result

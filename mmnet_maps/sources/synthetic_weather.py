@@ -259,9 +259,9 @@ def rain(climate: Climate, air: Sky, days: NDArray[np.int64], seed: int) -> Fiel
         0.75 * ramp(climate.lon, -112, -119) - 0.35 * ramp(climate.lon, -112, -104) * ramp(climate.lon, -84, -92)
     )
     seasonal[...] = np.maximum(seasonal, 0.12)
-    texture = np.float32(0.55) * _cells(climate, days, 48e3, seed + 111)
-    texture += np.float32(0.38) * _cells(climate, days, 19e3, seed + 112)
-    cells = np.exp(texture - np.float32(0.22))
+    texture = np.float32(0.50) * _cells(climate, days, 75e3, seed + 111)
+    texture += np.float32(0.28) * _cells(climate, days, 36e3, seed + 112)
+    cells = np.exp(texture - np.float32(0.16))
     amount = (climate.rain / np.float32(365.25) * seasonal * air.lift + air.moisture) * cells
     result: Field = np.where(amount > 0.25, np.minimum(amount, 300), 0).astype(np.float32)
     return result
