@@ -1,0 +1,190 @@
+"""The STAC item of one day: what is written and what is read back of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.product import LAYERS, QUALITY_BITS
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+PICTURE = "picture"
+"""Key of the picture among the assets; every other asset is a layer."""
+
+_EXTENSIONS = (
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/version/v1.2.0/schema.json",
+)
+
+
+def build_item(
+    name: str,
+    *,
+    day: date,
+    geobox: GeoBox,
+    files: Mapping[str, Path],
+    version: int,
+    fingerprint: str,
+    properties: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Build a STAC 1.1 item as a dict.
+
+    It holds no time of writing, so that the same run gives the same bytes.
+
+    Parameters
+    ----------
+    name
+        The item's id.
+    day
+        The UTC day that the map stands for.
+    geobox
+        The grid of the layers; its outline is the footprint.
+    files
+        Finished files by layer name or ``"picture"``; the item points to them as files beside itself.
+    version, fingerprint
+        Number of this issue, counted from 1, and the hash of all that decides the values.
+    properties
+        Further properties.
+    """
+    import pystac
+    from pystac.utils import datetime_to_str
+
+    assert geobox.crs is not None
+    start = datetime.combine(day, time(), UTC)
+    code = geobox.crs.to_epsg()
+    ring = _ring(geobox)
+    west_south, east_north = ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
+    item = pystac.Item(
+        id=name,
+        geometry={"type": "Polygon", "coordinates": [ring.tolist()]},
+        bbox=[*west_south, *east_north],
+        datetime=start,
+        properties={
+            **properties,
+            "start_datetime": datetime_to_str(start),
+            "end_datetime": datetime_to_str(start + timedelta(days=1, seconds=-1)),
+            "version": str(version),
+            "mmnet:fingerprint": fingerprint,
+            **({"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": geobox.crs.to_wkt()}),
+            "proj:shape": list(geobox.shape),
+            "proj:transform": list(geobox.affine)[:6],
+        },
+        stac_extensions=list(_EXTENSIONS),
+    )
+    for key, path in files.items():
+        item.add_asset(key, pystac.Asset.from_dict(_asset(key, path)))
+    return item.to_dict(include_self_link=False)
+
+
+def read_item(path: Path) -> dict[str, Any]:
+    """Content of an item, empty where the file holds no JSON object.
+
+    Raises
+    ------
+    OSError
+        When there is no file or it cannot be read.
+    """
+    with suppress(ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def fingerprint_of(item: Mapping[str, Any]) -> str | None:
+    """The fingerprint in an item; None where it is not an item of this software.
+
+    >>> fingerprint_of({"properties": {"mmnet:fingerprint": "3f2a"}})
+    '3f2a'
+    """
+    properties = item.get("properties")
+    return properties.get("mmnet:fingerprint") if isinstance(properties, dict) else None
+
+
+def version_of(item: Mapping[str, Any]) -> int:
+    """Number of the issue that an item describes, 0 where it says none.
+
+    >>> version_of({"properties": {"version": "2"}}), version_of({})
+    (2, 0)
+    """
+    with suppress(KeyError, TypeError, ValueError):
+        return int(item["properties"]["version"])
+    return 0
+
+
+def sizes_of(item: Mapping[str, Any]) -> dict[str, int]:
+    """Size in bytes of each file that an item lists, by asset key; empty where it is not an item of this software."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        return {str(key): int(asset["file:size"]) for key, asset in item["assets"].items()}
+    return {}
+
+
+def _asset(key: str, path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    # 12 20 is the multihash prefix of a SHA-256 of 32 bytes, as the file extension asks for.
+    common = {"href": f"./{path.name}", "file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
+    if key == PICTURE:
+        return {**common, "title": "picture", "type": "image/png", "roles": ["overview"]}
+    layer = LAYERS[key]
+    band: dict[str, Any] = {
+        "name": key,
+        "description": layer.long_name,
+        "data_type": "uint16",
+        "unit": layer.units,
+        "raster:sampling": "area",
+        "raster:scale": layer.scale,
+        "raster:offset": 0.0,
+    }
+    if layer.nodata is None:
+        band["classification:bitfields"] = [_bitfield(name, bit) for name, bit in QUALITY_BITS.items()]
+    else:
+        band["nodata"] = layer.nodata
+    return {
+        **common,
+        "title": layer.long_name,
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "roles": ["quality"] if layer.nodata is None else ["data"],
+        "bands": [band],
+    }
+
+
+def _bitfield(name: str, bit: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "offset": bit,
+        "length": 1,
+        "classes": [{"value": 0, "name": "no"}, {"value": 1, "name": "yes"}],
+    }
+
+
+def _ring(geobox: GeoBox) -> NDArray[np.float64]:
+    """Outline (n, 2) of a grid in longitude and latitude to 1e-6° (0.1 m), counterclockwise, closed.
+
+    Every edge has 20 pieces, since straight edges of a projected grid are curved in degrees.
+    """
+    from pyproj import Transformer
+
+    height, width = geobox.shape
+    along = np.linspace(0.0, 1.0, 20, endpoint=False)
+    zero, one = np.zeros_like(along), np.ones_like(along)
+    cols = np.r_[zero, along, one, along[::-1] + 0.05, 0.0] * width
+    rows = np.r_[along, one, along[::-1] + 0.05, zero, 0.0] * height
+    x, y = geobox.affine * (cols, rows)
+    transformer = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True)
+    return np.round(np.column_stack(transformer.transform(x, y)), 6)
