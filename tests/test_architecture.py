@@ -13,8 +13,21 @@ import mmnet_maps
 PACKAGE = Path(mmnet_maps.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-DATA_SIDE = {"aoi", "block", "fetch", "grid", "picture", "product", "sources", "stack", "variables", "write"}
-MODEL_SIDE = {"network", "checkpoint", "engine"}
+DATA_SIDE = {
+    "aoi",
+    "block",
+    "cog",
+    "fetch",
+    "grid",
+    "picture",
+    "product",
+    "sources",
+    "stac",
+    "stack",
+    "variables",
+    "write",
+}
+MODEL_SIDE = {"network", "spec", "checkpoint", "engine"}
 TRAINING = {"train", "samples", "splits", "evaluate"}
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
@@ -32,10 +45,13 @@ MAY_IMPORT = {
     "inputs": {"block", "fetch", "grid", "settings", "sources", "stack"},
     "features": {"errors", "variables"},
     "network": {"errors"},
-    "checkpoint": {"errors", "features", "network", "variables"},
+    "spec": {"errors", "features", "network"},
+    "checkpoint": {"errors", "features", "network", "spec"},
     "engine": {"errors", "checkpoint", "network"},
     "product": {"variables"},
-    "write": {"aoi", "errors", "product", ""},
+    "cog": {"errors", "product", ""},
+    "stac": {"errors", "product", ""},
+    "write": {"cog", "errors", "product", "stac", ""},
     "picture": {"errors", "product", "variables", "write", ""},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""
