@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ _LABELLED = (".nc", ".nc4", ".h5", ".hdf5", ".zarr")
 _X = ("x", "lon", "longitude", "projection_x_coordinate", "xdim", "easting")
 _Y = ("y", "lat", "latitude", "projection_y_coordinate", "ydim", "northing")
 _DEGREES = ("lon", "longitude", "lat", "latitude")
+_LIBRARY = Lock()
+"""The NetCDF and HDF5 libraries must not be called from two threads at once."""
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError)
 
 
@@ -183,13 +186,9 @@ def _open(spec: RasterSpec) -> Any:
     import xarray as xr
 
     group = (spec.variable or "").rpartition("/")[0]
+    store: dict[str, Any] = {"engine": "zarr", "consolidated": False} if spec.path.suffix.lower() == ".zarr" else {}
     return xr.open_dataset(
-        spec.path,
-        engine="zarr" if spec.path.suffix == ".zarr" else None,
-        group=group or None,
-        mask_and_scale=False,
-        decode_timedelta=False,
-        cache=False,
+        spec.path, group=group or None, mask_and_scale=False, decode_timedelta=False, cache=False, **store
     )
 
 
@@ -206,7 +205,7 @@ def _pick(dataset: Any, spec: RasterSpec) -> Any:
 
 
 def _describe_labelled(spec: RasterSpec) -> Raster:
-    with _open(spec) as dataset:
+    with _LIBRARY, _open(spec) as dataset:
         array = _pick(dataset, spec)
         dims = tuple(_kind(array, dim) for dim in array.dims)
         if not {"y", "x"} <= set(dims) or len(set(dims) - {"one"}) != len([dim for dim in dims if dim != "one"]):
@@ -239,7 +238,7 @@ def _describe_labelled(spec: RasterSpec) -> Raster:
 def _read_labelled(
     raster: Raster, rows: slice, cols: slice, day: date | None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    with _open(raster.spec) as dataset:
+    with _LIBRARY, _open(raster.spec) as dataset:
         array = _pick(dataset, raster.spec)
         picks: dict[str, Any] = {"y": rows, "x": cols, "one": 0}
         if raster.days is not None:
