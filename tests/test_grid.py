@@ -24,6 +24,7 @@ from mmnet_maps.grid import (
     holds_a_centre,
     lonlat,
     nearest_cells,
+    pinned_blocks,
     pixel_centres,
     stack_lattice,
     target_grid,
@@ -413,22 +414,3 @@ def test_pinned_blocks_cover_a_grid_once(
         assert one.shape == other.shape
         np.testing.assert_allclose(one.affine, other.affine, rtol=0, atol=1e-9)
     assert (count == 1).all()
-
-
-def test_a_stack_lies_on_whole_tiles_around_the_grid() -> None:
-    assert stack_lattice(conus_grid()[7:900, 2000:2100]) == conus_grid()
-    grid = target_grid(HOLED, resolution=30.0, crs="EPSG:32611")
-    lattice = stack_lattice(grid)
-    assert lattice.affine.c % (30 * TILE_PIXELS) == lattice.affine.f % (30 * TILE_PIXELS) == 0
-    assert lattice.shape.x % TILE_PIXELS == lattice.shape.y % TILE_PIXELS == 0
-    rows, cols = window_of(grid, lattice)
-    assert max(rows.start, lattice.shape.y - rows.stop, cols.start, lattice.shape.x - cols.stop) < TILE_PIXELS
-
-
-def test_an_area_skips_the_tiles_it_does_not_touch() -> None:
-    corners = [shapely.box(-119.9, 46.7, -119.8, 46.8), shapely.box(-119.1, 47.8, -119.0, 47.9)]
-    area = Area(name="corners", geometry=shapely.MultiPolygon(corners))
-    grid = target_grid(area)
-    expected = [tile for tile in tiles(grid) if area_mask(area, tile.geobox).any()]
-    assert list(touched_tiles(area, grid)) == expected
-    assert 1 < len(expected) < len(tiles(grid))
