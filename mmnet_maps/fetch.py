@@ -24,7 +24,8 @@ from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_BATCH = 48  # days of a coarse group in one read: cheap in memory, and a source can share work between them
+# Days in one read, which a source can share work between: a matter of memory. Fine groups are observed on few of them.
+_FINE_DAYS, _COARSE_DAYS = 16, 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def _missing(stack: Stack, group: Group, window: Window, days: Sequence[date]) -
         return
     marks = stack.marks(group, window, days)
     lacking = [day for day, mark in zip(days, marks, strict=True) if (mark == 0).any()]
-    size = 1 if group.kind in FINE_GROUPS else _BATCH
+    size = _FINE_DAYS if group.kind in FINE_GROUPS else _COARSE_DAYS
     for start in range(0, len(lacking), size):
         yield Request(group=group, window=window, days=tuple(lacking[start : start + size]))
 

@@ -213,9 +213,7 @@ def test_help_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'numpy', 'xarray', 'dask', 'rasterio', 'zarr', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--aoi" in done.stdout
     assert "grant_county.geojson" in done.stdout

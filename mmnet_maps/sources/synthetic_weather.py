@@ -291,7 +291,7 @@ def weather(climate: Climate, days: NDArray[np.int64], seed: int) -> Weather:
     dew = low - depression
     actual = vapour_pressure(dew)
     saturated = 0.5 * (vapour_pressure(high) + vapour_pressure(low))
-    vs = np.clip(3.4 + 1.1 * air.wind + 0.9 * air.cloud + 0.0003 * climate.elevation, 0.6, 14)
+    vs = np.clip(2.5 + 0.8 * air.wind + 0.9 * air.cloud + 0.0003 * climate.elevation, 0.6, 14)
     pressure: Field = np.float32(101.3) * (1 - climate.elevation * np.float32(0.0065 / 293)) ** np.float32(5.26)
     grass, alfalfa = reference_evapotranspiration(high, low, actual, srad, extra, vs, pressure)
     single = {
