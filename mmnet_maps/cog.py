@@ -27,6 +27,7 @@ DRIVER_ERRORS = (OSError, RasterioError, CPLE_BaseError)
 """What the system, rasterio and GDAL raise when a file cannot be read or written."""
 
 _BLOCK = 512
+_CACHE = 256 << 20  # bytes; the default is a twentieth of the memory
 
 
 class CogWriter:
@@ -161,7 +162,9 @@ class CogWriter:
 
 def gdal() -> AbstractContextManager[Any]:
     """Return the GDAL environment of the product's files: messages go to the log, no side files are read or made."""
-    env: AbstractContextManager[Any] = rasterio.Env(GDAL_PAM_ENABLED=False, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    env: AbstractContextManager[Any] = rasterio.Env(
+        GDAL_PAM_ENABLED=False, GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"
+    )
     return env
 
 
