@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from mmnet_maps.cells import Window, cover, fractional_cells, nearest_cells, window_of
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.grid import cover, fractional_cells, nearest_cells, window_of
-from mmnet_maps.stack import Group, Stack, Window
+from mmnet_maps.stack import Group, Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
 
 Float = NDArray[np.float32]

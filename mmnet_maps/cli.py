@@ -63,7 +63,8 @@ def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, debug: bool, **op
     mmnet-map --aoi grant_county.geojson --date 2021-08-08
     mmnet-map --aoi fields.gpkg --date 2021-07-29/2021-08-08 --stack stack.zarr --out maps
     """
-    from mmnet_maps.predict import prepare, write_maps
+    from mmnet_maps.job import prepare
+    from mmnet_maps.predict import write_maps
 
     job = prepare(aoi, list(dates), quiet=quiet, **options)
     for product in write_maps(job, quiet=quiet):
@@ -90,7 +91,7 @@ def stack_command(
     What the series and the interpolation in time need before and after the days comes along. An interrupted run
     continues where it stopped.
     """
-    from mmnet_maps.predict import fill_stack
+    from mmnet_maps.job import fill_stack
 
     fill_stack(aoi, f"{start}/{end or start}", source=source, stack=out, quiet=quiet, **options)
     click.echo(out)

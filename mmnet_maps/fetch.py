@@ -15,10 +15,11 @@ from typing import TypeVar
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.block import Needs, fine_window, uses
+from mmnet_maps.cells import Window
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import Tile
 from mmnet_maps.sources.base import Rasters, Source
-from mmnet_maps.stack import EPOCH, LAST_DAY, Group, Stack, Window, create, lock
+from mmnet_maps.stack import EPOCH, LAST_DAY, Group, Stack, create, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 Item = TypeVar("Item")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import date
-from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -17,26 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps import __version__
-from mmnet_maps.aoi import Area, parse_days, read_aoi
-from mmnet_maps.block import Block, Needs, SmapResampling, read_block, uses
-from mmnet_maps.errors import RequestError
-from mmnet_maps.fetch import fetch, in_order
-from mmnet_maps.grid import Tile, area_mask, holds_a_centre, lonlat, stack_lattice, target_grid, tiles, touched_tiles
-from mmnet_maps.inputs import open_inputs
+from mmnet_maps.block import Block, read_block
+from mmnet_maps.cells import lonlat
+from mmnet_maps.fetch import in_order
+from mmnet_maps.grid import Tile, area_mask, tiles
+from mmnet_maps.job import Job, describe, engine_of, prepare, source_line, title
 from mmnet_maps.product import LAYERS, attributes, compose
-from mmnet_maps.settings import MapOptions, settle
-from mmnet_maps.sources import open_source
+from mmnet_maps.settings import MapOptions
 from mmnet_maps.stack import Stack
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from mmnet_maps.checkpoint import Checkpoint, ModelSpec
-    from mmnet_maps.engine import Engine
+    from mmnet_maps.spec import ModelSpec
     from mmnet_maps.write import DayProduct
 
-PRODUCT_VERSION = 1
+log = logging.getLogger("mmnet_maps")
 
 _OUTSIDE: dict[str, NDArray[Any]] = {
     "soil_moisture": np.array(np.nan, np.float32),
@@ -45,113 +38,6 @@ _OUTSIDE: dict[str, NDArray[Any]] = {
 }
 
 log = logging.getLogger("mmnet_maps")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A map request with everything decided: what is computed depends on nothing else.
-
-    Attributes
-    ----------
-    area, grid, pieces
-        The area, its pixels, and the tiles of the grid that it touches.
-    days
-        Days to map.
-    model
-        Folder of the checkpoint.
-    stack
-        Folder of the inputs, which hold all that is needed.
-    out
-        Output folder, for `write_maps`.
-    needs
-        What the model needs of the stack.
-    smap_resampling
-        How the SMAP field is brought to the pixels.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    """
-
-    area: Area
-    grid: GeoBox
-    pieces: tuple[Tile, ...]
-    days: tuple[date, ...]
-    model: Path
-    stack: Path
-    out: Path
-    needs: Needs
-    smap_resampling: SmapResampling
-    device: str
-
-    @cached_property
-    def touched(self) -> bool:
-        """Whether the area is too small to hold a pixel centre, so that the pixels it touches are mapped."""
-        return not holds_a_centre(self.area, self.grid)
-
-    @cached_property
-    def products(self) -> dict[str, str]:
-        """The product behind each input of this map."""
-        provenance = Stack(self.stack).provenance
-        return {name: provenance[name].product for name in self.needs.variables}
-
-    @cached_property
-    def synthetic(self) -> bool:
-        """Whether any input is synthetic."""
-        provenance = Stack(self.stack).provenance
-        return any(provenance[name].synthetic for name in self.needs.variables)
-
-    def stand_ins(self) -> dict[str, str]:
-        """Inputs that come from another product than in training, and which."""
-        trained: dict[str, str] = _engine(self.model, self.device).checkpoint.spec.inputs
-        return {
-            name: f"{product} (trained on {trained[name]})"
-            for name, product in self.products.items()
-            if name in trained and trained[name] != product
-        }
-
-    def inputs_fingerprint(self, day: date) -> str:
-        """Hash of all stack blocks that a map of `day` may read."""
-        stack = Stack(self.stack)
-        return stack.fingerprint(use for tile in self.pieces for use in uses(stack, tile.geobox, self.needs, day))
-
-    def fingerprint(self, day: date) -> str:
-        """Hash of checkpoint, grid, area, inputs and options of one day's product: the same hash, the same product."""
-        parts = [
-            PRODUCT_VERSION,
-            _engine(self.model, self.device).checkpoint.fingerprint,
-            str(self.grid.crs),
-            tuple(self.grid.affine),
-            tuple(self.grid.shape),
-            self.area.geometry.wkb_hex,
-            self.smap_resampling,
-            day.isoformat(),
-            self.inputs_fingerprint(day),
-        ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> Job:
-    """Read the request, load the model, and see to it that the inputs are there; parameters as `downscale_product`."""
-    settings = settle(options)
-    area = read_aoi(aoi)
-    days = parse_days(dates)
-    grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
-    pieces = touched_tiles(area, grid)
-    checkpoint = _load(settings.model)
-    needs = needs_of(checkpoint.spec)
-    job = Job(
-        area=area,
-        grid=grid,
-        pieces=pieces,
-        days=days,
-        model=checkpoint.path,
-        stack=open_inputs(settings, grid, pieces, needs, days, quiet=quiet),
-        out=Path(settings.out),
-        needs=needs,
-        smap_resampling=settings.smap_resampling,
-        device=settings.device,
-    )
-    _tell(job)
-    return job
 
 
 def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> xr.Dataset:
@@ -215,27 +101,6 @@ def downscale(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[Ma
     return downscale_product(aoi, dates, quiet=quiet, **options)["soil_moisture"]
 
 
-def fill_stack(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> Path:
-    """Bring what maps of an area and some days need from a source into the stack at `stack`, creating it if need be.
-
-    Parameters
-    ----------
-    aoi, dates, quiet, source, model, resolution, crs
-        As `downscale_product`.
-    stack
-        The store to fill.
-    """
-    out, source = options.pop("stack", None), options.get("source")
-    if out is None or source is None:
-        raise RequestError("a stack is filled from a source into a store: both are needed")
-    settings = settle(options)
-    area, days = read_aoi(aoi), parse_days(dates)
-    grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
-    needs = needs_of(_load(settings.model).spec)
-    pieces = touched_tiles(area, grid)
-    return fetch(out, open_source(str(source)), stack_lattice(grid), grid, pieces, needs, days, quiet=quiet).path
-
-
 def map_tile(job: Job, tile: Tile, day: date) -> dict[str, NDArray[Any]]:
     """Compute all layers of one tile of one day: the route of the data, from the stack to the product.
 
@@ -246,7 +111,7 @@ def map_tile(job: Job, tile: Tile, day: date) -> dict[str, NDArray[Any]]:
     """
     from mmnet_maps.features import encode_series, encode_snapshot, outside, standardise
 
-    engine = _engine(job.model, job.device)
+    engine = engine_of(job.model, job.device)
     spec = engine.checkpoint.spec
     inside = area_mask(job.area, tile.geobox, touched=job.touched)
     block = read_block(Stack(job.stack), tile.geobox, job.needs, day, smap_resampling=job.smap_resampling)
@@ -324,24 +189,6 @@ def lazy(job: Job) -> xr.Dataset:
         coords={"time": times, **coords},
     )
     return attributes(product, describe(job))
-
-
-def describe(job: Job) -> dict[str, Any]:
-    """What a product says of itself: model, inputs, licences, software."""
-    checkpoint = _engine(job.model, job.device).checkpoint
-    provenance = Stack(job.stack).provenance
-    used = [provenance[name] for name in job.needs.variables]
-    return {
-        "model": checkpoint.spec.name,
-        "weights_sha256": checkpoint.sha256,
-        "software": f"mmnet_maps {__version__}",
-        "smap_resampling": job.smap_resampling,
-        "synthetic": job.synthetic,
-        "inputs": job.products,
-        "stand_ins": job.stand_ins(),
-        "licences": sorted({entry.licence for entry in used}),
-        "reference": "Xu et al. (2025), JGR: Machine Learning and Computation, 2, e2025JH000639",
-    }
 
 
 def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
@@ -423,30 +270,6 @@ def computed_tiles(job: Job, day: date) -> Iterator[tuple[Tile, dict[str, NDArra
         yield from in_order(pool, job.pieces, lambda tile: map_tile(job, tile, day), ahead=2)
 
 
-def title(job: Job) -> str:
-    """A title for pictures."""
-    return job.area.name.replace("_", " ").title()
-
-
-def source_line(job: Job) -> str:
-    """The source line of pictures: model, inputs, software."""
-    inputs = "; ".join(dict.fromkeys(job.products.values()))
-    model = _engine(job.model, job.device).checkpoint.spec.name
-    return f"Model {model} (MMNet, Xu et al. 2025). Inputs: {inputs}. mmnet_maps {__version__}."
-
-
-def needs_of(spec: ModelSpec) -> Needs:
-    """What a model needs of a stack; SMAP and land cover are always needed, for the product's layers and masks."""
-    from mmnet_maps.features import required
-
-    return Needs(
-        snapshot=tuple(dict.fromkeys((*required(spec.snapshot), "smap", "landcover"))),
-        series=required(spec.series),
-        steps=spec.steps,
-        includes_day=spec.includes_day,
-    )
-
-
 def _computed(spec: ModelSpec, grid: GeoBox, day: date, pixels: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
     """The features that follow from place and day."""
     columns = {"doy": np.full(len(pixels), day.timetuple().tm_yday, np.float32)}
@@ -479,30 +302,3 @@ def _spread(values: NDArray[Any], pixels: NDArray[np.intp], inside: NDArray[np.b
     full = np.full(inside.size, fill, values.dtype)
     full[pixels] = values
     return full.reshape(inside.shape)
-
-
-def _load(model: str | Path) -> Checkpoint:
-    from mmnet_maps.checkpoint import load_checkpoint
-
-    return load_checkpoint(model)
-
-
-@cache
-def _engine(model: Path, device: str) -> Engine:
-    """The engine of a checkpoint, loaded once a process."""
-    from mmnet_maps.engine import Engine
-
-    return Engine(_load(model), device)
-
-
-def _tell(job: Job) -> None:
-    """Say what a user should know before looking at the map."""
-    if job.area.notice:
-        log.warning(job.area.notice)
-    if job.synthetic:
-        log.warning(
-            "SYNTHETIC INPUTS: this map shows an invented world, not observations. For real inputs give --stack STORE "
-            "(see mmnet stack), --source CONFIG.yaml, or set MMNET_STACK."
-        )
-    elif job.stand_ins():
-        log.warning("Other products than in training: %s", "; ".join(f"{k}: {v}" for k, v in job.stand_ins().items()))

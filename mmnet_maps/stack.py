@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec
 
+from mmnet_maps.cells import Window
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.sources.base import Provenance, Rasters
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -38,9 +39,6 @@ EPOCH = date(2015, 1, 1)
 LAST_DAY = date(2039, 12, 31)
 _DAYS = (LAST_DAY - EPOCH).days + 1
 _FINE_BLOCK, _COARSE_BLOCK, _TILE = 256, 64, 1024
-
-Window = tuple[slice, slice]
-"""Rows and columns of a lattice."""
 
 
 @dataclass(frozen=True, kw_only=True)

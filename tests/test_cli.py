@@ -18,7 +18,7 @@ from mmnet_maps import cli
 from mmnet_maps.aoi import read_aoi
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import conus_grid, target_grid, touched_tiles
-from mmnet_maps.predict import needs_of
+from mmnet_maps.job import needs_of
 
 AREA = "-119.60,47.10,-119.55,47.13"
 DAY = "2021-08-08"

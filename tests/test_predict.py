@@ -18,10 +18,12 @@ import torch
 import mmnet_maps as mm
 from analytic import AnalyticSource, make_model
 from mmnet_maps.aoi import read_aoi
+from mmnet_maps.cells import lonlat
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.fetch import fetch
-from mmnet_maps.grid import Tile, conus_grid, lonlat, target_grid, touched_tiles
-from mmnet_maps.predict import Job, lazy, map_tile, needs_of, prepare, write_maps
+from mmnet_maps.grid import Tile, conus_grid, target_grid, touched_tiles
+from mmnet_maps.job import Job, needs_of, prepare
+from mmnet_maps.predict import lazy, map_tile, write_maps
 from mmnet_maps.product import LAYERS, QUALITY_BITS
 from mmnet_maps.stack import Stack
 
