@@ -70,6 +70,8 @@ def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, debug: bool, **op
     for product in write_maps(job, quiet=quiet):
         click.echo(f"{product.day}  {product.layers['soil_moisture']}")
         click.echo(f"            {product.picture}")
+    if len(job.days) > 1:
+        click.echo(f"together    {job.overview}")
 
 
 @mmnet.command("stack")

@@ -85,6 +85,12 @@ class Job:
         provenance = Stack(self.stack).provenance
         return any(provenance[name].synthetic for name in self.needs.variables)
 
+    @property
+    def overview(self) -> Path:
+        """The picture of all days together."""
+        mark = "_synthetic" if self.synthetic else ""
+        return self.out / f"{self.area.name}_{self.days[0]:%Y%m%d}_{self.days[-1]:%Y%m%d}{mark}.png"
+
     def stand_ins(self) -> dict[str, str]:
         """Inputs that come from another product than in training, and which."""
         trained: dict[str, str] = engine_of(self.model, self.device).checkpoint.spec.inputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -192,12 +192,14 @@ def lazy(job: Job) -> xr.Dataset:
 
 
 def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
-    """Make and write the product of every day of a job; days whose product is there with the same fingerprint are left.
+    """Make and write the product of every day of a job; a day whose product is there with the same fingerprint is left.
+
+    Of several days a picture that shows them together on one colour scale is drawn beside their folders.
 
     Parameters
     ----------
     job
-        From `prepare`.
+        From `job.prepare`.
     quiet
         No progress bar.
 
@@ -213,37 +215,27 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     """
     from mmnet_maps.write import check_target, completed
 
-    done: list[DayProduct] = []
     for day in job.days:
         check_target(job.out, job.area.name, day, job.synthetic, list(LAYERS))
+    done: list[DayProduct] = []
     for day in job.days:
         there = completed(job.out, job.area.name, day, job.synthetic, job.fingerprint(day))
         if there:
             log.info("%s is there already, made from the same inputs by the same model: kept", there.item)
         done.append(there or _write_day(job, day, quiet))
+    if len(done) > 1:
+        _draw(job, {product.day: product.layers for product in done}, job.overview)
     return done
 
 
 def _write_day(job: Job, day: date, quiet: bool) -> DayProduct:
     from tqdm import tqdm
 
-    from mmnet_maps.picture import DayPicture, draw
     from mmnet_maps.write import DayWriter
 
     about = describe(job)
     tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
     tags |= {"date": day.isoformat(), "stack_fingerprint": job.inputs_fingerprint(day)}
-
-    def picture(layers: dict[str, Path], path: Path) -> None:
-        draw(
-            path,
-            [DayPicture(day=day, layers=layers)],
-            job.area.geometry,
-            title=title(job),
-            source=source_line(job),
-            synthetic=job.synthetic,
-        )
-
     with (
         DayWriter(
             job.out,
@@ -261,7 +253,20 @@ def _write_day(job: Job, day: date, quiet: bool) -> DayProduct:
         for tile, layers in computed_tiles(job, day):
             writer.write(tile.rows, tile.cols, {name: LAYERS[name].pack(values) for name, values in layers.items()})
             bar.update()
-        return writer.finish(picture)
+        return writer.finish(lambda layers, path: _draw(job, {day: layers}, path))
+
+
+def _draw(job: Job, days: Mapping[date, dict[str, Path]], path: Path) -> None:
+    from mmnet_maps.picture import DayPicture, draw
+
+    draw(
+        path,
+        [DayPicture(day=day, layers=layers) for day, layers in days.items()],
+        job.area.geometry,
+        title=title(job),
+        source=source_line(job),
+        synthetic=job.synthetic,
+    )
 
 
 def computed_tiles(job: Job, day: date) -> Iterator[tuple[Tile, dict[str, NDArray[Any]]]]:
