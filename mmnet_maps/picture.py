@@ -438,7 +438,7 @@ def _colour_bar(figure: Figure, limits: tuple[float, float], values: Sequence[ND
 
     width, height = figure.get_size_inches()
     valid = np.concatenate([array[np.isfinite(array)] for array in values])
-    below, above = bool((valid < limits[0]).any()), bool((valid > limits[1]).any())
+    below, above = bool((valid < limits[0] - 1e-5).any()), bool((valid > limits[1] + 1e-5).any())
     long = min(3.6, width * 0.5)
     axes = figure.add_axes((_SIDE / width, y / height, long / width, 0.14 / height))
     bar = figure.colorbar(
