@@ -21,7 +21,8 @@ from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window, from_bounds
 
 from mmnet_maps import __version__
-from mmnet_maps.write import write_whole
+from mmnet_maps.errors import OutputError
+from mmnet_maps.write import is_ours, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,8 +111,10 @@ def draw(
     Raises
     ------
     OutputError
-        When the picture cannot be written.
+        When the picture cannot be written, or a file of that name is there that this software did not make.
     """
+    if path.exists() and not is_ours(path):
+        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
     shown = choose(days)
     crs, outline = _local(area)
     pixel = _pixel_metres(shown[0].layers["soil_moisture"])

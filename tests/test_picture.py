@@ -285,3 +285,12 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pyte
         drawn(target, [day], box, synthetic=True)
     assert target.read_bytes() == before
     assert [path.name for path in target.parent.iterdir()] == ["a.png"]
+
+
+def test_a_foreign_picture_is_not_overwritten(tmp_path: Path) -> None:
+    box = grid(20, 20)
+    day = product(tmp_path, np.full((20, 20), 0.2, np.float32), box)
+    (tmp_path / "holiday.png").write_bytes(b"\x89PNG my holiday")
+    with pytest.raises(OutputError, match=r"holiday\.png was not made by mmnet_maps"):
+        drawn(tmp_path / "holiday.png", [day], box)
+    assert (tmp_path / "holiday.png").read_bytes() == b"\x89PNG my holiday"
