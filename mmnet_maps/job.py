@@ -92,13 +92,17 @@ class Job:
         return self.out / f"{self.area.name}_{self.days[0]:%Y%m%d}_{self.days[-1]:%Y%m%d}{mark}.png"
 
     def stand_ins(self) -> dict[str, str]:
-        """Inputs that come from another product than in training, and which."""
+        """Inputs that come from another product than in training, and which; an index by the product of its bands."""
+        from mmnet_maps.features import INDICES
+
         trained: dict[str, str] = engine_of(self.model, self.device).checkpoint.spec.inputs
-        return {
-            name: f"{product} (trained on {trained[name]})"
-            for name, product in self.products.items()
-            if name in trained and trained[name] != product
-        }
+        found = {}
+        for name, product in trained.items():
+            parts = INDICES[name].bands if name in INDICES else (name,)
+            mine = " and ".join(dict.fromkeys(self.products[part] for part in parts if part in self.products))
+            if mine and mine != product:
+                found[name] = f"{mine} (trained on {product})"
+        return found
 
     def inputs_fingerprint(self, day: date) -> str:
         """Hash of all stack blocks that a map of `day` may read."""

@@ -123,7 +123,7 @@ def make_model(folder: Path, architecture: str = "mmnet", name: str = "random") 
         snapshot_std=tuple(std),
         series_mean=(1.5, 1.5, 305.0, 0.2)[: len(series)],
         series_std=(1.0, 0.8, 9.0, 0.1)[: len(series)],
-        inputs={"smap": "closed formula", "lst": "thermometer"},
+        inputs={"smap": "closed formula", "lst": "thermometer", "cr": "another radar", "ndvi": "closed formula"},
     )
     torch.manual_seed(7)
     network = spec.network()

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from mmnet_maps import cli
@@ -39,6 +40,16 @@ def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "m3 m-3" in out
     assert "days of weather" in out
+
+
+def test_the_other_pages_run() -> None:
+    for page in PAGES[1:]:
+        for code in blocks(page, "python"):
+            shared = {"quality": np.arange(2048, dtype=np.uint16)}
+            exec(compile(code, page.name, "exec"), shared)  # noqa: S102
+            if page.name == "product.md":
+                assert shared["ok"].sum() == 2
+                assert shared["usable"].sum() == 256
 
 
 def test_there_are_commands_to_check() -> None:

@@ -238,7 +238,10 @@ def test_an_area_without_a_pixel_centre_takes_the_pixels_it_touches(inputs: Path
 
 
 def test_stand_ins_are_told(job: Job) -> None:
-    assert job.stand_ins() == {"lst": "closed formula (trained on thermometer)"}
+    assert job.stand_ins() == {
+        "lst": "closed formula (trained on thermometer)",
+        "cr": "closed formula (trained on another radar)",
+    }
     assert json.loads(lazy(job).attrs["stand_ins"]) == job.stand_ins()
 
 
