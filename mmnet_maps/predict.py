@@ -16,10 +16,11 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.block import Block, read_block
 from mmnet_maps.cells import lonlat
+from mmnet_maps.errors import OutputError
 from mmnet_maps.fetch import in_order
 from mmnet_maps.grid import Tile, area_mask, tiles
 from mmnet_maps.job import Job, describe, engine_of, prepare, source_line, title
-from mmnet_maps.product import LAYERS, attributes, compose
+from mmnet_maps.product import LAYERS, Evidence, attributes, compose
 from mmnet_maps.settings import MapOptions
 from mmnet_maps.stack import Stack
 
@@ -109,7 +110,7 @@ def map_tile(job: Job, tile: Tile, day: date) -> dict[str, NDArray[Any]]:
     dict
         As `product.compose`, arrays (y, x) of the tile.
     """
-    from mmnet_maps.features import encode_series, encode_snapshot, outside, standardise
+    from mmnet_maps.features import encode_series, encode_snapshot, standardise
 
     engine = engine_of(job.model, job.device)
     spec = engine.checkpoint.spec
@@ -130,14 +131,6 @@ def map_tile(job: Job, tile: Tile, day: date) -> dict[str, NDArray[Any]]:
     )
     if spec.target.residual_of:
         estimate += columns[spec.target.residual_of]
-    unusual: NDArray[np.bool_] = np.zeros(len(pixels), bool)
-    if spec.snapshot_range is not None:
-        unusual |= outside(snapshot_encoded, spec.snapshot_range)
-    if spec.series_range is not None:
-        flat = series_encoded.reshape(-1, series_encoded.shape[-1])
-        odd: NDArray[np.bool_] = outside(flat, spec.series_range).reshape(series_encoded.shape[:2])
-        unusual |= np.any(odd, axis=1)[cell]
-
     return compose(
         _spread(estimate, pixels, inside, np.nan),
         block.fine["smap"],
@@ -145,14 +138,17 @@ def map_tile(job: Job, tile: Tile, day: date) -> dict[str, NDArray[Any]]:
         landcover=block.fine["landcover"],
         known_classes=next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ()),
         bulk_density=block.fine.get("bulk_density"),
-        ages=block.ages,
-        lst_filled=block.filled,
-        surface_temperature=block.series["lst"][-1][block.cells[block.groups["lst"]]]
-        if "lst" in block.series
-        else None,
-        borrowed=block.borrowed,
-        outside_training=_spread(unusual, pixels, inside, False),
-        synthetic=job.synthetic,
+        evidence=Evidence(
+            ages=block.ages,
+            backscatter={name: block.fine[name] for name in ("vv", "vh") if name in block.fine},
+            lst_filled=block.filled,
+            surface_temperature=block.series["lst"][-1][block.cells[block.groups["lst"]]]
+            if "lst" in block.series
+            else None,
+            borrowed=block.borrowed,
+            outside_training=_spread(_unusual(spec, snapshot_encoded, series_encoded, cell), pixels, inside, False),
+            synthetic=job.synthetic,
+        ),
     )
 
 
@@ -213,17 +209,23 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     OutputError
         When the folder cannot be written or holds a file of that name that is not ours.
     """
-    from mmnet_maps.write import check_target, completed
+    from mmnet_maps.write import check_target, completed, is_ours
 
     for day in job.days:
         check_target(job.out, job.area.name, day, job.synthetic, list(LAYERS))
+    if len(job.days) > 1 and job.overview.exists() and not is_ours(job.overview):
+        raise OutputError(
+            f"{job.overview} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
+        )
     done: list[DayProduct] = []
+    made = 0
     for day in job.days:
         there = completed(job.out, job.area.name, day, job.synthetic, job.fingerprint(day))
         if there:
             log.info("%s is there already, made from the same inputs by the same model: kept", there.item)
+        made += there is None
         done.append(there or _write_day(job, day, quiet))
-    if len(done) > 1:
+    if len(done) > 1 and (made or not job.overview.exists()):
         _draw(job, {product.day: product.layers for product in done}, job.overview)
     return done
 
@@ -300,6 +302,21 @@ def _distinct_series(block: Block, pixels: NDArray[np.intp]) -> tuple[dict[str, 
         place = places[block.groups[variable]][first]
         series[variable] = np.ascontiguousarray(values.reshape(values.shape[0], -1)[:, place].T)
     return series, cell
+
+
+def _unusual(
+    spec: ModelSpec, snapshot: NDArray[np.float32], series: NDArray[np.float32], cell: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Pixels with an encoded input outside the range seen in training, where the model knows it."""
+    from mmnet_maps.features import outside
+
+    found: NDArray[np.bool_] = np.zeros(len(snapshot), bool)
+    if spec.snapshot_range is not None:
+        found |= outside(snapshot, spec.snapshot_range)
+    if spec.series_range is not None:
+        steps = outside(series.reshape(-1, series.shape[-1]), spec.series_range).reshape(series.shape[:2])
+        found |= np.any(steps, axis=1)[cell]
+    return found
 
 
 def _spread(values: NDArray[Any], pixels: NDArray[np.intp], inside: NDArray[np.bool_], fill: Any) -> NDArray[Any]:

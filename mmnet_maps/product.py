@@ -100,6 +100,7 @@ QUALITY_BITS: dict[str, int] = {
 
 _PARTICLE_DENSITY = 2.65
 _OLD_DAYS = {"optical": 16, "sar": 12}
+_BACKSCATTER = {"vv": (-20.0, -5.0), "vh": (-30.0, -10.0)}  # dB, what the training data kept (released code)
 _LST_SHARE = 0.5
 _FREEZING = 273.15
 
@@ -115,6 +116,52 @@ def porosity(bulk_density: Float) -> Float:
     return (1.0 - bulk_density / np.float32(_PARTICLE_DENSITY)).astype(np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of the inputs of one tile beyond their values; arrays (y, x).
+
+    Attributes
+    ----------
+    ages
+        Days to the nearest observation, for ``optical`` and ``sar``.
+    backscatter
+        ``vv`` and ``vh`` in dB, where the model uses them.
+    lst_filled
+        Share of the series' days without an observed surface temperature.
+    surface_temperature
+        K on the map's day; None where the model uses none.
+    borrowed
+        Pixels with a coarse input from a neighbouring cell.
+    outside_training
+        Pixels with an input outside what the model was trained on.
+    synthetic
+        Whether any input is synthetic.
+    """
+
+    ages: Mapping[str, Float]
+    backscatter: Mapping[str, Float]
+    lst_filled: Float
+    surface_temperature: Float | None
+    borrowed: Mask
+    outside_training: Mask
+    synthetic: bool
+
+    def flags(self) -> dict[str, Mask]:
+        """The quality flags that follow from it."""
+        found = {f"{kind}_old": age > _OLD_DAYS[kind] for kind, age in self.ages.items()}
+        for name, values in self.backscatter.items():
+            lowest, highest = _BACKSCATTER[name]
+            found["sar_old"] = found["sar_old"] | (values < lowest) | (values > highest)
+        if self.surface_temperature is not None:
+            found["frozen"] = self.surface_temperature < _FREEZING
+        return found | {
+            "lst_filled": self.lst_filled > _LST_SHARE,
+            "coarse_borrowed": self.borrowed,
+            "outside_training": self.outside_training,
+            "synthetic": np.full_like(self.borrowed, self.synthetic),
+        }
+
+
 def compose(
     estimate: Float,
     smap: Float,
@@ -123,12 +170,7 @@ def compose(
     landcover: NDArray[np.uint8],
     known_classes: Sequence[str],
     bulk_density: Float | None,
-    ages: Mapping[str, Float],
-    lst_filled: Float,
-    surface_temperature: Float | None,
-    borrowed: Mask,
-    outside_training: Mask,
-    synthetic: bool,
+    evidence: Evidence,
 ) -> dict[str, NDArray[Any]]:
     """The layers of one tile from the network's output and what is known of its inputs.
 
@@ -143,19 +185,9 @@ def compose(
     known_classes
         The land cover classes of the model; without any, only water and ice (11, 12) are unknown to it.
     bulk_density
-        g/cm³; None where the stack has none.
-    ages
-        Days to the nearest observation, for ``optical`` and ``sar``.
-    lst_filled
-        Share of the series' days without an observed surface temperature.
-    surface_temperature
-        K on the map's day; None where the model uses none.
-    borrowed
-        Pixels with a coarse input from a neighbouring cell.
-    outside_training
-        Pixels with an input outside what the model was trained on.
-    synthetic
-        Whether any input is synthetic.
+        g/cm³; None where the model uses none.
+    evidence
+        What qualifies the values.
 
     Returns
     -------
@@ -167,19 +199,12 @@ def compose(
     unknown = ~np.isin(landcover, codes) if codes else np.isin(landcover, (11, 12))
     unknown &= landcover != 0
     top = np.ones_like(estimate) if bulk_density is None else np.nan_to_num(porosity(bulk_density), nan=1.0)
-    with np.errstate(invalid="ignore"):
-        flags: dict[str, Mask] = {
-            "unknown_land_cover": unknown,
-            "input_missing": np.isnan(estimate) & ~unknown,
-            **{f"{kind}_old": age > _OLD_DAYS[kind] for kind, age in ages.items()},
-            "lst_filled": lst_filled > _LST_SHARE,
-            "coarse_borrowed": borrowed,
-            "outside_training": outside_training,
-            "clipped": (estimate < 0) | (estimate > top),
-            "frozen": np.zeros_like(inside) if surface_temperature is None else surface_temperature < _FREEZING,
-            "synthetic": np.full_like(inside, synthetic),
-        }
     quality = np.zeros(inside.shape, np.uint16)
+    flags = evidence.flags() | {
+        "unknown_land_cover": unknown,
+        "input_missing": np.isnan(estimate) & ~unknown,
+        "clipped": (estimate < 0) | (estimate > top),
+    }
     for name, flag in flags.items():
         quality |= flag.astype(np.uint16) << np.uint16(QUALITY_BITS[name])
     quality[~inside] = 1 << QUALITY_BITS["outside_area"]

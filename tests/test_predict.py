@@ -17,9 +17,9 @@ import torch
 
 import mmnet_maps as mm
 from analytic import AnalyticSource, make_model
-from mmnet_maps.aoi import read_aoi
+from mmnet_maps.aoi import LONLAT, read_aoi, transform_geometry
 from mmnet_maps.cells import lonlat
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import Tile, conus_grid, target_grid, touched_tiles
 from mmnet_maps.job import Job, needs_of, prepare
@@ -231,10 +231,35 @@ def test_another_model_or_option_makes_the_map_again(job: Job, tmp_path: Path) -
     assert dataclasses.replace(job, smap_resampling="nearest").fingerprint(job.days[0]) != job.fingerprint(job.days[0])
 
 
+def test_days_together_are_drawn_but_a_foreign_picture_is_left(job: Job, tmp_path: Path) -> None:
+    job = dataclasses.replace(job, out=tmp_path / "maps")
+    assert job.overview.name == "aoi_20210807_20210809.png"
+    job.overview.parent.mkdir()
+    job.overview.write_text("mine")
+    with pytest.raises(OutputError, match="never overwritten"):
+        write_maps(job, quiet=True)
+    assert [path.name for path in job.out.iterdir()] == [job.overview.name]
+    job.overview.unlink()
+    write_maps(job, quiet=True)
+    assert job.overview.stat().st_size > 50_000
+
+
 def test_an_area_without_a_pixel_centre_takes_the_pixels_it_touches(inputs: Path, model: Path) -> None:
     field = shapely.box(-119.50005, 47.80005, -119.50001, 47.80008)
     sm = mm.downscale(field, DAYS[0], stack=inputs, model=model).compute()
     assert 1 <= int(np.isfinite(sm).sum()) <= 4
+
+
+def test_a_tile_that_is_touched_but_holds_no_pixel(inputs: Path, model: Path) -> None:
+    edge = next(tile for tile in prepare(AREA, DAYS[0], stack=inputs, model=model).pieces if tile.id == "h06v03")
+    top = shapely.box(*edge.geobox.boundingbox.bbox).bounds[3]
+    corner = shapely.box(-1_760_000, top - 20, -1_750_000, top + 3_000)  # 20 m into the tile: above all its centres
+    area = transform_geometry(shapely.segmentize(corner, 100), "EPSG:5070", LONLAT)
+    job = prepare(area, DAYS[0], stack=inputs, model=model)
+    assert {tile.id for tile in job.pieces} == {"h06v02", "h06v03"}
+    product = lazy(job).isel(time=0).compute()
+    assert (product["quality"].values[-1] == 1).all()
+    assert int(np.isfinite(product["soil_moisture"]).sum()) > 1000
 
 
 def test_stand_ins_are_told(job: Job) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmnet_maps.product import LAYERS, QUALITY_BITS, compose, porosity
+from mmnet_maps.product import LAYERS, QUALITY_BITS, Evidence, compose, porosity
 
 
 def one_pixel(**changes: object) -> dict[str, float]:
@@ -20,6 +20,8 @@ def one_pixel(**changes: object) -> dict[str, float]:
         "bulk_density": 1.4,
         "optical": 3.0,
         "sar": 3.0,
+        "vv": -11.0,
+        "vh": -18.0,
         "lst_filled": 0.2,
         "surface_temperature": 300.0,
         "borrowed": False,
@@ -38,12 +40,15 @@ def one_pixel(**changes: object) -> dict[str, float]:
         landcover=cell("landcover", np.uint8),
         known_classes=normal["known_classes"],  # type: ignore[arg-type]
         bulk_density=None if normal["bulk_density"] is None else cell("bulk_density", np.float32),
-        ages={"optical": cell("optical", np.float32), "sar": cell("sar", np.float32)},
-        lst_filled=cell("lst_filled", np.float32),
-        surface_temperature=cell("surface_temperature", np.float32),
-        borrowed=cell("borrowed", bool),
-        outside_training=cell("outside_training", bool),
-        synthetic=bool(normal["synthetic"]),
+        evidence=Evidence(
+            ages={"optical": cell("optical", np.float32), "sar": cell("sar", np.float32)},
+            backscatter={name: cell(name, np.float32) for name in ("vv", "vh")},
+            lst_filled=cell("lst_filled", np.float32),
+            surface_temperature=cell("surface_temperature", np.float32),
+            borrowed=cell("borrowed", bool),
+            outside_training=cell("outside_training", bool),
+            synthetic=bool(normal["synthetic"]),
+        ),
     )
     return {name: values[0, 0] for name, values in layers.items()}
 
@@ -72,6 +77,9 @@ def test_a_good_pixel_has_no_flag() -> None:
         ({"optical": 17.0}, {"optical_old"}, 0.25),
         ({"optical": 16.0}, set(), 0.25),
         ({"sar": 13.0}, {"sar_old"}, 0.25),
+        ({"vv": -4.9}, {"sar_old"}, 0.25),
+        ({"vh": -30.5}, {"sar_old"}, 0.25),
+        ({"vv": -20.0, "vh": -10.0}, set(), 0.25),
         ({"lst_filled": 0.5}, set(), 0.25),
         ({"lst_filled": 0.51}, {"lst_filled"}, 0.25),
         ({"borrowed": True}, {"coarse_borrowed"}, 0.25),
