@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -218,16 +218,18 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
             f"{job.overview} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
         )
     done: list[DayProduct] = []
-    made = 0
     for day in job.days:
         there = completed(job.out, job.area.name, day, job.synthetic, job.fingerprint(day))
         if there:
             log.info("%s is there already, made from the same inputs by the same model: kept", there.item)
-        made += there is None
         done.append(there or _write_day(job, day, quiet))
-    if len(done) > 1 and (made or not job.overview.exists()):
+    if len(done) > 1 and not _is_newer(job.overview, [product.item for product in done]):
         _draw(job, {product.day: product.layers for product in done}, job.overview)
     return done
+
+
+def _is_newer(path: Path, others: Sequence[Path]) -> bool:
+    return path.exists() and path.stat().st_mtime_ns >= max(other.stat().st_mtime_ns for other in others)
 
 
 def _write_day(job: Job, day: date, quiet: bool) -> DayProduct:
