@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -110,6 +111,7 @@ def stack_command(
 @_DEBUG
 def train_command(samples: str, config: str, seed: int | None, out: str, quiet: bool, debug: bool) -> None:
     """Train a network on station samples."""
+    _require_tables()
     from mmnet_maps.train import train_checkpoint
 
     click.echo(train_checkpoint(samples, config, out, seed=seed, progress=not quiet).path)
@@ -123,6 +125,7 @@ def train_command(samples: str, config: str, seed: int | None, out: str, quiet: 
 @_DEBUG
 def predict_command(samples: str, model: str, out: str, device: str | None, debug: bool) -> None:
     """Estimate soil moisture for station samples; no target column is needed."""
+    _require_tables()
     from mmnet_maps.checkpoint import load_checkpoint
     from mmnet_maps.evaluate import write_predictions
 
@@ -138,6 +141,7 @@ def predict_command(samples: str, model: str, out: str, device: str | None, debu
 @_DEBUG
 def evaluate_command(samples: str, model: str, json_path: str | None, device: str | None, debug: bool) -> None:
     """R, RMSE, bias (estimate - observed) and ubRMSE per station, and their medians."""
+    _require_tables()
     from mmnet_maps.checkpoint import load_checkpoint
     from mmnet_maps.evaluate import evaluate_samples, format_report, write_report
     from mmnet_maps.samples import read_samples
@@ -166,6 +170,11 @@ def convert_command(pth: str, scalers: str, profile: str, out: str, debug: bool)
 
     convert(pth, scalers, profile, out)
     click.echo(out)
+
+
+def _require_tables() -> None:
+    if find_spec("pyarrow") is None:
+        raise RequestError("tables of samples need the package pyarrow, which is not installed: pip install pyarrow")
 
 
 def main() -> None:

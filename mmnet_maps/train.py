@@ -44,6 +44,13 @@ class TrainConfig(Profile):
     validation_fraction: float = Field(
         default=0.125, gt=0, le=0.5, description="Share of the stations, or of the days, that is held out."
     )
+    station_mean_weight: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Weight of a station's mean error within a batch, against 1 for the errors "
+        "around it: below 1 the course in time counts more than the level, which no input may explain.",
+    )
     max_epochs: int = Field(default=10, ge=1, le=1000, description="Epochs; the learning rate falls to 0 over them.")
     patience: int = Field(default=3, ge=1, le=1000, description="Epochs without a better validation before stopping.")
     epoch_fraction: float = Field(
@@ -54,9 +61,6 @@ class TrainConfig(Profile):
     weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 penalty on all weights, within Adam.")
     averaging: float = Field(
         default=0.98, ge=0, lt=1, description="Decay of the running average of the weights that is kept; 0: none."
-    )
-    input_noise: float = Field(
-        default=0.0, ge=0, le=2, description="Standard deviation of noise on the standardised snapshot in training."
     )
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Dropout rate p; the noise has p / (1 - p).")
     d_model: Annotated[int, Field(ge=4, le=4096, multiple_of=4, description="Width of the embeddings.")] = 128
@@ -128,15 +132,22 @@ def read_config(path: str | Path) -> TrainConfig:
         raise RequestError(f"{path}: {where} is {first['input']!r}: {first['msg']}{more}; correct it") from None
 
 
-def train_checkpoint(samples: str | Path, config: str | Path, out: str | Path, *, progress: bool = True) -> Checkpoint:
+def train_checkpoint(
+    samples: str | Path, config: str | Path, out: str | Path, *, seed: int | None = None, progress: bool = True
+) -> Checkpoint:
     """What ``mmnet train --samples SAMPLES --config CONFIG --out OUT`` does: read, train, write a checkpoint.
+
+    `seed` takes the place of the configuration's.
 
     Raises
     ------
     RequestError, InputError, OutputError
         The configuration, the samples, or the folder to write is at fault.
     """
-    trained = train(read_samples(samples), read_config(config), progress=progress)
+    settings = read_config(config)
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    trained = train(read_samples(samples), settings, progress=progress)
     return save_checkpoint(out, trained.spec, trained.network, trained.golden)
 
 
@@ -168,10 +179,11 @@ def train(samples: Samples, config: TrainConfig, *, progress: bool = True) -> Tr
     rows = _complete_rows(samples, config)
     spec = _specify(rows, len(samples), config)
     training, validation = (_tensors(rows, spec, ~rows.held_out), _tensors(rows, spec, rows.held_out))
+    station = torch.from_numpy(np.unique(rows.station[~rows.held_out], return_inverse=True)[1])
     torch.manual_seed(config.seed)
     network = spec.network()
     _start(network, spec, float(training[2].mean()))
-    best, history = _fit(network, training, validation, config, progress)
+    best, history = _fit(network, (*training, station), validation, config, progress)
     found = _held_out_metrics(best, validation, rows.station[rows.held_out])
     spec = spec.model_copy(update={"training": spec.training | {"epochs": _best_epoch(history)} | found})
     every = max(1, len(training[2]) // GOLDEN_ROWS)
@@ -265,7 +277,7 @@ def _start(network: nn.Module, spec: ModelSpec, mean: float) -> None:
 
 def _fit(
     network: nn.Module,
-    training: tuple[Tensor, Tensor, Tensor],
+    training: tuple[Tensor, Tensor, Tensor, Tensor],
     validation: tuple[Tensor, Tensor, Tensor],
     config: TrainConfig,
     progress: bool,
@@ -283,9 +295,8 @@ def _fit(
         for epoch in range(1, config.max_epochs + 1):
             losses = []
             for batch in _batches(count, config.batch, steps):
-                snapshot, series, target = (part[batch] for part in training)
-                snapshot = snapshot + config.input_noise * torch.randn_like(snapshot)
-                loss = nn.functional.mse_loss(network(snapshot, series), target)
+                snapshot, series, target, station = (part[batch] for part in training)
+                loss = station_loss(network(snapshot, series) - target, station, config.station_mean_weight)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -307,6 +318,29 @@ def _fit(
             if waited >= config.patience:
                 break
     return best, history
+
+
+def station_loss(error: Tensor, station: Tensor, mean_weight: float) -> Tensor:
+    """Mean squared error whose part from each station's mean error in the batch counts `mean_weight` times.
+
+    Parameters
+    ----------
+    error
+        Estimate minus observation, (n,).
+    station
+        Station numbers from 0, (n,).
+    mean_weight
+        1 gives the plain mean squared error.
+
+    Examples
+    --------
+    >>> error, station = torch.tensor([1.0, 3.0, -1.0, -1.0]), torch.tensor([0, 0, 1, 1])
+    >>> [station_loss(error, station, weight).item() for weight in (1.0, 0.0)]
+    [3.0, 0.5]
+    """
+    count = torch.bincount(station).clamp(min=1)
+    mean = (torch.zeros(len(count)).index_add(0, station, error) / count)[station]
+    return torch.mean((error - mean) ** 2 + mean_weight * mean**2)
 
 
 def _rate(total: int) -> Callable[[int], float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -198,6 +199,20 @@ def test_interrupting_ends_with_130(
     assert [path for path in (tmp_path / "maps").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("name", ["train", "predict", "evaluate"])
+def test_without_pyarrow_tables_are_refused_in_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda _: None)
+    words = {
+        "train": ["--config", "c", "--out", "o"],
+        "predict": ["--model", "m", "--out", "o"],
+        "evaluate": ["--model", "m"],
+    }
+    code, out, err = run(capsys, monkeypatch, name, "--samples", "s", *words[name])
+    refused(code, out, err, 2, "pip install pyarrow")
+
+
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["mmnet", "map", "--aoi", "none.geojson", "--date", DAY, "--debug"])
     with pytest.raises(cli.RequestError, match=r"none\.geojson"):
@@ -217,3 +232,40 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert "--aoi" in done.stdout
     assert "grant_county.geojson" in done.stdout
+
+
+def test_a_model_from_a_table_and_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+    import yaml
+
+    from station_tables import make_table, small_config, write_table
+
+    table, config = write_table(tmp_path / "t.parquet"), tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(small_config(max_epochs=2).model_dump(mode="json")))
+    words = ("--samples", table, "--config", config, "--seed", 3, "--out", tmp_path / "m", "-q")
+    code, out, err = run(capsys, monkeypatch, "train", *words)
+    assert (code, out) == (0, f"{tmp_path / 'm'}\n"), err
+
+    blind = write_table(tmp_path / "blind.parquet", make_table().drop_columns(["soil_moisture"]))
+    code, out, err = run(
+        capsys, monkeypatch, "predict", "--samples", blind, "--model", tmp_path / "m", "--out", "e.parquet"
+    )
+    assert code == 0, err
+    estimates = pq.read_table("e.parquet")
+    assert estimates.column_names == [*pq.read_table(blind).column_names, "soil_moisture_estimate"]
+
+    code, out, err = run(
+        capsys, monkeypatch, "evaluate", "--samples", table, "--model", tmp_path / "m", "--json", "m.json"
+    )
+    assert code == 0, err
+    metrics = json.loads(Path("m.json").read_text())
+    assert set(metrics) == {"stations", "samples", "median", "per_station"}
+    assert set(metrics["median"]) == {"r", "rmse", "bias", "ubrmse"}
+    observed = pq.read_table(table)["soil_moisture"].to_numpy()
+    error = estimates["soil_moisture_estimate"].to_numpy() - observed
+    stations = pq.read_table(table)["station"].to_numpy()
+    rmse = [float((error[stations == name] ** 2).mean() ** 0.5) for name in sorted(set(stations))]
+    assert metrics["median"]["rmse"] == pytest.approx(statistics.median(rmse), rel=1e-4)
+    assert "median, 8 stations" in out
