@@ -17,11 +17,12 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmnet_maps.checkpoint import Checkpoint, ModelSpec, Profile, save_checkpoint
+from mmnet_maps.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.evaluate import Report, report
 from mmnet_maps.features import standardise
 from mmnet_maps.samples import Samples, encode, read_samples
+from mmnet_maps.spec import ModelSpec, Profile
 from mmnet_maps.splits import later_block, validation_stations
 
 GOLDEN_ROWS = 64
@@ -31,7 +32,11 @@ _VALIDATION_ROWS = 4096  # at a time; a matter of memory alone
 class TrainConfig(Profile):
     """What to train and how: the YAML file that ``mmnet train --config`` takes."""
 
-    name: str = Field(description="Name of the model: letters, digits, dot, dash and underscore.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="Name of the model: letters, digits, dot, dash and underscore.",
+    )
     inputs: dict[str, str] = Field(
         default={}, description="The product behind each variable of the samples, for model.json."
     )
@@ -339,7 +344,7 @@ def station_loss(error: Tensor, station: Tensor, mean_weight: float) -> Tensor:
     [3.0, 0.5]
     """
     count = torch.bincount(station).clamp(min=1)
-    mean = (torch.zeros(len(count)).index_add(0, station, error) / count)[station]
+    mean = (error.new_zeros(len(count)).index_add(0, station, error) / count)[station]
     return torch.mean((error - mean) ** 2 + mean_weight * mean**2)
 
 
