@@ -9,11 +9,12 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from mmnet_maps.checkpoint import check_golden
+from mmnet_maps.checkpoint import check_golden, load_checkpoint
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.evaluate import predict_samples, report
 from mmnet_maps.features import Feature, encoded_columns
 from mmnet_maps.samples import Samples, encode
+from mmnet_maps.spec import Profile
 from mmnet_maps.splits import later_block, validation_stations
 from mmnet_maps.train import TrainConfig, Trained, read_config, station_loss, train, train_checkpoint
 from station_tables import make_table, replace, small_config, write_table
@@ -227,6 +228,16 @@ def test_the_shipped_configuration_is_valid_and_knows_no_position() -> None:
     assert not names & {"latitude", "longitude"}
     assert set(config.inputs) == names - {"doy"}
     assert config.d_model == 128
+
+
+def test_the_shipped_model_is_what_its_configuration_says() -> None:
+    folder = ROOT / "models" / "mmnet-uscrn"
+    config, checkpoint = read_config(ROOT / "configs" / "mmnet-uscrn.yaml"), load_checkpoint(folder)
+    assert all(getattr(checkpoint.spec, field) == getattr(config, field) for field in Profile.model_fields)
+    told = config.model_dump(mode="json")
+    assert checkpoint.spec.training["config"].items() <= told.items()
+    assert check_golden(checkpoint) < 1e-5
+    assert (folder / "weights.safetensors").stat().st_size <= 2_000_000
 
 
 @pytest.mark.parametrize(
