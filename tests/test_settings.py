@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmnet_maps.config import to_yaml
 from mmnet_maps.errors import RequestError
 from mmnet_maps.settings import MapSettings, settle
 
@@ -51,6 +52,12 @@ def test_wrong_files_are_told_in_one_line(text: str, message: str) -> None:
 def test_a_named_file_must_be_there() -> None:
     with pytest.raises(RequestError, match="cannot read the settings none.yaml"):
         settle({"config": "none.yaml"})
+
+
+def test_the_file_in_configs_is_the_schema() -> None:
+    path = Path(__file__).parents[1] / "configs" / "map.yaml"
+    assert path.read_text().split("\n\n", 1)[1] == to_yaml(MapSettings())
+    assert settle({"config": path}) == settle({})
 
 
 def test_an_empty_file_changes_nothing() -> None:
