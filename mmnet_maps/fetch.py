@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from filelock import Timeout
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.block import Needs, fine_window, uses
@@ -21,6 +24,8 @@ from mmnet_maps.grid import Tile
 from mmnet_maps.sources.base import Rasters, Source
 from mmnet_maps.stack import EPOCH, LAST_DAY, Group, Stack, create, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
+
+log = logging.getLogger("mmnet_maps")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -173,7 +178,7 @@ def fetch(
             )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with lock(path):
+        with _writing(path):
             open_or_create(path, sources, target, needs.kinds)
             stack = Stack(path, writable=True)
             _run(stack, plan(stack, grid, pieces, needs, days, today or date.today()), chosen, quiet)
@@ -183,6 +188,21 @@ def fetch(
             "make room or choose another place, and run the same command again"
         ) from error
     return Stack(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Hold the store's writer lock; say so while another run holds it."""
+    held = lock(path)
+    try:
+        held.acquire(timeout=1)
+    except Timeout:
+        log.warning("another run is writing %s; waiting for it to end", path)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source], quiet: bool) -> None:

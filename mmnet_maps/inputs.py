@@ -34,11 +34,11 @@ def open_inputs(
         stack = Stack(settings.stack)
         for tile in pieces:
             require(stack, tile.geobox, needs, days)
-        return stack.path
+        return stack.path.absolute()
     sources = open_source(str(settings.source))
     target = stack_lattice(grid)
     path = cache_folder() / f"{'+'.join(one.name for one in sources)}-{_label(target)}.zarr"
-    return fetch(path, sources, target, grid, pieces, needs, days, quiet=quiet).path
+    return fetch(path, sources, target, grid, pieces, needs, days, quiet=quiet).path.absolute()
 
 
 def cache_folder() -> Path:

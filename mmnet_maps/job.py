@@ -139,7 +139,7 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
         grid=grid,
         pieces=pieces,
         days=days,
-        model=checkpoint.path,
+        model=checkpoint.path.absolute(),
         stack=open_inputs(settings, grid, pieces, needs, days, quiet=quiet),
         out=Path(settings.out),
         needs=needs,

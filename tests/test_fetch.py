@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.fetch import fetch, in_order, plan
 from mmnet_maps.grid import conus_grid, target_grid, tiles
 from mmnet_maps.sources.base import Rasters
-from mmnet_maps.stack import Stack
+from mmnet_maps.stack import Stack, lock
 
 DAY = date(2021, 8, 8)
 NEEDS = Needs(snapshot=("smap", "red", "vv", "landcover"), series=("pr", "lst"), steps=3, includes_day=True)
@@ -141,6 +143,22 @@ def test_a_request_never_spans_two_tiles(tmp_path: Path, source: AnalyticSource)
     assert fine
     for request in fine:
         assert request.window[0].start // 1024 == (request.window[0].stop - 1) // 1024
+
+
+def test_a_second_writer_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    started = Event()
+
+    def hold() -> None:
+        with lock(tmp_path / "s.zarr"):
+            started.set()
+            time.sleep(1.5)
+
+    other = Thread(target=hold)
+    other.start()
+    started.wait()
+    require(fill(tmp_path / "s.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+    other.join()
+    assert "another run is writing" in caplog.text
 
 
 def test_in_order_keeps_the_order_and_the_bound() -> None:

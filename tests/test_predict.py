@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import pickle
 import shutil
 from datetime import date
 from pathlib import Path
@@ -260,6 +262,19 @@ def test_a_tile_that_is_touched_but_holds_no_pixel(inputs: Path, model: Path) ->
     product = lazy(job).isel(time=0).compute()
     assert (product["quality"].values[-1] == 1).all()
     assert int(np.isfinite(product["soil_moisture"]).sum()) > 1000
+
+
+def test_a_job_computes_the_same_in_another_folder_after_travelling(
+    inputs: Path, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(inputs.parent)
+    job = prepare(AREA, DAYS[0], stack=inputs.name, model=os.path.relpath(model), quiet=True)
+    tile, day = job.pieces[0], job.days[0]
+    here = map_tile(job, tile, day)
+    monkeypatch.chdir(tmp_path)
+    there = map_tile(pickle.loads(pickle.dumps(job)), tile, day)
+    for name in LAYERS:
+        np.testing.assert_array_equal(here[name], there[name])
 
 
 def test_stand_ins_are_told(job: Job) -> None:
