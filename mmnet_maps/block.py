@@ -267,6 +267,27 @@ def require(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> N
                 )
 
 
+def require_values(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> None:
+    """Check that not the whole of a map would be missing because an input was looked at and found empty everywhere.
+
+    Raises
+    ------
+    InputError
+        Naming the first group and day without any value in the area.
+    """
+    for day in days:
+        for group, window, around in uses(stack, grid, needs, day):
+            reach = SEARCH_DAYS.get(group.kind, 0)
+            for own in needs.own_days(group.kind, day):
+                near = [other for other in around if not group.temporal or abs((other - own).days) <= reach]
+                if (stack.marks(group, window, near) <= 1).all():
+                    within = f" within {reach} days of {own}" if reach else f" on {own}" if group.temporal else ""
+                    raise InputError(
+                        f"the inputs hold no value of {', '.join(group.variables)}{within} in this area, so that "
+                        f"nothing could be mapped for {day}; choose another day or area, or another source"
+                    )
+
+
 def read_block(stack: Stack, grid: GeoBox, needs: Needs, day: date, *, smap_resampling: SmapResampling) -> Block:
     """Read one tile of one day.
 

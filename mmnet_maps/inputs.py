@@ -10,7 +10,7 @@ from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.block import Needs, require
+from mmnet_maps.block import Needs, require, require_values
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import Tile, conus_grid, stack_lattice
 from mmnet_maps.settings import MapSettings
@@ -34,11 +34,13 @@ def open_inputs(
         stack = Stack(settings.stack)
         for tile in pieces:
             require(stack, tile.geobox, needs, days)
-        return stack.path.absolute()
-    sources = open_source(str(settings.source))
-    target = stack_lattice(grid)
-    path = cache_folder() / f"{'+'.join(one.name for one in sources)}-{_label(target)}.zarr"
-    return fetch(path, sources, target, grid, pieces, needs, days, quiet=quiet).path.absolute()
+    else:
+        sources = open_source(str(settings.source))
+        target = stack_lattice(grid)
+        path = cache_folder() / f"{'+'.join(one.name for one in sources)}-{_label(target)}.zarr"
+        stack = fetch(path, sources, target, grid, pieces, needs, days, quiet=quiet)
+    require_values(stack, grid, needs, days)
+    return stack.path.absolute()
 
 
 def cache_folder() -> Path:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from analytic import AnalyticSource
 from mmnet_maps.aoi import read_aoi
-from mmnet_maps.block import Needs, require
+from mmnet_maps.block import Needs, require, require_values
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.fetch import fetch, in_order, plan
 from mmnet_maps.grid import conus_grid, target_grid, tiles
@@ -143,6 +143,19 @@ def test_a_request_never_spans_two_tiles(tmp_path: Path, source: AnalyticSource)
     assert fine
     for request in fine:
         assert request.window[0].start // 1024 == (request.window[0].stop - 1) // 1024
+
+
+@pytest.mark.parametrize(("group", "message"), [("smap", "smap on 2021-08-08"), ("sar", "vh, vv within 24 days of")])
+def test_an_input_that_is_empty_everywhere_is_named(tmp_path: Path, group: str, message: str) -> None:
+    class Blind(AnalyticSource):
+        def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
+            return [] if kind == group else super().days(kind, geobox, start, end)
+
+    stack = fill(tmp_path / "s.zarr", [Blind()])
+    require(stack, GRID, NEEDS, [DAY])
+    with pytest.raises(InputError, match=f"no value of {message}.*nothing could be mapped for 2021-08-08"):
+        require_values(stack, GRID, NEEDS, [DAY])
+    require_values(fill(tmp_path / "whole.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
 
 
 def test_a_second_writer_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
