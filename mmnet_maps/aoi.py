@@ -124,10 +124,10 @@ def _from_file(aoi: str | Path) -> Area:
 
 
 def _locate(aoi: str | Path) -> tuple[Path, str | None]:
-    path = Path(aoi).expanduser()
     try:
+        path = Path(aoi).expanduser()
         exists, folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~name without such a user
         raise RequestError(f"area of interest {str(aoi)[:80]!r} cannot be opened: {error}") from error
     if folder and path.suffix != ".gdb":
         raise RequestError(f"area of interest {aoi} is a folder; expected a file such as area.geojson or area.gpkg")

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.cells import Window, cover, fractional_cells, nearest_cells, window_of
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.stack import Group, Stack
+from mmnet_maps.stack import EPOCH, LAST_DAY, Group, Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
 
 Float = NDArray[np.float32]
@@ -183,7 +183,9 @@ def borrow(values: Float) -> tuple[Float, NDArray[np.bool_]]:
 
 
 def bilinear(values: Float, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> Float:
-    """Sample a coarse field between its cell centres; missing corners are left out and the weights renormalised.
+    """Sample a coarse field between its cell centres.
+
+    Missing corners, and those beyond the field, are left out and the weights renormalised.
 
     Parameters
     ----------
@@ -192,6 +194,8 @@ def bilinear(values: Float, rows: NDArray[np.float64], cols: NDArray[np.float64]
     rows, cols
         Positions in cell units, cell centres at whole numbers plus one half, any shape.
     """
+    height, width = values.shape
+    rows, cols = np.nan_to_num(rows, nan=-9.0), np.nan_to_num(cols, nan=-9.0)
     top, left = np.floor(rows - 0.5).astype(np.intp), np.floor(cols - 0.5).astype(np.intp)
     down, right = rows - 0.5 - top, cols - 0.5 - left
     total, weight = np.zeros(rows.shape), np.zeros(rows.shape)
@@ -201,8 +205,9 @@ def bilinear(values: Float, rows: NDArray[np.float64], cols: NDArray[np.float64]
         (1, 0, down * (1 - right)),
         (1, 1, down * right),
     ):
-        corner = values[np.clip(top + i, 0, values.shape[0] - 1), np.clip(left + j, 0, values.shape[1] - 1)]
-        good = ~np.isnan(corner)
+        row, col = top + i, left + j
+        corner = values[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)]
+        good = ~np.isnan(corner) & (row >= 0) & (row < height) & (col >= 0) & (col < width)
         total += np.where(good, corner, 0.0) * share
         weight += good * share
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -220,7 +225,17 @@ def uses(stack: Stack, grid: GeoBox, needs: Needs, day: date) -> list[tuple[Grou
         When the stack lacks a variable or does not reach over the area.
     """
     groups = {group.name: group for group in (stack.group_of(name) for name in needs.variables)}
-    return [(group, _window(group, grid, stack), needs.days(group.kind, day)) for group in groups.values()]
+    first = min(needs.own_days(group.kind, day)[0] for group in groups.values() if group.temporal)
+    if first < EPOCH:
+        raise RequestError(
+            f"a map of {day} needs inputs from {first} on, stacks begin on {EPOCH}; choose a day "
+            f"{(EPOCH - first).days} or more days later"
+        )
+    found = []
+    for group in groups.values():
+        days = [other for other in needs.days(group.kind, day) if EPOCH <= other <= LAST_DAY]
+        found.append((group, _window(group, grid, stack), days))
+    return found
 
 
 def _window(group: Group, grid: GeoBox, stack: Stack) -> Window:
@@ -321,9 +336,10 @@ def read_block(stack: Stack, grid: GeoBox, needs: Needs, day: date, *, smap_resa
             own = sorted({*series_days, *([day] if name in needs.snapshot else [])})
             values, gaps = _coarse(stack, group, window, name, own, days)
             values, lent = borrow(values)
-            borrowed |= lent[index]
+            values = _with_beyond(values)
+            borrowed |= _with_beyond(lent[None], False)[0][index]
             if group.kind == "lst":
-                filled = (gaps > 0).mean(axis=0, dtype=np.float32)[index]
+                filled = _with_beyond((gaps > 0).mean(axis=0, dtype=np.float32)[None], 1.0)[0][index]
             if name in needs.series:
                 series[name] = values[[own.index(other) for other in series_days]]
             if name in needs.snapshot:
@@ -389,12 +405,19 @@ def _coarse(
 
 
 def _index(grid: GeoBox, lattice: GeoBox, window: Window) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Row and column, within the window, of every pixel's cell."""
+    """Row and column, within the window, of every pixel's cell; off the lattice the last row and column of all."""
     rows, cols = nearest_cells(grid, lattice)
+    height, width = window[0].stop - window[0].start, window[1].stop - window[1].start
+    off = (rows < 0) | (cols < 0)
     return (
-        np.clip(rows - window[0].start, 0, window[0].stop - window[0].start - 1),
-        np.clip(cols - window[1].start, 0, window[1].stop - window[1].start - 1),
+        np.where(off, height, rows - window[0].start).astype(np.int32),
+        np.where(off, width, cols - window[1].start).astype(np.int32),
     )
+
+
+def _with_beyond(values: NDArray[Any], fill: float = np.nan) -> NDArray[Any]:
+    """The fields (…, row, col) with one more row and column: what pixels off the lattice have."""
+    return np.pad(values, ((0, 0), (0, 1), (0, 1)), constant_values=fill)
 
 
 def _to_pixels(
@@ -408,4 +431,6 @@ def _to_pixels(
     if resampling == "nearest":
         return values[index]
     rows, cols = fractional_cells(grid, lattice)
-    return bilinear(values, rows - window[0].start, cols - window[1].start)
+    sampled = bilinear(values, rows - window[0].start, cols - window[1].start)
+    sampled[index[0] == values.shape[0] - 1] = np.nan
+    return sampled

@@ -22,7 +22,7 @@ from mmnet_maps.cells import Window
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import Tile
 from mmnet_maps.sources.base import Rasters, Source
-from mmnet_maps.stack import EPOCH, LAST_DAY, Group, Stack, create, lock
+from mmnet_maps.stack import Group, Stack, create, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 log = logging.getLogger("mmnet_maps")
@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Days in one read, which a source can share work between: a matter of memory. Fine groups are observed on few of them.
-_FINE_DAYS, _COARSE_DAYS = 16, 48
+_FINE_DAYS, _COARSE_DAYS, _VALUES = 16, 48, 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +49,17 @@ class Request:
         return int(rows.stop - rows.start) * int(cols.stop - cols.start) * len(self.days) * len(self.group.variables)
 
 
-def assign(sources: Sequence[Source], kinds: Sequence[str]) -> dict[str, Source]:
-    """The source of every variable of the kinds asked for: the first in order that has it."""
+def assign(sources: Sequence[Source]) -> dict[str, Source]:
+    """The source of every variable: the first in order that has it."""
     chosen: dict[str, Source] = {}
     for source in sources:
         for name in source.variables():
-            if VARIABLES[name].group in kinds:
-                chosen.setdefault(name, source)
+            chosen.setdefault(name, source)
     return chosen
 
 
-def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox, kinds: Sequence[str]) -> None:
-    """Create the stack if there is none at `path`.
+def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox) -> None:
+    """Create the stack if there is none at `path`, with room for all that the sources have.
 
     Raises
     ------
@@ -69,16 +68,9 @@ def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox, 
     OutputError
         When it cannot be created.
     """
-    chosen = assign(sources, kinds)
+    chosen = assign(sources)
     if Path(path).exists():
-        stack = Stack(path)
-        for name, source in chosen.items():
-            known = stack.provenance.get(name)
-            if known != source.variables()[name]:
-                raise InputError(
-                    f"the stack {path} holds {name} from {known.product if known else 'nowhere'}, the source gives "
-                    f" {source.variables()[name].product}; choose another --out or delete the stack"
-                )
+        _check_products(Stack(path), chosen)
         return
     groups: dict[str, tuple[GeoBox, list[str]]] = {}
     for name, source in chosen.items():
@@ -89,13 +81,31 @@ def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox, 
     create(path, target, groups, {name: source.variables()[name] for name, source in chosen.items()})
 
 
+def _check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
+    """InputError where a store holds another product than the sources would put into it."""
+    for name, source in chosen.items():
+        known = stack.provenance.get(name)
+        if known != source.variables()[name]:
+            raise InputError(
+                f"the stack {stack.path} holds {name} from {known.product if known else 'nowhere'}, the source gives "
+                f"{source.variables()[name].product}; choose another --out or delete the stack"
+            )
+
+
 def plan(
-    stack: Stack, grid: GeoBox, pieces: Sequence[Tile], needs: Needs, days: Sequence[date], today: date
+    stack: Stack,
+    grid: GeoBox,
+    pieces: Sequence[Tile],
+    needs: Needs,
+    days: Sequence[date],
+    today: date,
+    *,
+    again: bool = False,
 ) -> list[Request]:
     """What is missing in a stack for maps of `pieces` of `grid` on `days`, in a stable order.
 
-    A request of a fine group never spans two tiles. Days that have not come yet, or lie off the time axis, are not
-    asked for.
+    A request of a fine group never spans two tiles. Days that have not come yet are not asked for; with `again`, days
+    on which a part was found empty are.
     """
     wanted: dict[str, tuple[Group, list[Window], set[date]]] = {}
     for day in days:
@@ -111,19 +121,22 @@ def plan(
             stack,
             group,
             group.whole_blocks(window),
-            sorted(day for day in around if EPOCH <= day <= min(LAST_DAY, today)),
+            sorted(day for day in around if day <= today),
+            1 if again else 0,
         )
     ]
 
 
-def _missing(stack: Stack, group: Group, window: Window, days: Sequence[date]) -> Iterator[Request]:
+def _missing(stack: Stack, group: Group, window: Window, days: Sequence[date], mark: int) -> Iterator[Request]:
     if not group.temporal:
-        if (stack.marks(group, window, days[:1]) == 0).any():
+        if (stack.marks(group, window, days[:1]) <= mark).any():
             yield Request(group=group, window=window, days=(days[-1],))
         return
     marks = stack.marks(group, window, days)
-    lacking = [day for day, mark in zip(days, marks, strict=True) if (mark == 0).any()]
-    size = _FINE_DAYS if group.kind in FINE_GROUPS else _COARSE_DAYS
+    lacking = [day for day, there in zip(days, marks, strict=True) if (there <= mark).any()]
+    rows, cols = window
+    a_day = (rows.stop - rows.start) * (cols.stop - cols.start) * len(group.variables)
+    size = max(1, min(_FINE_DAYS if group.kind in FINE_GROUPS else _COARSE_DAYS, _VALUES // a_day))
     for start in range(0, len(lacking), size):
         yield Request(group=group, window=window, days=tuple(lacking[start : start + size]))
 
@@ -143,6 +156,7 @@ def fetch(
     """Bring everything that maps of `grid` on `days` need into the stack at `path`, creating it if there is none.
 
     Whatever is marked as fetched is left alone, so that an interrupted run continues and a repeated one does nothing.
+    When the sources have changed since (a files source is named after its files), what was found empty is asked again.
 
     Parameters
     ----------
@@ -169,19 +183,29 @@ def fetch(
         When the store cannot be written.
     """
     path = Path(path)
-    chosen = assign(sources, needs.kinds)
+    chosen = assign(sources)
     for name in needs.variables:
         if name not in chosen:
             raise InputError(
                 f"no source gives {name}, which the model needs; they have {', '.join(sorted(chosen))}; "
                 "add it to the source's YAML, or 'rest: demo' there to try things out"
             )
+    names = [source.name for source in sources]
+    today = today or date.today()
+    if path.exists():
+        stack = Stack(path)
+        _check_products(stack, chosen)
+        if stack.sources == names and not plan(stack, grid, pieces, needs, days, today):
+            return stack
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _writing(path):
-            open_or_create(path, sources, target, needs.kinds)
+            open_or_create(path, sources, target)
             stack = Stack(path, writable=True)
-            _run(stack, plan(stack, grid, pieces, needs, days, today or date.today()), chosen, quiet)
+            changed = stack.sources not in ([], names)
+            _run(stack, plan(stack, grid, pieces, needs, days, today, again=changed), chosen, quiet)
+            if stack.sources != names:
+                stack.record_sources(names)
     except OSError as error:
         raise OutputError(
             f"cannot write the stack {path} ({error.strerror or error}); what was fetched so far is kept: "

@@ -7,7 +7,7 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import date
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -219,9 +219,14 @@ def _load(model: str | Path) -> Checkpoint:
     return load_checkpoint(model)
 
 
-@cache
 def engine_of(model: Path, device: str) -> Engine:
-    """The engine of a checkpoint, loaded once a process."""
+    """The engine of a checkpoint, loaded once a process, and again when its files have changed."""
+    stamp = tuple((model / name).stat().st_mtime_ns for name in ("model.json", "weights.safetensors"))
+    return _engine(model, device, stamp)
+
+
+@lru_cache(maxsize=4)
+def _engine(model: Path, device: str, stamp: tuple[int, ...]) -> Engine:
     from mmnet_maps.engine import Engine
 
     return Engine(_load(model), device)

@@ -38,6 +38,7 @@ VERSION = 1
 EPOCH = date(2015, 1, 1)
 LAST_DAY = date(2039, 12, 31)
 _DAYS = (LAST_DAY - EPOCH).days + 1
+_DAMAGE = (ValueError, RuntimeError, OSError, zlib.error)  # what zarr and its codecs raise on broken chunks
 _FINE_BLOCK, _COARSE_BLOCK, _TILE = 256, 64, 1024
 
 
@@ -114,7 +115,11 @@ class Stack:
             raise InputError(
                 f"{self.path} is not a stack of version {VERSION} (mmnet_stack_version is {found!r}); build it again"
             )
-        self.groups = {name: self._read_group(name) for name in sorted(self._root.group_keys())}
+        try:
+            self.groups = {name: self._read_group(name) for name in sorted(self._root.group_keys())}
+            self.provenance, self.target = self._read_root()
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InputError(f"{self.path} is a damaged stack ({error!r}); build it again") from error
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
 
     def _read_group(self, name: str) -> Group:
@@ -124,17 +129,20 @@ class Stack:
         lattice = _lattice(reference, group[variables[0]].shape[-2:])
         return Group(name=name, lattice=lattice, block=int(group.attrs["block"]), variables=variables)
 
-    @property
-    def target(self) -> GeoBox:
-        """The fine lattice, of which maps are windows."""
+    def _read_root(self) -> tuple[dict[str, Provenance], GeoBox]:
+        """Where each variable comes from, and the fine lattice, of which maps are windows."""
+        table: Mapping[str, Any] = self._root.attrs["provenance"]
         target = self._root.attrs["target"]
-        return _lattice(target, target["shape"])
+        return {name: Provenance(**fields) for name, fields in table.items()}, _lattice(target, target["shape"])
 
     @property
-    def provenance(self) -> dict[str, Provenance]:
-        """Where each variable comes from."""
-        table: Mapping[str, Any] = self._root.attrs["provenance"]
-        return {name: Provenance(**fields) for name, fields in table.items()}
+    def sources(self) -> list[str]:
+        """Names of the sources that were asked last, with all that was wanted of them."""
+        return list(self._root.attrs.get("sources", []))
+
+    def record_sources(self, names: Sequence[str]) -> None:
+        """Remember the sources that have been asked."""
+        self._root.attrs["sources"] = list(names)
 
     def group_of(self, variable: str) -> Group:
         """The group that holds a variable.
@@ -155,14 +163,20 @@ class Stack:
         """Commit marks (day, block_y, block_x) of the blocks in a window; for ``static`` one entry, whatever `days`."""
         fetched = self._root[group.name]["fetched"]
         rows, cols = group.blocks(window)
-        if not group.temporal:
-            return np.asarray(fetched[rows, cols])[None]
         index = [day_index(day) for day in days]
-        if not index:
+        if group.temporal and not index:
             return np.zeros((0, rows.stop - rows.start, cols.stop - cols.start), np.uint32)
-        span: NDArray[np.uint32] = np.asarray(fetched[min(index) : max(index) + 1, rows, cols])
+        try:
+            if not group.temporal:
+                return np.asarray(fetched[rows, cols])[None]
+            span: NDArray[np.uint32] = np.asarray(fetched[min(index) : max(index) + 1, rows, cols])
+        except _DAMAGE as error:
+            raise self._damaged(f"{group.name}/fetched", error) from error
         marks: NDArray[np.uint32] = span[np.array(index) - min(index)]
         return marks
+
+    def _damaged(self, where: str, error: Exception) -> InputError:
+        return InputError(f"the stack {self.path} is damaged in {where} ({error}); delete the store and fetch it again")
 
     def read(self, variable: str, window: Window, day: date | None = None) -> NDArray[Any]:
         """One variable in a window of its group's lattice.
@@ -182,11 +196,8 @@ class Stack:
         rows, cols = window
         try:
             packed = array[day_index(day), rows, cols] if group.temporal and day else array[rows, cols]
-        except (ValueError, RuntimeError, OSError, zlib.error) as error:
-            raise InputError(
-                f"the stack {self.path} is damaged in {group.name}/{variable}{f' on {day}' if day else ''} ({error}); "
-                "delete the store and fetch it again"
-            ) from error
+        except _DAMAGE as error:
+            raise self._damaged(f"{group.name}/{variable}{f' on {day}' if day else ''}", error) from error
         return VARIABLES[variable].unpack(np.asarray(packed))
 
     def write(self, name: str, window: Window, day: date, rasters: Rasters) -> None:

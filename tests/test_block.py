@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +167,33 @@ def test_what_lacks_is_named(stack: Stack, grid: GeoBox) -> None:
         require(stack, other, NEEDS, [DAY])
     with pytest.raises(RequestError, match="leave out --crs and --resolution"):
         uses(stack, target_grid(read_aoi("-119.6,47.0,-119.5,47.1"), resolution=50), NEEDS, DAY)
+
+
+def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, grid: GeoBox) -> None:
+    """The lattice ends in the middle of the map."""
+    longitude, _ = lonlat(grid)
+    col = int((-119.5 - LATTICES["smap"].affine.c) / LATTICES["smap"].affine.a)
+    edge = LATTICES["smap"].affine.c + col * LATTICES["smap"].affine.a
+
+    class Cut(AnalyticSource):
+        def lattice(self, group: str) -> GeoBox:
+            return super().lattice(group)[:, :col] if group == "smap" else super().lattice(group)
+
+    stack = fetch(tmp_path / "s.zarr", [Cut()], conus_grid(), grid, tiles(grid), NEEDS, [DAY], quiet=True)
+    beyond = longitude > edge + 1e-4
+    inside = longitude < edge - 1e-4
+    assert beyond.any()
+    for resampling in ("nearest", "bilinear"):
+        block = read_block(stack, grid, NEEDS, DAY, smap_resampling=resampling)  # type: ignore[arg-type]
+        assert np.isnan(block.fine["smap"][beyond]).all()
+        assert np.isfinite(block.fine["smap"][inside]).all()
+        assert np.isnan(block.series["smap"][:, *block.cells["smap"]][:, beyond]).all()
+
+
+def test_days_before_the_axis_are_refused_or_left_out(stack: Stack, grid: GeoBox) -> None:
+    with pytest.raises(
+        RequestError, match="needs inputs from 2014-12-31 on, stacks begin on 2015-01-01; choose a day 1"
+    ):
+        uses(stack, grid, NEEDS, date(2015, 1, 3))
+    days = [day for _, _, around in uses(stack, grid, NEEDS, date(2015, 1, 4)) for day in around]
+    assert min(days) == date(2015, 1, 1)

@@ -73,6 +73,7 @@ def test_the_map_command_says_where_the_maps_are(
 
 BAD_AREAS = {
     "missing": ("none.geojson", 2, "none.geojson"),
+    "nobody's": ("~no-such-user/a.geojson", 2, "cannot be opened"),
     "empty": ({"type": "FeatureCollection", "features": []}, 2, "no polygon|empty|no feature"),
     "not json": ("text.geojson", 2, "text.geojson"),
     "self-crossing": (shapely.Polygon([(-119, 47), (-118, 48), (-118, 47), (-119, 48)]), 2, "cross|invalid|valid"),

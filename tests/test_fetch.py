@@ -145,6 +145,40 @@ def test_a_request_never_spans_two_tiles(tmp_path: Path, source: AnalyticSource)
         assert request.window[0].start // 1024 == (request.window[0].stop - 1) // 1024
 
 
+def test_what_was_empty_is_asked_again_when_the_sources_have_changed(tmp_path: Path) -> None:
+    class Late(AnalyticSource):
+        def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
+            return [] if kind == "smap" else super().days(kind, geobox, start, end)
+
+    fill(tmp_path / "s.zarr", [Late(name="before")])
+    fill(tmp_path / "s.zarr", [AnalyticSource(name="before")])
+    with pytest.raises(InputError, match="no value of smap"):
+        require_values(Stack(tmp_path / "s.zarr"), GRID, NEEDS, [DAY])
+    after = AnalyticSource(name="after")
+    require_values(fill(tmp_path / "s.zarr", [after]), GRID, NEEDS, [DAY])
+    assert "weather" not in {group for group, _ in after.reads}
+    after.reads.clear()
+    fill(tmp_path / "s.zarr", [after])
+    assert after.reads == []
+
+
+def test_a_complete_store_is_not_opened_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "s.zarr", [AnalyticSource()])
+    monkeypatch.setattr("mmnet_maps.fetch.lock", None)
+    require(fill(tmp_path / "s.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+
+
+def test_a_read_is_bounded_in_values_not_in_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmnet_maps.fetch._VALUES", 40_000)
+    source = AnalyticSource()
+    fill(tmp_path / "s.zarr", [source])
+    most = {group: max(len(days) for name, days in source.reads if name == group) for group in ("lst", "weather")}
+    assert most == {"lst": 3, "weather": 1}  # of blocks of 64 x 64: nine days, three of them observed; nine variables
+    monkeypatch.undo()
+    fill(tmp_path / "whole.zarr", [AnalyticSource()])
+    assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
+
+
 @pytest.mark.parametrize(("group", "message"), [("smap", "smap on 2021-08-08"), ("sar", "vh, vv within 24 days of")])
 def test_an_input_that_is_empty_everywhere_is_named(tmp_path: Path, group: str, message: str) -> None:
     class Blind(AnalyticSource):

@@ -277,6 +277,16 @@ def test_a_job_computes_the_same_in_another_folder_after_travelling(
         np.testing.assert_array_equal(here[name], there[name])
 
 
+def test_a_model_that_changed_on_disk_is_loaded_again(job: Job, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    mine = dataclasses.replace(job, model=folder)
+    before = mine.fingerprint(job.days[0])
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace('"name": "random"', '"name": "another"'))
+    assert mine.fingerprint(job.days[0]) != before
+    assert lazy(mine).attrs["model"] == "another"
+
+
 def test_stand_ins_are_told(job: Job) -> None:
     assert job.stand_ins() == {
         "lst": "closed formula (trained on thermometer)",

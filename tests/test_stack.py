@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from pathlib import Path
 
@@ -174,3 +175,30 @@ def test_a_damaged_chunk_is_told(path: Path, source: AnalyticSource) -> None:
     chunk.write_bytes(chunk.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged in optical/red on 2021-08-08"):
         Stack(path).read("red", WINDOW, DAY)
+
+
+def test_a_damaged_mark_is_told(path: Path, source: AnalyticSource) -> None:
+    Stack(path, writable=True).write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+    chunk = next(file for file in (path / "optical" / "fetched" / "c").rglob("*") if file.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-5])
+    stack = Stack(path)
+    with pytest.raises(InputError, match="damaged in optical/fetched"):
+        stack.marks(stack.groups["optical"], WINDOW, [DAY])
+
+
+@pytest.mark.parametrize("key", ["provenance", "target"])
+def test_a_root_without_its_attributes_is_told(path: Path, key: str) -> None:
+    metadata = json.loads((path / "zarr.json").read_text())
+    del metadata["attributes"][key]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match=f"damaged stack .*{key}"):
+        Stack(path)
+
+
+def test_sources_are_remembered_and_the_store_still_opens(path: Path) -> None:
+    assert Stack(path).sources == []
+    Stack(path, writable=True).record_sources(["a", "b"])
+    assert Stack(path).sources == ["a", "b"]
+    assert Stack(path).target == conus_grid()
+    with xr.open_datatree(path, engine="zarr") as tree:
+        assert set(tree.children) == {"static", "optical", "weather"}
