@@ -132,14 +132,16 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     days = parse_days(dates)
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
     pieces = touched_tiles(area, grid)
-    checkpoint = _load(settings.model)
-    needs = needs_of(checkpoint.spec)
+    model = _load(settings.model).path.absolute()
+    needs = needs_of(
+        engine_of(model, settings.device).checkpoint.spec
+    )  # before inputs are fetched: is the device there?
     job = Job(
         area=area,
         grid=grid,
         pieces=pieces,
         days=days,
-        model=checkpoint.path.absolute(),
+        model=model,
         stack=open_inputs(settings, grid, pieces, needs, days, quiet=quiet),
         out=Path(settings.out),
         needs=needs,

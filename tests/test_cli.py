@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import shapely
+import torch
 
 from analytic import AnalyticSource, make_model
 from mmnet_maps import cli
@@ -128,6 +129,15 @@ def test_wrong_options_are_refused(capsys: pytest.CaptureFixture[str], monkeypat
     refused(*run(capsys, monkeypatch, *base, "--crs", "EPSG:1"), 2, "EPSG:1")
     refused(*run(capsys, monkeypatch, *base, "--source", "earthengine"), 2, "earth ?engine")
     refused(*run(capsys, monkeypatch, *base, "--source", "none.yaml"), 2, "none.yaml")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused_before_anything_is_fetched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MMNET_CACHE", str(tmp_path / "cache"))
+    refused(*run(capsys, monkeypatch, "map", "--aoi", AREA, "--date", DAY, "--device", "cuda"), 2, "no GPU")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_missing_inputs_are_told(
