@@ -133,9 +133,8 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
     pieces = touched_tiles(area, grid)
     model = _load(settings.model).path.absolute()
-    needs = needs_of(
-        engine_of(model, settings.device).checkpoint.spec
-    )  # before inputs are fetched: is the device there?
+    engine = engine_of(model, settings.device)  # a device that is not there is told before anything is fetched
+    needs = needs_of(engine.checkpoint.spec)
     job = Job(
         area=area,
         grid=grid,
