@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmnet_maps.checkpoint import save_checkpoint
+from mmnet_maps.engine import Engine
 from mmnet_maps.evaluate import METRICS, StationMetrics, evaluate_samples, intervals
 from mmnet_maps.samples import Samples, read_samples
 from mmnet_maps.splits import station_folds, year_split
@@ -78,7 +79,7 @@ def execute(samples: Samples, config: TrainConfig, run: Run, out: Path) -> dict[
     chosen = config.model_copy(update={"validation": validation, "seed": run.seed, "name": run.name})
     trained = train(samples.take(training), chosen, progress=False)
     checkpoint = save_checkpoint(out / "models" / run.name, trained.spec, trained.network)
-    found = evaluate_samples(checkpoint, samples.take(test), "cpu")
+    found = evaluate_samples(Engine(checkpoint, device="cpu"), samples.take(test))
     return {
         "run": run.name,
         "epochs": trained.spec.training["epochs"],

@@ -1,11 +1,11 @@
-"""From the stack to one tile of one day: bands interpolated in time, coarse cells found for every pixel."""
+"""From the stack to one tile: bands interpolated in time, series by distinct combination of the coarse cells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ Float = NDArray[np.float32]
 SmapResampling = Literal["nearest", "bilinear"]
 
 _BORROW = 2
+_OBSERVATIONS = 48  # of 2 MB a tile: all that two successive days share
 _PAD = _BORROW + 1  # bilinear sampling looks one cell further
 _OFFSETS = sorted(
     ((i, j) for i in range(-_BORROW, _BORROW + 1) for j in range(-_BORROW, _BORROW + 1) if (i, j) != (0, 0)),
@@ -68,35 +69,102 @@ class Needs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """Everything that a map of one tile and day is made from.
+class Snapshot:
+    """What a map of one tile and day is made from, apart from the series.
 
     Attributes
     ----------
+    day
+        The day of the map.
     fine
-        Snapshot variables on the tile's grid, (y, x): float32, NaN missing; land cover uint8, 0 missing.
-    series
-        Series variables on a window of their own lattice, (steps, row, col) float32, oldest first.
-    cells
-        Per coarse group the row and the column, in that window, of every pixel (y, x), int32.
-    groups
-        The coarse group of each series variable.
+        Variables on the tile's grid, (y, x): float32, NaN missing; of the static group as stored, int16, which is half
+        the size; land cover uint8, 0 missing.
     ages
-        Days from the map's day to the nearest observation, (y, x) float32, infinite where there is none, for
-        ``optical`` and ``sar``.
-    filled
-        Share of the series' days without an observation of surface temperature, (y, x) float32; 0 where not used.
+        Days to the nearest observation, (y, x) float32, infinite where there is none, for ``optical`` and ``sar``.
     borrowed
-        Pixels (y, x) with a coarse value from a neighbouring cell.
+        Pixels (y, x) with a coarse value of `fine` from a neighbouring cell.
+    pairs_borrowed
+        Pairs with a value of their series from a neighbouring cell, bool (pairs,).
+    pairs_filled
+        Share of the series' days without an observation of surface temperature, float32 (pairs,); 0 where not used.
+    surface_temperature
+        K on the last day of the series, float32 (pairs,); None where not used.
     """
 
+    day: date
     fine: dict[str, NDArray[Any]]
-    series: dict[str, Float]
-    cells: dict[str, tuple[NDArray[np.int32], NDArray[np.int32]]]
-    groups: dict[str, str]
     ages: dict[str, Float]
-    filled: Float
     borrowed: NDArray[np.bool_]
+    pairs_borrowed: NDArray[np.bool_]
+    pairs_filled: Float
+    surface_temperature: Float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Everything that maps of one tile are made from.
+
+    Attributes
+    ----------
+    pair
+        For every pixel (y, x) the distinct combination of coarse cells above it, which is its row of the series, int32;
+        −1 off a lattice and where no map is wanted.
+    series
+        Series variables (pairs, days), float32, NaN missing, oldest day first.
+    starts
+        For each day of a map, in order, where its own series begins among these days.
+    snapshots
+        One a day, in order, each read when it is asked for.
+    """
+
+    pair: NDArray[np.int32]
+    series: dict[str, Float]
+    starts: tuple[int, ...]
+    snapshots: Iterator[Snapshot]
+
+
+def interpolate_series(values: Float, own: NDArray[np.integer], reach: int) -> tuple[Float, Float]:
+    """As `interpolate_days`, for many days at once of a field that is at hand as a whole.
+
+    Parameters
+    ----------
+    values
+        Observations (day, y, x), consecutive days, NaN where missing.
+    own
+        Which of the days are wanted, (k,).
+    reach
+        Search window in days.
+
+    Returns
+    -------
+    value, age : ndarray (k, y, x)
+        float32; NaN and infinity where there is no observation within reach.
+    """
+    if reach == 0:
+        return values[own], np.where(np.isnan(values[own]), np.float32(np.inf), np.float32(0))
+    count = len(values)
+    day = np.arange(count, dtype=np.int16)[:, None, None]
+    missing = np.isnan(values)
+    last = np.maximum.accumulate(np.where(missing, np.int16(-2 * count), day), axis=0)[own]
+    following = np.minimum.accumulate(np.where(missing, np.int16(3 * count), day)[::-1], axis=0)[::-1]
+    following = np.concatenate([following[1:], np.full_like(following[:1], 3 * count)])[own]
+    sides = []
+    for index, gap in ((last, day[own] - last), (following, following - day[own])):
+        value = np.take_along_axis(values, np.clip(index, 0, count - 1), axis=0)
+        near = gap <= reach
+        sides.append((np.where(near, value, np.nan), np.where(near, gap, np.inf).astype(np.float32)))
+    return _between(*sides[0], *sides[1])
+
+
+def _between(before: Float, gap_before: Float, after: Float, gap_after: Float) -> tuple[Float, Float]:
+    """Linear between two observations and the days to them; one that is missing leaves the other held."""
+    with np.errstate(invalid="ignore"):
+        value = after - before
+        value *= gap_before / (gap_before + gap_after)
+        value += before
+    np.copyto(value, before, where=np.isnan(after))
+    np.copyto(value, after, where=np.isnan(before))
+    return value, np.minimum(gap_before, gap_after)
 
 
 def interpolate_days(
@@ -131,27 +199,25 @@ def interpolate_days(
         if held is None:
             raise InputError(f"no observation within {reach} days of {day}")
         return held, gap
-    with np.errstate(invalid="ignore"):
-        value = before + (after - before) * (gap_before / (gap_before + gap_after))
-    np.copyto(value, before, where=np.isnan(after))
-    np.copyto(value, after, where=np.isnan(before))
-    return value, np.minimum(gap_before, gap_after)
+    return _between(before, gap_before, after, gap_after)
 
 
 def _nearest(read: Callable[[date], Float], ordered: Sequence[date], day: date) -> tuple[Any, Any]:
     """First valid value in the given order of days and its distance in days; None when there is no day."""
-    value = gap = None
+    value = gap = empty = None
     for other in ordered:
-        found = read(other)
         distance = np.float32(abs((other - day).days))
-        if value is None or gap is None:
-            value, gap = found.copy(), np.where(np.isnan(found), np.float32(np.inf), distance)
-            continue
-        empty = np.isnan(value)
+        if value is None or gap is None or empty is None:
+            value = read(other).copy()
+            empty = np.isnan(value)
+            gap = np.where(empty, np.float32(np.inf), distance)
+        else:
+            np.copyto(value, read(other), where=empty)
+            still = np.isnan(value)
+            gap[empty & ~still] = distance
+            empty = still
         if not empty.any():
             break
-        np.copyto(value, found, where=empty)
-        gap[empty & ~np.isnan(found)] = distance
     return value, gap
 
 
@@ -166,19 +232,19 @@ def borrow(values: Float) -> tuple[Float, NDArray[np.bool_]]:
     Returns
     -------
     filled : ndarray (time, row, col)
-    borrowed : ndarray (row, col)
-        Cells that were filled at any time.
+    borrowed : ndarray of bool (time, row, col)
+        What was filled.
     """
     missing = np.isnan(values)
     if not missing.any():
-        return values, np.zeros(values.shape[1:], bool)
+        return values, missing
     filled = values.copy()
     around = np.pad(values, ((0, 0), (_BORROW, _BORROW), (_BORROW, _BORROW)), constant_values=np.nan)
     height, width = values.shape[1:]
     for i, j in _OFFSETS:
         shifted = around[:, _BORROW + i : _BORROW + i + height, _BORROW + j : _BORROW + j + width]
         np.copyto(filled, shifted, where=np.isnan(filled))
-    lent: NDArray[np.bool_] = np.any(missing & ~np.isnan(filled), axis=0)
+    lent: NDArray[np.bool_] = missing & ~np.isnan(filled)
     return filled, lent
 
 
@@ -195,23 +261,36 @@ def bilinear(values: Float, rows: NDArray[np.float64], cols: NDArray[np.float64]
         Positions in cell units, cell centres at whole numbers plus one half, any shape.
     """
     height, width = values.shape
-    rows, cols = np.nan_to_num(rows, nan=-9.0), np.nan_to_num(cols, nan=-9.0)
-    top, left = np.floor(rows - 0.5).astype(np.intp), np.floor(cols - 0.5).astype(np.intp)
-    down, right = rows - 0.5 - top, cols - 0.5 - left
-    total, weight = np.zeros(rows.shape), np.zeros(rows.shape)
-    for i, j, share in (
-        (0, 0, (1 - down) * (1 - right)),
-        (0, 1, (1 - down) * right),
-        (1, 0, down * (1 - right)),
-        (1, 1, down * right),
-    ):
-        row, col = top + i, left + j
-        corner = values[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)]
-        good = ~np.isnan(corner) & (row >= 0) & (row < height) & (col >= 0) & (col < width)
-        total += np.where(good, corner, 0.0) * share
-        weight += good * share
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(weight > 0, total / weight, np.nan).astype(np.float32)
+    known = np.pad(~np.isnan(values), 1)
+    padded = np.where(known, np.pad(values, 1), np.float32(0)).ravel()
+    share = known.astype(np.float32).ravel()
+    whole = bool(known[1:-1, 1:-1].all())
+    sampled = np.empty(rows.shape, np.float32)
+    # Some rows at a time, so that what is computed on the way stays in the cache.
+    for part in np.array_split(np.arange(len(rows)), max(1, rows.size // 65_536)):
+        row, col = (np.nan_to_num(index[part], nan=-9.0) - 0.5 for index in (rows, cols))
+        top, left = np.floor(row), np.floor(col)
+        down, right = (row - top).astype(np.float32), (col - left).astype(np.float32)
+        inner = bool(whole and top.min() >= 0 and left.min() >= 0 and top.max() < height - 1 and left.max() < width - 1)
+        start = np.clip(top, -1, height - 1).astype(np.intp) * (width + 2) + width + 3
+        start += np.clip(left, -1, width - 1).astype(np.intp)
+        beyond = (top < -1) | (top >= height) | (left < -1) | (left >= width)
+        total, weight = np.zeros(row.shape, np.float32), np.zeros(row.shape, np.float32)
+        for step, portion in (
+            (0, (1 - down) * (1 - right)),
+            (1, (1 - down) * right),
+            (width + 2, down * (1 - right)),
+            (width + 3, down * right),
+        ):
+            total += padded[start + step] * portion
+            if not inner:
+                weight += share[start + step] * portion
+        if not inner:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                total /= weight
+            total[(weight <= 0) | beyond] = np.nan
+        sampled[part] = total
+    return sampled
 
 
 def uses(stack: Stack, grid: GeoBox, needs: Needs, day: date) -> list[tuple[Group, Window, list[date]]]:
@@ -303,8 +382,16 @@ def require_values(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date
                     )
 
 
-def read_block(stack: Stack, grid: GeoBox, needs: Needs, day: date, *, smap_resampling: SmapResampling) -> Block:
-    """Read one tile of one day.
+def read_block(
+    stack: Stack,
+    grid: GeoBox,
+    needs: Needs,
+    days: Sequence[date],
+    *,
+    smap_resampling: SmapResampling,
+    wanted: NDArray[np.bool_] | None = None,
+) -> Block:
+    """Read one tile for maps of some days; what they share is read once.
 
     Parameters
     ----------
@@ -314,123 +401,185 @@ def read_block(stack: Stack, grid: GeoBox, needs: Needs, day: date, *, smap_resa
         The tile, a window of the stack's target lattice.
     needs
         What the model needs.
-    day
-        The day of the map.
+    days
+        The days of the maps, in order.
     smap_resampling
         ``nearest`` gives every pixel its SMAP cell's value, ``bilinear`` interpolates between cell centres.
+    wanted
+        Pixels (y, x) that are mapped; all where left out.
     """
-    pieces = {group.name: (group, window, days) for group, window, days in uses(stack, grid, needs, day)}
-    fine: dict[str, NDArray[Any]] = {}
-    ages: dict[str, Float] = {}
-    series: dict[str, Float] = {}
-    cells: dict[str, tuple[NDArray[np.int32], NDArray[np.int32]]] = {}
-    borrowed = np.zeros(grid.shape, bool)
-    filled = np.zeros(grid.shape, np.float32)
-    for group, window, days in pieces.values():
-        if group.kind in FINE_GROUPS:
-            _read_fine(stack, group, window, days, day, needs, fine, ages)
-            continue
-        cells[group.name] = index = _index(grid, group.lattice, window)
-        for name in (name for name in needs.variables if name in group.variables):
-            series_days = needs.series_days(day) if name in needs.series else []
-            own = sorted({*series_days, *([day] if name in needs.snapshot else [])})
-            values, gaps = _coarse(stack, group, window, name, own, days)
-            values, lent = borrow(values)
-            values = _with_beyond(values)
-            borrowed |= _with_beyond(lent[None], False)[0][index]
-            if group.kind == "lst":
-                filled = _with_beyond((gaps > 0).mean(axis=0, dtype=np.float32)[None], 1.0)[0][index]
-            if name in needs.series:
-                series[name] = values[[own.index(other) for other in series_days]]
-            if name in needs.snapshot:
-                today = values[own.index(day)]
-                fine[name] = _to_pixels(today, grid, group.lattice, window, index, smap_resampling)
+    parts = _parts(stack, grid, needs, days)
+    fields = {
+        name: _read_field(stack, *parts[group.name], name, needs, days)
+        for name, group in ((name, stack.group_of(name)) for name in needs.variables)
+        if group.kind not in FINE_GROUPS
+    }
+    pair, places = _pairs(grid, {fields[name].group.name: fields[name] for name in needs.series}, wanted)
+    first, last = needs.series_days(days[0])[0], needs.series_days(days[-1])[-1]
+    series = {name: fields[name].on(first, last, places[fields[name].group.name]) for name in needs.series}
     return Block(
-        fine=fine,
-        series=series,
-        cells=cells,
-        groups={name: stack.group_of(name).name for name in needs.series},
-        ages=ages,
-        filled=filled,
-        borrowed=borrowed,
+        pair=pair,
+        series={name: np.ascontiguousarray(values.T) for name, (values, _, _) in series.items()},
+        starts=tuple((needs.series_days(day)[0] - first).days for day in days),
+        snapshots=_snapshots(stack, grid, parts, fields, places, needs, days, smap_resampling),
     )
 
 
-def _read_fine(
-    stack: Stack,
-    group: Group,
-    window: Window,
-    days: Sequence[date],
-    day: date,
-    needs: Needs,
-    fine: dict[str, NDArray[Any]],
-    ages: dict[str, Float],
-) -> None:
-    """Add a fine group's variables to `fine` and the age of the oldest of them to `ages`."""
-    names = [name for name in needs.snapshot if name in group.variables]
-    if group.kind == "static":
-        fine.update({name: stack.read(name, window) for name in names})
-        return
-    observed = _observed(stack, group, window, days)
-    shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
-    for name in names:
-        if observed:
-            read = partial(stack.read, name, window)
-            value, age = interpolate_days(read, observed, day, SEARCH_DAYS[group.kind])
-        else:
-            value, age = np.full(shape, np.nan, np.float32), np.full(shape, np.inf, np.float32)
-        fine[name] = value
-        ages[group.kind] = np.maximum(ages[group.kind], age) if group.kind in ages else age
+@dataclass(frozen=True, kw_only=True)
+class _Field:
+    """A coarse variable on consecutive days from `first` on, in a window of its lattice; arrays (time, row, col)."""
+
+    group: Group
+    window: Window
+    first: date
+    values: Float
+    gaps: Float
+    lent: NDArray[np.bool_]
+
+    def on(self, first: date, last: date, places: NDArray[np.intp]) -> tuple[Float, Float, NDArray[np.bool_]]:
+        """Values, gaps and what is borrowed, (days, places), from first to last day in some cells of the window."""
+        days = slice((first - self.first).days, (last - self.first).days + 1)
+
+        def cells(part: NDArray[Any]) -> NDArray[Any]:
+            return part[days].reshape(-1, part[0].size)[:, places]
+
+        return cells(self.values), cells(self.gaps), cells(self.lent)
+
+    def to_pixels(self, grid: GeoBox, day: date, resampling: SmapResampling) -> tuple[Float, NDArray[np.bool_]]:
+        """The day's value for every pixel, NaN off the lattice, and whether its cell's is borrowed."""
+        today = (day - self.first).days
+        values, lent = self.values[today], self.lent[today]
+        top, left = self.window[0].start, self.window[1].start
+        borrowed = np.zeros(grid.shape, bool)
+        if lent.any() or resampling == "nearest":
+            rows, cols = nearest_cells(grid, self.group.lattice)
+            on_lattice = rows >= 0
+            index = np.where(on_lattice, rows - top, 0), np.where(on_lattice, cols - left, 0)
+            borrowed = lent[index] & on_lattice if lent.any() else borrowed
+            if resampling == "nearest":
+                return np.where(on_lattice, values[index], np.float32(np.nan)), borrowed
+        y, x = fractional_cells(grid, self.group.lattice)
+        sampled = bilinear(values, y - top, x - left)
+        height, width = self.group.lattice.shape
+        if not (y.min() >= 0 and x.min() >= 0 and y.max() < height and x.max() < width):
+            sampled[~((y >= 0) & (x >= 0) & (y < height) & (x < width))] = np.nan
+        return sampled, borrowed
 
 
-def _observed(stack: Stack, group: Group, window: Window, days: Sequence[date]) -> list[date]:
+def _parts(
+    stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]
+) -> dict[str, tuple[Group, Window, list[date]]]:
+    """Per group of the stack the window and all days that maps of some days may read."""
+    parts: dict[str, tuple[Group, Window, list[date]]] = {}
+    for day in days:
+        for group, window, around in uses(stack, grid, needs, day):
+            known = parts[group.name][2] if group.name in parts else []
+            parts[group.name] = (group, window, sorted({*known, *around}))
+    return parts
+
+
+def _read_field(
+    stack: Stack, group: Group, window: Window, around: list[date], name: str, needs: Needs, days: Sequence[date]
+) -> _Field:
+    """A coarse variable on the maps' own days, from what was observed around them."""
+    held = stack.read_days(name, window, around[0], around[-1])
+    observed = _observed(stack, group, window, around)
+    held[[k for k in range(len(held)) if around[0] + timedelta(days=k) not in observed]] = np.nan
+    first, last = needs.own_days(group.kind, days[0])[0], needs.own_days(group.kind, days[-1])[-1]
+    own = np.arange((first - around[0]).days, (last - around[0]).days + 1)
+    values, gaps = interpolate_series(held, own, SEARCH_DAYS.get(group.kind, 0))
+    values, lent = borrow(values)
+    return _Field(group=group, window=window, first=first, values=values, gaps=gaps, lent=lent)
+
+
+def _observed(stack: Stack, group: Group, window: Window, days: Sequence[date]) -> set[date]:
     """The days on which any block of the window holds data."""
     marks = stack.marks(group, window, days)
-    return [day for day, mark in zip(days, marks, strict=True) if (mark > 1).any()]
+    return {day for day, mark in zip(days, marks, strict=True) if (mark > 1).any()}
 
 
-def _coarse(
-    stack: Stack, group: Group, window: Window, name: str, own: Sequence[date], days: Sequence[date]
-) -> tuple[Float, Float]:
-    """Values (time, row, col) of a coarse variable on its own days and, where filled in time, the days' gaps."""
-    reach = SEARCH_DAYS.get(group.kind, 0)
-    observed = set(_observed(stack, group, window, days))
-    held: Mapping[date, Float] = {d: stack.read(name, window, d) for d in observed}
-    shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
-    values, gaps = np.full((len(own), *shape), np.nan, np.float32), np.full((len(own), *shape), np.inf, np.float32)
-    for k, day in enumerate(own):
-        if any(abs((other - day).days) <= reach for other in observed):
-            values[k], gaps[k] = interpolate_days(held.__getitem__, sorted(observed), day, reach)
-    return values, gaps
+def _pairs(
+    grid: GeoBox, fields: Mapping[str, _Field], wanted: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int32], dict[str, NDArray[np.intp]]]:
+    """Distinct combinations of cells: which one each pixel (y, x) has, −1 for none, and per group the cell of each.
+
+    Cells are counted along the rows of the field's window.
+    """
+    key = np.zeros(grid.shape, np.int64)
+    off = np.zeros(grid.shape, bool) if wanted is None else ~wanted
+    sizes = {name: field.values[0].shape for name, field in fields.items()}
+    for name, field in fields.items():
+        rows, cols = nearest_cells(grid, field.group.lattice)
+        off |= rows < 0
+        key *= sizes[name][0] * sizes[name][1]
+        key += (rows - field.window[0].start) * np.int64(sizes[name][1]) + (cols - field.window[1].start)
+    key[off] = -1
+    # Neighbours share cells, so there are far fewer runs of one key than pixels to be sorted.
+    flat = key.ravel()
+    runs = np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))
+    distinct, which = np.unique(flat[runs], return_inverse=True)
+    none = int(distinct[0] == -1)
+    pair = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(grid.shape)
+    rest = distinct[none:]
+    places = {}
+    for name, (height, width) in reversed(sizes.items()):
+        rest, places[name] = np.divmod(rest, height * width)
+    return pair, places
 
 
-def _index(grid: GeoBox, lattice: GeoBox, window: Window) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Row and column, within the window, of every pixel's cell; off the lattice the last row and column of all."""
-    rows, cols = nearest_cells(grid, lattice)
-    height, width = window[0].stop - window[0].start, window[1].stop - window[1].start
-    off = (rows < 0) | (cols < 0)
-    return (
-        np.where(off, height, rows - window[0].start).astype(np.int32),
-        np.where(off, width, cols - window[1].start).astype(np.int32),
-    )
-
-
-def _with_beyond(values: NDArray[Any], fill: float = np.nan) -> NDArray[Any]:
-    """The fields (…, row, col) with one more row and column: what pixels off the lattice have."""
-    return np.pad(values, ((0, 0), (0, 1), (0, 1)), constant_values=fill)
-
-
-def _to_pixels(
-    values: Float,
+def _snapshots(
+    stack: Stack,
     grid: GeoBox,
-    lattice: GeoBox,
-    window: Window,
-    index: tuple[NDArray[np.int32], NDArray[np.int32]],
+    parts: Mapping[str, tuple[Group, Window, list[date]]],
+    fields: Mapping[str, _Field],
+    places: Mapping[str, NDArray[np.intp]],
+    needs: Needs,
+    days: Sequence[date],
     resampling: SmapResampling,
-) -> Float:
-    if resampling == "nearest":
-        return values[index]
-    rows, cols = fractional_cells(grid, lattice)
-    sampled = bilinear(values, rows - window[0].start, cols - window[1].start)
-    sampled[index[0] == values.shape[0] - 1] = np.nan
-    return sampled
+) -> Iterator[Snapshot]:
+    """The days one after the other; an observation that several of them need is read once."""
+    window = fine_window(grid, stack)
+    fine = {name: stack.group_of(name) for name in needs.snapshot if name not in fields}
+    static = {name: stack.read_packed(name, window) for name, group in fine.items() if not group.temporal}
+    observed = {group.name: _observed(stack, *parts[group.name]) for group in fine.values() if group.temporal}
+    packed = lru_cache(_OBSERVATIONS)(lambda name, day: stack.read_packed(name, window, day))
+    for day in days:
+        found: dict[str, NDArray[Any]] = dict(static)
+        ages: dict[str, Float] = {}
+        for name, group in fine.items():
+            if group.temporal:
+                found[name], age = _on(name, observed[group.name], day, SEARCH_DAYS[group.kind], packed, grid)
+                ages[group.kind] = np.maximum(ages[group.kind], age) if group.kind in ages else age
+        borrowed = np.zeros(grid.shape, bool)
+        for name in (name for name in needs.snapshot if name in fields):
+            found[name], lent = fields[name].to_pixels(grid, day, resampling)
+            borrowed |= lent
+        own = needs.series_days(day)
+        seen = {name: fields[name].on(own[0], own[-1], places[fields[name].group.name]) for name in needs.series}
+        count = len(next(iter(places.values())))
+        yield Snapshot(
+            day=day,
+            fine=found,
+            ages=ages,
+            borrowed=borrowed,
+            pairs_borrowed=np.any([lent.any(0) for _, _, lent in seen.values()], axis=0),
+            pairs_filled=(seen["lst"][1] > 0).mean(0, dtype=np.float32)
+            if "lst" in seen
+            else np.zeros(count, np.float32),
+            surface_temperature=seen["lst"][0][-1] if "lst" in seen else None,
+        )
+
+
+def _on(
+    name: str,
+    observed: Iterable[date],
+    day: date,
+    reach: int,
+    packed: Callable[[str, date], NDArray[np.integer]],
+    grid: GeoBox,
+) -> tuple[Float, Float]:
+    """A fine variable on a day, and the age of its observation."""
+    near = [other for other in observed if abs((other - day).days) <= reach]
+    if not near:
+        return np.full(grid.shape, np.nan, np.float32), np.full(grid.shape, np.inf, np.float32)
+    return interpolate_days(lambda other: VARIABLES[name].unpack(packed(name, other)), near, day, reach)

@@ -62,6 +62,10 @@ class Checkpoint:
     sha256: str
     fingerprint: str
 
+    def seed(self, member: int) -> int:
+        """The seed of a member drawn from it: depends on the weights and the member's number alone."""
+        return int(hashlib.sha256(f"{self.sha256} {member}".encode()).hexdigest()[:15], 16)
+
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Load a checkpoint folder, or a model that comes with the package by its bare name.

@@ -22,6 +22,12 @@ _AOI = click.option(
     help="Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees.",
 )
 _MODEL = click.option("--model", metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged one.")
+_MODELS = click.option(
+    "--model",
+    multiple=True,
+    metavar="FOLDER|NAME",
+    help="Checkpoint folder, or the name of a packaged one; repeated for an ensemble.",
+)
 _NAMED_MODEL = click.option(
     "--model", required=True, metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged one."
 )
@@ -29,6 +35,10 @@ _QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 _SAMPLES = click.option("--samples", required=True, metavar="PARQUET", help="Table of station samples.")
 _DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the network runs.")
+_PRECISION = click.option(
+    "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of products of matrices.  [default: float32]"
+)
+_THREADS = click.option("--threads", type=click.IntRange(1), help="Processor cores for the network.  [default: all]")
 
 
 @click.group(context_settings=_HELP)
@@ -44,14 +54,23 @@ def mmnet() -> None:
 )
 @click.option("--stack", metavar="STORE", help="Stack that holds the inputs (see mmnet stack).")
 @click.option("--source", metavar="demo|YAML", help="Where inputs come from, kept in a cache.")
-@_MODEL
+@_MODELS
 @click.option("--out", metavar="FOLDER", help="Output folder.  [default: maps]")
 @click.option("--resolution", type=float, metavar="SIZE", help="Pixel size in units of the CRS.  [default: 100]")
 @click.option("--crs", metavar="CRS", help="Coordinate reference system.  [default: EPSG:5070]")
 @click.option(
     "--smap-resampling", type=click.Choice(["bilinear", "nearest"]), help="SMAP to pixels.  [default: bilinear]"
 )
+@click.option(
+    "--uncertainty",
+    type=int,
+    metavar="N",
+    help="Also map the standard deviation over N Monte Carlo dropout members.  [default: 0]",
+)
+@click.option("--members", is_flag=True, default=None, help="Keep the members themselves, as Zarr.")
 @_DEVICE
+@_PRECISION
+@_THREADS
 @click.option(
     "--config", metavar="YAML", help="Settings for all of the above.  [default: mmnet.yaml, where there is one]"
 )
@@ -127,9 +146,10 @@ def predict_command(samples: str, model: str, out: str, device: str | None, debu
     """Estimate soil moisture for station samples; no target column is needed."""
     _require_tables()
     from mmnet_maps.checkpoint import load_checkpoint
+    from mmnet_maps.engine import Engine
     from mmnet_maps.evaluate import write_predictions
 
-    count = write_predictions(load_checkpoint(model), samples, out, device or "auto")
+    count = write_predictions(Engine(load_checkpoint(model), device=device or "auto"), samples, out)
     click.echo(f"{out}: {count} rows with an estimate")
 
 
@@ -143,10 +163,11 @@ def evaluate_command(samples: str, model: str, json_path: str | None, device: st
     """R, RMSE, bias (estimate - observed) and ubRMSE per station, and their medians."""
     _require_tables()
     from mmnet_maps.checkpoint import load_checkpoint
+    from mmnet_maps.engine import Engine
     from mmnet_maps.evaluate import evaluate_samples, format_report, write_report
     from mmnet_maps.samples import read_samples
 
-    found = evaluate_samples(load_checkpoint(model), read_samples(samples), device or "auto")
+    found = evaluate_samples(Engine(load_checkpoint(model), device=device or "auto"), read_samples(samples))
     click.echo(format_report(found))
     if json_path:
         write_report(found, json_path)

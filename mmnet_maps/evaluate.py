@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
-from mmnet_maps.features import standardise
-from mmnet_maps.samples import Samples, encode, read_samples
+from mmnet_maps.samples import Samples, inputs, read_samples
 
 if TYPE_CHECKING:
-    from mmnet_maps.checkpoint import Checkpoint
+    from mmnet_maps.engine import Engine
 
 ESTIMATE = "soil_moisture_estimate"
 """The column that `write_predictions` adds, m³/m³, float32."""
@@ -118,17 +117,15 @@ def intervals(
     return ends
 
 
-def predict_samples(checkpoint: Checkpoint, samples: Samples, device: str = "cpu") -> NDArray[np.float32]:
+def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:
     """Soil moisture that a model estimates for each row of a table.
 
     Parameters
     ----------
-    checkpoint
-        A loaded checkpoint; its features say which columns are needed.
+    engine
+        The model; its features say which columns are needed.
     samples
         The table; no target is needed.
-    device
-        Torch device.
 
     Returns
     -------
@@ -140,28 +137,21 @@ def predict_samples(checkpoint: Checkpoint, samples: Samples, device: str = "cpu
     InputError
         The table lacks an input of the model, or holds one in the wrong form.
     """
-    from mmnet_maps.engine import Engine
-
-    spec = checkpoint.spec
-    snapshot, series = encode(
+    spec = engine.spec
+    columns, series = inputs(
         samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps, includes_day=spec.includes_day
     )
-    estimate = Engine(checkpoint, device).predict(
-        standardise(snapshot, spec.snapshot_mean, spec.snapshot_std),
-        standardise(series, spec.series_mean, spec.series_std),
-        np.arange(len(samples)),
-    )
     if spec.target.residual_of is not None:
-        estimate += samples.numbers(spec.target.residual_of)
-    return estimate
+        columns[spec.target.residual_of] = samples.numbers(spec.target.residual_of)
+    return engine.predict(columns, engine.encode_series(series)[0], np.arange(len(samples))).estimate
 
 
-def evaluate_samples(checkpoint: Checkpoint, samples: Samples, device: str = "cpu") -> Report:
+def evaluate_samples(engine: Engine, samples: Samples) -> Report:
     """Predict a table that holds observations and report the metrics; see `predict_samples` and `report`."""
-    return report(samples.station, predict_samples(checkpoint, samples, device), samples.target)
+    return report(samples.station, predict_samples(engine, samples), samples.target)
 
 
-def write_predictions(checkpoint: Checkpoint, source: str | Path, out: str | Path, device: str = "cpu") -> int:
+def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> int:
     """Write a copy of a table of samples with the column ``soil_moisture_estimate`` added (float32, m³/m³).
 
     Every other column, the order of rows and all Parquet types stay as they are; ``soil_moisture`` is not needed. A
@@ -188,7 +178,7 @@ def write_predictions(checkpoint: Checkpoint, source: str | Path, out: str | Pat
     if out.exists() and source.exists() and out.samefile(source):
         raise RequestError(f"{out} is the input itself; give another file for the predictions")
     samples = read_samples(source, target=False)
-    estimate = predict_samples(checkpoint, samples, device)
+    estimate = predict_samples(engine, samples)
     field, column = pa.field(ESTIMATE, pa.float32()), pa.array(estimate, pa.float32())
     table = samples.table
     if ESTIMATE in table.column_names:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.variables import LANDCOVER_CLASSES
+from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
 Encoding = Literal["identity", "log1p", "onehot", "half_cosine", "sincos"]
 
@@ -112,13 +114,12 @@ class Index:
 
     name: str
     bands: tuple[str, ...]
-    formula: Callable[..., NDArray[Any]]
+    formula: Callable[..., Tensor]
     source: str
 
 
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[Any]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.abs(denominator) < _SMALL, np.nan, numerator / denominator)
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return (numerator / denominator).masked_fill_(denominator.abs() < _SMALL, math.nan)
 
 
 INDICES: dict[str, Index] = {
@@ -207,7 +208,7 @@ def required(features: Iterable[Feature]) -> tuple[str, ...]:
 
 
 def encode_snapshot(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature]) -> NDArray[np.float32]:
-    """Encode one value per pixel and feature.
+    """Encode one value per row and feature.
 
     Parameters
     ----------
@@ -262,7 +263,7 @@ def encode_series(columns: Mapping[str, NDArray[Any]], features: Sequence[Featur
 def _encode(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature], ndim: int) -> NDArray[np.float32]:
     if not features:
         raise InputError("No features are given; name at least one.")
-    used = _used(columns, features)
+    used = {name: as_numbers(name, np.asarray(columns[name])) for name in used_columns(columns, features)}
     first = next(iter(used))
     shape = used[first].shape
     for name, values in used.items():
@@ -274,30 +275,52 @@ def _encode(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature], nd
     encoded = np.empty((*shape, len(encoded_columns(features))), np.float32)
     for start in range(0, shape[0], _BLOCK):
         rows = slice(start, start + _BLOCK)
-        block = {name: values[rows] for name, values in used.items()}
-        place = 0
-        for feature in features:
-            width = len(feature.columns)
-            _fill(feature, _values(block, feature.name), encoded[rows, ..., place : place + width])
-            place += width
+        block = encode({name: torch.tensor(values[rows]) for name, values in used.items()}, features)
+        encoded[rows] = block.movedim(0, -1).numpy()
     return encoded
 
 
-def _used(columns: Mapping[str, NDArray[Any]], features: Iterable[Feature]) -> dict[str, NDArray[Any]]:
-    """The columns that the features are made from; InputError for the first that is not there."""
-    used = {}
+def as_numbers(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Land cover as NLCD codes, class names by the first code of the class; everything else as floating point."""
+    if name == "landcover":
+        if values.dtype.kind in "OUT":
+            codes = np.zeros(values.shape, np.uint8)
+            for label, members in LANDCOVER_CLASSES.items():
+                codes[values == label] = members[0]
+            return codes
+        if values.dtype != np.uint8:
+            raise InputError(
+                f"Column {name!r} is of type {values.dtype}; expected class names "
+                f"({', '.join(LANDCOVER_CLASSES)}) or NLCD codes as uint8."
+            )
+        return values
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"Column {name!r} is of type {values.dtype}; expected numbers.")
+    return values if values.dtype.kind == "f" else values.astype(np.float32)
+
+
+def used_columns(columns: Iterable[str], features: Iterable[Feature]) -> tuple[str, ...]:
+    """The columns, of those at hand, that features are made from, each once.
+
+    Raises
+    ------
+    InputError
+        For the first that is not there.
+    """
+    there = set(columns)
+    used: dict[str, None] = {}
     for feature in features:
-        for name in _parts(columns, feature.name):
-            if name not in columns:
+        for name in _parts(there, feature.name):
+            if name not in there:
                 needed = "" if name == feature.name else f", which {feature.name!r} is made from"
                 raise InputError(
-                    f"Column {name!r}{needed} is missing; there are {', '.join(sorted(columns)) or 'none'}. Add it."
+                    f"Column {name!r}{needed} is missing; there are {', '.join(sorted(there)) or 'none'}. Add it."
                 )
-            used[name] = np.asarray(columns[name])
-    return used
+            used[name] = None
+    return tuple(used)
 
 
-def _parts(columns: Mapping[str, NDArray[Any]], name: str) -> tuple[str, ...]:
+def _parts(columns: Iterable[str], name: str) -> tuple[str, ...]:
     if name in columns:
         return (name,)
     if name in INDICES:
@@ -305,47 +328,66 @@ def _parts(columns: Mapping[str, NDArray[Any]], name: str) -> tuple[str, ...]:
     return (_STORED_AS.get(name, name),)
 
 
-def _values(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    parts = [columns[part] for part in _parts(columns, name)]
-    return parts[0] if len(parts) == 1 else INDICES[name].formula(*parts)
+def unpacked(name: str, values: Tensor) -> Tensor:
+    """Physical values, float32 and NaN where missing, of a stored variable's packed int16; other types as they are."""
+    if values.dtype != torch.int16:
+        return values
+    variable = VARIABLES[name]
+    physical = values.float().mul_(variable.scale).add_(variable.offset)
+    return physical.masked_fill_(values == variable.nodata, math.nan)
 
 
-def _fill(feature: Feature, values: NDArray[Any], out: NDArray[np.float32]) -> None:
+def encode(columns: Mapping[str, Tensor], features: Sequence[Feature]) -> Tensor:
+    """Encode features, on the device where the columns are.
+
+    Parameters
+    ----------
+    columns
+        Tensors of one shape in the units of `variables`, NaN where missing; land cover as NLCD codes, uint8. One
+        element stands for all. An index that is not among them is computed from its bands.
+    features
+        What to encode, in column order.
+
+    Returns
+    -------
+    Tensor, float32 (columns, *shape)
+        As `encode_snapshot`, but column by column, so that each is written and read in one piece.
+    """
+    shape = np.broadcast_shapes(*(values.shape for values in columns.values()))
+    like = next(iter(columns.values()))
+    encoded = torch.empty((len(encoded_columns(features)), *shape), dtype=torch.float32, device=like.device)
+    place = 0
+    for feature in features:
+        parts = [columns[name] for name in _parts(columns, feature.name)]
+        values = parts[0] if len(parts) == 1 else INDICES[feature.name].formula(*parts)
+        width = len(feature.columns)
+        _fill(feature, values, encoded[place : place + width])
+        place += width
+    return encoded
+
+
+def _fill(feature: Feature, values: Tensor, out: Tensor) -> None:
     if feature.encoding == "onehot":
-        _fill_onehot(feature, values, out)
-        return
-    if values.dtype.kind not in "fiub":
-        raise InputError(f"Column {feature.name!r} is of type {values.dtype}; expected numbers.")
-    if feature.encoding == "identity":
-        out[..., 0] = values
+        out[...] = onehot_table(feature).to(values.device)[values.long()].movedim(-1, 0)
+    elif feature.encoding == "identity":
+        out[0] = values
     elif feature.encoding == "log1p":
-        with np.errstate(invalid="ignore", divide="ignore"):
-            logs = np.log1p(values)
-        out[..., 0] = np.where(np.isfinite(logs), logs, np.nan)
+        logs = torch.log1p(values)
+        out[0] = logs.masked_fill_(~logs.isfinite(), math.nan)
     elif feature.encoding == "half_cosine":
         turn = (values - 1.0) / 365.0 if feature.name == "doy" else values / 360.0
-        out[..., 0] = np.cos(turn * math.pi)
+        out[0] = torch.cos(turn * math.pi)
     else:
         angle = values * (2 * math.pi / PERIODS[feature.name])
-        out[..., 0] = np.sin(angle)
-        out[..., 1] = np.cos(angle)
+        out[0], out[1] = torch.sin(angle), torch.cos(angle)
 
 
-def _fill_onehot(feature: Feature, values: NDArray[Any], out: NDArray[np.float32]) -> None:
-    if values.dtype == np.uint8:
-        table = np.full((256, len(feature.classes)), np.nan, np.float32)
-        for row, label in zip(np.eye(len(feature.classes), dtype=np.float32), feature.classes, strict=True):
-            table[list(LANDCOVER_CLASSES[label])] = row
-        out[...] = table[values]
-    elif values.dtype.kind in "OUT":
-        for place, label in enumerate(feature.classes):
-            out[..., place] = values == label
-        out[~out.any(axis=-1)] = np.nan
-    else:
-        raise InputError(
-            f"Column {feature.name!r} is of type {values.dtype}; expected class names "
-            f"({', '.join(LANDCOVER_CLASSES)}) or NLCD codes as uint8."
-        )
+def onehot_table(feature: Feature) -> Tensor:
+    """What a one-hot feature makes of each NLCD code: float32 (256, classes), NaN where it has no class for it."""
+    table = torch.full((256, len(feature.classes)), math.nan)
+    for row, label in zip(torch.eye(len(feature.classes)), feature.classes, strict=True):
+        table[list(LANDCOVER_CLASSES[label])] = row
+    return table
 
 
 def standardise(encoded: NDArray[np.float32], mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:
@@ -362,27 +404,12 @@ def standardise(encoded: NDArray[np.float32], mean: ArrayLike, std: ArrayLike) -
     return scaled
 
 
-def outside(encoded: NDArray[np.float32], ranges: ArrayLike) -> NDArray[np.bool_]:
-    """Where any encoded value lies outside its column's range seen in training.
+def limits(ranges: ArrayLike) -> tuple[Tensor, Tensor]:
+    """Lowest and highest value, float32 (columns,) each, of ranges (columns, 2) seen in training.
 
-    Parameters
-    ----------
-    encoded
-        Array (n, columns) or (n, steps, columns), before standardisation. NaN is not outside.
-    ranges
-        Lowest and highest value (columns, 2); rounding of 1e-6 of the larger magnitude is forgiven.
-
-    Returns
-    -------
-    ndarray, bool (n,)
-
-    Examples
-    --------
-    >>> outside(np.array([[0.1], [0.9], [np.nan]], np.float32), [[0.0, 0.5]]).tolist()
-    [False, True, False]
+    Rounding of 1e-6 of the larger magnitude is forgiven.
     """
-    limits = np.asarray(ranges, np.float64)
-    slack = 1e-6 * np.abs(limits).max(axis=1)
-    low, high = (limits[:, 0] - slack).astype(np.float32), (limits[:, 1] + slack).astype(np.float32)
-    out = (encoded < low) | (encoded > high)
-    return np.asarray(out.any(axis=tuple(range(1, out.ndim))))
+    ends = np.asarray(ranges, np.float64)
+    slack = 1e-6 * np.abs(ends).max(axis=1)
+    low, high = (ends[:, 0] - slack).astype(np.float32), (ends[:, 1] + slack).astype(np.float32)
+    return torch.from_numpy(low), torch.from_numpy(high)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import Tile, holds_a_centre, stack_lattice, target_grid, touched_tiles
 from mmnet_maps.inputs import open_inputs
+from mmnet_maps.product import LAYERS
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack import Stack
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mmnet_maps.engine import Engine
 
 PRODUCT_VERSION = 1
+_TERMS = 10  # days times networks whose terms are kept at once
 
 log = logging.getLogger("mmnet_maps")
 
@@ -43,8 +46,8 @@ class Job:
         The area, its pixels, and the tiles of the grid that it touches.
     days
         Days to map.
-    model
-        Folder of the checkpoint.
+    models
+        Folders of the checkpoints; several are an ensemble.
     stack
         Folder of the inputs, which hold all that is needed.
     out
@@ -53,20 +56,57 @@ class Job:
         What the model needs of the stack.
     smap_resampling
         How the SMAP field is brought to the pixels.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
+    draws
+        Monte Carlo dropout members drawn from each checkpoint.
+    members
+        Whether the members themselves are kept.
+    precision, device, threads
+        How the networks are run (see `engine.Engine`).
     """
 
     area: Area
     grid: GeoBox
     pieces: tuple[Tile, ...]
     days: tuple[date, ...]
-    model: Path
+    models: tuple[Path, ...]
     stack: Path
     out: Path
     needs: Needs
     smap_resampling: SmapResampling
-    device: str
+    draws: int = 0
+    members: bool = False
+    precision: str = "float32"
+    device: str = "auto"
+    threads: int | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the checkpoints, loaded once a process, and again when their files have changed."""
+        stamps = tuple(
+            (folder / name).stat().st_mtime_ns
+            for folder in self.models
+            for name in ("model.json", "weights.safetensors")
+        )
+        return _engine(self.models, stamps, self.device, self.precision, self.draws, self.threads)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the product's layers."""
+        return [name for name in LAYERS if name != "soil_moisture_std" or self.engine.members]
+
+    def spells(self, days: Sequence[date]) -> list[tuple[date, ...]]:
+        """Days to be mapped together, because their series overlap and they share observations.
+
+        What is kept of a series takes about 12 MB a tile, day and network, so there are fewer days the more members.
+        """
+        most = max(1, _TERMS // self.engine.networks)
+        spells: list[list[date]] = []
+        for day in days:
+            if spells and len(spells[-1]) < most and (day - spells[-1][-1]).days < self.needs.steps:
+                spells[-1].append(day)
+            else:
+                spells.append([day])
+        return [tuple(spell) for spell in spells]
 
     @cached_property
     def touched(self) -> bool:
@@ -95,7 +135,7 @@ class Job:
         """Inputs that come from another product than in training, and which; an index by the product of its bands."""
         from mmnet_maps.features import INDICES
 
-        trained: dict[str, str] = engine_of(self.model, self.device).checkpoint.spec.inputs
+        trained: dict[str, str] = self.engine.spec.inputs
         found = {}
         for name, product in trained.items():
             parts = INDICES[name].bands if name in INDICES else (name,)
@@ -113,7 +153,10 @@ class Job:
         """Hash of checkpoint, grid, area, inputs and options of one day's product: the same hash, the same product."""
         parts = [
             PRODUCT_VERSION,
-            engine_of(self.model, self.device).checkpoint.fingerprint,
+            [checkpoint.fingerprint for checkpoint in self.engine.checkpoints],
+            self.draws,
+            self.members,
+            self.precision,
             str(self.grid.crs),
             tuple(self.grid.affine),
             tuple(self.grid.shape),
@@ -132,21 +175,27 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     days = parse_days(dates)
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
     pieces = touched_tiles(area, grid)
-    model = _load(settings.model).path.absolute()
-    engine = engine_of(model, settings.device)  # a device that is not there is told before anything is fetched
-    needs = needs_of(engine.checkpoint.spec)
+    models = tuple(_load(model).path.absolute() for model in settings.model)
     job = Job(
         area=area,
         grid=grid,
         pieces=pieces,
         days=days,
-        model=model,
-        stack=open_inputs(settings, grid, pieces, needs, days, quiet=quiet),
+        models=models,
+        stack=Path(),
         out=Path(settings.out),
-        needs=needs,
+        needs=needs_of(_load(models[0]).spec),
         smap_resampling=settings.smap_resampling,
+        draws=settings.uncertainty,
+        members=settings.members,
+        precision=settings.precision,
         device=settings.device,
+        threads=settings.threads,
     )
+    engine = job.engine  # one that cannot run is told before anything is fetched
+    if job.members and not engine.members:
+        raise RequestError("members are asked for, but there are none; ask for an uncertainty, or give several models")
+    job = replace(job, stack=open_inputs(settings, grid, pieces, job.needs, days, quiet=quiet))
     _tell(job)
     return job
 
@@ -167,19 +216,21 @@ def fill_stack(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[M
     settings = settle(options)
     area, days = read_aoi(aoi), parse_days(dates)
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
-    needs = needs_of(_load(settings.model).spec)
+    needs = needs_of(_load(settings.model[0]).spec)
     pieces = touched_tiles(area, grid)
     return fetch(Path(out), open_source(str(source)), stack_lattice(grid), grid, pieces, needs, days, quiet=quiet).path
 
 
 def describe(job: Job) -> dict[str, Any]:
     """What a product says of itself: model, inputs, licences, software."""
-    checkpoint = engine_of(job.model, job.device).checkpoint
+    checkpoints = job.engine.checkpoints
     provenance = Stack(job.stack).provenance
     used = [provenance[name] for name in job.needs.variables]
     return {
-        "model": checkpoint.spec.name,
-        "weights_sha256": checkpoint.sha256,
+        "model": ", ".join(checkpoint.spec.name for checkpoint in checkpoints),
+        "weights_sha256": ", ".join(checkpoint.sha256 for checkpoint in checkpoints),
+        **({"members": job.engine.members} if job.engine.members else {}),
+        **({"precision": job.precision} if job.precision != "float32" else {}),
         "software": f"mmnet_maps {__version__}",
         "smap_resampling": job.smap_resampling,
         "synthetic": job.synthetic,
@@ -198,7 +249,7 @@ def title(job: Job) -> str:
 def source_line(job: Job) -> str:
     """The source line of pictures: model, inputs, software."""
     inputs = "; ".join(dict.fromkeys(job.products.values()))
-    model = engine_of(job.model, job.device).checkpoint.spec.name
+    model = ", ".join(checkpoint.spec.name for checkpoint in job.engine.checkpoints)
     return f"Model {model} (MMNet, Xu et al. 2025). Inputs: {inputs}. mmnet_maps {__version__}."
 
 
@@ -220,17 +271,14 @@ def _load(model: str | Path) -> Checkpoint:
     return load_checkpoint(model)
 
 
-def engine_of(model: Path, device: str) -> Engine:
-    """The engine of a checkpoint, loaded once a process, and again when its files have changed."""
-    stamp = tuple((model / name).stat().st_mtime_ns for name in ("model.json", "weights.safetensors"))
-    return _engine(model, device, stamp)
-
-
 @lru_cache(maxsize=4)
-def _engine(model: Path, device: str, stamp: tuple[int, ...]) -> Engine:
+def _engine(
+    models: tuple[Path, ...], stamps: tuple[int, ...], device: str, precision: str, draws: int, threads: int | None
+) -> Engine:
     from mmnet_maps.engine import Engine
 
-    return Engine(_load(model), device)
+    checkpoints = [_load(model) for model in models]
+    return Engine(*checkpoints, device=device, precision=precision, draws=draws, threads=threads)
 
 
 def _tell(job: Job) -> None:

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
-from mmnet_maps.block import Block, read_block
+from mmnet_maps.block import Block, Snapshot, read_block
 from mmnet_maps.cells import lonlat
 from mmnet_maps.errors import OutputError
-from mmnet_maps.fetch import in_order
 from mmnet_maps.grid import Tile, area_mask, tiles
-from mmnet_maps.job import Job, describe, engine_of, prepare, source_line, title
-from mmnet_maps.product import LAYERS, Evidence, attributes, compose
+from mmnet_maps.job import Job, describe, prepare, source_line, title
+from mmnet_maps.product import LAYERS, Evidence, attributes, compose, unknown_cover
 from mmnet_maps.settings import MapOptions
 from mmnet_maps.stack import Stack
+from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from mmnet_maps.spec import ModelSpec
-    from mmnet_maps.write import DayProduct
+    from mmnet_maps.write import DayProduct, DayWriter
 
 log = logging.getLogger("mmnet_maps")
 
-_OUTSIDE: dict[str, NDArray[Any]] = {
-    "soil_moisture": np.array(np.nan, np.float32),
-    "quality": np.array(1, np.uint16),
-    "smap": np.array(np.nan, np.float32),
-}
+Layers = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
-log = logging.getLogger("mmnet_maps")
+MEMBERS = "soil_moisture_members"
+
+_OUTSIDE: Layers = {"quality": np.array(1, np.uint16)}
 
 
 def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> xr.Dataset:
@@ -59,13 +59,22 @@ def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: U
         ``"demo"`` or a sources YAML, instead of a stack; what it gives is kept in a cache. Without either:
         ``$MMNET_STACK``, the settings file, and on a fresh install the demo world.
     model
-        Folder of a checkpoint, or the name of a packaged one (default ``mmnet-uscrn``).
+        Folder of a checkpoint, or the name of a packaged one (default ``mmnet-uscrn``); a list is an ensemble, whose
+        mean is mapped.
     resolution, crs
         Pixel size in units of the coordinate reference system, and that system (default 100 m, EPSG:5070).
     smap_resampling
         ``"bilinear"`` between SMAP cell centres (default), or ``"nearest"``.
+    uncertainty
+        Monte Carlo dropout members for a standard deviation (default 0: none; several models have one anyway).
+    members
+        True for the members themselves, not clipped, as ``soil_moisture_members`` (time, member, y, x).
     device
         ``"auto"`` (default), ``"cpu"`` or ``"cuda"``.
+    precision
+        ``"float32"`` (default), or ``"bfloat16"`` for the products of matrices, with about three digits.
+    threads
+        Processor cores for the network (default: all).
     config
         YAML file with any of these settings (default ``mmnet.yaml``, where there is one).
 
@@ -73,7 +82,8 @@ def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: U
     -------
     xarray.Dataset
         Dask-backed (time, y, x): ``soil_moisture`` and ``smap`` float32 in m³/m³, NaN where nodata; ``quality`` uint16,
-        see `product.QUALITY_BITS`. One chunk is one tile; nothing is computed before it is asked for.
+        see `product.QUALITY_BITS`; with members ``soil_moisture_std`` as well. One chunk is one tile; nothing is
+        computed before it is asked for.
 
     Raises
     ------
@@ -102,54 +112,94 @@ def downscale(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[Ma
     return downscale_product(aoi, dates, quiet=quiet, **options)["soil_moisture"]
 
 
-def map_tile(job: Job, tile: Tile, day: date) -> dict[str, NDArray[Any]]:
-    """Compute all layers of one tile of one day: the route of the data, from the stack to the product.
+def mapped(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[tuple[Tile, date, Layers]]:
+    """Compute tiles and days: the route of the data, from the stack to the product.
 
-    Returns
-    -------
-    dict
-        As `product.compose`, arrays (y, x) of the tile.
+    While a tile is computed the next one is read. Three are in memory at most: one being read, one waiting, one being
+    computed, about 150 MB each.
+
+    Parameters
+    ----------
+    job
+        The request.
+    pieces, days
+        Tiles and days, in order. Days that share weather and observations cost less together (see `job.Job.spells`).
+
+    Yields
+    ------
+    tile, day, layers
+        Tile by tile and day by day; layers as `product.compose`, arrays (y, x) of the tile.
     """
-    from mmnet_maps.features import encode_series, encode_snapshot, standardise
+    engine = job.engine
+    for tile, inside, block, snapshot in ahead(_read(job, pieces, days)):
+        if snapshot.day == days[0]:
+            terms = dict(zip(days, engine.encode_series(block.series, block.starts), strict=True))
+        fine = snapshot.fine
+        unknown = unknown_cover(fine["landcover"], _known_classes(engine.spec))
+        columns = {name: values.ravel() for name, values in fine.items()} | _computed(engine.spec, tile, snapshot.day)
+        pair = np.where(unknown, -1, block.pair).ravel()
+        found = engine.predict(columns, terms[snapshot.day], pair, keep_members=job.members)
+        layers = compose(
+            found.estimate.reshape(inside.shape),
+            fine["smap"],
+            std=None if found.std is None else found.std.reshape(inside.shape),
+            inside=inside,
+            unknown=unknown,
+            bulk_density=VARIABLES["bulk_density"].unpack(fine["bulk_density"]) if "bulk_density" in fine else None,
+            evidence=_evidence(job, block, snapshot, found.outside.reshape(inside.shape)),
+        )
+        if found.members is not None:
+            layers[MEMBERS] = found.members.reshape(-1, *inside.shape)
+        yield tile, snapshot.day, layers
 
-    engine = engine_of(job.model, job.device)
-    spec = engine.checkpoint.spec
-    inside = area_mask(job.area, tile.geobox, touched=job.touched)
-    block = read_block(Stack(job.stack), tile.geobox, job.needs, day, smap_resampling=job.smap_resampling)
 
-    pixels = np.flatnonzero(inside)
-    columns = {name: values.ravel()[pixels] for name, values in block.fine.items()}
-    columns |= _computed(spec, tile.geobox, day, pixels)
-    series, cell = _distinct_series(block, pixels)
+def _read(
+    job: Job, pieces: Iterable[Tile], days: Sequence[date]
+) -> Iterator[tuple[Tile, NDArray[np.bool_], Block, Snapshot]]:
+    """What the tiles are made from, each day in turn."""
+    stack = Stack(job.stack)
+    for tile in pieces:
+        inside = area_mask(job.area, tile.geobox, touched=job.touched)
+        block = read_block(stack, tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, wanted=inside)
+        for snapshot in block.snapshots:
+            yield tile, inside, block, snapshot
 
-    snapshot_encoded = encode_snapshot(columns, spec.snapshot)
-    series_encoded = encode_series(series, spec.series)
-    estimate = engine.predict(
-        standardise(snapshot_encoded, spec.snapshot_mean, spec.snapshot_std),
-        standardise(series_encoded, spec.series_mean, spec.series_std),
-        cell,
-    )
-    if spec.target.residual_of:
-        estimate += columns[spec.target.residual_of]
-    return compose(
-        _spread(estimate, pixels, inside, np.nan),
-        block.fine["smap"],
-        inside=inside,
-        landcover=block.fine["landcover"],
-        known_classes=next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ()),
-        bulk_density=block.fine.get("bulk_density"),
-        evidence=Evidence(
-            ages=block.ages,
-            backscatter={name: block.fine[name] for name in ("vv", "vh") if name in block.fine},
-            lst_filled=block.filled,
-            surface_temperature=block.series["lst"][-1][block.cells[block.groups["lst"]]]
-            if "lst" in block.series
-            else None,
-            borrowed=block.borrowed,
-            outside_training=_spread(_unusual(spec, snapshot_encoded, series_encoded, cell), pixels, inside, False),
-            synthetic=job.synthetic,
-        ),
-    )
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in another thread while the one before is used."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, items, end)
+        while (item := waiting.result()) is not end:
+            waiting = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
+
+
+def map_tile(job: Job, tile: Tile, day: date) -> Layers:
+    """Compute all layers of one tile of one day, as `mapped`."""
+    return next(layers for _, _, layers in mapped(job, [tile], [day]))
+
+
+def _known_classes(spec: ModelSpec) -> tuple[str, ...]:
+    return next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
+
+
+def _evidence(job: Job, block: Block, snapshot: Snapshot, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Quality bits of every pixel, its own and those of its pair."""
+    pairs = Evidence(
+        lst_filled=snapshot.pairs_filled,
+        surface_temperature=snapshot.surface_temperature,
+        borrowed=snapshot.pairs_borrowed,
+    ).bits(snapshot.pairs_filled.shape)
+    pixels = Evidence(
+        ages=snapshot.ages,
+        backscatter={name: snapshot.fine[name] for name in ("vv", "vh") if name in snapshot.fine},
+        borrowed=snapshot.borrowed,
+        outside_training=outside,
+        synthetic=job.synthetic,
+    ).bits(block.pair.shape)
+    pixels |= np.append(pairs, np.uint16(0))[block.pair]  # without a pair: the last
+    return pixels
 
 
 def lazy(job: Job) -> xr.Dataset:
@@ -162,7 +212,8 @@ def lazy(job: Job) -> xr.Dataset:
 
     compute = delayed(map_tile, pure=False)
     wanted = {tile.id for tile in job.pieces}
-    stacked: dict[str, list[Any]] = {name: [] for name in LAYERS}
+    outside = {name: _OUTSIDE.get(name, np.array(np.nan, np.float32)) for name in job.layers}
+    stacked: dict[str, list[Any]] = {name: [] for name in outside}
     for day in job.days:
         rows: dict[int, list[dict[str, Any]]] = {}
         for tile in tiles(job.grid):
@@ -173,7 +224,7 @@ def lazy(job: Job) -> xr.Dataset:
                     name: da.full(shape, fill, dtype=fill.dtype, chunks=shape)
                     if layers is None
                     else da.from_delayed(layers[name], shape, dtype=fill.dtype)
-                    for name, fill in _OUTSIDE.items()
+                    for name, fill in outside.items()
                 }
             )
         for name, days in stacked.items():
@@ -212,17 +263,18 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     from mmnet_maps.write import check_target, completed, is_ours
 
     for day in job.days:
-        check_target(job.out, job.area.name, day, job.synthetic, list(LAYERS))
+        check_target(job.out, job.area.name, day, job.synthetic, job.layers)
     if len(job.days) > 1 and job.overview.exists() and not is_ours(job.overview):
         raise OutputError(
             f"{job.overview} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
         )
-    done: list[DayProduct] = []
-    for day in job.days:
-        there = completed(job.out, job.area.name, day, job.synthetic, job.fingerprint(day))
-        if there:
-            log.info("%s is there already, made from the same inputs by the same model: kept", there.item)
-        done.append(there or _write_day(job, day, quiet))
+    there = {day: completed(job.out, job.area.name, day, job.synthetic, job.fingerprint(day)) for day in job.days}
+    for product in filter(None, there.values()):
+        log.info("%s is there already, made from the same inputs by the same model: kept", product.item)
+    new: dict[date, DayProduct] = {}
+    for days in job.spells([day for day, product in there.items() if product is None]):
+        new |= _write_days(job, days, quiet)
+    done = [there[day] or new[day] for day in job.days]
     if len(done) > 1 and not _is_newer(job.overview, [product.item for product in done]):
         _draw(job, {product.day: product.layers for product in done}, job.overview)
     return done
@@ -232,32 +284,48 @@ def _is_newer(path: Path, others: Sequence[Path]) -> bool:
     return path.exists() and path.stat().st_mtime_ns >= max(other.stat().st_mtime_ns for other in others)
 
 
-def _write_day(job: Job, day: date, quiet: bool) -> DayProduct:
+def _write_days(job: Job, days: Sequence[date], quiet: bool) -> dict[date, DayProduct]:
+    """Make the products of some days together: what one tile has to be read, computed and written runs at once."""
     from tqdm import tqdm
 
+    with (
+        ExitStack() as open_days,
+        tqdm(
+            total=len(job.pieces) * len(days),
+            unit="tile",
+            desc=" … ".join(map(str, days[:: len(days) - 1 or 1])),
+            disable=quiet,
+        ) as bar,
+    ):
+        writers = {day: open_days.enter_context(_writer(job, day)) for day in days}
+        for tile, day, layers in ahead(mapped(job, job.pieces, days)):
+            packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
+            writers[day].write(tile.rows, tile.cols, packed)
+            bar.update()
+        return {day: writers[day].finish(partial(_draw_day, job, day)) for day in days}
+
+
+def _writer(job: Job, day: date) -> DayWriter:
     from mmnet_maps.write import DayWriter
 
     about = describe(job)
     tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
     tags |= {"date": day.isoformat(), "stack_fingerprint": job.inputs_fingerprint(day)}
-    with (
-        DayWriter(
-            job.out,
-            name=job.area.name,
-            day=day,
-            geobox=job.grid,
-            layers=list(LAYERS),
-            synthetic=job.synthetic,
-            tags=tags,
-            properties={f"mmnet:{key}": value for key, value in about.items()},
-            fingerprint=job.fingerprint(day),
-        ) as writer,
-        tqdm(total=len(job.pieces), unit="tile", desc=str(day), disable=quiet) as bar,
-    ):
-        for tile, layers in computed_tiles(job, day):
-            writer.write(tile.rows, tile.cols, {name: LAYERS[name].pack(values) for name, values in layers.items()})
-            bar.update()
-        return writer.finish(lambda layers, path: _draw(job, {day: layers}, path))
+    return DayWriter(
+        job.out,
+        name=job.area.name,
+        day=day,
+        geobox=job.grid,
+        layers=job.layers,
+        synthetic=job.synthetic,
+        tags=tags,
+        properties={f"mmnet:{key}": value for key, value in about.items()},
+        fingerprint=job.fingerprint(day),
+    )
+
+
+def _draw_day(job: Job, day: date, layers: dict[str, Path], path: Path) -> None:
+    _draw(job, {day: layers}, path)
 
 
 def _draw(job: Job, days: Mapping[date, dict[str, Path]], path: Path) -> None:
@@ -273,56 +341,10 @@ def _draw(job: Job, days: Mapping[date, dict[str, Path]], path: Path) -> None:
     )
 
 
-def computed_tiles(job: Job, day: date) -> Iterator[tuple[Tile, dict[str, NDArray[Any]]]]:
-    """The tiles of a day in order, the next one being computed while one is used; never more than three are held."""
-    with ThreadPoolExecutor(2) as pool:
-        yield from in_order(pool, job.pieces, lambda tile: map_tile(job, tile, day), ahead=2)
-
-
-def _computed(spec: ModelSpec, grid: GeoBox, day: date, pixels: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
+def _computed(spec: ModelSpec, tile: Tile, day: date) -> dict[str, NDArray[np.float32]]:
     """The features that follow from place and day."""
-    columns = {"doy": np.full(len(pixels), day.timetuple().tm_yday, np.float32)}
+    columns = {"doy": np.array([day.timetuple().tm_yday], np.float32)}
     if {"latitude", "longitude"} & {feature.name for feature in spec.snapshot}:
-        longitude, latitude = lonlat(grid)
-        columns |= {"longitude": longitude.ravel()[pixels], "latitude": latitude.ravel()[pixels]}
+        longitude, latitude = lonlat(tile.geobox)
+        columns |= {"longitude": longitude.ravel(), "latitude": latitude.ravel()}
     return columns
-
-
-def _distinct_series(block: Block, pixels: NDArray[np.intp]) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.intp]]:
-    """Series (cells, steps) of every distinct combination of coarse cells, and for each pixel which one is its own."""
-    places: dict[str, NDArray[np.int64]] = {}
-    key = np.zeros(len(pixels), np.int64)
-    for name in dict.fromkeys(block.groups.values()):
-        rows, cols = (index.ravel()[pixels].astype(np.int64) for index in block.cells[name])
-        width = next(values.shape[2] for v, values in block.series.items() if block.groups[v] == name)
-        height = next(values.shape[1] for v, values in block.series.items() if block.groups[v] == name)
-        places[name] = rows * width + cols
-        key = key * (height * width) + places[name]
-    _, first, cell = np.unique(key, return_index=True, return_inverse=True)
-    series = {}
-    for variable, values in block.series.items():
-        place = places[block.groups[variable]][first]
-        series[variable] = np.ascontiguousarray(values.reshape(values.shape[0], -1)[:, place].T)
-    return series, cell
-
-
-def _unusual(
-    spec: ModelSpec, snapshot: NDArray[np.float32], series: NDArray[np.float32], cell: NDArray[np.intp]
-) -> NDArray[np.bool_]:
-    """Pixels with an encoded input outside the range seen in training, where the model knows it."""
-    from mmnet_maps.features import outside
-
-    found: NDArray[np.bool_] = np.zeros(len(snapshot), bool)
-    if spec.snapshot_range is not None:
-        found |= outside(snapshot, spec.snapshot_range)
-    if spec.series_range is not None:
-        steps = outside(series.reshape(-1, series.shape[-1]), spec.series_range).reshape(series.shape[:2])
-        found |= np.any(steps, axis=1)[cell]
-    return found
-
-
-def _spread(values: NDArray[Any], pixels: NDArray[np.intp], inside: NDArray[np.bool_], fill: Any) -> NDArray[Any]:
-    """Put the pixels' values back in their places."""
-    full = np.full(inside.size, fill, values.dtype)
-    full[pixels] = values
-    return full.reshape(inside.shape)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -63,6 +63,14 @@ LAYERS: dict[str, Layer] = {
             standard_name="volume_fraction_of_condensed_water_in_soil",
         ),
         Layer(
+            name="soil_moisture_std",
+            long_name="standard deviation of surface soil moisture over ensemble members",
+            units="m3 m-3",
+            scale=0.0001,
+            nodata=65535,
+            overview="average",
+        ),
+        Layer(
             name="quality",
             long_name="quality flags",
             units="1",
@@ -81,7 +89,7 @@ LAYERS: dict[str, Layer] = {
         ),
     )
 }
-"""The layers of a product by name."""
+"""The layers of a product by name; ``soil_moisture_std`` is there where an ensemble was asked for."""
 
 QUALITY_BITS: dict[str, int] = {
     "outside_area": 0,
@@ -118,7 +126,7 @@ def porosity(bulk_density: Float) -> Float:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What is known of the inputs of one tile beyond their values; arrays (y, x).
+    """What is known of some inputs beyond their values; arrays of one shape, None or absent where nothing is.
 
     Attributes
     ----------
@@ -129,37 +137,67 @@ class Evidence:
     lst_filled
         Share of the series' days without an observed surface temperature.
     surface_temperature
-        K on the map's day; None where the model uses none.
+        K on the map's day.
     borrowed
-        Pixels with a coarse input from a neighbouring cell.
+        Where a coarse input comes from a neighbouring cell.
     outside_training
-        Pixels with an input outside what the model was trained on.
+        Where an input lies outside what the model was trained on.
     synthetic
         Whether any input is synthetic.
     """
 
-    ages: Mapping[str, Float]
-    backscatter: Mapping[str, Float]
-    lst_filled: Float
-    surface_temperature: Float | None
-    borrowed: Mask
-    outside_training: Mask
-    synthetic: bool
+    ages: Mapping[str, Float] = field(default_factory=dict)
+    backscatter: Mapping[str, Float] = field(default_factory=dict)
+    lst_filled: Float | None = None
+    surface_temperature: Float | None = None
+    borrowed: Mask | None = None
+    outside_training: Mask | None = None
+    synthetic: bool = False
 
-    def flags(self) -> dict[str, Mask]:
-        """The quality flags that follow from it."""
-        found = {f"{kind}_old": age > _OLD_DAYS[kind] for kind, age in self.ages.items()}
+    def bits(self, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+        """The quality bits that follow from it, of the shape of the arrays."""
+        found: list[tuple[str, Mask | None]] = [
+            *((f"{kind}_old", age > _OLD_DAYS[kind]) for kind, age in self.ages.items()),
+            *(("sar_old", (values < low) | (values > high)) for values, low, high in self._backscatter()),
+            ("lst_filled", None if self.lst_filled is None else self.lst_filled > _LST_SHARE),
+            ("frozen", None if self.surface_temperature is None else self.surface_temperature < _FREEZING),
+            ("coarse_borrowed", self.borrowed),
+            ("outside_training", self.outside_training),
+        ]
+        quality = np.full(shape, self.synthetic << QUALITY_BITS["synthetic"], np.uint16)
+        for name, flag in found:
+            if flag is not None:
+                quality |= _bit(name, flag)
+        return quality
+
+    def _backscatter(self) -> Iterator[tuple[Float, float, float]]:
         for name, values in self.backscatter.items():
-            lowest, highest = _BACKSCATTER[name]
-            found["sar_old"] = found["sar_old"] | (values < lowest) | (values > highest)
-        if self.surface_temperature is not None:
-            found["frozen"] = self.surface_temperature < _FREEZING
-        return found | {
-            "lst_filled": self.lst_filled > _LST_SHARE,
-            "coarse_borrowed": self.borrowed,
-            "outside_training": self.outside_training,
-            "synthetic": np.full_like(self.borrowed, self.synthetic),
-        }
+            yield values, *_BACKSCATTER[name]
+
+
+def _bit(name: str, flag: Mask) -> NDArray[np.uint16]:
+    return flag * np.uint16(1 << QUALITY_BITS[name])
+
+
+def unknown_cover(landcover: NDArray[np.uint8], known_classes: Sequence[str]) -> Mask:
+    """Where the land cover is one that a model does not know; a missing one, 0, is not.
+
+    Parameters
+    ----------
+    landcover
+        NLCD codes, 0 where missing.
+    known_classes
+        The land cover classes of the model; without any, only water and ice (11, 12) are unknown to it.
+    """
+    table = np.zeros(256, bool)
+    codes = [code for name in known_classes for code in LANDCOVER_CLASSES[name]]
+    if codes:
+        table[1:] = True
+        table[codes] = False
+    else:
+        table[[11, 12]] = True
+    unknown: Mask = table[landcover]
+    return unknown
 
 
 def compose(
@@ -167,49 +205,50 @@ def compose(
     smap: Float,
     *,
     inside: Mask,
-    landcover: NDArray[np.uint8],
-    known_classes: Sequence[str],
+    unknown: Mask,
     bulk_density: Float | None,
-    evidence: Evidence,
+    evidence: NDArray[np.uint16],
+    std: Float | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """The layers of one tile from the network's output and what is known of its inputs.
+    """The layers of one tile from the network's output and what is known of its inputs; arrays (y, x).
 
     Parameters
     ----------
     estimate, smap
-        Soil moisture (y, x) in m³/m³, NaN where an input is missing or the pixel was not computed.
+        Soil moisture in m³/m³, NaN where an input is missing or the pixel was not computed.
     inside
         Pixels of the area.
-    landcover
-        NLCD codes, 0 where missing.
-    known_classes
-        The land cover classes of the model; without any, only water and ice (11, 12) are unknown to it.
+    unknown
+        Pixels with a land cover that the model does not know.
     bulk_density
-        g/cm³; None where the model uses none.
+        g/cm³, NaN where missing; None where the model uses none.
     evidence
-        What qualifies the values.
+        Quality bits that qualify the values.
+    std
+        Standard deviation over the members of an ensemble, m³/m³; None for none.
 
     Returns
     -------
     dict
-        ``soil_moisture`` float32 clipped to [0, porosity], or [0, 1] without bulk density; ``quality`` uint16, see
-        `QUALITY_BITS`; ``smap`` float32. NaN where bit 0, 1 or 2 is set (SMAP: bit 0).
+        ``soil_moisture`` float32 clipped to [0, porosity], or [0, 1] without bulk density; ``soil_moisture_std``
+        float32, where there is one; ``quality`` uint16, see `QUALITY_BITS`; ``smap`` float32. NaN where bit 0, 1 or 2
+        is set (SMAP: bit 0).
     """
-    codes = [code for name in known_classes for code in LANDCOVER_CLASSES[name]]
-    unknown = ~np.isin(landcover, codes) if codes else np.isin(landcover, (11, 12))
-    unknown &= landcover != 0
     top = np.ones_like(estimate) if bulk_density is None else np.nan_to_num(porosity(bulk_density), nan=1.0)
-    quality = np.zeros(inside.shape, np.uint16)
-    flags = evidence.flags() | {
+    flags = {
         "unknown_land_cover": unknown,
         "input_missing": np.isnan(estimate) & ~unknown,
         "clipped": (estimate < 0) | (estimate > top),
     }
+    quality = evidence.copy()
     for name, flag in flags.items():
-        quality |= flag.astype(np.uint16) << np.uint16(QUALITY_BITS[name])
+        quality |= _bit(name, flag)
     quality[~inside] = 1 << QUALITY_BITS["outside_area"]
-    moisture = np.where(inside & ~unknown, np.clip(estimate, 0.0, top), np.nan).astype(np.float32)
-    return {"soil_moisture": moisture, "quality": quality, "smap": np.where(inside, smap, np.nan).astype(np.float32)}
+    mapped = inside & ~unknown
+    layers = {"soil_moisture": np.where(mapped, np.clip(estimate, 0.0, top), np.float32(np.nan))}
+    if std is not None:
+        layers["soil_moisture_std"] = np.where(mapped, std, np.float32(np.nan))
+    return layers | {"quality": quality, "smap": np.where(inside, smap, np.float32(np.nan))}
 
 
 def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
@@ -218,7 +257,7 @@ def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
     Parameters
     ----------
     product
-        Variables named as `LAYERS`, dimensions (time, y, x), with a ``spatial_ref`` coordinate.
+        Variables named as in `LAYERS`, dimensions (time, y, x), with a ``spatial_ref`` coordinate.
     about
         Global attributes; tables become JSON text.
 
@@ -228,6 +267,8 @@ def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
         The same arrays.
     """
     for name, layer in LAYERS.items():
+        if name not in product:
+            continue
         array = product[name]
         array.attrs = {"long_name": layer.long_name, "units": layer.units, "grid_mapping": "spatial_ref"}
         if layer.standard_name:

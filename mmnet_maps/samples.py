@@ -249,11 +249,24 @@ def encode(
     InputError
         The table lacks an input, or holds one in the wrong form.
     """
+    columns, days = inputs(samples, snapshot=snapshot, series=series, steps=steps, includes_day=includes_day)
+    return encode_snapshot(columns, snapshot), encode_series(days, series)
+
+
+def inputs(
+    samples: Samples,
+    *,
+    snapshot: Sequence[Feature],
+    series: Sequence[Feature],
+    steps: int,
+    includes_day: bool = True,
+) -> tuple[dict[str, NDArray[np.float32] | NDArray[np.str_]], dict[str, NDArray[np.float32]]]:
+    """The columns that features are made from, (n,), and the series, (n, steps); parameters and errors as `encode`."""
     read = steps if includes_day else steps + 1
     days = samples.series([feature.name for feature in series], read)
     return (
-        encode_snapshot(samples.snapshot([feature.name for feature in snapshot]), snapshot),
-        encode_series({name: values[:, :steps] for name, values in days.items()}, series),
+        samples.snapshot([feature.name for feature in snapshot]),
+        {name: values[:, :steps] for name, values in days.items()},
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from mmnet_maps.errors import RequestError
 
@@ -23,7 +24,12 @@ class MapSettings(BaseModel):
     source: Annotated[
         str | None, Field(description="Where inputs come from, in place of a stack: demo, or a sources YAML.")
     ] = None
-    model: Annotated[str, Field(description="Checkpoint folder, or the name of a packaged one.")] = "mmnet-uscrn"
+    model: Annotated[
+        tuple[str, ...],
+        BeforeValidator(lambda value: (value,) if isinstance(value, str) else tuple(value)),
+        PlainSerializer(lambda value: value[0] if len(value) == 1 else list(value)),
+        Field(min_length=1, description="Checkpoint folder, or the name of a packaged one; several are an ensemble."),
+    ] = ("mmnet-uscrn",)
     out: Annotated[str, Field(description="Output folder.")] = "maps"
     resolution: Annotated[float, Field(gt=0, description="Pixel size in units of the CRS.")] = 100.0
     crs: Annotated[str, Field(description="Coordinate reference system of the map.")] = "EPSG:5070"
@@ -33,7 +39,15 @@ class MapSettings(BaseModel):
             description="How the SMAP field is brought to the pixels: between cell centres, or the cell's own value."
         ),
     ] = "bilinear"
+    uncertainty: Annotated[
+        int, Field(ge=0, description="Monte Carlo dropout members for a standard deviation; 0 for none.")
+    ] = 0
+    members: Annotated[bool, Field(description="Whether the members themselves are kept, as Zarr.")] = False
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where the network runs.")] = "auto"
+    precision: Annotated[
+        Literal["float32", "bfloat16"], Field(description="Of the network's products of matrices.")
+    ] = "float32"
+    threads: Annotated[int | None, Field(ge=1, description="Processor cores for the network; all by default.")] = None
 
 
 class MapOptions(TypedDict, total=False):
@@ -41,12 +55,16 @@ class MapOptions(TypedDict, total=False):
 
     stack: str | os.PathLike[str] | None
     source: str | os.PathLike[str] | None
-    model: str | os.PathLike[str] | None
+    model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
     out: str | os.PathLike[str] | None
     resolution: float | None
     crs: str | None
     smap_resampling: Literal["bilinear", "nearest"] | None
+    uncertainty: int | None
+    members: bool | None
     device: Literal["auto", "cpu", "cuda"] | None
+    precision: Literal["float32", "bfloat16"] | None
+    threads: int | None
     config: str | os.PathLike[str] | None
 
 
@@ -62,9 +80,14 @@ def settle(options: MapOptions) -> MapSettings:
     """
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     config = given.pop("config", None)
-    for key in ("stack", "source", "model", "out"):
+    for key in ("stack", "source", "out"):
         if key in given:
             given[key] = os.fspath(given[key])
+    if "model" in given:
+        models = given["model"]
+        given["model"] = tuple(map(os.fspath, [models] if isinstance(models, str | os.PathLike) else models))
+        if not given["model"]:
+            del given["model"]
     values, origin = _read(config)
     if "stack" in given and "source" in given:
         raise RequestError(

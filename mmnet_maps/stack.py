@@ -16,8 +16,10 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ EPOCH = date(2015, 1, 1)
 LAST_DAY = date(2039, 12, 31)
 _DAYS = (LAST_DAY - EPOCH).days + 1
 _DAMAGE = (ValueError, RuntimeError, OSError, zlib.error)  # what zarr and its codecs raise on broken chunks
+_FAST_READER = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 _FINE_BLOCK, _COARSE_BLOCK, _TILE = 256, 64, 1024
 
 
@@ -121,6 +124,8 @@ class Stack:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise InputError(f"{self.path} is a damaged stack ({error!r}); build it again") from error
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
+        self._arrays: dict[str, Any] = {}
+        self._reader = nullcontext if writable else partial(zarr.config.set, _FAST_READER)
 
     def _read_group(self, name: str) -> Group:
         group = self._root[name]
@@ -159,9 +164,16 @@ class Stack:
             )
         return self.groups[self._where[variable]]
 
+    def _array(self, name: str) -> Any:
+        """An array by its path, opened once; what only reads does so through a reader in Rust, twice as fast."""
+        if name not in self._arrays:
+            with self._reader():
+                self._arrays[name] = self._root[name]
+        return self._arrays[name]
+
     def marks(self, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
         """Commit marks (day, block_y, block_x) of the blocks in a window; for ``static`` one entry, whatever `days`."""
-        fetched = self._root[group.name]["fetched"]
+        fetched = self._array(f"{group.name}/fetched")
         rows, cols = group.blocks(window)
         index = [day_index(day) for day in days]
         if group.temporal and not index:
@@ -191,14 +203,26 @@ class Stack:
         InputError
             When a chunk of the store is damaged.
         """
-        group = self.group_of(variable)
-        array = self._root[group.name][variable]
-        rows, cols = window
+        return VARIABLES[variable].unpack(self.read_packed(variable, window, day))
+
+    def read_packed(self, variable: str, window: Window, day: date | None = None) -> NDArray[np.integer]:
+        """As `read`, but the integers as they are stored."""
+        index = day_index(day) if self.group_of(variable).temporal and day else None
+        return self._values(variable, window, index, f" on {day}" if day else "")
+
+    def read_days(self, variable: str, window: Window, first: date, last: date) -> NDArray[np.float32]:
+        """As `read`, all days from first to last at once: (day, y, x)."""
+        days = slice(day_index(first), day_index(last) + 1)
+        packed = self._values(variable, window, days, f" on {first} to {last}")
+        return VARIABLES[variable].unpack(packed)
+
+    def _values(self, variable: str, window: Window, days: int | slice | None, when: str) -> NDArray[np.integer]:
+        name = self.group_of(variable).name
         try:
-            packed = array[day_index(day), rows, cols] if group.temporal and day else array[rows, cols]
+            array = self._array(f"{name}/{variable}")
+            return np.asarray(array[window] if days is None else array[days, *window])
         except _DAMAGE as error:
-            raise self._damaged(f"{group.name}/{variable}{f' on {day}' if day else ''}", error) from error
-        return VARIABLES[variable].unpack(np.asarray(packed))
+            raise self._damaged(f"{name}/{variable}{when}", error) from error
 
     def write(self, name: str, window: Window, day: date, rasters: Rasters) -> None:
         """Write all of a group's variables in a window of whole blocks, then the marks.
@@ -220,7 +244,7 @@ class Stack:
         for variable, values in sorted(rasters.items()):
             packed = VARIABLES[variable].pack(values)
             nodata = VARIABLES[variable].nodata
-            target = self._root[name][variable]
+            target = self._array(f"{name}/{variable}")
             region = (day_index(day), rows, cols) if group.temporal else (rows, cols)
             target[region] = packed
             for i, j in np.ndindex(checksums.shape):
@@ -230,7 +254,7 @@ class Stack:
         block_rows, block_cols = group.blocks(window)
         marks = np.maximum(checksums, 1)
         where = (day_index(day), block_rows, block_cols) if group.temporal else (block_rows, block_cols)
-        self._root[name]["fetched"][where] = marks
+        self._array(f"{name}/fetched")[where] = marks
 
     def fingerprint(self, uses: Iterable[tuple[Group, Window, Sequence[date]]]) -> str:
         """Hash of everything a product reads: lattices, provenance and the marks of the blocks and days it uses."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Variable:
         steps = np.rint((np.where(good, values, 0.0) - self.offset) / self.scale)
         return np.where(good, steps, self.nodata).astype(np.int16)
 
-    def unpack(self, packed: NDArray[np.integer]) -> NDArray[np.float32] | NDArray[np.uint8]:
+    def unpack(self, packed: NDArray[np.integer]) -> NDArray[Any]:
         """Physical values as float32, NaN where missing; a land-cover code stays uint8, 0 where missing.
 
         Examples

@@ -14,7 +14,18 @@ from odc.geo.geobox import GeoBox
 
 from analytic import LATTICES, AnalyticSource
 from mmnet_maps.aoi import read_aoi
-from mmnet_maps.block import Needs, bilinear, borrow, interpolate_days, read_block, require, uses
+from mmnet_maps.block import (
+    Block,
+    Needs,
+    Snapshot,
+    bilinear,
+    borrow,
+    interpolate_days,
+    interpolate_series,
+    read_block,
+    require,
+    uses,
+)
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import conus_grid, lonlat, target_grid, tiles
@@ -51,10 +62,39 @@ def test_interpolation_equals_numpy_interp(offsets: list[int], table: np.ndarray
         assert age[pixel] == min(abs(k) for k in when)
 
 
+@given(
+    arrays(np.float32, (23, 2, 3), elements=st.one_of(st.just(float("nan")), st.floats(-1, 1, width=32))),
+    st.lists(st.integers(0, 22), min_size=1, max_size=6),
+    st.integers(0, 30),
+)
+def test_a_series_is_interpolated_as_each_day_alone(table: np.ndarray, own: list[int], reach: int) -> None:
+    days = [DAY + timedelta(days=k) for k in range(23)]
+    held = dict(zip(days, table, strict=True))
+    values, ages = interpolate_series(table, np.array(own), reach)
+    assert values.dtype == ages.dtype == np.float32
+    for k, value, age in zip(own, values, ages, strict=True):
+        expected = interpolate_days(held.__getitem__, days, days[k], reach)
+        np.testing.assert_array_equal(value, expected[0])
+        np.testing.assert_array_equal(age, expected[1])
+
+
+def test_no_more_is_read_than_is_needed() -> None:
+    """Bytes moved decide the speed: a day is not read once every pixel has its value."""
+    whole, holes = np.ones((2, 2), np.float32), np.array([[1, np.nan], [1, 1]], np.float32)
+    read: list[int] = []
+
+    def observation(day: date) -> np.ndarray:
+        read.append((day - DAY).days)
+        return holes if (day - DAY).days == -1 else whole
+
+    interpolate_days(observation, [DAY + timedelta(days=k) for k in (-9, -5, -1, 2, 6)], DAY, 10)
+    assert sorted(read) == [-5, -1, 2]
+
+
 @given(arrays(np.float32, (2, 6, 7), elements=st.one_of(st.just(float("nan")), st.floats(0, 1, width=32))))
 def test_borrowing_takes_the_nearest_valid_cell_within_two(cells: np.ndarray) -> None:
     filled, lent = borrow(cells)
-    expected_lent = np.zeros((6, 7), bool)
+    expected_lent = np.zeros(cells.shape, bool)
     for t, r, c in np.ndindex(cells.shape):
         if not np.isnan(cells[t, r, c]):
             assert filled[t, r, c] == cells[t, r, c]
@@ -68,7 +108,7 @@ def test_borrowing_takes_the_nearest_valid_cell_within_two(cells: np.ndarray) ->
         if not near:
             assert np.isnan(filled[t, r, c])
             continue
-        expected_lent[r, c] = True
+        expected_lent[t, r, c] = True
         closest = min(distance for distance, _ in near)
         assert filled[t, r, c] in [value for distance, value in near if distance == closest]
     np.testing.assert_array_equal(lent, expected_lent)
@@ -112,50 +152,97 @@ def grid() -> GeoBox:
     return target_grid(read_aoi("-119.62,47.00,-119.38,47.20"))
 
 
+def one_day(stack: Stack, grid: GeoBox, resampling: str = "nearest", **options: object) -> tuple[Block, Snapshot]:
+    block = read_block(stack, grid, NEEDS, [DAY], smap_resampling=resampling, **options)  # type: ignore[arg-type]
+    return block, next(block.snapshots)
+
+
+def physical(snapshot: Snapshot, name: str) -> np.ndarray:
+    values = snapshot.fine[name]
+    return VARIABLES[name].unpack(values) if values.dtype == np.int16 else values
+
+
 def test_a_block_holds_the_formula(stack: Stack, grid: GeoBox) -> None:
     source = AnalyticSource()
-    block = read_block(stack, grid, NEEDS, DAY, smap_resampling="nearest")
+    block, snapshot = one_day(stack, grid)
     clay = source.value("clay", grid, DAY)
-    np.testing.assert_allclose(block.fine["clay"], clay, atol=VARIABLES["clay"].scale)
-    assert block.fine["landcover"].dtype == np.uint8
+    assert snapshot.fine["clay"].dtype == np.int16
+    np.testing.assert_allclose(physical(snapshot, "clay"), clay, atol=VARIABLES["clay"].scale)
+    assert snapshot.fine["landcover"].dtype == np.uint8
     assert DAY.toordinal() % 3 == 1
     before, after = (source.value("red", grid, DAY + timedelta(days=k)) for k in (-1, 2))
-    np.testing.assert_allclose(block.fine["red"], before + (after - before) / 3, atol=2e-4, equal_nan=True)
-    assert (block.ages["optical"][~np.isnan(before)] == 1).all()
-    assert block.series["pr"].shape[0] == 4
-    assert block.groups == {"pr": "weather", "lst": "lst", "smap": "smap"}
-    assert set(np.unique(block.filled)) == {0.75, 1.0}  # one day of four observed; a cell in seven never
+    np.testing.assert_allclose(snapshot.fine["red"], before + (after - before) / 3, atol=2e-4, equal_nan=True)
+    assert (snapshot.ages["optical"][~np.isnan(before)] == 1).all()
+    assert block.series["pr"].shape == (block.pair.max() + 1, 4)
+    assert block.starts == (0,)
+    assert set(np.unique(snapshot.pairs_filled)) == {0.75, 1.0}  # one day of four observed; a cell in seven never
+    assert snapshot.surface_temperature is not None
+    np.testing.assert_array_equal(snapshot.surface_temperature, block.series["lst"][:, -1])
 
 
 @pytest.mark.parametrize("variable", ["pr", "smap"])
 def test_every_pixel_finds_the_cell_it_lies_in(stack: Stack, grid: GeoBox, variable: str) -> None:
-    block = read_block(stack, grid, NEEDS, DAY, smap_resampling="nearest")
-    group = block.groups[variable]
-    lattice = LATTICES[group]
+    block, _ = one_day(stack, grid)
+    lattice = LATTICES[stack.group_of(variable).name]
     longitude, latitude = lonlat(grid)
     whole = AnalyticSource().value(variable, lattice[:, :], DAY)
     row = np.floor((lattice.affine.f - latitude.astype(float)) / lattice.affine.a).astype(int)
     col = np.floor((longitude.astype(float) - lattice.affine.c) / lattice.affine.a).astype(int)
-    found = block.series[variable][-1][block.cells[group]]
+    found = block.series[variable][block.pair, -1]
     same = np.abs(found - whole[row, col]) <= VARIABLES[variable].scale
     assert same.mean() > 0.999
 
 
+def test_pairs_are_distinct_and_only_of_wanted_pixels(stack: Stack, grid: GeoBox) -> None:
+    whole, _ = one_day(stack, grid)
+    wanted = np.zeros(grid.shape, bool)
+    wanted[40:90, 13:77] = True
+    some, _ = one_day(stack, grid, wanted=wanted)
+    np.testing.assert_array_equal(some.pair >= 0, wanted)
+    assert np.unique(some.pair[wanted]).tolist() == list(range(len(some.series["pr"])))
+    assert 1 < len(some.series["pr"]) < len(whole.series["pr"])
+    for name, values in some.series.items():
+        np.testing.assert_array_equal(values[some.pair[wanted]], whole.series[name][whole.pair[wanted]])
+    distinct = np.concatenate(list(whole.series.values()), axis=1)
+    assert len(np.unique(distinct, axis=0)) > 0.8 * len(distinct)  # cells may hold equal values
+    none, _ = one_day(stack, grid, wanted=np.zeros(grid.shape, bool))
+    assert (none.pair == -1).all()
+    assert none.series["pr"].shape == (0, 4)
+
+
+def test_days_together_are_as_each_alone(tmp_path: Path, grid: GeoBox) -> None:
+    """A gap between them, and static and shared observations read once."""
+    days = [DAY, DAY + timedelta(days=1), DAY + timedelta(days=3)]
+    stack = fetch(tmp_path / "s.zarr", [AnalyticSource()], conus_grid(), grid, tiles(grid), NEEDS, days, quiet=True)
+    together = read_block(stack, grid, NEEDS, days, smap_resampling="bilinear")
+    assert together.starts == (0, 1, 3)
+    for day, start, snapshot in zip(days, together.starts, together.snapshots, strict=True):
+        alone = read_block(stack, grid, NEEDS, [day], smap_resampling="bilinear")
+        expected = next(alone.snapshots)
+        np.testing.assert_array_equal(together.pair, alone.pair)
+        for name, values in alone.series.items():
+            np.testing.assert_array_equal(together.series[name][:, start : start + 4], values)
+        assert snapshot.day == day
+        for name, values in expected.fine.items():
+            np.testing.assert_array_equal(snapshot.fine[name], values)
+        for name in ("borrowed", "pairs_borrowed", "pairs_filled", "surface_temperature"):
+            np.testing.assert_array_equal(getattr(snapshot, name), getattr(expected, name))
+        np.testing.assert_array_equal(snapshot.ages["optical"], expected.ages["optical"])
+
+
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
 def test_a_window_of_a_block_is_the_block_of_a_window(stack: Stack, grid: GeoBox, resampling: str) -> None:
-    whole = read_block(stack, grid, NEEDS, DAY, smap_resampling=resampling)  # type: ignore[arg-type]
+    whole, of_whole = one_day(stack, grid, resampling)
     window = np.s_[57:123, 31:130]
-    part = read_block(stack, grid[window], NEEDS, DAY, smap_resampling=resampling)  # type: ignore[arg-type]
-    for name, values in part.fine.items():
-        np.testing.assert_array_equal(values, whole.fine[name][window], err_msg=name)
+    part, of_part = one_day(stack, grid[window], resampling)
+    for name, values in of_part.fine.items():
+        np.testing.assert_array_equal(values, of_whole.fine[name][window], err_msg=name)
     for name in ("pr", "lst", "smap"):
-        group = whole.groups[name]
-        np.testing.assert_array_equal(
-            part.series[name][:, *part.cells[group]], whole.series[name][:, *whole.cells[group]][:, *window]
-        )
-    np.testing.assert_array_equal(part.borrowed, whole.borrowed[window])
-    np.testing.assert_array_equal(part.filled, whole.filled[window])
-    np.testing.assert_array_equal(part.ages["sar"], whole.ages["sar"][window])
+        np.testing.assert_array_equal(part.series[name][part.pair], whole.series[name][whole.pair[window]])
+    for name in ("pairs_borrowed", "pairs_filled", "surface_temperature"):
+        np.testing.assert_array_equal(getattr(of_part, name)[part.pair], getattr(of_whole, name)[whole.pair[window]])
+    np.testing.assert_array_equal(of_part.borrowed, of_whole.borrowed[window])
+    np.testing.assert_array_equal(of_part.ages["sar"], of_whole.ages["sar"][window])
 
 
 def test_what_lacks_is_named(stack: Stack, grid: GeoBox) -> None:
@@ -184,10 +271,11 @@ def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, 
     inside = longitude < edge - 1e-4
     assert beyond.any()
     for resampling in ("nearest", "bilinear"):
-        block = read_block(stack, grid, NEEDS, DAY, smap_resampling=resampling)  # type: ignore[arg-type]
-        assert np.isnan(block.fine["smap"][beyond]).all()
-        assert np.isfinite(block.fine["smap"][inside]).all()
-        assert np.isnan(block.series["smap"][:, *block.cells["smap"]][:, beyond]).all()
+        block, snapshot = one_day(stack, grid, resampling)
+        assert np.isnan(snapshot.fine["smap"][beyond]).all()
+        assert np.isfinite(snapshot.fine["smap"][inside]).all()
+        assert (block.pair[beyond] == -1).all()
+        assert (block.pair[inside] >= 0).all()
 
 
 def test_days_before_the_axis_are_refused_or_left_out(stack: Stack, grid: GeoBox) -> None:

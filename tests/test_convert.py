@@ -17,7 +17,6 @@ from mmnet_maps.checkpoint import check_golden, load_checkpoint
 from mmnet_maps.convert import convert
 from mmnet_maps.engine import Engine
 from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.features import encode_series, encode_snapshot, standardise
 
 CLASSES = ("shrubland", "grassland", "barren", "wetland", "forest", "developed", "cropland", "pasture")
 CODES = (52, 71, 31, 90, 42, 23, 82, 81)
@@ -212,15 +211,13 @@ def test_outputs_equal_the_published_network(tmp_path: Path, profile: str, batch
     pth, scalers_dir = write_release(tmp_path / "release", profile, scalers, model_state=state)
     model = convert(pth, scalers_dir, profile, tmp_path / "mine")
 
-    spec = model.spec
-    encoded = standardise(encode_snapshot(snapshot, spec.snapshot), spec.snapshot_mean, spec.snapshot_std)
-    cells = standardise(encode_series(series, spec.series), spec.series_mean, spec.series_std)
-    estimate = Engine(model, device="cpu").predict(encoded, cells, np.arange(n))
+    engine = Engine(model, device="cpu")
+    estimate = engine.predict(snapshot, engine.encode_series(series)[0], np.arange(n)).estimate
     assert np.abs(estimate - expected).max() <= 1e-5
 
     names = np.array(CLASSES)[[CODES.index(code) for code in snapshot["landcover"]]]
-    by_name = encode_snapshot(snapshot | {"landcover": names}, spec.snapshot)
-    np.testing.assert_array_equal(standardise(by_name, spec.snapshot_mean, spec.snapshot_std), encoded)
+    by_name = engine.predict(snapshot | {"landcover": names}, engine.encode_series(series)[0], np.arange(n)).estimate
+    np.testing.assert_array_equal(by_name, estimate)
 
 
 def test_the_specification_is_in_physical_units(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmnet_maps.checkpoint import Checkpoint, save_checkpoint
+from mmnet_maps.engine import Engine
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.evaluate import (
     ESTIMATE,
@@ -141,21 +142,21 @@ def test_predictions_equal_the_network_on_hand_standardised_inputs(checkpoint: C
             torch.from_numpy(standardise(snapshot, spec.snapshot_mean, spec.snapshot_std)),
             torch.from_numpy(standardise(series, spec.series_mean, spec.series_std)),
         ).numpy()
-    np.testing.assert_allclose(predict_samples(checkpoint, samples), expected, atol=1e-5)
+    np.testing.assert_allclose(predict_samples(Engine(checkpoint, device="cpu"), samples), expected, atol=1e-5)
 
 
 def test_a_residual_is_added_to_its_variable(checkpoint: Checkpoint, tmp_path: Path) -> None:
     samples, spec = Samples(table=make_table(days=5)), checkpoint.spec
     residual = spec.model_copy(update={"target": spec.target.model_copy(update={"residual_of": "smap"})})
     other = save_checkpoint(tmp_path / "residual", residual, checkpoint.network)
-    expected = predict_samples(checkpoint, samples) + samples.numbers("smap")
-    np.testing.assert_allclose(predict_samples(other, samples), expected, atol=1e-6)
+    expected = predict_samples(Engine(checkpoint, device="cpu"), samples) + samples.numbers("smap")
+    np.testing.assert_allclose(predict_samples(Engine(other, device="cpu"), samples), expected, atol=1e-6)
 
 
 def test_evaluation_is_prediction_then_report(checkpoint: Checkpoint) -> None:
     samples = Samples(table=make_table(days=12))
-    assert evaluate_samples(checkpoint, samples) == report(
-        samples.station, predict_samples(checkpoint, samples), samples.target
+    assert evaluate_samples(Engine(checkpoint, device="cpu"), samples) == report(
+        samples.station, predict_samples(Engine(checkpoint, device="cpu"), samples), samples.target
     )
 
 
@@ -164,7 +165,9 @@ def test_predictions_keep_the_table_and_need_no_target(checkpoint: Checkpoint, t
     smap = table["smap"].to_pylist()
     smap[7] = None
     table = replace(table, "smap", pa.array(smap, pa.float32()))
-    count = write_predictions(checkpoint, write_table(tmp_path / "in.parquet", table), tmp_path / "new" / "out.parquet")
+    count = write_predictions(
+        Engine(checkpoint, device="cpu"), write_table(tmp_path / "in.parquet", table), tmp_path / "new" / "out.parquet"
+    )
     written = pq.read_table(tmp_path / "new" / "out.parquet")
     assert written.drop_columns([ESTIMATE]).equals(pq.read_table(tmp_path / "in.parquet"))
     assert written.schema.field(ESTIMATE).type == pa.float32()
@@ -176,8 +179,8 @@ def test_predictions_keep_the_table_and_need_no_target(checkpoint: Checkpoint, t
 
 def test_predicting_again_replaces_the_column(checkpoint: Checkpoint, tmp_path: Path) -> None:
     source = write_table(tmp_path / "in.parquet", make_table(days=3))
-    write_predictions(checkpoint, source, tmp_path / "once.parquet")
-    write_predictions(checkpoint, tmp_path / "once.parquet", tmp_path / "twice.parquet")
+    write_predictions(Engine(checkpoint, device="cpu"), source, tmp_path / "once.parquet")
+    write_predictions(Engine(checkpoint, device="cpu"), tmp_path / "once.parquet", tmp_path / "twice.parquet")
     assert pq.read_table(tmp_path / "twice.parquet").equals(pq.read_table(tmp_path / "once.parquet"))
 
 
@@ -185,10 +188,10 @@ def test_predictions_that_cannot_be_written(checkpoint: Checkpoint, tmp_path: Pa
     source = write_table(tmp_path / "in.parquet", make_table(days=3))
     before = source.read_bytes()
     with pytest.raises(RequestError, match="is the input itself"):
-        write_predictions(checkpoint, source, tmp_path / "." / "in.parquet")
+        write_predictions(Engine(checkpoint, device="cpu"), source, tmp_path / "." / "in.parquet")
     for out in (source / "out.parquet", tmp_path):  # below a file; a folder
         with pytest.raises(OutputError, match="cannot write") as error:
-            write_predictions(checkpoint, source, out)
+            write_predictions(Engine(checkpoint, device="cpu"), source, out)
         assert "\n" not in str(error.value)
     assert source.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,12 +12,14 @@ from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.features import (
     INDICES,
     Feature,
+    encode,
     encode_series,
     encode_snapshot,
     encoded_columns,
-    outside,
+    limits,
     required,
     standardise,
+    unpacked,
 )
 from mmnet_maps.variables import VARIABLES
 
@@ -271,9 +274,22 @@ def test_a_deviation_of_zero_counts_as_one_in_a_series_too() -> None:
     np.testing.assert_array_equal(standardise(encoded, [5, 4], [0, 0]), np.broadcast_to([0, 1], (2, 3, 2)))
 
 
-def test_outside_the_training_range() -> None:
-    ranges = [[-1.0, 1.0], [300.0, 310.0]]
+def test_limits_forgive_rounding() -> None:
+    low, high = (ends.numpy() for ends in limits([[-1.0, 1.0], [300.0, 310.0]]))
     rows = np.array([[0, 305], [1, 310.0001], [1.001, 305], [0, 299], [np.nan, 305], [-1.0000005, 300]], np.float32)
-    assert outside(rows, ranges).tolist() == [False, False, True, True, False, False]
-    series = np.stack([rows[:3], rows[[0, 0, 0]]], axis=1)
-    assert outside(series, ranges).tolist() == [False, False, True]
+    assert ((rows < low) | (rows > high)).any(1).tolist() == [False, False, True, True, False, False]
+
+
+def test_packed_integers_are_unpacked_as_a_stack_unpacks_them() -> None:
+    packed = np.array([2500, -32768, 0, -7], np.int16)
+    for name in ("smap", "tmmx", "vv"):
+        np.testing.assert_array_equal(unpacked(name, torch.from_numpy(packed)), VARIABLES[name].unpack(packed))
+    codes = torch.tensor([82, 0], dtype=torch.uint8)
+    assert unpacked("landcover", codes) is codes
+
+
+def test_one_value_stands_for_all_rows() -> None:
+    features = [plain("clay"), Feature(name="doy", encoding="sincos")]
+    clay = torch.rand(5)
+    one = encode({"clay": clay, "doy": torch.tensor([100.0])}, features)
+    torch.testing.assert_close(one, encode({"clay": clay, "doy": torch.full((5,), 100.0)}, features), rtol=0, atol=0)

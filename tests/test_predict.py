@@ -76,11 +76,11 @@ def test_lazy_equals_eager_and_any_chunking(job: Job) -> None:
     whole = product.compute()
     for tile in job.pieces:
         eager = map_tile(job, tile, job.days[1])
-        for name in LAYERS:
+        for name in job.layers:
             np.testing.assert_array_equal(eager[name], whole[name].values[1, tile.rows, tile.cols])
     part = product.isel(time=1, y=slice(40, 121), x=slice(17, 90))
     rechunked = part.chunk(y=13, x=29).compute(scheduler="synchronous")
-    for name in LAYERS:
+    for name in job.layers:
         np.testing.assert_array_equal(rechunked[name], whole[name].isel(time=1, y=slice(40, 121), x=slice(17, 90)))
 
 
@@ -202,7 +202,7 @@ def test_files_equal_the_arrays_and_the_second_run_keeps_them(job: Job, tmp_path
     written = write_maps(job, quiet=True)
     product = lazy(job).compute()
     for k, day in enumerate(written):
-        for name, layer in LAYERS.items():
+        for name, layer in ((name, LAYERS[name]) for name in job.layers):
             with rasterio.open(day.layers[name]) as data:
                 np.testing.assert_array_equal(data.read(1), layer.pack(product[name].values[k]))
         with rioxarray.open_rasterio(day.layers["soil_moisture"], mask_and_scale=True) as opened:
@@ -216,7 +216,7 @@ def test_files_equal_the_arrays_and_the_second_run_keeps_them(job: Job, tmp_path
 def test_the_same_request_gives_the_same_bytes(job: Job, tmp_path: Path) -> None:
     first = write_maps(dataclasses.replace(job, out=tmp_path / "a", days=job.days[:1]), quiet=True)[0]
     second = write_maps(dataclasses.replace(job, out=tmp_path / "b", days=job.days[:1]), quiet=True)[0]
-    for name in LAYERS:
+    for name in job.layers:
         assert first.layers[name].read_bytes() == second.layers[name].read_bytes()
 
 
@@ -225,7 +225,7 @@ def test_another_model_or_option_makes_the_map_again(job: Job, tmp_path: Path) -
     first = write_maps(job, quiet=True)[0]
     assert json.loads(first.item.read_text())["properties"]["version"] == "1"
     other = make_model(tmp_path / "other", name="other")
-    again = write_maps(dataclasses.replace(job, model=other), quiet=True)[0]
+    again = write_maps(dataclasses.replace(job, models=(other,)), quiet=True)[0]
     assert again.item == first.item
     properties = json.loads(again.item.read_text())["properties"]
     assert properties["version"] == "2"
@@ -273,13 +273,13 @@ def test_a_job_computes_the_same_in_another_folder_after_travelling(
     here = map_tile(job, tile, day)
     monkeypatch.chdir(tmp_path)
     there = map_tile(pickle.loads(pickle.dumps(job)), tile, day)
-    for name in LAYERS:
+    for name in job.layers:
         np.testing.assert_array_equal(here[name], there[name])
 
 
 def test_a_model_that_changed_on_disk_is_loaded_again(job: Job, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
-    mine = dataclasses.replace(job, model=folder)
+    mine = dataclasses.replace(job, models=(folder,))
     before = mine.fingerprint(job.days[0])
     text = (folder / "model.json").read_text()
     (folder / "model.json").write_text(text.replace('"name": "random"', '"name": "another"'))

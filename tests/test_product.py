@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmnet_maps.product import LAYERS, QUALITY_BITS, Evidence, compose, porosity
+from mmnet_maps.product import LAYERS, QUALITY_BITS, Evidence, compose, porosity, unknown_cover
 
 
 def one_pixel(**changes: object) -> dict[str, float]:
     """The layers of a single pixel that is fine but for the changes."""
     normal: dict[str, object] = {
         "estimate": 0.25,
+        "std": 0.02,
         "smap": 0.2,
         "inside": True,
         "landcover": 82,
@@ -33,23 +34,25 @@ def one_pixel(**changes: object) -> dict[str, float]:
     def cell(name: str, dtype: type) -> np.ndarray:
         return np.array([[normal[name]]], dtype)
 
+    evidence = Evidence(
+        ages={"optical": cell("optical", np.float32), "sar": cell("sar", np.float32)},
+        backscatter={name: cell(name, np.float32) for name in ("vv", "vh")},
+        lst_filled=cell("lst_filled", np.float32),
+        surface_temperature=cell("surface_temperature", np.float32),
+        borrowed=cell("borrowed", bool),
+        outside_training=cell("outside_training", bool),
+        synthetic=bool(normal["synthetic"]),
+    )
     layers = compose(
         cell("estimate", np.float32),
         cell("smap", np.float32),
+        std=cell("std", np.float32),
         inside=cell("inside", bool),
-        landcover=cell("landcover", np.uint8),
-        known_classes=normal["known_classes"],  # type: ignore[arg-type]
+        unknown=unknown_cover(cell("landcover", np.uint8), normal["known_classes"]),  # type: ignore[arg-type]
         bulk_density=None if normal["bulk_density"] is None else cell("bulk_density", np.float32),
-        evidence=Evidence(
-            ages={"optical": cell("optical", np.float32), "sar": cell("sar", np.float32)},
-            backscatter={name: cell(name, np.float32) for name in ("vv", "vh")},
-            lst_filled=cell("lst_filled", np.float32),
-            surface_temperature=cell("surface_temperature", np.float32),
-            borrowed=cell("borrowed", bool),
-            outside_training=cell("outside_training", bool),
-            synthetic=bool(normal["synthetic"]),
-        ),
+        evidence=evidence.bits((1, 1)),
     )
+    assert all(values.dtype == (np.uint16 if name == "quality" else np.float32) for name, values in layers.items())
     return {name: values[0, 0] for name, values in layers.items()}
 
 
@@ -99,8 +102,18 @@ def test_each_flag(changes: dict[str, object], flags: set[str], moisture: float 
     assert bits(pixel) == flags
     if moisture is None:
         assert np.isnan(pixel["soil_moisture"])
+        assert np.isnan(pixel["soil_moisture_std"]) == ("unknown_land_cover" in flags or "outside_area" in flags)
     else:
         np.testing.assert_allclose(pixel["soil_moisture"], moisture, rtol=1e-6)
+        assert pixel["soil_moisture_std"] == np.float32(0.02)
+
+
+def test_without_members_there_is_no_deviation_and_without_evidence_no_bit() -> None:
+    field = np.full((2, 3), 0.2, np.float32)
+    mask = np.ones((2, 3), bool)
+    layers = compose(field, field, inside=mask, unknown=~mask, bulk_density=None, evidence=Evidence().bits((2, 3)))
+    assert list(layers) == ["soil_moisture", "quality", "smap"]
+    assert not layers["quality"].any()
 
 
 def test_bits_are_those_of_the_specification() -> None:

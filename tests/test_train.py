@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from mmnet_maps.checkpoint import check_golden, load_checkpoint
+from mmnet_maps.engine import Engine
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.evaluate import predict_samples, report
 from mmnet_maps.features import Feature, encoded_columns
@@ -205,7 +206,9 @@ def test_train_checkpoint_writes_what_train_returns(samples: Samples, trained: T
     table = write_table(tmp_path / "t.parquet", samples.table)
     config = write_config(tmp_path / "c.yaml")
     checkpoint = train_checkpoint(table, config, tmp_path / "model", progress=False)
-    np.testing.assert_allclose(predict_samples(checkpoint, samples), estimates_of(trained, samples), atol=1e-5)
+    np.testing.assert_allclose(
+        predict_samples(Engine(checkpoint, device="cpu"), samples), estimates_of(trained, samples), atol=1e-5
+    )
     assert check_golden(checkpoint) < 1e-6
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         "golden.npz",
