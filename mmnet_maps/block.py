@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -168,7 +168,7 @@ def _between(before: Float, gap_before: Float, after: Float, gap_after: Float) -
 
 
 def interpolate_days(
-    read: Callable[[date], Float], observed: Sequence[date], day: date, reach: int
+    read: Callable[[date, Window], Float], observed: Sequence[date], day: date, reach: int, shape: tuple[int, int]
 ) -> tuple[Float, Float]:
     """Value on a day from the valid observations around it, pixel by pixel.
 
@@ -178,13 +178,15 @@ def interpolate_days(
     Parameters
     ----------
     read
-        Gives the observation (y, x) of a day, NaN where missing.
+        Gives a window of the observation of a day, an array of its own, NaN where missing.
     observed
         The days that have observations, in any order.
     day
         The day wanted.
     reach
         Search window in days.
+    shape
+        Rows and columns.
 
     Returns
     -------
@@ -192,8 +194,9 @@ def interpolate_days(
         float32; NaN and infinity where there is no observation within reach. Age is in days, to the nearer observation.
     """
     near = [other for other in observed if abs((other - day).days) <= reach]
-    before, gap_before = _nearest(read, sorted((d for d in near if d <= day), reverse=True), day)
-    after, gap_after = _nearest(read, sorted(d for d in near if d > day), day)
+    whole = slice(0, shape[0]), slice(0, shape[1])
+    before, gap_before = _nearest(read, sorted((d for d in near if d <= day), reverse=True), day, whole)
+    after, gap_after = _nearest(read, sorted(d for d in near if d > day), day, whole)
     if before is None or after is None:
         held, gap = (before, gap_before) if after is None else (after, gap_after)
         if held is None:
@@ -202,22 +205,30 @@ def interpolate_days(
     return _between(before, gap_before, after, gap_after)
 
 
-def _nearest(read: Callable[[date], Float], ordered: Sequence[date], day: date) -> tuple[Any, Any]:
-    """First valid value in the given order of days and its distance in days; None when there is no day."""
-    value = gap = empty = None
+def _nearest(
+    read: Callable[[date, Window], Float], ordered: Sequence[date], day: date, whole: Window
+) -> tuple[Any, Any]:
+    """First valid value in the given order of days and its distance in days; None when there is no day.
+
+    Of each further day only the rows and columns with a pixel that is still missing are read.
+    """
+    value = gap = None
+    part = whole
     for other in ordered:
-        distance = np.float32(abs((other - day).days))
-        if value is None or gap is None or empty is None:
-            value = read(other).copy()
-            empty = np.isnan(value)
+        found, distance = read(other, part), np.float32(abs((other - day).days))
+        if value is None or gap is None:
+            value, empty = found, np.isnan(found)
             gap = np.where(empty, np.float32(np.inf), distance)
         else:
-            np.copyto(value, read(other), where=empty)
-            still = np.isnan(value)
-            gap[empty & ~still] = distance
-            empty = still
-        if not empty.any():
+            here, missing = value[part], np.isnan(value[part])
+            np.copyto(here, found, where=missing)
+            empty = np.isnan(here)
+            gap[part][missing & ~empty] = distance
+        rows, cols = np.flatnonzero(empty.any(1)), np.flatnonzero(empty.any(0))
+        if not rows.size:
             break
+        top, left = part[0].start, part[1].start
+        part = slice(top + rows[0], top + rows[-1] + 1), slice(left + cols[0], left + cols[-1] + 1)
     return value, gap
 
 
@@ -542,13 +553,22 @@ def _snapshots(
     fine = {name: stack.group_of(name) for name in needs.snapshot if name not in fields}
     static = {name: stack.read_packed(name, window) for name, group in fine.items() if not group.temporal}
     observed = {group.name: _observed(stack, *parts[group.name]) for group in fine.values() if group.temporal}
-    packed = lru_cache(_OBSERVATIONS)(lambda name, day: stack.read_packed(name, window, day))
+    whole = lru_cache(_OBSERVATIONS)(lambda name, day: stack.read_packed(name, window, day))
+
+    def observation(name: str, day: date, part: Window) -> Float:
+        rows, cols = (slice(one.start + by.start, one.stop + by.start) for one, by in zip(part, window, strict=True))
+        packed = whole(name, day) if (rows, cols) == window else stack.read_packed(name, (rows, cols), day)
+        values: Float = VARIABLES[name].unpack(packed)
+        return values
+
     for day in days:
         found: dict[str, NDArray[Any]] = dict(static)
         ages: dict[str, Float] = {}
         for name, group in fine.items():
             if group.temporal:
-                found[name], age = _on(name, observed[group.name], day, SEARCH_DAYS[group.kind], packed, grid)
+                found[name], age = _on(
+                    partial(observation, name), observed[group.name], day, SEARCH_DAYS[group.kind], grid
+                )
                 ages[group.kind] = np.maximum(ages[group.kind], age) if group.kind in ages else age
         borrowed = np.zeros(grid.shape, bool)
         for name in (name for name in needs.snapshot if name in fields):
@@ -571,15 +591,10 @@ def _snapshots(
 
 
 def _on(
-    name: str,
-    observed: Iterable[date],
-    day: date,
-    reach: int,
-    packed: Callable[[str, date], NDArray[np.integer]],
-    grid: GeoBox,
+    read: Callable[[date, Window], Float], observed: Iterable[date], day: date, reach: int, grid: GeoBox
 ) -> tuple[Float, Float]:
     """A fine variable on a day, and the age of its observation."""
     near = [other for other in observed if abs((other - day).days) <= reach]
     if not near:
         return np.full(grid.shape, np.nan, np.float32), np.full(grid.shape, np.inf, np.float32)
-    return interpolate_days(lambda other: VARIABLES[name].unpack(packed(name, other)), near, day, reach)
+    return interpolate_days(read, near, day, reach, grid.shape)

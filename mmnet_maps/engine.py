@@ -55,8 +55,10 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _NORM_EPS = 1e-5  # of torch's LayerNorm
-_PIXELS = {"cpu": 4_096, "cuda": 262_144}  # a block's activations stay in the cache; on a GPU a block fills it
-_PAIRS = {"cpu": 256, "cuda": 8_192}  # likewise, for the attention weights of a block: 2 000 numbers a pair
+# Rows of a product of matrices: on a CPU its activations stay in the cache, a GPU is filled.
+_ROWS = {"cpu": 4_096, "cuda": 262_144}
+_PIXELS = {"cpu": 16_384, "cuda": 262_144}  # pixels that are gathered and encoded at once
+_PAIRS = {"cpu": 256, "cuda": 8_192}  # attention takes 2 000 numbers a pair
 
 
 class _Layer(NamedTuple):
@@ -159,7 +161,7 @@ class _Chain:
         self.rest = torch.zeros(layers[0].weight.shape[1], dtype=torch.float64)
         for weight, bias in layers:
             self.rest = bias + weight @ self.rest
-            self.steps.append((weight.T.to(like), -self.rest.to(like)))
+            self.steps.append((weight.T.contiguous().to(like), -self.rest.to(like)))
 
     def __call__(self, x: Float[Tensor, "n into"]) -> Float[Tensor, "n out"]:
         for k, (weight, floor) in enumerate(self.steps):
@@ -300,7 +302,10 @@ class _MMNet:
         self.series_entry = self.encoder.entry.to(like)
         self.entry, self.chain = _Entry(entry, spec, like), _Chain("snapshot", layers, like)
         self.of_series = _Layer(of_series.weight, of_series.bias + of_snapshot.weight @ self.chain.rest).to(like)
-        self.of_snapshot, self.regression = of_snapshot.weight.T.to(like), _Regression(network.decoder, like)
+        self.of_snapshot, self.regression = (
+            of_snapshot.weight.T.contiguous().to(like),
+            _Regression(network.decoder, like),
+        )
 
     def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
         return [linear(e, *self.of_series) for e in self.encoder(linear(series, *self.series_entry), starts)]
@@ -636,9 +641,12 @@ class Engine:
         """The output of every network, (networks, n)."""
         networks = [network for model in self._models for network in model.networks]
         found = torch.empty((len(networks), len(which)), device=self.device)
-        for out, network, term in zip(found, networks, terms.values, strict=True):
-            gathered = _scratch("term", (len(which), term.shape[1]), term)
-            out.copy_(network.target(x, codes, torch.index_select(term, 0, which, out=gathered)))
+        for start in range(0, len(which), _ROWS[self.device.type]):
+            part = slice(start, start + _ROWS[self.device.type])
+            rows, inputs = which[part], (x[:, part], None if codes is None else codes[part])
+            for out, network, term in zip(found, networks, terms.values, strict=True):
+                gathered = _scratch("term", (len(rows), term.shape[1]), term)
+                out[part] = network.target(*inputs, torch.index_select(term, 0, rows, out=gathered))
         return found
 
     def _outside(self, x: Tensor, codes: Tensor | None) -> Tensor:

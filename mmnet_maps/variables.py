@@ -75,7 +75,8 @@ class Variable:
             return packed.astype(np.uint8, copy=False)
         values = packed.astype(np.float32)
         values *= np.float32(self.scale)
-        values += np.float32(self.offset)
+        if self.offset:
+            values += np.float32(self.offset)
         values[packed == self.nodata] = np.nan
         return values
 

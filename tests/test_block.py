@@ -26,6 +26,7 @@ from mmnet_maps.block import (
     require,
     uses,
 )
+from mmnet_maps.cells import Window
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import conus_grid, lonlat, target_grid, tiles
@@ -45,11 +46,15 @@ values = arrays(np.float32, (8, 3), elements=st.one_of(st.just(float("nan")), st
 def test_interpolation_equals_numpy_interp(offsets: list[int], table: np.ndarray, reach: int) -> None:
     days = [DAY + timedelta(days=k) for k in offsets]
     held = {day: table[k] for k, day in enumerate(days)}
+
+    def read(day: date, part: Window) -> np.ndarray:
+        return held[day][None][part].copy()
+
     if not any(abs(k) <= reach for k in offsets):
         with pytest.raises(InputError, match="no observation within"):
-            interpolate_days(held.__getitem__, days, DAY, reach)
+            interpolate_days(read, days, DAY, reach, (1, 3))
         return
-    value, age = interpolate_days(held.__getitem__, days, DAY, reach)
+    value, age = (found[0] for found in interpolate_days(read, days, DAY, reach, (1, 3)))
     for pixel in range(3):
         near = [(k, held[day][pixel]) for k, day in zip(offsets, days) if abs(k) <= reach]
         seen = sorted((k, what) for k, what in near if not np.isnan(what))
@@ -73,22 +78,26 @@ def test_a_series_is_interpolated_as_each_day_alone(table: np.ndarray, own: list
     values, ages = interpolate_series(table, np.array(own), reach)
     assert values.dtype == ages.dtype == np.float32
     for k, value, age in zip(own, values, ages, strict=True):
-        expected = interpolate_days(held.__getitem__, days, days[k], reach)
+        expected = interpolate_days(lambda day, part: held[day][part].copy(), days, days[k], reach, (2, 3))
         np.testing.assert_array_equal(value, expected[0])
         np.testing.assert_array_equal(age, expected[1])
 
 
 def test_no_more_is_read_than_is_needed() -> None:
-    """Bytes moved decide the speed: a day is not read once every pixel has its value."""
-    whole, holes = np.ones((2, 2), np.float32), np.array([[1, np.nan], [1, 1]], np.float32)
-    read: list[int] = []
+    """Bytes moved decide the speed: only what is still missing is read of a further day."""
+    holes = np.ones((4, 5), np.float32)
+    holes[1:3, 2] = np.nan
+    read: list[tuple[int, Window]] = []
 
-    def observation(day: date) -> np.ndarray:
-        read.append((day - DAY).days)
-        return holes if (day - DAY).days == -1 else whole
+    def observation(day: date, part: Window) -> np.ndarray:
+        read.append(((day - DAY).days, part))
+        return holes[part].copy() if (day - DAY).days == -1 else np.full((4, 5), 9, np.float32)[part]
 
-    interpolate_days(observation, [DAY + timedelta(days=k) for k in (-9, -5, -1, 2, 6)], DAY, 10)
-    assert sorted(read) == [-5, -1, 2]
+    value, age = interpolate_days(observation, [DAY + timedelta(days=k) for k in (-9, -5, -1, 2, 6)], DAY, 10, (4, 5))
+    whole = slice(0, 4), slice(0, 5)
+    assert read == [(-1, whole), (-5, (slice(1, 3), slice(2, 3))), (2, whole)]
+    np.testing.assert_allclose(value, np.where(np.isnan(holes), 9, 1 + 8 / 3), rtol=1e-6)
+    np.testing.assert_array_equal(age, np.where(np.isnan(holes), 2, 1))
 
 
 @given(arrays(np.float32, (2, 6, 7), elements=st.one_of(st.just(float("nan")), st.floats(0, 1, width=32))))
