@@ -597,4 +597,4 @@ def _on(
     near = [other for other in observed if abs((other - day).days) <= reach]
     if not near:
         return np.full(grid.shape, np.nan, np.float32), np.full(grid.shape, np.inf, np.float32)
-    return interpolate_days(read, near, day, reach, grid.shape)
+    return interpolate_days(read, near, day, reach, (grid.shape.y, grid.shape.x))

@@ -31,6 +31,7 @@ __all__ = [
     "check_golden",
     "load_checkpoint",
     "profile",
+    "read_golden",
     "restore",
     "save_checkpoint",
 ]
@@ -213,11 +214,7 @@ def check_golden(checkpoint: Checkpoint) -> float:
         When ``golden.npz`` is missing, broken or of other shapes.
     """
     path = checkpoint.path / GOLDEN
-    try:
-        with np.load(io.BytesIO(_read(path)), allow_pickle=False) as archive:
-            snapshot, series, output = archive["snapshot"], archive["series"], archive["output"]
-    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RequestError(f"{path} is broken ({error}). Get the checkpoint again.") from error
+    snapshot, series, output = _read_golden(path)
     try:
         estimate = _forward(checkpoint.network, snapshot, series)
     except (RuntimeError, TypeError, IndexError) as error:
@@ -228,6 +225,26 @@ def check_golden(checkpoint: Checkpoint) -> float:
             f"{path} has outputs {output.shape}; expected finite numbers {estimate.shape}. Get the checkpoint again."
         )
     return float(np.abs(estimate - output).max(initial=0.0))
+
+
+def read_golden(checkpoint: Checkpoint) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """The standardised inputs that were kept when a checkpoint was saved; None where there are none.
+
+    Raises
+    ------
+    RequestError
+        When ``golden.npz`` is broken.
+    """
+    path = checkpoint.path / GOLDEN
+    return _read_golden(path)[:2] if path.exists() else None
+
+
+def _read_golden(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    try:
+        with np.load(io.BytesIO(_read(path)), allow_pickle=False) as archive:
+            return archive["snapshot"], archive["series"], archive["output"]
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RequestError(f"{path} is broken ({error}). Get the checkpoint again.") from error
 
 
 def _forward(network: nn.Module, snapshot: NDArray[np.float32], series: NDArray[np.float32]) -> NDArray[np.float32]:

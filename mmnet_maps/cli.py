@@ -154,13 +154,35 @@ def predict_command(samples: str, model: str, out: str, device: str | None, debu
 
 
 @mmnet.command("evaluate")
-@_SAMPLES
+@click.option("--samples", metavar="PARQUET", help="Table of station samples.")
 @_NAMED_MODEL
+@click.option(
+    "--parity", is_flag=True, help="Deviation of every precision and device from the plain network in float64."
+)
 @click.option("--json", "json_path", metavar="FILE", help="Write the metrics to a file as well.")
 @_DEVICE
+@_QUIET
 @_DEBUG
-def evaluate_command(samples: str, model: str, json_path: str | None, device: str | None, debug: bool) -> None:
-    """R, RMSE, bias (estimate - observed) and ubRMSE per station, and their medians."""
+def evaluate_command(
+    samples: str | None,
+    model: str,
+    parity: bool,
+    json_path: str | None,
+    device: str | None,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """R, RMSE, bias (estimate - observed) and ubRMSE per station, and their medians; or how exact the engine is."""
+    if parity == (samples is not None) or (parity and (json_path or device)):
+        raise RequestError("give either --samples, with --json and --device as you like, or --parity")
+    if parity:
+        from mmnet_maps.checkpoint import load_checkpoint
+        from mmnet_maps.parity import format_parity
+        from mmnet_maps.parity import parity as deviations
+
+        click.echo(format_parity(list(deviations(load_checkpoint(model), quiet=quiet))))
+        return
+    assert samples is not None
     _require_tables()
     from mmnet_maps.checkpoint import load_checkpoint
     from mmnet_maps.engine import Engine

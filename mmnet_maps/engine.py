@@ -45,6 +45,7 @@ from mmnet_maps.features import (
 )
 from mmnet_maps.network import MLP, MMNet, Transformer, draw_member
 from mmnet_maps.spec import ModelSpec
+from mmnet_maps.variables import LANDCOVER_CLASSES
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -160,22 +161,30 @@ class _Chain:
         self.steps: list[tuple[Tensor, Tensor]] = []
         self.rest = torch.zeros(layers[0].weight.shape[1], dtype=torch.float64)
         for weight, bias in layers:
-            self.rest = bias + weight @ self.rest
-            self.steps.append((weight.T.contiguous().to(like), -self.rest.to(like)))
+            floor = -(bias + weight @ self.rest).to(like)
+            self.rest = -floor.double().cpu()  # as rounded, so that a unit at rest is exactly 0
+            self.steps.append((weight.T.contiguous().to(like), floor))
 
     def __call__(self, x: Float[Tensor, "n into"]) -> Float[Tensor, "n out"]:
+        x = x.to(self.steps[0][0])
         for k, (weight, floor) in enumerate(self.steps):
             x = torch.mm(x, weight, out=_scratch(f"{self.name} {k}", (len(x), len(floor)), x))
             torch.maximum(x, floor, out=x)
         return x
 
 
+def _add_product(x: Float[Tensor, "n out"], a: Float[Tensor, "n into"], layer: _Layer) -> Float[Tensor, "n out"]:
+    """Add what a layer makes of `a` to `x`, in place; the sum stays in the precision of `x`."""
+    x.add_(layer.bias)
+    weight = layer.weight.T
+    return x.addmm_(a, weight) if x.dtype == weight.dtype else x.add_(torch.mm(a.to(weight), weight))
+
+
 def _normalise(x: Float[Tensor, "n d_model"], norm: _Layer) -> Float[Tensor, "n d_model"]:
     """Layer normalisation, in place."""
     x.sub_(x.mean(-1, keepdim=True))
-    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = scale.square_().div_(x.shape[-1]).add_(_NORM_EPS).rsqrt_()
-    x.mul_(scale.to(x))
+    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    x.mul_(scale.square_().div_(x.shape[-1]).add_(_NORM_EPS).rsqrt_())
     return torch.addcmul(norm.bias, x, norm.weight, out=x)
 
 
@@ -192,7 +201,7 @@ class _Regression:
 
 
 class _Attention:
-    """One layer of the Transformer."""
+    """One layer of the Transformer. Only the factors of products are ever rounded to bfloat16, not the sums."""
 
     def __init__(self, layer: nn.TransformerEncoderLayer, like: Tensor) -> None:
         attention = layer.self_attn
@@ -201,19 +210,20 @@ class _Attention:
         scale[0] /= (attention.embed_dim // self.heads) ** 0.5  # of the queries, put into their weights
         qkv = _Layer(attention.in_proj_weight * scale.view(-1, 1), attention.in_proj_bias * scale.view(-1))
         down = _Layer.of(layer.linear2)
-        self.qkv, self.out = qkv.to(like), _Layer.of(attention.out_proj).to(like)
+        full = like.float()
+        self.qkv = qkv.to(like)
+        self.out = _Layer(attention.out_proj.weight.to(like), attention.out_proj.bias.to(full))
         self.up = _Chain("feedforward", [_Layer.of(layer.linear1)], like)
-        self.down = _Layer(down.weight, down.bias + down.weight @ self.up.rest).to(like)
-        self.norm1, self.norm2 = (_Layer.of(part).to(like) for part in (layer.norm1, layer.norm2))
+        self.down = _Layer(down.weight.to(like), (down.bias + down.weight @ self.up.rest).to(full))
+        self.norm1, self.norm2 = (_Layer.of(part).to(full) for part in (layer.norm1, layer.norm2))
 
     def __call__(
         self, x: Float[Tensor, "tokens d_model"], qkv: Float[Tensor, "three_d_model steps n"]
     ) -> Float[Tensor, "tokens d_model"]:
         """Attention and feedforward, each added to its input and normalised, in place."""
-        mixed = self._mix(*qkv.float().view(3, self.heads, len(qkv) // 3 // self.heads, *qkv.shape[1:])).to(x)
-        _normalise(x.add_(self.out.bias).addmm_(mixed.T, self.out.weight.T), self.norm1)
-        wide = self.up(x)
-        return _normalise(x.add_(self.down.bias).addmm_(wide, self.down.weight.T), self.norm2)
+        mixed = self._mix(*qkv.view(3, self.heads, len(qkv) // 3 // self.heads, *qkv.shape[1:]))
+        _normalise(_add_product(x, mixed.T, self.out), self.norm1)
+        return _normalise(_add_product(x, self.up(x), self.down), self.norm2)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "d_model tokens"]:
         """softmax(q k) v of every head; q, k, v are (heads, width, steps, n)."""
@@ -241,15 +251,16 @@ class _Encoder:
         assert isinstance(transformer.norm, nn.LayerNorm)
         self.entry, *layers = (_fold(layer.lin, layer.bn) for layer in network.encoder_d)
         self.chain = _Chain("tokens", layers, like)
-        self.rest = self.chain.rest.to(like)
-        self.norm = _Layer.of(network.inlayernorm).to(like)
+        full = like.float()
+        self.rest = self.chain.rest.to(full)
+        self.norm = _Layer.of(network.inlayernorm).to(full)
         self.steps = len(network.position_enc.pe) - 1
         positions = network.position_enc.pe[: self.steps]  # (steps, d_model)
-        self.positions = positions.to(like)[:, None]
+        self.positions = positions.to(full)[:, None]
         self.attention = [_Attention(layer, like) for layer in transformer.layers]
-        first = self.attention[0].qkv
-        self.qkv_of_positions = linear(self.positions, *first).permute(2, 0, 1)  # (3 d_model, steps, 1)
-        self.final = _Layer.of(transformer.norm).to(like)
+        first = _Layer(*(part.to(positions) for part in self.attention[0].qkv))
+        self.qkv_of_positions = linear(positions, *first).T[:, :, None].to(full)  # (3 d_model, steps, 1)
+        self.final = _Layer.of(transformer.norm).to(full)
 
     def __call__(
         self, entered: Float[Tensor, "days n width"], starts: Sequence[int] = (0,)
@@ -259,21 +270,23 @@ class _Encoder:
         What does not depend on the place of a day in its window, the tokens and their queries, keys and values but for
         the positions' share, is computed once for all windows.
         """
-        x = self.chain(torch.relu(entered).flatten(0, 1)).add_(self.rest)
+        x = self.chain(torch.relu(entered).flatten(0, 1)).float().add_(self.rest)
         tokens = _normalise(x, self.norm).view(*entered.shape[:2], x.shape[1])  # (days, n, d_model)
         first, *others = self.attention
-        weight, rows = first.qkv.weight, tokens.flatten(0, 1)
+        weight = first.qkv.weight
+        rows = tokens.flatten(0, 1).to(weight)
         product = torch.mm(weight, rows.T, out=_scratch("product", (len(weight), len(rows)), rows))
         product = product.view(len(weight), *tokens.shape[:2])  # queries, keys and values of every day
         found = []
         for start in starts:
             window = slice(start, start + self.steps)
             part = product[:, window]
-            qkv = torch.add(part, self.qkv_of_positions, out=_scratch("qkv", part.shape, part))
-            y = torch.add(tokens[window], self.positions, out=_scratch("day", tokens[window].shape, part))
+            qkv = torch.add(part, self.qkv_of_positions, out=_scratch("qkv", part.shape, x))
+            y = torch.add(tokens[window], self.positions, out=_scratch("day", tokens[window].shape, x))
             y = first(y.flatten(0, 1), qkv)
             for layer in others:
-                qkv = torch.addmm(layer.qkv.bias[:, None], layer.qkv.weight, y.T).view_as(qkv)
+                weight = layer.qkv.weight
+                qkv = torch.mm(weight, y.to(weight).T).view_as(qkv) + layer.qkv.bias[:, None, None]
                 y = layer(y, qkv)
             found.append(_normalise(y, self.final).view(self.steps, entered.shape[1], y.shape[1]).mean(0))
         return found
@@ -299,7 +312,7 @@ class _MMNet:
         (fusion,) = _folded(network.fusion)
         of_snapshot, of_series = _split(fusion, spec.d_model)
         self.encoder = _Encoder(network, like)
-        self.series_entry = self.encoder.entry.to(like)
+        self.series_entry = self.encoder.entry.to(like.float())
         self.entry, self.chain = _Entry(entry, spec, like), _Chain("snapshot", layers, like)
         self.of_series = _Layer(of_series.weight, of_series.bias + of_snapshot.weight @ self.chain.rest).to(like)
         self.of_snapshot, self.regression = (
@@ -308,7 +321,8 @@ class _MMNet:
         )
 
     def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
-        return [linear(e, *self.of_series) for e in self.encoder(linear(series, *self.series_entry), starts)]
+        embeddings = self.encoder(linear(series, *self.series_entry), starts)
+        return [linear(e.to(self.of_snapshot), *self.of_series) for e in embeddings]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
         e = self.chain(torch.relu_(self.entry(x, codes)))
@@ -321,7 +335,7 @@ class _MLP:
     def __init__(self, network: MLP, spec: ModelSpec, like: Tensor) -> None:
         entry, *layers = _folded(network.encoder)
         of_snapshot, of_series = _split(entry, len(encoded_columns(spec.snapshot)))
-        self.steps, self.full, self.of_series = spec.steps, network.full, of_series.to(like)
+        self.steps, self.full, self.of_series = spec.steps, network.full, of_series.to(like.float())
         self.entry, self.chain = _Entry(of_snapshot, spec, like), _Chain("snapshot", layers, like)
         self.regression = _Regression(network.decoder, like)
         self.rest = self.chain.rest.to(like)
@@ -329,7 +343,7 @@ class _MLP:
     def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
         windows = [series[start : start + self.steps] for start in starts]  # (steps, n, columns) each
         rows = [window.movedim(0, 1).flatten(1) if self.full else window[-1] for window in windows]
-        return [linear(row, *self.of_series) for row in rows]
+        return [linear(row, *self.of_series).to(self.entry.weight) for row in rows]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
         return self.regression(self.chain(torch.relu_(term.add_(self.entry(x, codes)))).add_(self.rest))
@@ -340,7 +354,7 @@ class _Transformer:
 
     def __init__(self, network: Transformer, spec: ModelSpec, like: Tensor) -> None:
         self.encoder = _Encoder(network, like)
-        self.series_entry, self.regression = self.encoder.entry.to(like), _Regression(network.decoder, like)
+        self.series_entry, self.regression = self.encoder.entry.to(like.float()), _Regression(network.decoder, like)
 
     def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
         return [self.regression(e)[:, None] for e in self.encoder(linear(series, *self.series_entry), starts)]
@@ -355,11 +369,11 @@ class _FullTransformer:
     def __init__(self, network: Transformer, spec: ModelSpec, like: Tensor) -> None:
         self.encoder = _Encoder(network, like)
         of_snapshot, of_series = _split(self.encoder.entry, len(encoded_columns(spec.snapshot)))
-        self.entry, self.of_series = _Entry(of_snapshot, spec, like), of_series.to(like)
+        self.entry, self.of_series = _Entry(of_snapshot, spec, like), of_series.to(like.float())
         self.regression = _Regression(network.decoder, like)
 
     def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
-        entered = linear(series, *self.of_series).movedim(0, 1)  # (n, days, width)
+        entered = linear(series, *self.of_series).to(self.entry.weight).movedim(0, 1)  # (n, days, width)
         return [entered[:, start : start + self.encoder.steps].flatten(1) for start in starts]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
@@ -568,7 +582,7 @@ class Engine:
             if model.series_limits:
                 low, high = model.series_limits
                 strange |= ((x < low) | (x > high)).any(2)
-            scaled = ((x - model.mean) / model.std).to(self._like)
+            scaled = (x - model.mean) / model.std
             values += [network.terms(scaled, starts) for network in model.networks]
         outside = [strange[start : start + self.spec.steps].any(0) for start in starts]
         return [(list(terms), part) for *terms, part in zip(*values, outside, strict=True)]
@@ -636,6 +650,36 @@ class Engine:
             members=_placed(kept, rows, pair.size, np.nan) if keep_members and self.members else None,
             outside=_placed(outside, rows, pair.size, False),
         )
+
+    @torch.inference_mode()
+    def predict_standardised(self, snapshot: NDArray[np.float32], series: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The first network's output for inputs that are encoded and standardised, each row with its own series.
+
+        Parameters
+        ----------
+        snapshot, series
+            float32 (n, columns) and (n, steps, columns).
+
+        Returns
+        -------
+        ndarray, float32 (n,)
+            Without what the target may be a residual of.
+        """
+        model = self._models[0]
+        columns = _by_column(self.spec.snapshot)
+        numeric = [k for k, feature in enumerate(columns) if feature.encoding != "onehot"]
+        place = [k for k, feature in enumerate(columns) if feature.encoding == "onehot"]
+        mean, std = (torch.tensor(values) for values in (self.spec.snapshot_mean, self.spec.snapshot_std))
+        encoded = torch.from_numpy(snapshot) * torch.where(std == 0, 1, std) + mean
+        codes = None
+        if place:
+            classes = columns[place[0]].classes
+            first = torch.tensor([LANDCOVER_CLASSES[label][0] for label in classes])
+            codes = first[encoded[:, place].argmax(1)].to(self.device)
+        scaled = torch.from_numpy(series).to(self.device).movedim(0, 1)
+        network = model.networks[0]
+        x = encoded[:, numeric].T.to(self.device)
+        return network.target(x, codes, network.terms(scaled, (0,))[0]).cpu().numpy()
 
     def _values(self, x: Tensor, codes: Tensor | None, which: Tensor, terms: Terms) -> Tensor:
         """The output of every network, (networks, n)."""

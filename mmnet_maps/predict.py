@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -131,38 +132,67 @@ def mapped(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[t
         Tile by tile and day by day; layers as `product.compose`, arrays (y, x) of the tile.
     """
     engine = job.engine
-    for tile, inside, block, snapshot in ahead(_read(job, pieces, days)):
-        if snapshot.day == days[0]:
-            terms = dict(zip(days, engine.encode_series(block.series, block.starts), strict=True))
-        fine = snapshot.fine
-        unknown = unknown_cover(fine["landcover"], _known_classes(engine.spec))
-        columns = {name: values.ravel() for name, values in fine.items()} | _computed(engine.spec, tile, snapshot.day)
-        pair = np.where(unknown, -1, block.pair).ravel()
-        found = engine.predict(columns, terms[snapshot.day], pair, keep_members=job.members)
+    for part in ahead(read_parts(job, pieces, days)):
+        day, fine, shape = part.snapshot.day, part.snapshot.fine, part.inside.shape
+        if day == days[0]:
+            terms = dict(zip(days, engine.encode_series(part.block.series, part.block.starts), strict=True))
+        found = engine.predict(part.columns, terms[day], part.pair, keep_members=job.members)
         layers = compose(
-            found.estimate.reshape(inside.shape),
+            found.estimate.reshape(shape),
             fine["smap"],
-            std=None if found.std is None else found.std.reshape(inside.shape),
-            inside=inside,
-            unknown=unknown,
+            std=None if found.std is None else found.std.reshape(shape),
+            inside=part.inside,
+            unknown=part.unknown,
             bulk_density=VARIABLES["bulk_density"].unpack(fine["bulk_density"]) if "bulk_density" in fine else None,
-            evidence=_evidence(job, block, snapshot, found.outside.reshape(inside.shape)),
+            evidence=_evidence(job, part, found.outside.reshape(shape)),
         )
         if found.members is not None:
-            layers[MEMBERS] = found.members.reshape(-1, *inside.shape)
-        yield tile, snapshot.day, layers
+            layers[MEMBERS] = found.members.reshape(-1, *shape)
+        yield part.tile, day, layers
 
 
-def _read(
-    job: Job, pieces: Iterable[Tile], days: Sequence[date]
-) -> Iterator[tuple[Tile, NDArray[np.bool_], Block, Snapshot]]:
-    """What the tiles are made from, each day in turn."""
-    stack = Stack(job.stack)
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One tile on one day, read.
+
+    Attributes
+    ----------
+    tile, inside, unknown
+        The tile; its pixels (y, x) in the area; those with a land cover that the model does not know.
+    block, snapshot
+        What the tile's maps are made from, and this day's.
+    columns, pair
+        The same as `engine.Engine.predict` takes it, (pixels,); no pair outside and on unknown land cover.
+    """
+
+    tile: Tile
+    inside: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
+    block: Block
+    snapshot: Snapshot
+    columns: Layers
+    pair: NDArray[np.int32]
+
+
+def read_parts(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
+    """Read tiles, each day in turn."""
+    stack, spec = Stack(job.stack), job.engine.spec
+    classes = next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
     for tile in pieces:
         inside = area_mask(job.area, tile.geobox, touched=job.touched)
         block = read_block(stack, tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, wanted=inside)
         for snapshot in block.snapshots:
-            yield tile, inside, block, snapshot
+            unknown = unknown_cover(snapshot.fine["landcover"], classes)
+            yield Part(
+                tile=tile,
+                inside=inside,
+                unknown=unknown,
+                block=block,
+                snapshot=snapshot,
+                columns={name: values.ravel() for name, values in snapshot.fine.items()}
+                | _computed(spec, tile, snapshot.day),
+                pair=np.where(unknown, np.int32(-1), block.pair).ravel(),
+            )
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
@@ -180,12 +210,9 @@ def map_tile(job: Job, tile: Tile, day: date) -> Layers:
     return next(layers for _, _, layers in mapped(job, [tile], [day]))
 
 
-def _known_classes(spec: ModelSpec) -> tuple[str, ...]:
-    return next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
-
-
-def _evidence(job: Job, block: Block, snapshot: Snapshot, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
+def _evidence(job: Job, part: Part, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
     """Quality bits of every pixel, its own and those of its pair."""
+    snapshot = part.snapshot
     pairs = Evidence(
         lst_filled=snapshot.pairs_filled,
         surface_temperature=snapshot.surface_temperature,
@@ -197,8 +224,8 @@ def _evidence(job: Job, block: Block, snapshot: Snapshot, outside: NDArray[np.bo
         borrowed=snapshot.borrowed,
         outside_training=outside,
         synthetic=job.synthetic,
-    ).bits(block.pair.shape)
-    pixels |= np.append(pairs, np.uint16(0))[block.pair]  # without a pair: the last
+    ).bits(part.inside.shape)
+    pixels |= np.append(pairs, np.uint16(0))[part.block.pair]  # without a pair: the last
     return pixels
 
 

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "network": {"errors"},
     "spec": {"errors", "features", "network"},
     "checkpoint": {"errors", "features", "network", "spec"},
-    "engine": {"errors", "features", "spec", "checkpoint", "network"},
+    "engine": {"errors", "variables", "features", "spec", "checkpoint", "network"},
     "product": {"variables"},
     "cog": {"errors", "product", ""},
     "stac": {"errors", "product", ""},
