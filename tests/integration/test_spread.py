@@ -1,0 +1,61 @@
+"""The spread of the engine's members against textbook Monte Carlo dropout, on real station samples."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmnet_maps.checkpoint import Checkpoint, load_checkpoint
+from mmnet_maps.engine import Engine
+from mmnet_maps.features import standardise
+from mmnet_maps.network import GaussianDropout
+from mmnet_maps.samples import encode, inputs, read_samples
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "stations" / "samples_multimodal_2019_2021.parquet"
+PASSES = 100
+
+
+def textbook(checkpoint: Checkpoint, snapshot: np.ndarray, series: np.ndarray) -> np.ndarray:
+    """Fresh noise for every row, step and unit in every pass, with BatchNorm at rest (Gal & Ghahramani, 2016)."""
+    network = copy.deepcopy(checkpoint.network).eval()
+    for module in network.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.train()
+            module.self_attn.eval()  # noise on attention probabilities is left off
+        elif isinstance(module, GaussianDropout):
+            module.train()
+    torch.manual_seed(0)
+    s, x = torch.from_numpy(snapshot), torch.from_numpy(series)
+    with torch.inference_mode():
+        return torch.stack([network(s, x) for _ in range(PASSES)]).numpy()
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the station samples, which do not come with the package")
+def test_members_spread_like_textbook_monte_carlo_dropout() -> None:
+    checkpoint = load_checkpoint("mmnet-uscrn")
+    spec = checkpoint.spec
+    table = read_samples(REAL)
+    samples = table.take(np.random.default_rng(0).choice(len(table), 300, replace=False))
+    snapshot, series = encode(samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps)
+    drawn = textbook(
+        checkpoint,
+        standardise(snapshot, spec.snapshot_mean, spec.snapshot_std),
+        standardise(series, spec.series_mean, spec.series_std),
+    )
+    engine = Engine(checkpoint, device="cpu", draws=PASSES)
+    columns, days = inputs(samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps)
+    found = engine.predict(columns, engine.encode_series(days)[0], np.arange(len(samples)), keep_members=True)
+    assert found.std is not None
+    assert found.members is not None
+    expected = drawn.std(0, ddof=1)
+    # One draw for all steps averages out less than a fresh one a step: 1.18 over 600 rows and 200 passes.
+    assert 1 < np.median(found.std / expected) < 1.4
+    assert np.corrcoef(found.std, expected)[0, 1] > 0.7
+    assert np.abs(found.members.mean(0) - drawn.mean(0)).mean() < 0.2 * expected.mean()
+    # Members are coherent: they differ in the mean over all rows too, where fresh noise averages out.
+    assert found.members.mean(1).std() > 5 * drawn.mean(1).std()
