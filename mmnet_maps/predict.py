@@ -240,18 +240,21 @@ def lazy(job: Job) -> xr.Dataset:
     compute = delayed(map_tile, pure=False)
     wanted = {tile.id for tile in job.pieces}
     outside = {name: _OUTSIDE.get(name, np.array(np.nan, np.float32)) for name in job.layers}
+    lead = dict.fromkeys(outside, ())
+    if job.members:
+        outside[MEMBERS], lead[MEMBERS] = np.array(np.nan, np.float32), (job.engine.members,)
     stacked: dict[str, list[Any]] = {name: [] for name in outside}
     for day in job.days:
         rows: dict[int, list[dict[str, Any]]] = {}
         for tile in tiles(job.grid):
             layers = compute(job, tile, day) if tile.id in wanted else None
-            shape = tuple(tile.geobox.shape)
             rows.setdefault(tile.rows.start, []).append(
                 {
                     name: da.full(shape, fill, dtype=fill.dtype, chunks=shape)
                     if layers is None
                     else da.from_delayed(layers[name], shape, dtype=fill.dtype)
                     for name, fill in outside.items()
+                    for shape in [(*lead[name], *tile.geobox.shape)]
                 }
             )
         for name, days in stacked.items():
@@ -259,9 +262,16 @@ def lazy(job: Job) -> xr.Dataset:
     coords = xr_coords(job.grid, dims=("y", "x"))
     times = np.array(job.days, dtype="datetime64[ns]")
     product = xr.Dataset(
-        {name: (("time", "y", "x"), da.stack(days)) for name, days in stacked.items()},
+        {name: (("time", *["member"] * len(lead[name]), "y", "x"), da.stack(days)) for name, days in stacked.items()},
         coords={"time": times, **coords},
     )
+    if job.members:
+        product = product.assign_coords(member=np.arange(1, job.engine.members + 1))
+        product[MEMBERS].attrs = {
+            "long_name": "members of surface soil moisture, not clipped",
+            "units": "m3 m-3",
+            "grid_mapping": "spatial_ref",
+        }
     return attributes(product, describe(job))
 
 

@@ -280,7 +280,7 @@ def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
     product["time"].attrs |= {"standard_name": "time", "axis": "T"}
     product.attrs = {"Conventions": "CF-1.11", "title": "Surface soil moisture at field scale"}
     for key, value in about.items():
-        if isinstance(value, bool):
+        if isinstance(value, int):
             product.attrs[key] = int(value)
         else:
             product.attrs[key] = value if isinstance(value, str) else json.dumps(value)

@@ -224,6 +224,28 @@ def test_without_pyarrow_tables_are_refused_in_a_line(
     refused(code, out, err, 2, "pip install pyarrow")
 
 
+@pytest.mark.parametrize(
+    "words", [[], ["--samples", "s", "--parity"], ["--parity", "--json", "j"], ["--parity", "--device", "cpu"]]
+)
+def test_evaluate_takes_samples_or_parity(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    code, out, err = run(capsys, monkeypatch, "evaluate", "--model", "mmnet-uscrn", *words)
+    refused(code, out, err, 2, "either --samples")
+
+
+def test_an_uncertainty_is_mapped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, inputs: Path, model: Path, tmp_path: Path
+) -> None:
+    words = ["map", "--aoi", AREA, "--date", DAY, "--stack", inputs, "--model", model, "--out", tmp_path / "maps"]
+    words += ["--uncertainty", 3, "--precision", "bfloat16", "--threads", 1, "-q"]
+    code, _, _ = run(capsys, monkeypatch, *words)
+    assert code == 0
+    assert len(list((tmp_path / "maps").rglob("*_soil_moisture_std.tif"))) == 1
+    code, out, err = run(capsys, monkeypatch, *words[:-6], "--uncertainty", "-3")
+    refused(code, out, err, 2, "uncertainty")
+
+
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["mmnet", "map", "--aoi", "none.geojson", "--date", DAY, "--debug"])
     with pytest.raises(cli.RequestError, match=r"none\.geojson"):

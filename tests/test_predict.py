@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import Tile, conus_grid, target_grid, touched_tiles
 from mmnet_maps.job import Job, needs_of, prepare
-from mmnet_maps.predict import lazy, map_tile, write_maps
+from mmnet_maps.predict import ahead, lazy, map_tile, mapped, write_maps
 from mmnet_maps.product import LAYERS, QUALITY_BITS
 from mmnet_maps.stack import Stack
 
@@ -309,3 +310,81 @@ def test_refusals(inputs: Path, model: Path, tmp_path: Path) -> None:
     text["snapshot"][4]["name"] = "sand"
     (thin / "model.json").write_text(json.dumps(text))
     assert prepare(AREA, DAYS, stack=inputs, model=thin).needs.snapshot.count("sand") == 1
+
+
+def test_ahead_keeps_order_works_ahead_by_one_and_passes_errors_on() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for k in range(5):
+            made.append(k)
+            yield k
+        raise InputError("broken")
+
+    taken = []
+    with pytest.raises(InputError, match="broken"):
+        for item in ahead(items()):
+            taken.append(item)
+            assert len(made) <= item + 2
+    assert taken == made == [0, 1, 2, 3, 4]
+    closed = ahead(items())
+    assert next(closed) == 0
+    closed.close()
+    assert len(made) <= 7
+
+
+def test_days_that_share_their_series_are_mapped_together(job: Job) -> None:
+    def spells(*days: int) -> list[list[int]]:
+        return [[day.day for day in spell] for spell in job.spells([date(2021, 8, day) for day in days])]
+
+    assert spells(1, 2, 4, 8, 11, 20) == [[1, 2, 4], [8, 11], [20]]  # series of four days
+    assert spells(*range(1, 26)) == [[*range(1, 11)], [*range(11, 21)], [*range(21, 26)]]
+    many = dataclasses.replace(job, draws=9)
+    assert len(many.spells([date(2021, 8, day) for day in (1, 2)])) == 2
+    assert job.spells([]) == []
+
+
+def test_days_together_equal_each_alone(job: Job) -> None:
+    assert job.spells(job.days) == [job.days]
+    for tile, day, layers in mapped(job, job.pieces, job.days):
+        alone = map_tile(job, tile, day)
+        for name in job.layers:
+            np.testing.assert_allclose(layers[name], alone[name], atol=1e-6, err_msg=name)
+
+
+def test_an_uncertainty_adds_a_layer_and_leaves_the_estimate(job: Job, inputs: Path, model: Path) -> None:
+    plain = lazy(job).isel(time=0).compute()
+    product = mm.downscale_product(
+        AREA, DAYS[0], stack=inputs, model=model, uncertainty=6, members=True, quiet=True, threads=1
+    )
+    assert product.attrs["members"] == 6
+    found = product.isel(time=0).compute()
+    np.testing.assert_allclose(found["soil_moisture"], plain["soil_moisture"], atol=1e-6)
+    members = found["soil_moisture_members"]
+    assert members.dims == ("member", "y", "x")
+    assert members.sizes["member"] == 6
+    np.testing.assert_allclose(members.std("member", ddof=1), found["soil_moisture_std"], atol=1e-6)
+    np.testing.assert_array_equal(np.isnan(found["soil_moisture_std"]), np.isnan(plain["soil_moisture"]))
+    assert float(found["soil_moisture_std"].mean()) > 1e-4
+    assert found["soil_moisture_std"].attrs["units"] == "m3 m-3"
+    assert product.rio.crs.to_epsg() == 5070
+
+
+def test_an_ensemble_maps_the_mean_and_says_so(inputs: Path, model: Path, tmp_path: Path) -> None:
+    other = make_model(tmp_path / "other", name="other")
+    product = mm.downscale_product(AREA, DAYS[0], stack=inputs, model=[model, other], quiet=True)
+    assert product.attrs["model"] == "random, other"
+    assert "soil_moisture_std" in product
+    with pytest.raises(RequestError, match="there are none"):
+        prepare(AREA, DAYS[0], stack=inputs, model=model, members=True, quiet=True)
+    with pytest.raises(RequestError, match="1 members have no spread"):
+        prepare(AREA, DAYS[0], stack=inputs, model=model, uncertainty=1, quiet=True)
+
+
+def test_what_changes_values_changes_the_fingerprint(job: Job) -> None:
+    day = job.days[0]
+    changed = [{"draws": 4}, {"precision": "bfloat16"}, {"draws": 4, "members": True}]
+    prints = [dataclasses.replace(job, **change).fingerprint(day) for change in changed]  # type: ignore[arg-type]
+    assert len({job.fingerprint(day), *prints}) == 4
+    same = dataclasses.replace(job, threads=1, device="cpu")
+    assert same.fingerprint(day) == job.fingerprint(day)

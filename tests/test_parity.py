@@ -1,0 +1,60 @@
+"""The deviation report against numbers worked out here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmnet_maps.parity as parity_module
+from analytic import make_model
+from mmnet_maps.checkpoint import load_checkpoint, save_checkpoint
+from mmnet_maps.parity import format_parity, parity
+
+
+@pytest.mark.parametrize("architecture", ["mmnet", "mlp_full", "transformer_full"])
+def test_every_mode_is_reported_and_float32_is_exact(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity_module, "_PIXELS", 500)
+    monkeypatch.setattr(parity_module, "tile_geobox", lambda name: TINY)
+    model = load_checkpoint(make_model(tmp_path / "m", architecture))
+    draw = np.random.default_rng(0)
+    golden = (
+        draw.standard_normal((40, len(model.spec.snapshot_mean))),
+        draw.standard_normal((40, 4, len(model.spec.series_mean))),
+    )
+    onehot = np.eye(8)[draw.integers(0, 8, 40)]
+    golden[0][:, 6:14] = onehot  # mean 0, standard deviation 1
+    model = save_checkpoint(
+        tmp_path / "m", model.spec, model.network, tuple(part.astype(np.float32) for part in golden)
+    )  # type: ignore[arg-type]
+    found = list(parity(model, quiet=True))
+    assert [(one.precision, one.inputs) for one in found if one.device == "cpu"] == [
+        ("float32", "golden"),
+        ("bfloat16", "golden"),
+        ("float32", "tile h06v03"),
+        ("bfloat16", "tile h06v03"),
+    ]
+    for one in found:
+        assert 0 <= one.mean <= one.p999 <= one.largest
+        if one.precision == "float32":
+            assert one.largest <= 1e-5
+        else:
+            assert 1e-6 < one.largest < 0.1
+    assert [one.count for one in found][:2] == [40, 40]
+    assert len(format_parity(found).splitlines()) == 2 + len(found)
+
+
+class _Tiny:
+    """As large as needed: some fields near Moses Lake."""
+
+    def __init__(self) -> None:
+        from mmnet_maps.aoi import read_aoi
+
+        self.geographic_extent = self
+        self.geom = read_aoi("-119.50,47.00,-119.46,47.03").geometry
+
+
+TINY = _Tiny()
