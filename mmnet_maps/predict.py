@@ -240,7 +240,7 @@ def lazy(job: Job) -> xr.Dataset:
     compute = delayed(map_tile, pure=False)
     wanted = {tile.id for tile in job.pieces}
     outside = {name: _OUTSIDE.get(name, np.array(np.nan, np.float32)) for name in job.layers}
-    lead = dict.fromkeys(outside, ())
+    lead: dict[str, tuple[int, ...]] = dict.fromkeys(outside, ())
     if job.members:
         outside[MEMBERS], lead[MEMBERS] = np.array(np.nan, np.float32), (job.engine.members,)
     stacked: dict[str, list[Any]] = {name: [] for name in outside}

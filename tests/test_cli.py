@@ -242,7 +242,7 @@ def test_an_uncertainty_is_mapped(
     code, _, _ = run(capsys, monkeypatch, *words)
     assert code == 0
     assert len(list((tmp_path / "maps").rglob("*_soil_moisture_std.tif"))) == 1
-    code, out, err = run(capsys, monkeypatch, *words[:-6], "--uncertainty", "-3")
+    code, out, err = run(capsys, monkeypatch, *words[:-7], "--uncertainty=-3")
     refused(code, out, err, 2, "uncertainty")
 
 

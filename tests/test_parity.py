@@ -21,15 +21,11 @@ def test_every_mode_is_reported_and_float32_is_exact(
     monkeypatch.setattr(parity_module, "tile_geobox", lambda name: TINY)
     model = load_checkpoint(make_model(tmp_path / "m", architecture))
     draw = np.random.default_rng(0)
-    golden = (
-        draw.standard_normal((40, len(model.spec.snapshot_mean))),
-        draw.standard_normal((40, 4, len(model.spec.series_mean))),
-    )
-    onehot = np.eye(8)[draw.integers(0, 8, 40)]
-    golden[0][:, 6:14] = onehot  # mean 0, standard deviation 1
-    model = save_checkpoint(
-        tmp_path / "m", model.spec, model.network, tuple(part.astype(np.float32) for part in golden)
-    )  # type: ignore[arg-type]
+    spec = model.spec
+    snapshot = draw.standard_normal((40, len(spec.snapshot_mean))).astype(np.float32)
+    snapshot[:, 6:14] = np.eye(8)[draw.integers(0, 8, 40)]  # one-hot, with mean 0 and standard deviation 1
+    series = draw.standard_normal((40, spec.steps, len(spec.series_mean))).astype(np.float32)
+    model = save_checkpoint(tmp_path / "m", spec, model.network, (snapshot, series))
     found = list(parity(model, quiet=True))
     assert [(one.precision, one.inputs) for one in found if one.device == "cpu"] == [
         ("float32", "golden"),

@@ -322,10 +322,14 @@ def test_ahead_keeps_order_works_ahead_by_one_and_passes_errors_on() -> None:
         raise InputError("broken")
 
     taken = []
-    with pytest.raises(InputError, match="broken"):
+
+    def take() -> None:
         for item in ahead(items()):
             taken.append(item)
             assert len(made) <= item + 2
+
+    with pytest.raises(InputError, match="broken"):
+        take()
     assert taken == made == [0, 1, 2, 3, 4]
     closed = ahead(items())
     assert next(closed) == 0
