@@ -237,11 +237,11 @@ def test_evaluate_takes_samples_or_parity(
 def test_an_uncertainty_is_mapped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, inputs: Path, model: Path, tmp_path: Path
 ) -> None:
-    words = ["map", "--aoi", AREA, "--date", DAY, "--stack", inputs, "--model", model, "--out", tmp_path / "maps"]
+    words = ["map", "--aoi", AREA, "--date", DAY, "--stack", inputs, "--model", model, "--out", tmp_path / "made"]
     words += ["--uncertainty", 3, "--precision", "bfloat16", "--threads", 1, "-q"]
     code, _, _ = run(capsys, monkeypatch, *words)
     assert code == 0
-    assert len(list((tmp_path / "maps").rglob("*_soil_moisture_std.tif"))) == 1
+    assert len(list((tmp_path / "made").rglob("*_soil_moisture_std.tif"))) == 1
     code, out, err = run(capsys, monkeypatch, *words[:-7], "--uncertainty=-3")
     refused(code, out, err, 2, "uncertainty")
 
