@@ -21,6 +21,8 @@ from mmnet_maps.cells import lonlat
 from mmnet_maps.errors import OutputError
 from mmnet_maps.grid import Tile, area_mask, tiles
 from mmnet_maps.job import Job, describe, prepare, source_line, title
+from mmnet_maps.members import ARRAY as MEMBERS
+from mmnet_maps.members import ATTRIBUTES
 from mmnet_maps.product import LAYERS, Evidence, attributes, compose, unknown_cover
 from mmnet_maps.settings import MapOptions
 from mmnet_maps.stack import Stack
@@ -36,8 +38,6 @@ log = logging.getLogger("mmnet_maps")
 
 Layers = dict[str, NDArray[Any]]
 T = TypeVar("T")
-
-MEMBERS = "soil_moisture_members"
 
 _OUTSIDE: Layers = {"quality": np.array(1, np.uint16)}
 
@@ -267,11 +267,7 @@ def lazy(job: Job) -> xr.Dataset:
     )
     if job.members:
         product = product.assign_coords(member=np.arange(1, job.engine.members + 1))
-        product[MEMBERS].attrs = {
-            "long_name": "members of surface soil moisture, not clipped",
-            "units": "m3 m-3",
-            "grid_mapping": "spatial_ref",
-        }
+        product[MEMBERS].attrs = dict(ATTRIBUTES)
     return attributes(product, describe(job))
 
 
@@ -300,7 +296,7 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     from mmnet_maps.write import check_target, completed, is_ours
 
     for day in job.days:
-        check_target(job.out, job.area.name, day, job.synthetic, job.layers)
+        check_target(job.out, job.area.name, day, job.synthetic, job.layers, members=job.members)
     if len(job.days) > 1 and job.overview.exists() and not is_ours(job.overview):
         raise OutputError(
             f"{job.overview} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
@@ -337,7 +333,7 @@ def _write_days(job: Job, days: Sequence[date], quiet: bool) -> dict[date, DayPr
         writers = {day: open_days.enter_context(_writer(job, day)) for day in days}
         for tile, day, layers in ahead(mapped(job, job.pieces, days)):
             packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
-            writers[day].write(tile.rows, tile.cols, packed)
+            writers[day].write(tile.rows, tile.cols, packed, layers.get(MEMBERS))
             bar.update()
         return {day: writers[day].finish(partial(_draw_day, job, day)) for day in days}
 
@@ -358,6 +354,7 @@ def _writer(job: Job, day: date) -> DayWriter:
         tags=tags,
         properties={f"mmnet:{key}": value for key, value in about.items()},
         fingerprint=job.fingerprint(day),
+        members=job.engine.members if job.members else 0,
     )
 
 

@@ -18,8 +18,8 @@ from mmnet_maps.product import LAYERS, QUALITY_BITS
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-PICTURE = "picture"
-"""Key of the picture among the assets; every other asset is a layer."""
+PICTURE, MEMBERS = "picture", "members"
+"""Keys of the picture and the ensemble's members among the assets; every other asset is a layer."""
 
 _EXTENSIONS = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
@@ -53,7 +53,7 @@ def build_item(
     geobox
         The grid of the layers; its outline is the footprint.
     files
-        Finished files by layer name or ``"picture"``; the item points to them as files beside itself.
+        Finished files by layer name, ``"picture"`` or ``"members"``; the item points to them as files beside itself.
     version, fingerprint
         Number of this issue, counted from 1, and the hash of all that decides the values.
     properties
@@ -126,19 +126,40 @@ def version_of(item: Mapping[str, Any]) -> int:
 
 
 def sizes_of(item: Mapping[str, Any]) -> dict[str, int]:
-    """Size in bytes of each file that an item lists, by asset key; empty where it is not an item of this software."""
+    """Size in bytes of each file that an item lists, by asset key; empty where it is not an item of this software.
+
+    The members are not among them: they are a folder.
+    """
     with suppress(KeyError, TypeError, ValueError, AttributeError):
-        return {str(key): int(asset["file:size"]) for key, asset in item["assets"].items()}
+        return {str(key): int(asset["file:size"]) for key, asset in item["assets"].items() if key != MEMBERS}
     return {}
 
 
+def lists_members(item: Mapping[str, Any]) -> bool:
+    """Whether an item lists the members of an ensemble.
+
+    >>> lists_members({"assets": {"members": {"href": "./grant_20210808_members.zarr"}}})
+    True
+    """
+    assets = item.get("assets")
+    return isinstance(assets, dict) and MEMBERS in assets
+
+
 def _asset(key: str, path: Path) -> dict[str, Any]:
+    href = f"./{path.name}"
+    if key == MEMBERS:
+        return {
+            "href": href,
+            "title": "members of the ensemble, not clipped",
+            "type": "application/vnd+zarr",
+            "roles": ["data"],
+        }
     with path.open("rb") as file:
         digest = sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     # 12 20 is the multihash prefix of a SHA-256 of 32 bytes, as the file extension asks for.
-    common = {"href": f"./{path.name}", "file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
+    common = {"href": href, "file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
     if key == PICTURE:
         return {**common, "title": "picture", "type": "image/png", "roles": ["overview"]}
     layer = LAYERS[key]

@@ -1,4 +1,4 @@
-"""One day of one area on disk: COGs, a STAC item and a picture, whole or not at all.
+"""One day of one area on disk: COGs, members, a picture and a STAC item, whole or not at all.
 
 Everything is made in a hidden folder beside the final names, read back, and only then moved into place. The STAC item
 is moved last and is the mark of completion: while files are exchanged there is no item, so what an item points to is
@@ -29,14 +29,24 @@ from numpy.typing import NDArray
 
 from mmnet_maps.cog import DRIVER_ERRORS, CogWriter, read_tags
 from mmnet_maps.errors import OutputError
+from mmnet_maps.members import MembersWriter, read_attributes
 from mmnet_maps.product import LAYERS
-from mmnet_maps.stac import PICTURE, build_item, fingerprint_of, read_item, sizes_of, version_of
+from mmnet_maps.stac import (
+    MEMBERS,
+    PICTURE,
+    build_item,
+    fingerprint_of,
+    lists_members,
+    read_item,
+    sizes_of,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 MARK = "MMNET_FINGERPRINT"
-"""The GeoTIFF tag by which files of this software are known."""
+"""The GeoTIFF tag and Zarr attribute by which files of this software are known."""
 
 _SOFTWARE = b"mmnet_maps"
 
@@ -55,6 +65,8 @@ class DayProduct:
         The STAC item.
     picture
         The picture, where one was asked for.
+    members
+        The Zarr store of the ensemble's members, where they were asked for.
     """
 
     day: date
@@ -62,17 +74,21 @@ class DayProduct:
     layers: dict[str, Path]
     item: Path
     picture: Path | None
+    members: Path | None = None
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether a GeoTIFF, STAC item or PNG was written by this software.
+    """Tell whether a GeoTIFF, Zarr store, STAC item or PNG was written by this software.
 
-    A GeoTIFF carries the tag ``MMNET_FINGERPRINT``, an item the property ``mmnet:fingerprint``, a PNG the text
-    ``mmnet_maps`` in its first 2 KiB. Anything else, a folder or an unreadable file among them, is not ours.
+    A GeoTIFF carries the tag and a store the attribute ``MMNET_FINGERPRINT``, an item the property
+    ``mmnet:fingerprint``, a PNG the text ``mmnet_maps`` in its first 2 KiB. Anything else, any other folder or an
+    unreadable file among them, is not ours.
     """
     try:
         if path.suffix == ".tif":
             return MARK in read_tags(path)
+        if path.suffix == ".zarr":
+            return MARK in read_attributes(path)
         if path.suffix == ".json":
             return fingerprint_of(read_item(path)) is not None
         with path.open("rb") as file:
@@ -81,8 +97,12 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def check_target(out: Path, name: str, day: date, synthetic: bool, layers: Sequence[str]) -> None:
+def check_target(
+    out: Path, name: str, day: date, synthetic: bool, layers: Sequence[str], *, members: bool = False
+) -> None:
     """Make sure, before anything is computed, that the files of a day can be written; creates nothing.
+
+    `members` tells whether a store of members is among them.
 
     Raises
     ------
@@ -96,7 +116,8 @@ def check_target(out: Path, name: str, day: date, synthetic: bool, layers: Seque
             raise OutputError(f"cannot write to {names.folder}: {there} is a file, not a folder; give another --out")
         with tempfile.TemporaryFile(dir=there):
             pass
-        for path in (*(names.layer(layer) for layer in layers), names.item, names.picture):
+        targets = [*(names.layer(layer) for layer in layers), names.item, names.picture]
+        for path in [*targets, names.members] if members else targets:
             if path.exists() and not is_ours(path):
                 raise OutputError(
                     f"{path} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
@@ -107,7 +128,7 @@ def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str
     """Find the finished product of a day.
 
     It is finished when its item carries `fingerprint` and every file that the item lists is there with the listed
-    size and, if it is a COG, the same fingerprint.
+    size and, if it is a COG, the same fingerprint. Of the members, a folder, the fingerprint alone is compared.
 
     Returns
     -------
@@ -122,12 +143,15 @@ def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str
             return None
         layers = {key: names.layer(key) for key in sizes if key != PICTURE}
         files = {**layers, PICTURE: names.picture}
-        whole = all(files[key].stat().st_size == size for key, size in sizes.items()) and all(
-            read_tags(path).get(MARK) == fingerprint for path in layers.values()
+        members = lists_members(item)
+        whole = (
+            all(files[key].stat().st_size == size for key, size in sizes.items())
+            and all(read_tags(path).get(MARK) == fingerprint for path in layers.values())
+            and (not members or read_attributes(names.members).get(MARK) == fingerprint)
         )
     except DRIVER_ERRORS:
         return None
-    return names.product(layers, PICTURE in sizes) if whole else None
+    return names.product(layers, picture=PICTURE in sizes, members=members) if whole else None
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
@@ -168,11 +192,13 @@ class DayWriter:
     layers
         Names from ``product.LAYERS``.
     tags
-        GeoTIFF tags of every layer.
+        GeoTIFF tags of every layer, and attributes of the members.
     properties
         Properties of the STAC item.
     fingerprint
         Hash of all that decides the values; `completed` compares it.
+    members
+        Number of members that are kept; 0 for no store of members.
 
     Raises
     ------
@@ -193,15 +219,18 @@ class DayWriter:
         tags: Mapping[str, str],
         properties: Mapping[str, Any],
         fingerprint: str,
+        members: int = 0,
     ) -> None:
         self._names = _Names.of(out, name, day, synthetic)
-        self._check = partial(check_target, out, name, day, synthetic, tuple(layers))
+        self._check = partial(check_target, out, name, day, synthetic, tuple(layers), members=members > 0)
         self._geobox = geobox
         self._layers = tuple(layers)
         self._tags = {**tags, MARK: fingerprint}
         self._properties = dict(properties)
         self._fingerprint = fingerprint
+        self._count = members
         self._writers: dict[str, CogWriter] = {}
+        self._members: MembersWriter | None = None
         self._work: Path | None = None
         self._lock: IO[bytes] | None = None
 
@@ -219,6 +248,9 @@ class DayWriter:
                 for layer in self._layers:
                     path = self._work / self._names.layer(layer).name
                     self._writers[layer] = CogWriter(path, layer=LAYERS[layer], geobox=self._geobox, tags=self._tags)
+                if self._count:
+                    path = self._work / self._names.members.name
+                    self._members = MembersWriter(path, count=self._count, geobox=self._geobox, tags=self._tags)
             except BaseException:
                 self._remove()
                 raise
@@ -229,8 +261,14 @@ class DayWriter:
     ) -> None:
         self._remove()
 
-    def write(self, rows: slice, cols: slice, values: Mapping[str, NDArray[np.uint16]]) -> None:
-        """Write one window of every layer.
+    def write(
+        self,
+        rows: slice,
+        cols: slice,
+        values: Mapping[str, NDArray[np.uint16]],
+        members: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write one window of every layer, and of the members where they are kept.
 
         Parameters
         ----------
@@ -238,14 +276,19 @@ class DayWriter:
             The window; the windows of a day do not overlap. Pixels in none are nodata, with quality bit 0.
         values
             Per layer the packed values (rows, cols), uint16.
+        members
+            (member, rows, cols), NaN where there is none.
         """
         assert set(values) == set(self._layers), (list(values), self._layers)
+        assert (0 if members is None else len(members)) == self._count, "members are written when and only when kept"
         with self._told():
             for layer, block in values.items():
                 self._writers[layer].write(rows, cols, block)
+            if self._members is not None and members is not None:
+                self._members.write(rows, cols, members)
 
     def finish(self, picture: Callable[[dict[str, Path], Path], None] | None) -> DayProduct:
-        """Make the COGs, the picture and the item, read them back and move them into place.
+        """Make the COGs, the picture and the item, read all back and move it into place.
 
         Parameters
         ----------
@@ -259,6 +302,9 @@ class DayWriter:
         with self._told():
             for layer in self._layers:
                 self._writers[layer].finish()
+            if self._members is not None:
+                self._members.finish()
+                files[MEMBERS] = self._members.path
             if picture is not None:
                 files[PICTURE] = self._work / names.picture.name
                 picture(dict(layers), files[PICTURE])
@@ -276,7 +322,9 @@ class DayWriter:
             write_whole(self._work / names.item.name, json.dumps(item, indent=2, ensure_ascii=False) + "\n")
             self._check()
             self._publish(tuple(files.values()), self._work)
-        return names.product({layer: names.layer(layer) for layer in layers}, picture is not None)
+        return names.product(
+            {layer: names.layer(layer) for layer in layers}, picture=picture is not None, members=self._count > 0
+        )
 
     def _told(self) -> AbstractContextManager[None]:
         kept = "the earlier product of that day is unchanged" if self._names.item.exists() else "nothing of it was kept"
@@ -284,7 +332,7 @@ class DayWriter:
 
     def _check_space(self) -> None:
         folder = self._names.folder
-        needed = 2 * len(self._layers) * int(np.prod(self._geobox.shape))
+        needed = (2 * len(self._layers) + 4 * self._count) * int(np.prod(self._geobox.shape))
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise OutputError(
@@ -297,7 +345,8 @@ class DayWriter:
         names, old = self._names, work / "old"
         item = work / names.item.name
         for path in (*files, item):
-            _sync(path)
+            for part in (path, *path.rglob("*")):
+                _sync(part)
         old.mkdir()
         moves: list[tuple[Path, Path]] = []
 
@@ -327,7 +376,7 @@ class DayWriter:
         names = self._names
         listed = sizes_of(read_item(names.aside)) if names.aside.exists() else {}
         layers = dict.fromkeys((*self._layers, *(key for key in listed if key in LAYERS)))
-        paths = (*(names.layer(layer) for layer in layers), names.picture)
+        paths = (*(names.layer(layer) for layer in layers), names.picture, names.members)
         return [path for path in paths if path.exists() and is_ours(path)]
 
     def _remove(self) -> None:
@@ -377,17 +426,22 @@ class _Names:
         return self.folder / f"{self.stem}.png"
 
     @property
+    def members(self) -> Path:
+        return self.folder / f"{self.stem}_members.zarr"
+
+    @property
     def aside(self) -> Path:
         """Where the old item lies during an exchange, so that its version is known even if the process is killed."""
         return self.folder / f".{self.stem}.previous.json"
 
-    def product(self, layers: dict[str, Path], picture: bool) -> DayProduct:
+    def product(self, layers: dict[str, Path], *, picture: bool, members: bool) -> DayProduct:
         return DayProduct(
             day=self.day,
             folder=self.folder,
             layers=layers,
             item=self.item,
             picture=self.picture if picture else None,
+            members=self.members if members else None,
         )
 
 

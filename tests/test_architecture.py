@@ -19,6 +19,7 @@ DATA_SIDE = {
     "cog",
     "fetch",
     "grid",
+    "members",
     "picture",
     "product",
     "sources",
@@ -27,7 +28,7 @@ DATA_SIDE = {
     "variables",
     "write",
 }
-MODEL_SIDE = {"network", "spec", "checkpoint", "engine"}
+MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
 TRAINING = {"train", "samples", "splits", "evaluate"}
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
@@ -48,11 +49,13 @@ MAY_IMPORT = {
     "network": {"errors"},
     "spec": {"errors", "features", "network"},
     "checkpoint": {"errors", "features", "network", "spec"},
-    "engine": {"errors", "variables", "features", "spec", "checkpoint", "network"},
+    "folded": {"features", "network", "spec"},
+    "engine": {"errors", "variables", "features", "folded", "checkpoint", "network"},
     "product": {"variables"},
     "cog": {"errors", "product", ""},
     "stac": {"errors", "product", ""},
-    "write": {"cog", "errors", "product", "stac", ""},
+    "members": {"errors"},
+    "write": {"cog", "errors", "members", "product", "stac", ""},
     "picture": {"errors", "product", "variables", "write", ""},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""

@@ -17,6 +17,7 @@ import rasterio
 import rioxarray
 import shapely
 import torch
+import xarray as xr
 
 import mmnet_maps as mm
 from analytic import AnalyticSource, make_model
@@ -392,3 +393,21 @@ def test_what_changes_values_changes_the_fingerprint(job: Job) -> None:
     assert len({job.fingerprint(day), *prints}) == 4
     same = dataclasses.replace(job, threads=1, device="cpu")
     assert same.fingerprint(day) == job.fingerprint(day)
+
+
+def test_members_are_kept_as_zarr_beside_the_maps(inputs: Path, model: Path, tmp_path: Path) -> None:
+    options = {"stack": inputs, "model": model, "uncertainty": 3, "out": tmp_path / "maps", "quiet": True}
+    job = prepare(AREA, DAYS[0], members=True, **options)  # type: ignore[arg-type]
+    (day,) = write_maps(job, quiet=True)
+    assert day.members == tmp_path / "maps" / "20210807" / "aoi_20210807_members.zarr"
+    expected = lazy(job).isel(time=0).compute()
+    with xr.open_zarr(day.members) as store:
+        np.testing.assert_allclose(store["soil_moisture_members"], expected["soil_moisture_members"], atol=1e-6)
+        np.testing.assert_array_equal(store["x"], expected["x"])
+    (again,) = write_maps(job, quiet=True)
+    assert again == day
+    (without,) = write_maps(prepare(AREA, DAYS[0], **options), quiet=True)  # type: ignore[arg-type]
+    assert without.members is None
+    assert not day.members.exists()
+    with rasterio.open(without.layers["soil_moisture_std"]) as data:
+        assert data.tags()["members"] == "3"

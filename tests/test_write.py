@@ -69,10 +69,17 @@ def png(layers: Mapping[str, Path], path: Path) -> None:
     path.write_bytes(b"\x89PNG ... Software\0mmnet_maps ...")
 
 
-def produce(out: Path, values: Values, picture: Any = png, **changes: Any) -> DayProduct:
+def ensemble(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.float32]:
+    members = np.random.default_rng(seed).normal(0.2, 0.1, (count, height, width)).astype(np.float32)
+    members[:, : height // 3] = np.nan
+    return members
+
+
+def produce(out: Path, values: Values, picture: Any = png, members: int = 0, **changes: Any) -> DayProduct:
     height, width = values["soil_moisture"].shape
-    with writer(out, grid(height, width), tuple(values), **changes) as at:
-        at.write(slice(0, height), slice(0, width), values)
+    with writer(out, grid(height, width), tuple(values), members=members, **changes) as at:
+        kept = ensemble(members, height, width) if members else None
+        at.write(slice(0, height), slice(0, width), values, kept)
         return at.finish(picture)
 
 
@@ -293,8 +300,8 @@ def test_an_error_of_the_caller_leaves_nothing_or_the_old(tmp_path: Path) -> Non
     values = packed(5, 5)
 
     def fail() -> None:
-        with writer(tmp_path, grid(5, 5), fingerprint="new") as at:
-            at.write(slice(0, 5), slice(0, 5), values)
+        with writer(tmp_path, grid(5, 5), fingerprint="new", members=2) as at:
+            at.write(slice(0, 5), slice(0, 5), values, ensemble(2, 5, 5))
             raise Stop
 
     with pytest.raises(Stop):
@@ -309,13 +316,14 @@ def test_an_error_of_the_caller_leaves_nothing_or_the_old(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("fault", [Stop(), OSError(errno.EIO, os.strerror(errno.EIO))], ids=["stop", "disk"])
 @pytest.mark.parametrize("again", [False, True], ids=["first", "reissue"])
+@pytest.mark.parametrize("members", [0, 2], ids=["layers", "members"])
 def test_an_interrupted_exchange_is_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, again: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, again: bool, members: int
 ) -> None:
     """Whichever of the renames fails, the folder is as before."""
     replace = os.replace
     if again:
-        produce(tmp_path, packed(5, 5))
+        produce(tmp_path, packed(5, 5), members=members)
     before = content(tmp_path)
     for stop in range(1, 40):
         calls = 0
@@ -329,12 +337,12 @@ def test_an_interrupted_exchange_is_undone(
 
         monkeypatch.setattr(write.os, "replace", faulty)
         try:
-            produce(tmp_path, packed(5, 5, seed=1), fingerprint="new")
+            produce(tmp_path, packed(5, 5, seed=1), members=members, fingerprint="new")
         except (Stop, OutputError):
             assert content(tmp_path) == before
         else:
             break
-    assert stop > (10 if again else 6)
+    assert stop > (10 if again else 6) + (members > 0) * (7 if again else 6)
     assert completed(tmp_path, "grant", DAY, False, "new")
 
 
