@@ -15,12 +15,12 @@ import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date
-from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,16 @@ EPOCH = date(2015, 1, 1)
 LAST_DAY = date(2039, 12, 31)
 _DAYS = (LAST_DAY - EPOCH).days + 1
 _DAMAGE = (ValueError, RuntimeError, OSError, zlib.error)  # what zarr and its codecs raise on broken chunks
+_OPENING = Lock()
 _FAST_READER = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 _FINE_BLOCK, _COARSE_BLOCK, _TILE = 256, 64, 1024
+
+
+@contextmanager
+def _fast_reader() -> Iterator[None]:
+    """Arrays opened meanwhile are read through Rust; one thread at a time, as the setting is the whole process's."""
+    with _OPENING, zarr.config.set(_FAST_READER):
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +133,7 @@ class Stack:
             raise InputError(f"{self.path} is a damaged stack ({error!r}); build it again") from error
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
         self._arrays: dict[str, Any] = {}
-        self._reader = nullcontext if writable else partial(zarr.config.set, _FAST_READER)
+        self._reader = nullcontext if writable else _fast_reader
 
     def _read_group(self, name: str) -> Group:
         group = self._root[name]

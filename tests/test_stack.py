@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,3 +204,13 @@ def test_sources_are_remembered_and_the_store_still_opens(path: Path) -> None:
     assert Stack(path).target == conus_grid()
     with xr.open_datatree(path, engine="zarr") as tree:
         assert set(tree.children) == {"static", "optical", "weather"}
+
+
+def test_reading_in_threads_leaves_zarrs_settings_as_they_were(path: Path) -> None:
+    """The setting that chooses the reader is the process's; left behind, it would write what others write."""
+    before = zarr.config.get("codec_pipeline.path")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: Stack(path).read("red", WINDOW, DAY), range(64)))
+    assert zarr.config.get("codec_pipeline.path") == before
+    assert all(np.isnan(values).all() for values in found)
+    assert "Zarrs" in type(Stack(path)._array("optical/red")._async_array.codec_pipeline).__name__
