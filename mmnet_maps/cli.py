@@ -67,7 +67,7 @@ def mmnet() -> None:
     metavar="N",
     help="Also map the standard deviation over N Monte Carlo dropout members.  [default: 0]",
 )
-@click.option("--members", is_flag=True, default=None, help="Keep the members themselves, as Zarr.")
+@click.option("--members/--no-members", default=None, help="Keep the members themselves, as Zarr.")
 @_DEVICE
 @_PRECISION
 @_THREADS
@@ -77,12 +77,12 @@ def mmnet() -> None:
 @_QUIET
 @_DEBUG
 def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, debug: bool, **options: Any) -> None:
-    r"""Make soil moisture maps of an area.
+    """Make soil moisture maps of an area.
 
     \b
     mmnet-map --aoi grant_county.geojson --date 2021-08-08
     mmnet-map --aoi fields.gpkg --date 2021-07-29/2021-08-08 --stack stack.zarr --out maps
-    """
+    """  # noqa: D301  (click wants the backspace itself, so that the examples keep their lines)
     from mmnet_maps.job import prepare
     from mmnet_maps.predict import write_maps
 

@@ -16,10 +16,12 @@ The modules of `network` are the readable reference; results differ from theirs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Barrier
+from functools import partial
+from threading import Barrier, Event
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,23 +51,31 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Rows of a product of matrices: on a CPU its activations stay in the cache, a GPU is filled.
 _ROWS = {"cpu": 4_096, "cuda": 262_144}
+_TERMS = 10  # networks times days whose terms are kept at once
 _PIXELS = {"cpu": 16_384, "cuda": 262_144}  # pixels that are gathered and encoded at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What the networks need to know of the series of one day's map, by pair.
+    """What some networks need to know of the series of one day's map, by pair.
 
     Attributes
     ----------
+    networks
+        Which of the engine's networks.
     values
-        For every network a tensor (pairs, width), NaN where a value of the series is missing.
+        For each of them a tensor (pairs, width), NaN where a value of the series is missing.
     outside
         Pairs with a value outside the range seen in training, bool (pairs,).
     """
 
+    networks: range
     values: list[Tensor]
     outside: Tensor
+
+
+class StoppedError(Exception):
+    """What was asked for is not wanted any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,36 +180,57 @@ class Engine:
         if precision not in PRECISIONS:
             raise RequestError(f"There is no precision {precision!r}; use one of {', '.join(PRECISIONS)}.")
         if draws < 0 or draws == 1:
-            raise RequestError(f"{draws} members have no spread; ask for 0 or for at least 2, such as 20.")
-        for other in checkpoints[1:]:
+            raise RequestError(f"An uncertainty needs at least 2 members, such as 20, or 0 for none, not {draws}.")
+        for k, other in enumerate(checkpoints):
             _check_alike(checkpoints[0], other)
+            if other.sha256 in {one.sha256 for one in checkpoints[:k]}:
+                raise RequestError(f"The model {other.spec.name!r} is given twice; an ensemble is of different models.")
         self.checkpoints = checkpoints
         self.spec = checkpoints[0].spec
         self.pixels, self.pairs = pixels or _PIXELS[self.device.type], pairs or PAIRS[self.device.type]
         like = torch.empty(0, dtype=PRECISIONS[precision], device=self.device)
         with torch.inference_mode():
             self._models = [_Model(checkpoint, draws, like) for checkpoint in checkpoints]
-        self._like = like
+        self._networks = [(model, network) for model in self._models for network in model.networks]
         size = 1 + draws
-        self._means = [k * size for k in range(len(checkpoints))]
-        self._members = [k for k in range(size * len(checkpoints)) if k not in self._means] if draws else self._means
+        self._undisturbed = range(0, len(self._networks), size)
+        drawn = [k for k in range(len(self._networks)) if k not in self._undisturbed] if draws else self._undisturbed
+        self._place = {network: place for place, network in enumerate(drawn)} if len(drawn) > 1 else {}
         self._numeric = [feature for feature in self.spec.snapshot if feature.encoding != "onehot"]
         self._coded = len(self._numeric) < len(self.spec.snapshot)
+        self._process = os.getpid()
         self._pool = _pool(threads or torch.get_num_threads()) if self.device.type == "cpu" else None
         self._copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     @property
-    def networks(self) -> int:
-        """How many networks are run for a pixel."""
-        return sum(len(model.networks) for model in self._models)
-
-    @property
     def members(self) -> int:
         """How many networks the standard deviation is taken over; 0 where there is none."""
-        return len(self._members) if len(self._members) > 1 else 0
+        return len(self._place)
+
+    @property
+    def days_at_once(self) -> int:
+        """For how many days terms may be kept at once; for one of a large ensemble, a group of networks at a time."""
+        return max(1, _TERMS // len(self._networks))
+
+    def encode_in_groups(
+        self, series: Mapping[str, NDArray[np.float32]], starts: Sequence[int] = (0,), stop: Event | None = None
+    ) -> Iterator[list[Terms]]:
+        """As `encode_series`, for ten networks at a time, so that memory does not grow with an ensemble.
+
+        Of at most `days_at_once` days; when there are several there is one group.
+        """
+        every = range(len(self._networks))
+        for first in every[::_TERMS]:
+            yield self.encode_series(series, starts, every[first : first + _TERMS], stop)
 
     @torch.inference_mode()
-    def encode_series(self, series: Mapping[str, NDArray[np.float32]], starts: Sequence[int] = (0,)) -> list[Terms]:
+    def encode_series(
+        self,
+        series: Mapping[str, NDArray[np.float32]],
+        starts: Sequence[int] = (0,),
+        networks: range | None = None,
+        stop: Event | None = None,
+    ) -> list[Terms]:
         """Run what depends on the series alone, once a pair.
 
         Parameters
@@ -209,59 +240,79 @@ class Engine:
         starts
             Where, among the days, the series of each map begins: of several maps what their days share is computed
             once.
+        networks
+            Which networks; all where left out. Their terms take some 12 MB each for a tile and day.
+        stop
+            Once it is set, what is under way ends with `StoppedError`.
 
         Returns
         -------
         list of Terms
             One for each map, in order; for `predict`.
         """
+        networks = range(len(self._networks)) if networks is None else networks
         used = {name: np.ascontiguousarray(series[name]) for name in used_columns(series, self.spec.series)}
         count = len(next(iter(used.values())))
-        blocks = self._each_block(
-            lambda rows: self._terms({name: self._to_device(values[rows]) for name, values in used.items()}, starts),
-            max(count, 1),
-            self.pairs,
-        )
+
+        def run(rows: slice) -> list[tuple[list[Tensor], Tensor]]:
+            return self._terms({name: self._to_device(values[rows]) for name, values in used.items()}, starts, networks)
+
+        blocks = self._each_block(run, max(count, 1), self.pairs, stop)
         return [
             Terms(
+                networks=networks,
                 values=[torch.cat(pieces) for pieces in zip(*(values for values, _ in window), strict=True)],
                 outside=torch.cat([outside for _, outside in window]),
             )
             for window in zip(*blocks, strict=True)
         ]
 
-    def _terms(self, block: Mapping[str, Tensor], starts: Sequence[int]) -> list[tuple[list[Tensor], Tensor]]:
-        """For every map the terms of all networks, and which pairs lie outside the training range."""
+    def _terms(
+        self, block: Mapping[str, Tensor], starts: Sequence[int], networks: range
+    ) -> list[tuple[list[Tensor], Tensor]]:
+        """For every map the terms of some networks, and which pairs lie outside the training range of any model."""
         x = _finite(encode(block, self.spec.series)).permute(2, 1, 0)  # (days, pairs, columns)
         strange = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        values: list[list[Tensor]] = []
         for model in self._models:
             if model.series_limits:
                 low, high = model.series_limits
                 strange |= ((x < low) | (x > high)).any(2)
-            scaled = (x - model.mean) / model.std
-            values += [network.terms(scaled, starts) for network in model.networks]
+        values = []
+        for model, network in (self._networks[k] for k in networks):
+            values.append(network.terms((x - model.mean) / model.std, starts))
         outside = [strange[start : start + self.spec.steps].any(0) for start in starts]
         return [(list(terms), part) for *terms, part in zip(*values, outside, strict=True)]
 
-    def _each_block(self, run: Callable[[slice], T], rows: int, size: int) -> list[T]:
+    def _each_block(self, run: Callable[[slice], T], rows: int, size: int, stop: Event | None) -> list[T]:
         """Results for every block of rows, in order; on a CPU each core runs blocks of its own.
 
         Cores that share every product of matrices would wait for each other, all the more where tiles are read and
         written at the same time.
         """
+
+        @torch.inference_mode()
+        def inferring(block: slice) -> T:
+            if stop is not None and stop.is_set():
+                raise StoppedError
+            return run(block)
+
+        if os.getpid() != self._process:
+            raise RequestError(
+                "This process was forked from one in which the network had run, whose threads are not here; start "
+                "processes by spawn, as Dask does."
+            )
         blocks = [slice(start, start + size) for start in range(0, rows, size)]
-        inferring = torch.inference_mode()(run)
         return [inferring(block) for block in blocks] if self._pool is None else [*self._pool.map(inferring, blocks)]
 
     @torch.inference_mode()
     def predict(
         self,
         columns: Mapping[str, NDArray[Any]],
-        terms: Terms,
+        terms: Terms | Iterable[Terms],
         pair: NDArray[np.integer],
         *,
         keep_members: bool = False,
+        stop: Event | None = None,
     ) -> Prediction:
         """The target for each pixel.
 
@@ -271,42 +322,61 @@ class Engine:
             Stored variables or features by name, (n,) or one value for all: physical, float, NaN where missing; or
             packed as in a stack, int16. Land cover as NLCD codes, uint8, or class names.
         terms
-            From `encode_series`, of the map's day.
+            From `encode_series`, of the map's day; or one after the other of groups of networks, all in all each once.
         pair
             For each pixel its row of `terms`, (n,); negative where it is not wanted.
         keep_members
             Return the members themselves as well.
+        stop
+            Once it is set, what is under way ends with `StoppedError`.
         """
         spec, rows = self.spec, np.flatnonzero(pair >= 0)
         used = {name: columns[name] for name in used_columns(columns, spec.snapshot)}
         if spec.target.residual_of:
             used[spec.target.residual_of] = columns[spec.target.residual_of]
-        estimate, std = (torch.empty(rows.size, device=self.device) for _ in range(2))
-        outside = torch.empty(rows.size, dtype=torch.bool, device=self.device)
+        # The spread is the sum of squared deviations from the running mean (Welford, 1962, Technometrics 4).
+        estimate, mean, spread = torch.zeros((3, rows.size), device=self.device)
+        outside = torch.zeros(rows.size, dtype=torch.bool, device=self.device)
         kept = torch.empty((self.members if keep_members else 0, rows.size), device=self.device)
 
-        def run(part: slice) -> None:
+        def run(part: slice, group: Terms) -> None:
             block, which = self._block(used, pair, rows[part])
-            codes = block["landcover"].long() if self._coded else None
+            codes = block["landcover"].long().expand_as(which) if self._coded else None
             x = _finite(encode({name: unpacked(name, values) for name, values in block.items()}, self._numeric))
             x = x.expand(-1, which.numel())
-            values = self._values(x, codes, which, terms)
-            if spec.target.residual_of:
-                values += unpacked(spec.target.residual_of, block[spec.target.residual_of])
-            torch.mean(values[self._means], 0, out=estimate[part])
-            outside[part] = self._outside(x, codes) | terms.outside[which]
-            if self.members:
-                torch.std(values[self._members], 0, out=std[part])
-                kept[:, part] = values[self._members] if keep_members else values[:0]
+            outside[part] |= self._outside(x, codes) | group.outside[which]
+            for k, values in self._outputs(x, codes, which, group):
+                if spec.target.residual_of:
+                    values += unpacked(spec.target.residual_of, block[spec.target.residual_of])
+                if k in self._undisturbed:
+                    estimate[part] += values / len(self._undisturbed)
+                if k in self._place:
+                    deviation = values - mean[part]
+                    mean[part] += deviation / (self._place[k] + 1)
+                    spread[part] += deviation * (values - mean[part])
+                    kept[self._place[k] : self._place[k] + 1, part] = values
 
-        self._each_block(run, rows.size, self.pixels)
-        std *= spec.target.std_factor
+        for group in [terms] if isinstance(terms, Terms) else terms:
+            self._each_block(partial(run, group=group), rows.size, self.pixels, stop)
+            del group  # before the next one is made
+        std = (spread / max(1, self.members - 1)).sqrt() * spec.target.std_factor
         return Prediction(
             estimate=_placed(estimate, rows, pair.size, np.nan),
             std=_placed(std, rows, pair.size, np.nan) if self.members else None,
             members=_placed(kept, rows, pair.size, np.nan) if keep_members and self.members else None,
             outside=_placed(outside, rows, pair.size, False),
         )
+
+    def _outputs(self, x: Tensor, codes: Tensor | None, which: Tensor, group: Terms) -> Iterator[tuple[int, Tensor]]:
+        """The number of every network of a group and its output, (n,)."""
+        size = _ROWS[self.device.type]
+        for k, term in zip(group.networks, group.values, strict=True):
+            found = torch.empty(len(which), device=self.device)
+            for part in (slice(start, start + size) for start in range(0, len(which), size)):
+                rows = which[part]
+                gathered = torch.index_select(term, 0, rows, out=scratch("term", (len(rows), term.shape[1]), term))
+                found[part] = self._networks[k][1].target(x[:, part], None if codes is None else codes[part], gathered)
+            yield k, found
 
     @torch.inference_mode()
     def predict_standardised(self, snapshot: NDArray[np.float32], series: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -337,18 +407,6 @@ class Engine:
         network = model.networks[0]
         x = encoded[:, numeric].T.to(self.device)
         return network.target(x, codes, network.terms(scaled, (0,))[0]).cpu().numpy()
-
-    def _values(self, x: Tensor, codes: Tensor | None, which: Tensor, terms: Terms) -> Tensor:
-        """The output of every network, (networks, n)."""
-        networks = [network for model in self._models for network in model.networks]
-        found = torch.empty((len(networks), len(which)), device=self.device)
-        for start in range(0, len(which), _ROWS[self.device.type]):
-            part = slice(start, start + _ROWS[self.device.type])
-            rows, inputs = which[part], (x[:, part], None if codes is None else codes[part])
-            for out, network, term in zip(found, networks, terms.values, strict=True):
-                gathered = scratch("term", (len(rows), term.shape[1]), term)
-                out[part] = network.target(*inputs, torch.index_select(term, 0, rows, out=gathered))
-        return found
 
     def _outside(self, x: Tensor, codes: Tensor | None) -> Tensor:
         found = [model.outside(x, codes) for model in self._models]

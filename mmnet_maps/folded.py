@@ -169,7 +169,7 @@ class _Regression:
 
 
 class _Attention:
-    """One layer of the Transformer. Only the factors of products are ever rounded to bfloat16, not the sums."""
+    """One layer of the Transformer. In bfloat16 what goes into and comes out of a product is rounded, no other sum."""
 
     def __init__(self, layer: nn.TransformerEncoderLayer, like: Tensor) -> None:
         attention = layer.self_attn
@@ -254,7 +254,7 @@ class _Encoder:
             y = first(y.flatten(0, 1), qkv)
             for layer in others:
                 weight = layer.qkv.weight
-                qkv = torch.mm(weight, y.to(weight).T).view_as(qkv) + layer.qkv.bias[:, None, None]
+                qkv = torch.mm(weight, y.to(weight).T).view_as(qkv).float() + layer.qkv.bias.float()[:, None, None]
                 y = layer(y, qkv)
             found.append(_normalise(y, self.final).view(self.steps, entered.shape[1], y.shape[1]).mean(0))
         return found

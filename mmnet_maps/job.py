@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mmnet_maps.engine import Engine
 
 PRODUCT_VERSION = 1
-_TERMS = 10  # days times networks whose terms are kept at once
 
 log = logging.getLogger("mmnet_maps")
 
@@ -97,9 +96,9 @@ class Job:
     def spells(self, days: Sequence[date]) -> list[tuple[date, ...]]:
         """Days to be mapped together, because their series overlap and they share observations.
 
-        What is kept of a series takes about 12 MB a tile, day and network, so there are fewer days the more members.
+        What is kept of a series takes memory for every day and network, so there are fewer days the more members.
         """
-        most = max(1, _TERMS // self.engine.networks)
+        most = self.engine.days_at_once
         spells: list[list[date]] = []
         for day in days:
             if spells and len(spells[-1]) < most and (day - spells[-1][-1]).days < self.needs.steps:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import numpy as np
@@ -31,6 +32,7 @@ from mmnet_maps.variables import VARIABLES
 if TYPE_CHECKING:
     import xarray as xr
 
+    from mmnet_maps.engine import Terms
     from mmnet_maps.spec import ModelSpec
     from mmnet_maps.write import DayProduct, DayWriter
 
@@ -113,7 +115,9 @@ def downscale(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[Ma
     return downscale_product(aoi, dates, quiet=quiet, **options)["soil_moisture"]
 
 
-def mapped(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[tuple[Tile, date, Layers]]:
+def mapped(
+    job: Job, pieces: Iterable[Tile], days: Sequence[date], stop: Event | None = None
+) -> Iterator[tuple[Tile, date, Layers]]:
     """Compute tiles and days: the route of the data, from the stack to the product.
 
     While a tile is computed the next one is read. Three are in memory at most: one being read, one waiting, one being
@@ -124,7 +128,9 @@ def mapped(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[t
     job
         The request.
     pieces, days
-        Tiles and days, in order. Days that share weather and observations cost less together (see `job.Job.spells`).
+        Tiles and days, in order; at most as many days as in one of `job.Job.spells`.
+    stop
+        Once it is set, what is being computed ends with `engine.StoppedError`.
 
     Yields
     ------
@@ -135,8 +141,11 @@ def mapped(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[t
     for part in ahead(read_parts(job, pieces, days)):
         day, fine, shape = part.snapshot.day, part.snapshot.fine, part.inside.shape
         if day == days[0]:
-            terms = dict(zip(days, engine.encode_series(part.block.series, part.block.starts), strict=True))
-        found = engine.predict(part.columns, terms[day], part.pair, keep_members=job.members)
+            groups: Iterable[list[Terms]] = ()  # the last tile's make room
+            groups = engine.encode_in_groups(part.block.series, part.block.starts, stop)
+            groups = [*groups] if len(days) > 1 else groups
+        terms = (group[days.index(day)] for group in groups)
+        found = engine.predict(part.columns, terms, part.pair, keep_members=job.members, stop=stop)
         layers = compose(
             found.estimate.reshape(shape),
             fine["smap"],
@@ -195,14 +204,21 @@ def read_parts(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterat
             )
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in another thread while the one before is used."""
+def ahead(items: Iterator[T], stop: Event | None = None) -> Generator[T]:
+    """The same items, each made in another thread while the one before is used.
+
+    When it is left early `stop` is set, so that the item under way need not be waited for.
+    """
     end = object()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, items, end)
-        while (item := waiting.result()) is not end:
+        try:
             waiting = pool.submit(next, items, end)
-            yield item  # type: ignore[misc]
+            while (item := waiting.result()) is not end:
+                waiting = pool.submit(next, items, end)
+                yield item  # type: ignore[misc]
+        finally:
+            if stop is not None:
+                stop.set()
 
 
 def map_tile(job: Job, tile: Tile, day: date) -> Layers:
@@ -331,7 +347,9 @@ def _write_days(job: Job, days: Sequence[date], quiet: bool) -> dict[date, DayPr
         ) as bar,
     ):
         writers = {day: open_days.enter_context(_writer(job, day)) for day in days}
-        for tile, day, layers in ahead(mapped(job, job.pieces, days)):
+        stop = Event()
+        results = open_days.enter_context(closing(ahead(mapped(job, job.pieces, days, stop), stop)))
+        for tile, day, layers in results:
             packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
             writers[day].write(tile.rows, tile.cols, packed, layers.get(MEMBERS))
             bar.update()

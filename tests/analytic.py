@@ -78,7 +78,7 @@ assert set(RANGES) | {"landcover"} == set(VARIABLES)
 assert set(FINE_GROUPS) == {"static", "optical", "sar"}
 
 
-def make_model(folder: Path, architecture: str = "mmnet", name: str = "random") -> Path:
+def make_model(folder: Path, architecture: str = "mmnet", name: str = "random", seed: int = 7) -> Path:
     """A checkpoint with random weights whose inputs are scaled by the analytic source's ranges."""
     import torch
 
@@ -125,7 +125,7 @@ def make_model(folder: Path, architecture: str = "mmnet", name: str = "random") 
         series_std=(1.0, 0.8, 9.0, 0.1)[: len(series)],
         inputs={"smap": "closed formula", "lst": "thermometer", "cr": "another radar", "ndvi": "closed formula"},
     )
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     network = spec.network()
     with torch.no_grad():
         for parameter in network.parameters():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mmnet_maps.checkpoint import Checkpoint, ModelSpec, profile
-from mmnet_maps.engine import Engine, Terms
+from mmnet_maps.engine import Engine, StoppedError, Terms
 from mmnet_maps.errors import RequestError
 from mmnet_maps.features import encode_series, encode_snapshot, required, standardise
 from mmnet_maps.network import draw_member
@@ -314,6 +315,64 @@ def test_an_ensemble_of_checkpoints_is_the_mean_and_spread_of_its_models() -> No
     np.testing.assert_allclose(found.members, drawn, atol=2e-5)
 
 
+def test_groups_of_networks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, series, pair = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    models = [MODELS["mmnet"], checkpoint("mmnet", seed=2)]
+    engine = Engine(*models, device="cpu", draws=6, pixels=64)
+    assert engine.days_at_once == 1
+    whole = engine.predict(columns, terms_of(engine, series), pair, keep_members=True)
+    sizes = []
+
+    def groups() -> Iterator[Terms]:
+        for (group,) in engine.encode_in_groups(series):
+            sizes.append(len(group.values))
+            yield group
+
+    parts = engine.predict(columns, groups(), pair, keep_members=True)
+    assert sizes == [10, 4]
+    for name in ("estimate", "std", "members", "outside"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    assert whole.members is not None
+    np.testing.assert_allclose(whole.std, whole.members.std(0, ddof=1), rtol=1e-4, atol=1e-7)
+    assert Engine(MODELS["mmnet"], device="cpu").days_at_once == 10
+
+
+def test_what_is_not_wanted_any_more_stops_before_its_next_block() -> None:
+    columns, series, pair = columns_for(900), series_for(90, 11), pairs_for(900, 90)
+    engine = Engine(MODELS["mmnet"], device="cpu", pixels=50, pairs=10, threads=1)
+    terms, stop, done = terms_of(engine, series), Event(), []
+    block = engine._block
+
+    def leave(*arguments: Any) -> Any:
+        done.append(1)
+        stop.set()
+        return block(*arguments)
+
+    engine._block = leave  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        engine.predict(columns, terms, pair, stop=stop)
+    assert len(done) == 1
+    with pytest.raises(StoppedError):
+        engine.encode_series(series, stop=stop)
+
+
+def test_a_forked_process_is_told_in_place_of_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(MODELS["mmnet"], device="cpu")
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(RequestError, match="by spawn"):
+        engine.encode_series(series_for(3, 11))
+
+
+def test_one_value_stands_for_all_pixels() -> None:
+    columns, series, pair = columns_for(300), series_for(9, 11), pairs_for(300, 9)
+    one = {"landcover": np.array([52], np.uint8), "clay": columns["clay"][:1], "smap": columns["smap"][:1]}
+    engine = Engine(MODELS["mmnet"], device="cpu", pixels=64)
+    terms = terms_of(engine, series)
+    found = engine.predict(columns | one, terms, pair).estimate
+    full = {name: np.repeat(values, 300) for name, values in one.items()}
+    np.testing.assert_array_equal(found, engine.predict(columns | full, terms, pair).estimate)
+
+
 def test_a_factor_recalibrates_the_spread() -> None:
     model = MODELS["mmnet"]
     spec = model.spec.model_copy(update={"target": model.spec.target.model_copy(update={"std_factor": 2.5})})
@@ -337,12 +396,14 @@ def test_bfloat16_is_close() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(RequestError, match="1 members have no spread"):
+    with pytest.raises(RequestError, match="at least 2 members"):
         Engine(MODELS["mlp"], draws=1)
     with pytest.raises(RequestError, match="'float16'"):
         Engine(MODELS["mlp"], precision="float16")
     other = MODELS["mlp"].spec.model_copy(update={"steps": 5})
     short = Checkpoint(spec=other, network=MODELS["mlp"].network, path=Path(), sha256="", fingerprint="")
+    with pytest.raises(RequestError, match="given twice"):
+        Engine(MODELS["mlp"], MODELS["mlp"])
     with pytest.raises(RequestError, match="differ in 'steps'"):
         Engine(MODELS["mlp"], short)
 

@@ -9,8 +9,9 @@ import pytest
 
 import mmnet_maps.parity as parity_module
 from analytic import make_model
-from mmnet_maps.checkpoint import load_checkpoint, save_checkpoint
-from mmnet_maps.parity import format_parity, parity
+from mmnet_maps.checkpoint import load_checkpoint, read_golden, save_checkpoint
+from mmnet_maps.engine import Engine
+from mmnet_maps.parity import format_parity, parity, reference
 
 
 @pytest.mark.parametrize("architecture", ["mmnet", "mlp_full", "transformer_full"])
@@ -41,6 +42,16 @@ def test_every_mode_is_reported_and_float32_is_exact(
             assert 1e-6 < one.largest < 0.1
     assert [one.count for one in found][:2] == [40, 40]
     assert len(format_parity(found).splitlines()) == 2 + len(found)
+
+
+def test_the_shipped_model_keeps_its_digits_in_bfloat16() -> None:
+    model = load_checkpoint("mmnet-uscrn")
+    golden = read_golden(model)
+    assert golden is not None
+    engine = Engine(model, device="cpu", precision="bfloat16")
+    difference = np.abs(engine.predict_standardised(*golden) - reference(model, *golden))
+    assert np.quantile(difference, 0.999) <= 0.003
+    assert difference.max() <= 0.01
 
 
 class _Tiny:

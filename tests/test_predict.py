@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -338,6 +339,39 @@ def test_ahead_keeps_order_works_ahead_by_one_and_passes_errors_on() -> None:
     assert len(made) <= 7
 
 
+def test_leaving_early_does_not_wait_for_what_is_under_way() -> None:
+    stop, seen = Event(), []
+
+    def items() -> Iterator[int]:
+        yield 0
+        seen.append(stop.wait(30))
+        yield 1
+
+    left = ahead(items(), stop)
+    assert next(left) == 0
+    left.close()
+    assert seen == [True]
+
+
+def test_an_interrupted_map_stops_the_engine(job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stops = []
+    original = mapped
+
+    def spy(job: Job, pieces: object, days: object, stop: Event) -> object:
+        stops.append(stop)
+        return original(job, pieces, days, stop)  # type: ignore[arg-type]
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmnet_maps.predict.mapped", spy)
+    monkeypatch.setattr("mmnet_maps.write.DayWriter.write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_maps(dataclasses.replace(job, out=tmp_path / "maps"), quiet=True)
+    assert [stop.is_set() for stop in stops] == [True]
+    assert not list((tmp_path / "maps").rglob("*.tif"))
+
+
 def test_days_that_share_their_series_are_mapped_together(job: Job) -> None:
     def spells(*days: int) -> list[list[int]]:
         return [[day.day for day in spell] for spell in job.spells([date(2021, 8, day) for day in days])]
@@ -376,13 +410,15 @@ def test_an_uncertainty_adds_a_layer_and_leaves_the_estimate(job: Job, inputs: P
 
 
 def test_an_ensemble_maps_the_mean_and_says_so(inputs: Path, model: Path, tmp_path: Path) -> None:
-    other = make_model(tmp_path / "other", name="other")
+    other = make_model(tmp_path / "other", name="other", seed=8)
     product = mm.downscale_product(AREA, DAYS[0], stack=inputs, model=[model, other], quiet=True)
     assert product.attrs["model"] == "random, other"
     assert "soil_moisture_std" in product
+    with pytest.raises(RequestError, match="given twice"):
+        prepare(AREA, DAYS[0], stack=inputs, model=[model, model], quiet=True)
     with pytest.raises(RequestError, match="there are none"):
         prepare(AREA, DAYS[0], stack=inputs, model=model, members=True, quiet=True)
-    with pytest.raises(RequestError, match="1 members have no spread"):
+    with pytest.raises(RequestError, match="at least 2 members"):
         prepare(AREA, DAYS[0], stack=inputs, model=model, uncertainty=1, quiet=True)
 
 
