@@ -420,8 +420,9 @@ def read_block(
         Pixels (y, x) that are mapped; all where left out.
     """
     parts = _parts(stack, grid, needs, days)
+    observed = {name: _observed(stack, *part) for name, part in parts.items() if part[0].temporal}
     fields = {
-        name: _read_field(stack, *parts[group.name], name, needs, days)
+        name: _read_field(stack, *parts[group.name], observed[group.name], name, needs, days)
         for name, group in ((name, stack.group_of(name)) for name in needs.variables)
         if group.kind not in FINE_GROUPS
     }
@@ -432,7 +433,7 @@ def read_block(
         pair=pair,
         series={name: np.ascontiguousarray(values.T) for name, (values, _, _) in series.items()},
         starts=tuple((needs.series_days(day)[0] - first).days for day in days),
-        snapshots=_snapshots(stack, grid, parts, fields, places, needs, days, smap_resampling),
+        snapshots=_snapshots(stack, grid, observed, fields, places, needs, days, smap_resampling),
     )
 
 
@@ -490,11 +491,17 @@ def _parts(
 
 
 def _read_field(
-    stack: Stack, group: Group, window: Window, around: list[date], name: str, needs: Needs, days: Sequence[date]
+    stack: Stack,
+    group: Group,
+    window: Window,
+    around: list[date],
+    observed: set[date],
+    name: str,
+    needs: Needs,
+    days: Sequence[date],
 ) -> _Field:
     """A coarse variable on the maps' own days, from what was observed around them."""
     held = stack.read_days(name, window, around[0], around[-1])
-    observed = _observed(stack, group, window, around)
     held[[k for k in range(len(held)) if around[0] + timedelta(days=k) not in observed]] = np.nan
     first, last = needs.own_days(group.kind, days[0])[0], needs.own_days(group.kind, days[-1])[-1]
     own = np.arange((first - around[0]).days, (last - around[0]).days + 1)
@@ -541,7 +548,7 @@ def _pairs(
 def _snapshots(
     stack: Stack,
     grid: GeoBox,
-    parts: Mapping[str, tuple[Group, Window, list[date]]],
+    observed: Mapping[str, set[date]],
     fields: Mapping[str, _Field],
     places: Mapping[str, NDArray[np.intp]],
     needs: Needs,
@@ -552,7 +559,6 @@ def _snapshots(
     window = fine_window(grid, stack)
     fine = {name: stack.group_of(name) for name in needs.snapshot if name not in fields}
     static = {name: stack.read_packed(name, window) for name, group in fine.items() if not group.temporal}
-    observed = {group.name: _observed(stack, *parts[group.name]) for group in fine.values() if group.temporal}
     whole = lru_cache(_OBSERVATIONS)(lambda name, day: stack.read_packed(name, window, day))
 
     def observation(name: str, day: date, part: Window) -> Float:
