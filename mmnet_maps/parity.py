@@ -20,7 +20,7 @@ from mmnet_maps.predict import read_parts
 from mmnet_maps.variables import VARIABLES
 
 TILE, DAY = "h06v03", "2021-08-08"
-"""A tile of the demo world with all the land covers of the west, and a day after rain."""
+"""A tile of the demo world with shrubland, fields, towns and water, and a day after rain."""
 
 _PIXELS = 20_000
 

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "errors": set(),
     "variables": set(),
     "aoi": {"errors"},
-    "cells": {"aoi", "errors"},
+    "cells": {"errors"},
     "grid": {"aoi", "cells", "errors"},
     "settings": {"errors"},
     "config": {"errors", "variables", "grid"},

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
+from test_cells import EASE2, GRIDMET, SINUSOIDAL
 
 from mmnet_maps.aoi import Area, read_aoi, transform_geometry
 from mmnet_maps.errors import InputError, RequestError
@@ -34,15 +35,6 @@ from mmnet_maps.grid import (
     window_of,
 )
 
-GRIDMET = GeoBox((585, 1386), Affine(1 / 24, 0, -124.7875, 0, -1 / 24, 49.4208333), "EPSG:4326")
-EASE2 = GeoBox(
-    (1624, 3856), Affine(9008.055210146, 0, -17367530.4451615, 0, -9008.055210146, 7314540.8306386), "EPSG:6933"
-)
-SINUSOIDAL = GeoBox(
-    (21600, 43200),
-    Affine(926.6254330558, 0, -20015109.354, 0, -926.6254330558, 10007554.677),
-    "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs",
-)
 LATTICES = {"gridmet": GRIDMET, "ease2": EASE2, "sinusoidal": SINUSOIDAL}
 
 HOLED = Area(
