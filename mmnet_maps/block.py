@@ -15,12 +15,17 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.cells import Window, cover, fractional_cells, nearest_cells, window_of
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.stack import EPOCH, LAST_DAY, Group, Stack
-from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES, Variable
 
 Float = NDArray[np.float32]
+Packed = NDArray[np.integer]
 SmapResampling = Literal["nearest", "bilinear"]
 
+NEVER = np.uint8(255)
+"""Age in days of what was never observed."""
+
 _BORROW = 2
+_STRIP = 64  # rows
 _OBSERVATIONS = 48  # of 2 MB a tile: all that two successive days share
 _PAD = _BORROW + 1  # bilinear sampling looks one cell further
 _OFFSETS = sorted(
@@ -80,7 +85,7 @@ class Snapshot:
         Variables on the tile's grid, (y, x): float32, NaN missing; of the static group as stored, int16, which is half
         the size; land cover uint8, 0 missing.
     ages
-        Days to the nearest observation, (y, x) float32, infinite where there is none, for ``optical`` and ``sar``.
+        Days to the nearest observation, (y, x) uint8, `NEVER` where there is none, for ``optical`` and ``sar``.
     borrowed
         Pixels (y, x) with a coarse value of `fine` from a neighbouring cell.
     pairs_borrowed
@@ -93,7 +98,7 @@ class Snapshot:
 
     day: date
     fine: dict[str, NDArray[Any]]
-    ages: dict[str, Float]
+    ages: dict[str, NDArray[np.uint8]]
     borrowed: NDArray[np.bool_]
     pairs_borrowed: NDArray[np.bool_]
     pairs_filled: Float
@@ -168,67 +173,91 @@ def _between(before: Float, gap_before: Float, after: Float, gap_after: Float) -
 
 
 def interpolate_days(
-    read: Callable[[date, Window], Float], observed: Sequence[date], day: date, reach: int, shape: tuple[int, int]
-) -> tuple[Float, Float]:
+    read: Callable[[date, Window], Packed],
+    observed: Sequence[date],
+    day: date,
+    reach: int,
+    shape: tuple[int, int],
+    variable: Variable,
+) -> tuple[Float, NDArray[np.uint8]]:
     """Value on a day from the valid observations around it, pixel by pixel.
 
     Linear between the nearest valid observation on or before `day` and the nearest after it, both within `reach` days;
-    where one side is missing the other is held.
+    where one side is missing the other is held. Observations stay packed until the end, which is half the memory to go
+    through.
 
     Parameters
     ----------
     read
-        Gives a window of the observation of a day, an array of its own, NaN where missing.
+        Gives a window of the observation of a day, packed; it is not changed.
     observed
         The days that have observations, in any order.
     day
         The day wanted.
     reach
-        Search window in days.
+        Search window in days, less than 255.
     shape
         Rows and columns.
+    variable
+        What is observed.
 
     Returns
     -------
-    value, age : ndarray (y, x)
-        float32; NaN and infinity where there is no observation within reach. Age is in days, to the nearer observation.
+    value : ndarray (y, x)
+        float32, physical; NaN where there is no observation within reach.
+    age : ndarray (y, x)
+        Days to the nearer observation, uint8; `NEVER` where there is none.
     """
     near = [other for other in observed if abs((other - day).days) <= reach]
     whole = slice(0, shape[0]), slice(0, shape[1])
-    before, gap_before = _nearest(read, sorted((d for d in near if d <= day), reverse=True), day, whole)
-    after, gap_after = _nearest(read, sorted(d for d in near if d > day), day, whole)
-    if before is None or after is None:
-        held, gap = (before, gap_before) if after is None else (after, gap_after)
-        if held is None:
-            raise InputError(f"no observation within {reach} days of {day}")
-        return held, gap
-    return _between(before, gap_before, after, gap_after)
+    sides = [
+        _nearest(read, ordered, day, whole, variable.nodata)
+        for ordered in (sorted((d for d in near if d <= day), reverse=True), sorted(d for d in near if d > day))
+        if ordered
+    ]
+    if not sides:
+        raise InputError(f"no observation within {reach} days of {day}")
+    (before, gap_before), (after, gap_after) = sides[0], sides[-1]
+    if before is after:
+        return variable.unpack(before), gap_before
+    value = np.empty(shape, np.float32)
+    # Some rows at a time, so that what is computed on the way stays in the cache.
+    for top in range(0, shape[0], _STRIP):
+        rows = slice(top, top + _STRIP)
+        one, other = before[rows], after[rows]
+        np.copyto(one, other, where=one == variable.nodata)
+        np.copyto(other, one, where=other == variable.nodata)
+        first = gap_before[rows].astype(np.float32)
+        share = first / (first + gap_after[rows])
+        share *= np.subtract(other, one, dtype=np.float32)
+        share += one
+        value[rows] = variable.scaled(share)
+        value[rows][one == variable.nodata] = np.nan
+    return value, np.minimum(gap_before, gap_after)
 
 
 def _nearest(
-    read: Callable[[date, Window], Float], ordered: Sequence[date], day: date, whole: Window
-) -> tuple[Any, Any]:
-    """First valid value in the given order of days and its distance in days; None when there is no day.
+    read: Callable[[date, Window], Packed], ordered: Sequence[date], day: date, whole: Window, nodata: int
+) -> tuple[Packed, NDArray[np.uint8]]:
+    """First valid value in the given order of days, packed, and its distance in days.
 
     Of each further day only the rows and columns with a pixel that is still missing are read.
     """
-    value = gap = None
+    value = read(ordered[0], whole).copy()
+    empty = value == nodata
+    gap = np.where(empty, NEVER, np.uint8(abs((ordered[0] - day).days)))
     part = whole
-    for other in ordered:
-        found, distance = read(other, part), np.float32(abs((other - day).days))
-        if value is None or gap is None:
-            value, empty = found, np.isnan(found)
-            gap = np.where(empty, np.float32(np.inf), distance)
-        else:
-            here, missing = value[part], np.isnan(value[part])
-            np.copyto(here, found, where=missing)
-            empty = np.isnan(here)
-            gap[part][missing & ~empty] = distance
+    for other in ordered[1:]:
         rows, cols = np.flatnonzero(empty.any(1)), np.flatnonzero(empty.any(0))
         if not rows.size:
             break
         top, left = part[0].start, part[1].start
         part = slice(top + rows[0], top + rows[-1] + 1), slice(left + cols[0], left + cols[-1] + 1)
+        found, here = read(other, part), value[part]
+        missing = here == nodata
+        np.copyto(here, found, where=missing)
+        empty = here == nodata
+        np.copyto(gap[part], np.uint8(abs((other - day).days)), where=missing & ~empty)
     return value, gap
 
 
@@ -561,20 +590,16 @@ def _snapshots(
     static = {name: stack.read_packed(name, window) for name, group in fine.items() if not group.temporal}
     whole = lru_cache(_OBSERVATIONS)(lambda name, day: stack.read_packed(name, window, day))
 
-    def observation(name: str, day: date, part: Window) -> Float:
+    def observation(name: str, day: date, part: Window) -> Packed:
         rows, cols = (slice(one.start + by.start, one.stop + by.start) for one, by in zip(part, window, strict=True))
-        packed = whole(name, day) if (rows, cols) == window else stack.read_packed(name, (rows, cols), day)
-        values: Float = VARIABLES[name].unpack(packed)
-        return values
+        return whole(name, day) if (rows, cols) == window else stack.read_packed(name, (rows, cols), day)
 
     for day in days:
         found: dict[str, NDArray[Any]] = dict(static)
-        ages: dict[str, Float] = {}
+        ages: dict[str, NDArray[np.uint8]] = {}
         for name, group in fine.items():
             if group.temporal:
-                found[name], age = _on(
-                    partial(observation, name), observed[group.name], day, SEARCH_DAYS[group.kind], grid
-                )
+                found[name], age = _on(name, partial(observation, name), observed[group.name], day, grid)
                 ages[group.kind] = np.maximum(ages[group.kind], age) if group.kind in ages else age
         borrowed = np.zeros(grid.shape, bool)
         for name in (name for name in needs.snapshot if name in fields):
@@ -597,10 +622,12 @@ def _snapshots(
 
 
 def _on(
-    read: Callable[[date, Window], Float], observed: Iterable[date], day: date, reach: int, grid: GeoBox
-) -> tuple[Float, Float]:
+    name: str, read: Callable[[date, Window], Packed], observed: Iterable[date], day: date, grid: GeoBox
+) -> tuple[Float, NDArray[np.uint8]]:
     """A fine variable on a day, and the age of its observation."""
+    variable = VARIABLES[name]
+    reach = SEARCH_DAYS[variable.group]
     near = [other for other in observed if abs((other - day).days) <= reach]
     if not near:
-        return np.full(grid.shape, np.nan, np.float32), np.full(grid.shape, np.inf, np.float32)
-    return interpolate_days(read, near, day, reach, (grid.shape.y, grid.shape.x))
+        return np.full(grid.shape, np.nan, np.float32), np.full(grid.shape, NEVER)
+    return interpolate_days(read, near, day, reach, (grid.shape.y, grid.shape.x), variable)

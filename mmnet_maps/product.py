@@ -131,7 +131,7 @@ class Evidence:
     Attributes
     ----------
     ages
-        Days to the nearest observation, for ``optical`` and ``sar``.
+        Days to the nearest observation, for ``optical`` and ``sar``; a large number where there is none.
     backscatter
         ``vv`` and ``vh`` in dB, where the model uses them.
     lst_filled
@@ -146,7 +146,7 @@ class Evidence:
         Whether any input is synthetic.
     """
 
-    ages: Mapping[str, Float] = field(default_factory=dict)
+    ages: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     backscatter: Mapping[str, Float] = field(default_factory=dict)
     lst_filled: Float | None = None
     surface_temperature: Float | None = None

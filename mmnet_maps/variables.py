@@ -73,12 +73,16 @@ class Variable:
         """
         if self.dtype == "uint8":
             return packed.astype(np.uint8, copy=False)
-        values = packed.astype(np.float32)
-        values *= np.float32(self.scale)
-        if self.offset:
-            values += np.float32(self.offset)
+        values = self.scaled(packed.astype(np.float32))
         values[packed == self.nodata] = np.nan
         return values
+
+    def scaled(self, steps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Physical values of packed ones, which may lie between two whole numbers, in place."""
+        steps *= np.float32(self.scale)
+        if self.offset:
+            steps += np.float32(self.offset)
+        return steps
 
 
 _TABLE = (
