@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmnet_maps.errors import RequestError
+from mmnet_maps.packaged import packaged
 
 if TYPE_CHECKING:
     from shapely.geometry import MultiPolygon, Polygon
@@ -134,17 +135,11 @@ def _locate(aoi: str | Path) -> tuple[Path, str | None]:
     if exists:
         return path, None
     if str(path) == EXAMPLE:
-        return _example(), f"{EXAMPLE} is not in this folder: using the packaged example outline of Grant County"
+        return packaged("examples") / EXAMPLE, f"{EXAMPLE} is not in this folder: using the packaged example outline of Grant County"
     raise RequestError(
         f"area of interest {aoi} does not exist; expected a vector file such as area.geojson, "
         "or bounds as west,south,east,north"
     )
-
-
-def _example() -> Path:
-    package = Path(__file__).parent
-    packaged = package / "data" / "examples" / EXAMPLE
-    return packaged if packaged.exists() else package.parent / "examples" / EXAMPLE
 
 
 def _read_geojson(path: Path) -> tuple[list[BaseGeometry], Any] | None:

@@ -21,7 +21,8 @@ from torch import nn
 
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.features import encoded_columns
-from mmnet_maps.spec import ModelSpec, Profile, Target, first_error, packaged, profile
+from mmnet_maps.packaged import packaged
+from mmnet_maps.spec import ModelSpec, Profile, Target, first_error, profile
 
 __all__ = [
     "Checkpoint",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -22,8 +21,8 @@ from torch import nn
 from mmnet_maps.errors import RequestError
 from mmnet_maps.features import Feature, encoded_columns
 from mmnet_maps.network import Architecture, build
+from mmnet_maps.packaged import packaged
 
-_PACKAGE = Path(__file__).parent
 _FEATURE_KEYS = {"name", "encoding", "classes"}
 _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -233,13 +232,6 @@ def profile(name: str) -> dict[str, Any]:
         raise RequestError(f"There is no profile {name!r}; use one of {', '.join(names)}.")
     text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(Profile.model_validate(yaml.safe_load(text)))
-
-
-def packaged(kind: str) -> Path:
-    """Folder of packaged ``models`` or ``configs``: in the wheel, or in the checkout of an editable install."""
-    checkout = _PACKAGE.parent
-    inside = _PACKAGE / "data" / kind
-    return inside if inside.is_dir() or not (checkout / "pyproject.toml").is_file() else checkout / kind
 
 
 def first_error(error: ValidationError) -> str:

@@ -13,7 +13,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from mmnet_maps import spec
 from mmnet_maps.checkpoint import (
     Checkpoint,
     ModelSpec,
@@ -268,7 +267,7 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
 def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> Path:
     package = tmp_path / "site" / "mmnet_maps"
     package.mkdir(parents=True)
-    monkeypatch.setattr(spec, "_PACKAGE", package)
+    monkeypatch.setattr("mmnet_maps.packaged._PACKAGE", package)
     monkeypatch.chdir(tmp_path)
     if layout == "wheel":
         return package / "data" / "models"

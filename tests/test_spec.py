@@ -7,11 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mmnet_maps import spec
 from mmnet_maps.errors import RequestError
 from mmnet_maps.features import Feature, encoded_columns
 from mmnet_maps.network import MLP
-from mmnet_maps.spec import ModelSpec, Profile, Target, first_error, packaged, profile
+from mmnet_maps.packaged import packaged
+from mmnet_maps.spec import ModelSpec, Profile, Target, first_error, profile
 
 
 def small_spec(**changes: Any) -> ModelSpec:
@@ -46,7 +46,7 @@ def test_the_network_has_the_stated_sizes() -> None:
 @pytest.mark.parametrize("layout", ["wheel", "checkout", "neither"])
 def test_where_packaged_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     package = tmp_path / "mmnet_maps"
-    monkeypatch.setattr(spec, "_PACKAGE", package)
+    monkeypatch.setattr("mmnet_maps.packaged._PACKAGE", package)
     if layout == "wheel":
         (package / "data" / "configs").mkdir(parents=True)
     if layout != "neither":
