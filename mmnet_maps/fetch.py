@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from filelock import Timeout
 from odc.geo.geobox import GeoBox
 
@@ -21,7 +24,7 @@ from mmnet_maps.block import Needs, fine_window, uses
 from mmnet_maps.cells import Window
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import Tile
-from mmnet_maps.sources.base import Rasters, Source
+from mmnet_maps.sources.base import Charged, Cost, Pace, Rasters, Source
 from mmnet_maps.stack import Group, Stack, create, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
@@ -31,7 +34,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Days in one read, which a source can share work between: a matter of memory. Fine groups are observed on few of them.
-_FINE_DAYS, _COARSE_DAYS, _VALUES = 16, 48, 60_000_000
+_PACE = Pace(reads=min(4, os.cpu_count() or 1), fine_days=16)
+_COARSE_DAYS, _VALUES = 48, 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,18 @@ def assign(sources: Sequence[Source]) -> dict[str, Source]:
     for source in sources:
         for name in source.variables():
             chosen.setdefault(name, source)
+    return chosen
+
+
+def _of_needs(sources: Sequence[Source], needs: Needs) -> dict[str, Source]:
+    """As `assign`; InputError for a variable that is needed and that no source has."""
+    chosen = assign(sources)
+    for name in needs.variables:
+        if name not in chosen:
+            raise InputError(
+                f"no source gives {name}, which the model needs; they have {', '.join(sorted(chosen))}; "
+                "add it to the source's YAML, or 'rest: demo' there to try things out"
+            )
     return chosen
 
 
@@ -100,12 +116,13 @@ def plan(
     days: Sequence[date],
     today: date,
     *,
+    fine_days: int = _PACE.fine_days,
     again: bool = False,
 ) -> list[Request]:
     """What is missing in a stack for maps of `pieces` of `grid` on `days`, in a stable order.
 
-    A request of a fine group never spans two tiles. Days that have not come yet are not asked for; with `again`, days
-    on which a part was found empty are.
+    A request of a fine group never spans two tiles, nor more than `fine_days` days. Days that have not come yet are not
+    asked for; with `again`, days on which a part was found empty are.
     """
     wanted: dict[str, tuple[Group, list[Window], set[date]]] = {}
     for day in days:
@@ -123,11 +140,14 @@ def plan(
             group.whole_blocks(window),
             sorted(day for day in around if day <= today),
             1 if again else 0,
+            fine_days,
         )
     ]
 
 
-def _missing(stack: Stack, group: Group, window: Window, days: Sequence[date], mark: int) -> Iterator[Request]:
+def _missing(
+    stack: Stack, group: Group, window: Window, days: Sequence[date], mark: int, fine_days: int
+) -> Iterator[Request]:
     if not group.temporal:
         if (stack.marks(group, window, days[:1]) <= mark).any():
             yield Request(group=group, window=window, days=(days[-1],))
@@ -136,7 +156,7 @@ def _missing(stack: Stack, group: Group, window: Window, days: Sequence[date], m
     lacking = [day for day, there in zip(days, marks, strict=True) if (there <= mark).any()]
     rows, cols = window
     a_day = (rows.stop - rows.start) * (cols.stop - cols.start) * len(group.variables)
-    size = max(1, min(_FINE_DAYS if group.kind in FINE_GROUPS else _COARSE_DAYS, _VALUES // a_day))
+    size = max(1, min(fine_days if group.kind in FINE_GROUPS else _COARSE_DAYS, _VALUES // a_day))
     for start in range(0, len(lacking), size):
         yield Request(group=group, window=window, days=tuple(lacking[start : start + size]))
 
@@ -183,13 +203,7 @@ def fetch(
         When the store cannot be written.
     """
     path = Path(path)
-    chosen = assign(sources)
-    for name in needs.variables:
-        if name not in chosen:
-            raise InputError(
-                f"no source gives {name}, which the model needs; they have {', '.join(sorted(chosen))}; "
-                "add it to the source's YAML, or 'rest: demo' there to try things out"
-            )
+    chosen = _of_needs(sources, needs)
     names = [source.name for source in sources]
     today = today or date.today()
     if path.exists():
@@ -203,7 +217,12 @@ def fetch(
             open_or_create(path, sources, target)
             stack = Stack(path, writable=True)
             changed = stack.sources not in ([], names)
-            _run(stack, plan(stack, grid, pieces, needs, days, today, again=changed), chosen, quiet)
+            _run(
+                stack,
+                plan(stack, grid, pieces, needs, days, today, fine_days=_pace(sources).fine_days, again=changed),
+                chosen,
+                quiet,
+            )
             if stack.sources != names:
                 stack.record_sources(names)
     except OSError as error:
@@ -212,6 +231,110 @@ def fetch(
             "make room or choose another place, and run the same command again"
         ) from error
     return Stack(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What fetching one group would take.
+
+    Attributes
+    ----------
+    group
+        Its name.
+    products
+        Where its variables come from.
+    reads, days, first, last
+        Reads of a window, days asked for, and the first and last of them (the same without a time axis).
+    bytes
+        Size in memory of what would be stored, packed; what is compressed on disk is less.
+    cost
+        What a service is asked for; None where inputs are at hand.
+    """
+
+    group: str
+    products: tuple[str, ...]
+    reads: int
+    days: int
+    first: date
+    last: date
+    bytes: int
+    cost: Cost | None
+
+
+def estimate(
+    path: str | Path,
+    sources: Sequence[Source],
+    target: GeoBox,
+    grid: GeoBox,
+    pieces: Sequence[Tile],
+    needs: Needs,
+    days: Sequence[date],
+    *,
+    today: date | None = None,
+) -> list[Estimate]:
+    """What `fetch` would do with the same arguments, per group; nothing is read or written.
+
+    Sources are asked for their grids and for the days that they have something on.
+    """
+    chosen = _of_needs(sources, needs)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(path) if Path(path).exists() else Path(folder, "empty.zarr")
+        open_or_create(place, sources, target)
+        stack = Stack(place)
+        changed = stack.sources not in ([], [source.name for source in sources])
+        requests = plan(
+            stack,
+            grid,
+            pieces,
+            needs,
+            days,
+            today or date.today(),
+            fine_days=_pace(sources).fine_days,
+            again=changed,
+        )
+        with ThreadPoolExecutor(_pace(sources).reads) as pool:
+            found = list(in_order(pool, requests, partial(_cost, chosen=chosen), ahead=len(requests)))
+    estimates = []
+    for name, several in groupby(found, key=lambda item: item[0].group.name):
+        items = list(several)
+        group = items[0][0].group
+        asked = sorted({day for request, _ in items for day in request.days})
+        costs = [cost for _, (_, cost) in items if cost is not None]
+        estimates.append(
+            Estimate(
+                group=name,
+                products=tuple(dict.fromkeys(chosen[v].variables()[v].product for v in group.variables)),
+                reads=len(items),
+                days=len(asked),
+                first=asked[0],
+                last=asked[-1],
+                bytes=sum(size for _, (size, _) in items),
+                cost=_sum(costs) if costs else None,
+            )
+        )
+    return estimates
+
+
+def _cost(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost | None]:
+    """Bytes that a request would store, and what it asks of services."""
+    rows, cols = request.window
+    cells = (rows.stop - rows.start) * (cols.stop - cols.start)
+    size, costs = 0, []
+    for source, days in _asked(request, chosen):
+        mine = [name for name in request.group.variables if chosen[name] is source]
+        size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in mine)
+        if isinstance(source, Charged):
+            costs.append(source.cost(request.group.kind, request.group.lattice[request.window], days))
+    return size, _sum(costs) if costs else None
+
+
+def _sum(costs: Sequence[Cost]) -> Cost:
+    """All costs together."""
+    return Cost(
+        requests=sum(cost.requests for cost in costs),
+        bytes=sum(cost.bytes for cost in costs),
+        values=sum(cost.values for cost in costs),
+    )
 
 
 @contextmanager
@@ -230,19 +353,34 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source], quiet: bool) -> None:
+    """Read what is asked for and write it, group by group, with a progress bar for each."""
     from tqdm import tqdm
 
-    total = sum(request.cells for request in requests)
-    workers = min(4, os.cpu_count() or 1)
-    with (
-        tqdm(total=total, unit="px", unit_scale=True, desc="fetching", disable=quiet or not total) as bar,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        for request, found in in_order(pool, requests, partial(_read, chosen=chosen), ahead=workers):
-            bar.set_postfix_str(f"{request.group.name} {request.days[0]}", refresh=False)
-            for day, rasters in zip(request.days, found, strict=True):
-                stack.write(request.group.name, request.window, day, rasters)
-            bar.update(request.cells)
+    reads = _pace(chosen.values()).reads
+    with ThreadPoolExecutor(reads) as pool:
+        for name, group in groupby(requests, key=lambda request: request.group.name):
+            asked = list(group)
+            products = dict.fromkeys(
+                chosen[variable].variables()[variable].product for variable in asked[0].group.variables
+            )
+            with tqdm(
+                total=sum(request.cells for request in asked),
+                unit="px",
+                unit_scale=True,
+                desc=f"{name} ({', '.join(products)})",
+                disable=quiet,
+            ) as bar:
+                for request, found in in_order(pool, asked, partial(_read, chosen=chosen), ahead=reads):
+                    bar.set_postfix_str(str(request.days[0]) if request.group.temporal else "", refresh=False)
+                    for day, rasters in zip(request.days, found, strict=True):
+                        stack.write(request.group.name, request.window, day, rasters)
+                    bar.update(request.cells)
+
+
+def _pace(sources: Iterable[Source]) -> Pace:
+    """The most reads at a time, and the fewest days in one, that any of some sources likes."""
+    paces = [getattr(source, "pace", _PACE) for source in sources]
+    return Pace(reads=max(pace.reads for pace in paces), fine_days=min(pace.fine_days for pace in paces))
 
 
 def in_order(
@@ -267,17 +405,22 @@ def in_order(
 def _read(request: Request, chosen: Mapping[str, Source]) -> list[Rasters]:
     """Per day the variables of a group, from whichever sources have them; what was not observed is absent."""
     group = request.group
-    geobox = group.lattice[request.window]
     found: list[Rasters] = [{} for _ in request.days]
-    for source in {id(chosen[name]): chosen[name] for name in group.variables}.values():
-        days = list(request.days)
-        if group.temporal:
-            there = set(source.days(group.kind, geobox, days[0], days[-1]))
-            days = [day for day in days if day in there]
-        if not days:
-            continue
-        rasters = source.read(group.kind, geobox, days)
+    for source, days in _asked(request, chosen):
+        rasters = source.read(group.kind, group.lattice[request.window], days)
         for k, day in enumerate(days):
             mine = {name: rasters[name][k] for name in group.variables if chosen[name] is source}
             found[request.days.index(day)].update(mine)
     return found
+
+
+def _asked(request: Request, chosen: Mapping[str, Source]) -> Iterator[tuple[Source, list[date]]]:
+    """The sources of a request's variables, each with the days on which it may have something."""
+    group = request.group
+    for source in {id(chosen[name]): chosen[name] for name in group.variables}.values():
+        days = list(request.days)
+        if group.temporal:
+            there = set(source.days(group.kind, group.lattice[request.window], days[0], days[-1]))
+            days = [day for day in days if day in there]
+        if days:
+            yield source, days

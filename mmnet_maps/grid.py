@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import get_ident
@@ -43,12 +43,14 @@ __all__ = [
     "conus_grid",
     "cover",
     "fractional_cells",
+    "grid_of_tiles",
     "holds_a_centre",
     "lonlat",
     "nearest_cells",
     "parse_days",
     "pinned_blocks",
     "pixel_centres",
+    "pixel_of",
     "read_aoi",
     "stack_lattice",
     "target_grid",
@@ -207,6 +209,59 @@ def tile_geobox(tile_id: str) -> GeoBox:
         row * TILE_PIXELS : (row + 1) * TILE_PIXELS,
         col * TILE_PIXELS : (col + 1) * TILE_PIXELS,
     ]
+
+
+def grid_of_tiles(ids: Sequence[str]) -> tuple[GeoBox, tuple[Tile, ...]]:
+    """The smallest window of the default grid that holds some whole tiles, and these tiles of it.
+
+    Raises
+    ------
+    RequestError
+        When there is no such tile, or none is given.
+
+    Examples
+    --------
+    >>> grid, pieces = grid_of_tiles(["h06v03", "h07v02"])
+    >>> grid.shape, [tile.id for tile in pieces]
+    (Shape2d(x=2048, y=2048), ['h07v02', 'h06v03'])
+    """
+    wanted = {text.strip() for text in ids} - {""}
+    boxes = [tile_geobox(one).boundingbox for one in wanted]
+    if not boxes:
+        raise RequestError("no tile is given; expected ids such as h06v03,h06v04")
+    west, south = min(box.left for box in boxes), min(box.bottom for box in boxes)
+    east, north = max(box.right for box in boxes), max(box.top for box in boxes)
+    size = DEFAULT_RESOLUTION
+    grid = _aligned(
+        round(west / size),
+        round(north / size),
+        (round((north - south) / size), round((east - west) / size)),
+        size,
+        DEFAULT_CRS,
+    )
+    return grid, tuple(tile for tile in tiles(grid) if tile.id in wanted)
+
+
+def pixel_of(grid: GeoBox, lon: float, lat: float) -> GeoBox:
+    """The pixel of a grid that holds a point, as a window of one pixel.
+
+    Raises
+    ------
+    RequestError
+        When the point is not on the grid.
+
+    Examples
+    --------
+    >>> pixel_of(conus_grid(), -119.3, 47.1).shape
+    Shape2d(x=1, y=1)
+    """
+    from pyproj import Transformer
+
+    x, y = Transformer.from_crs("EPSG:4326", grid.crs, always_xy=True).transform(lon, lat)
+    col, row = ~grid.affine * (x, y)
+    if not (0 <= col < grid.shape.x and 0 <= row < grid.shape.y):
+        raise RequestError(f"longitude {lon}, latitude {lat} is not on the grid; expected a place in it, in degrees")
+    return grid[int(row) : int(row) + 1, int(col) : int(col) + 1]
 
 
 def tiles(grid: GeoBox) -> tuple[Tile, ...]:

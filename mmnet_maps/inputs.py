@@ -15,6 +15,7 @@ from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import Tile, conus_grid, stack_lattice
 from mmnet_maps.settings import MapSettings
 from mmnet_maps.sources import open_source
+from mmnet_maps.sources.earthengine_client import signed_in
 from mmnet_maps.stack import Stack
 
 
@@ -22,6 +23,8 @@ def open_inputs(
     settings: MapSettings, grid: GeoBox, pieces: Sequence[Tile], needs: Needs, days: Sequence[date], *, quiet: bool
 ) -> Path:
     """The stack that a map reads; where a source is asked for, the cache stack, filled with what the map needs.
+
+    Where neither is, inputs come from Earth Engine when somebody is signed in to it, else from the demo world.
 
     Raises
     ------
@@ -35,7 +38,7 @@ def open_inputs(
         for tile in pieces:
             require(stack, tile.geobox, needs, days)
     else:
-        sources = open_source(str(settings.source))
+        sources = open_source(settings.source or ("earthengine" if signed_in() else "demo"))
         target = stack_lattice(grid)
         path = cache_folder() / f"{'+'.join(one.name for one in sources)}-{_label(target)}.zarr"
         stack = fetch(path, sources, target, grid, pieces, needs, days, quiet=quiet)

@@ -60,8 +60,8 @@ def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: U
     stack
         Path of a stack that holds the inputs (``mmnet stack``).
     source
-        ``"demo"`` or a sources YAML, instead of a stack; what it gives is kept in a cache. Without either:
-        ``$MMNET_STACK``, the settings file, and on a fresh install the demo world.
+        ``"earthengine"``, a sources YAML or ``"demo"``, instead of a stack; what it gives is kept in a cache. Without
+        either: ``$MMNET_STACK``, the settings file, Earth Engine where somebody is signed in, else the demo world.
     model
         Folder of a checkpoint, or the name of a packaged one (default ``mmnet-uscrn``); a list is an ensemble, whose
         mean is mapped.

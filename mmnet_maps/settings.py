@@ -71,7 +71,7 @@ class MapOptions(TypedDict, total=False):
 def settle(options: MapOptions) -> MapSettings:
     """Decide every setting: the call, then for inputs ``$MMNET_STACK``, then the file, then the defaults.
 
-    Inputs come from the first of these that names a stack or a source; where none does, from the demo world.
+    Inputs come from the first of these that names a stack or a source; where none does, see `inputs.open_inputs`.
 
     Raises
     ------
@@ -107,8 +107,6 @@ def settle(options: MapOptions) -> MapSettings:
             f"{origin if key in values and key not in given else 'option'} {key}: {first['msg']}, not "
             f"{first.get('input')!r}; the settings are {', '.join(MapSettings.model_fields)}"
         ) from error
-    if settings.stack is None and settings.source is None:
-        settings = settings.model_copy(update={"source": "demo"})
     return settings
 
 

@@ -19,7 +19,9 @@ def source() -> AnalyticSource:
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees the user's cache, settings or environment."""
     monkeypatch.setenv("MMNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.delenv("MMNET_STACK", raising=False)
+    for name in ("MMNET_STACK", "GOOGLE_APPLICATION_CREDENTIALS", "EARTHENGINE_PROJECT", "GOOGLE_CLOUD_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("mmnet_maps.inputs.signed_in", lambda: False)
     monkeypatch.chdir(tmp_path)
 
 

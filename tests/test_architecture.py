@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "stack": {"errors", "variables", "cells", "sources"},
     "block": {"errors", "variables", "cells", "stack"},
     "fetch": {"errors", "variables", "cells", "grid", "stack", "block", "sources"},
+    "points": {"errors", "variables", "grid", "sources", "block", "fetch"},
     "inputs": {"block", "fetch", "grid", "settings", "sources", "stack"},
     "features": {"errors", "variables"},
     "network": {"errors"},

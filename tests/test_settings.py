@@ -12,7 +12,7 @@ from mmnet_maps.settings import MapSettings, settle
 
 
 def test_a_fresh_install_takes_the_demo_world() -> None:
-    assert settle({}) == MapSettings(source="demo")
+    assert settle({}) == MapSettings()
 
 
 def test_the_call_beats_the_environment_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,4 +62,4 @@ def test_the_file_in_configs_is_the_schema() -> None:
 
 def test_an_empty_file_changes_nothing() -> None:
     Path("mmnet.yaml").write_text("# nothing\n")
-    assert settle({}) == MapSettings(source="demo")
+    assert settle({}) == MapSettings()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from mmnet_maps.errors import RequestError
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ def open_source(spec: str) -> tuple[Source, ...]:
     Parameters
     ----------
     spec
-        ``demo`` for the synthetic world, or the path of a YAML file that lists rasters (see ``examples/zion.yaml``).
+        ``demo`` for the synthetic world, ``earthengine`` for Google Earth Engine, or the path of a YAML file: one that
+        lists rasters (see ``examples/zion.yaml``), or one that lists products of Earth Engine (see
+        ``configs/earthengine.yaml``).
 
     Returns
     -------
@@ -34,16 +38,28 @@ def open_source(spec: str) -> tuple[Source, ...]:
     >>> [source.name for source in open_source("demo")]
     ['demo']
     """
+    from mmnet_maps.sources.earthengine import EarthEngineSource
     from mmnet_maps.sources.files import FilesSource
     from mmnet_maps.sources.synthetic import SyntheticWorld
 
     if spec == "demo":
         return (SyntheticWorld(),)
     if spec == "earthengine":
-        raise RequestError(
-            "source earthengine is not in this version; use --source with a YAML of your own rasters, or --source demo"
-        )
+        return (EarthEngineSource(),)
     if not Path(spec).exists() and Path(spec).suffix not in (".yaml", ".yml"):
-        raise RequestError(f"source {spec!r} is not known; expected demo or the path of a YAML file that lists rasters")
+        raise RequestError(
+            f"source {spec!r} is not known; expected demo, earthengine, or the path of a YAML file that lists rasters"
+        )
+    if _names_products(spec):
+        return (EarthEngineSource(spec),)
     files = FilesSource(spec)
     return (files, SyntheticWorld()) if files.rest == "demo" else (files,)
+
+
+def _names_products(path: str) -> bool:
+    """Whether a YAML lists products of Earth Engine rather than rasters; what cannot be read is left to others."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(values, dict) and "products" in values

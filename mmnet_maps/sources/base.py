@@ -36,6 +36,31 @@ class Provenance:
     synthetic: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How a source likes to be asked.
+
+    Attributes
+    ----------
+    reads
+        Reads at a time.
+    fine_days
+        Days of a fine group in one read, which it can share work between.
+    """
+
+    reads: int
+    fine_days: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What reading takes of a service: requests, bytes received, and values computed."""
+
+    requests: int
+    bytes: int
+    values: int
+
+
 @runtime_checkable
 class Source(Protocol):
     """Rasters by group, window and day.
@@ -85,4 +110,13 @@ class Source(Protocol):
         InputError
             When the inputs are there but cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class Charged(Protocol):
+    """A source that asks a service, which counts."""
+
+    def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
+        """What `Source.read` would ask for; `days` are those that `Source.days` gives."""
         ...

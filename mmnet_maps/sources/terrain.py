@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from mmnet_maps.grid import pixel_centres
+
+METRES_PER_DEGREE = 111_320.0
 
 
 def slope_aspect(
@@ -45,3 +50,20 @@ def slope_aspect(
     aspect = (np.degrees(np.arctan2(-eastward, -northward)) % 360).astype(np.float32)
     aspect[(slope == 0) | (aspect == 360)] = 0
     return slope, aspect
+
+
+def terrain(elevation: NDArray[np.floating], geobox: GeoBox) -> dict[str, NDArray[np.float32]]:
+    """``slope`` and ``aspect`` (see `slope_aspect`) of a grid in any CRS, from elevation with a margin of one pixel.
+
+    On a geographic grid a degree is taken as 111.32 km, times the cosine of the row's latitude eastward.
+    """
+    height, width = abs(geobox.affine.e), geobox.affine.a
+    assert geobox.crs is not None
+    if geobox.crs.geographic:
+        latitude, _ = pixel_centres(geobox)
+        across = width * METRES_PER_DEGREE * np.cos(np.radians(latitude))[:, None]
+        slope, aspect = slope_aspect(elevation, height * METRES_PER_DEGREE, across)
+    else:
+        unit = geobox.crs.proj.axis_info[0].unit_conversion_factor
+        slope, aspect = slope_aspect(elevation, height * unit, width * unit)
+    return {"slope": slope, "aspect": aspect}

@@ -1,0 +1,102 @@
+"""Inputs at points, from the same sources by the same code as maps: what a model is trained on is what it will see."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from mmnet_maps.block import Needs, SmapResampling, read_block
+from mmnet_maps.errors import RequestError
+from mmnet_maps.fetch import fetch
+from mmnet_maps.grid import conus_grid, pixel_of, tiles
+from mmnet_maps.sources.base import Source
+from mmnet_maps.variables import VARIABLES
+
+
+def sample(
+    sources: Sequence[Source],
+    points: Iterable[tuple[float, float]],
+    days: Sequence[date],
+    needs: Needs,
+    *,
+    smap_resampling: SmapResampling = "bilinear",
+    today: date | None = None,
+    quiet: bool = True,
+) -> dict[str, NDArray[Any]]:
+    """A model's inputs at points: for each the pixel of the default grid that holds it, as on a map.
+
+    Parameters
+    ----------
+    sources
+        In order of preference (`sources.open_source`).
+    points
+        Longitude and latitude, degrees.
+    days
+        Days of the samples.
+    needs
+        What the model needs (`job.needs_of`).
+    smap_resampling, today, quiet
+        As for maps.
+
+    Returns
+    -------
+    dict of str to ndarray
+        One row for each point and day, point by point: ``point`` int64, counted from 0, ``date`` datetime64[D];
+        snapshot variables float32, NaN missing (``landcover`` NLCD code, uint8, 0 missing); series variables float32
+        (rows, steps), oldest day first; ``optical_age`` and ``sar_age``, days to the nearest observation, uint8, 255
+        for none, where the model uses them.
+
+    Raises
+    ------
+    RequestError
+        When a point is outside of the default grid.
+    InputError
+        When a source lacks something or cannot be read.
+    """
+    found: list[dict[str, NDArray[Any]]] = []
+    ordered = sorted(set(days))
+    for number, (lon, lat) in enumerate(points):
+        try:
+            pixel = pixel_of(conus_grid(), lon, lat)
+        except RequestError as error:
+            raise RequestError(f"point {number}: {error}") from error
+        with tempfile.TemporaryDirectory() as folder:
+            rows = _at(Path(folder, "point.zarr"), sources, pixel, ordered, needs, smap_resampling, today, quiet)
+        found.append({"point": np.full(len(ordered), number), "date": np.array(ordered, "datetime64[D]"), **rows})
+    return {name: np.concatenate([rows[name] for rows in found]) for name in (found[0] if found else ())}
+
+
+def _at(
+    path: Path,
+    sources: Sequence[Source],
+    pixel: GeoBox,
+    days: Sequence[date],
+    needs: Needs,
+    smap_resampling: SmapResampling,
+    today: date | None,
+    quiet: bool,
+) -> dict[str, NDArray[Any]]:
+    """The rows of one pixel, through a stack whose fine lattice is that pixel."""
+    stack = fetch(path, sources, pixel, pixel, tiles(pixel), needs, days, today=today, quiet=quiet)
+    block = read_block(stack, pixel, needs, days, smap_resampling=smap_resampling)
+    snapshots = list(block.snapshots)
+    columns: dict[str, NDArray[Any]] = {}
+    for name in needs.snapshot:
+        values = np.array([snapshot.fine[name][0, 0] for snapshot in snapshots])
+        columns[name] = VARIABLES[name].unpack(values) if values.dtype == np.int16 else values
+    for kind in snapshots[0].ages:
+        columns[f"{kind}_age"] = np.array([snapshot.ages[kind][0, 0] for snapshot in snapshots])
+    pair = int(block.pair[0, 0])
+    for name, series in block.series.items():
+        windows = [series[pair, start : start + needs.steps] for start in block.starts]
+        columns[f"{name}_series" if name in columns else name] = (
+            np.stack(windows) if pair >= 0 else np.full((len(days), needs.steps), np.nan, np.float32)
+        )
+    return columns

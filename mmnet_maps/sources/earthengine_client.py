@@ -1,0 +1,285 @@
+"""Asking Earth Engine: signing in, sending one request, and telling what may pass from what may not."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from threading import BoundedSemaphore, Lock
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from mmnet_maps.errors import InputError, RequestError
+
+Answer = TypeVar("Answer")
+
+HIGH_VOLUME = "https://earthengine-highvolume.googleapis.com"
+REQUEST_BYTES = 48 << 20
+"""What one request may hold, uncompressed and with a byte of mask for each value."""
+
+_LONGEST_WAIT = 64.0
+_MAY_PASS = (429, 500, 502, 503, 504)
+_TOO_MUCH = re.compile(r"memory limit|timed? ?out|too many input pixels|output too large|request size", re.IGNORECASE)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class TooMuchError(Exception):
+    """A request asks for more than Earth Engine computes at once; parts of it may do."""
+
+
+class _PassingError(Exception):
+    """Something that may be gone the next time."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass
+class Traffic:
+    """What has been asked so far: requests for pixels, of them those asked again, and bytes received."""
+
+    requests: int = 0
+    repeated: int = 0
+    bytes: int = 0
+
+
+class Client:
+    """A signed-in session, made when it is first needed.
+
+    Parameters
+    ----------
+    project
+        Google Cloud project that is charged.
+    url
+        Endpoint; one on the loopback interface is not signed in to.
+    concurrency
+        Requests at a time.
+    deadline
+        Seconds after which an answer is not waited for any more.
+    retries
+        How often what may pass is tried again.
+    """
+
+    def __init__(
+        self, *, project: str | None, url: str | None, concurrency: int, deadline: float, retries: int
+    ) -> None:
+        self._project, self._url = project, url or HIGH_VOLUME
+        self._deadline, self._retries = deadline, retries
+        self._turn, self._starting, self._started = BoundedSemaphore(concurrency), Lock(), False
+        self.traffic, self._counting = Traffic(), Lock()
+
+    def info(self, make: Callable[[Any], Any], what: str) -> Any:
+        """What ``getInfo`` says of an Earth Engine object.
+
+        Parameters
+        ----------
+        make
+            Makes the object from the module ``ee``.
+        what
+            What it is, for errors.
+
+        Raises
+        ------
+        InputError
+            When Earth Engine refuses, or does not answer in the end.
+        """
+        ee = self.start()
+        return self._insist(lambda: make(ee).getInfo(), what)
+
+    def pixels(self, image: Any, geobox: GeoBox, crs: Mapping[str, str], dtypes: Mapping[str, str], what: str) -> Any:
+        """Compute an image on a grid.
+
+        Parameters
+        ----------
+        image
+            Bands as in `dtypes`, without masked pixels: these would come as 0.
+        geobox
+            The grid; at most `REQUEST_BYTES`.
+        crs
+            Its CRS in Earth Engine's terms.
+        dtypes
+            NumPy's name of each band's type.
+        what
+            What it is, for errors.
+
+        Returns
+        -------
+        ndarray (y, x)
+            Structured, one field a band.
+
+        Raises
+        ------
+        TooMuchError
+            When a smaller grid may do.
+        InputError
+            When Earth Engine refuses, or does not answer in the end.
+        """
+        ee = self.start()
+        affine, shape = geobox.affine, geobox.shape
+        request = {
+            "expression": image,
+            "fileFormat": "NPY",
+            "grid": {
+                **crs,
+                "affineTransform": {
+                    "scaleX": affine.a, "shearX": 0, "translateX": affine.c,
+                    "shearY": 0, "scaleY": affine.e, "translateY": affine.f,
+                },
+                "dimensions": {"width": int(shape.x), "height": int(shape.y)},
+            },
+        }  # fmt: skip
+
+        def ask() -> NDArray[Any]:
+            with self._counting:
+                self.traffic.requests += 1
+            body = ee.data.computePixels(request)
+            with self._counting:
+                self.traffic.bytes += len(body)
+            return _decode(body, (shape.y, shape.x), dtypes)
+
+        return self._insist(ask, what)
+
+    def start(self) -> Any:
+        """The module ``ee``, signed in.
+
+        Raises
+        ------
+        RequestError
+            When the client is not installed or nobody is signed in.
+        """
+        try:
+            import ee
+        except ImportError as error:
+            raise RequestError(
+                "source earthengine needs the package earthengine-api, which is not installed: "
+                "pip install 'mmnet-maps[earthengine]'"
+            ) from error
+        with self._starting:
+            if not self._started:
+                self._sign_in(ee)
+                self._started = True
+        return ee
+
+    def _sign_in(self, ee: Any) -> None:
+        credentials: Any = "persistent"
+        project = self._project or _project_of_environment()
+        if urlsplit(self._url).hostname in _LOOPBACK:
+            credentials, project = None, project or "local"
+        elif key := _service_account_key():
+            credentials = ee.ServiceAccountCredentials(None, key_file=key)
+        ee.data.setMaxRetries(0)  # the client's own know no Retry-After and no word to the user
+
+        def initialise() -> None:
+            ee.Initialize(credentials, url=self._url, project=project)
+
+        try:
+            self._insist(initialise, "signing in")
+        except InputError as error:
+            if isinstance(error.__cause__, _PassingError):
+                raise
+            raise RequestError(
+                f"Earth Engine does not let us in ({error.__cause__ or error}); run 'earthengine authenticate', or set "
+                "GOOGLE_APPLICATION_CREDENTIALS to the key of a service account, and name the project in "
+                "EARTHENGINE_PROJECT or as 'project' in the sources YAML"
+            ) from error
+        ee.data.setDeadline(self._deadline * 1000)
+
+    def _insist(self, ask: Callable[[], Answer], what: str) -> Answer:
+        """Ask until there is an answer or no hope; a request that times out twice is taken for too large."""
+        timeouts, began = 0, time.monotonic()
+        for attempt in range(self._retries + 1):
+            try:
+                with self._turn:
+                    return _classified(ask, what)
+            except _PassingError as error:
+                timeouts += isinstance(error.__cause__, TimeoutError)
+                if timeouts == 2:
+                    raise TooMuchError(f"{what}: no answer within {self._deadline:g} s") from error
+                if attempt == self._retries:
+                    raise InputError(
+                        f"{what}: Earth Engine gave no answer in {attempt + 1} attempts and "
+                        f"{time.monotonic() - began:.0f} s ({error}); what was fetched is kept: "
+                        "run the same command again later"
+                    ) from error
+                # Half of the wait is left to chance, so that requests that failed together do not return together.
+                pause = min(_LONGEST_WAIT, 2.0**attempt) * random.uniform(0.5, 1)  # noqa: S311
+                time.sleep(max(pause, min(_LONGEST_WAIT, error.wait or 0)))
+                with self._counting:
+                    self.traffic.repeated += 1
+        raise AssertionError
+
+
+def _classified(ask: Callable[[], Answer], what: str) -> Answer:
+    """Ask once; an error becomes one that may pass, one that asks for less, or one that is for good."""
+    import ee
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from httplib2 import HttpLib2Error
+
+    try:
+        return ask()
+    except ee.EEException as error:
+        response = getattr(error.__context__, "resp", None)
+        status = int(getattr(response, "status", 0))
+        if status in _MAY_PASS:
+            wait = str(response.get("retry-after", "")) if response is not None else ""
+            raise _PassingError(f"{status} {error}", float(wait) if wait.isdigit() else None) from error
+        if _TOO_MUCH.search(str(error)):
+            raise TooMuchError(f"{what}: {error}") from error
+        raise InputError(f"{what}: Earth Engine refuses: {str(error).rstrip('.')}") from error
+    except TransportError as error:
+        raise _PassingError(f"no connection: {error}") from error
+    except GoogleAuthError as error:
+        raise InputError(f"{what}: Earth Engine does not accept the credentials: {error}") from error
+    except (OSError, HttpLib2Error) as error:
+        raise _PassingError(f"connection: {error}" if str(error) else type(error).__name__) from error
+    except (ValueError, EOFError) as error:  # a body that is not what was asked for
+        raise _PassingError(f"unreadable answer: {' '.join(str(error).split())[:120]}") from error
+
+
+def _decode(body: bytes, shape: tuple[int, int], dtypes: Mapping[str, str]) -> NDArray[Any]:
+    """The answer, when it is whole and what was asked for."""
+    found: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False)
+    fields: Mapping[str, Any] = found.dtype.fields or {}
+    given = {name: str(kind[0].newbyteorder("=")) for name, kind in fields.items()}
+    if found.shape != shape or given != dict(dtypes):
+        raise ValueError(f"{found.shape} {given}, not {shape} {dict(dtypes)}")
+    return found
+
+
+def signed_in() -> bool:
+    """Whether the client, credentials and a project are there, so that Earth Engine can be asked without a word."""
+    if find_spec("ee") is None:
+        return False
+    if _service_account_key():
+        return True
+    stored = Path.home() / ".config" / "earthengine" / "credentials"
+    try:
+        known = json.loads(stored.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(known, dict) and bool(known.get("project") or _project_of_environment())
+
+
+def _project_of_environment() -> str | None:
+    return os.environ.get("EARTHENGINE_PROJECT") or os.environ.get("GOOGLE_CLOUD_PROJECT")
+
+
+def _service_account_key() -> str | None:
+    path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    try:
+        key = json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        return None
+    return path if isinstance(key, dict) and key.get("type") == "service_account" else None

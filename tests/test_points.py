@@ -1,0 +1,63 @@
+"""Samples at points equal the maps' pixels."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analytic import AnalyticSource
+from mmnet_maps.block import Needs, read_block
+from mmnet_maps.errors import RequestError
+from mmnet_maps.fetch import fetch
+from mmnet_maps.grid import conus_grid, lonlat, read_aoi, target_grid, tiles
+from mmnet_maps.points import sample
+from mmnet_maps.sources.synthetic import SyntheticWorld
+from mmnet_maps.variables import VARIABLES
+
+DAYS = [date(2021, 8, 6) + timedelta(days=k) for k in range(3)]
+NEEDS = Needs(
+    snapshot=("smap", "red", "nir", "vv", "landcover", "clay", "slope"),
+    series=("pr", "lst", "smap"),
+    steps=4,
+    includes_day=True,
+)
+
+
+@pytest.mark.parametrize("source", [AnalyticSource(), SyntheticWorld()], ids=["closed formula", "demo"])
+@pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
+def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_map(tmp_path: Path, source, resampling: str) -> None:
+    grid = target_grid(read_aoi("-119.30,47.10,-119.28,47.11"))
+    stack = fetch(tmp_path / "s.zarr", [source], conus_grid(), grid, tiles(grid), NEEDS, DAYS, quiet=True)
+    block = read_block(stack, grid, NEEDS, DAYS, smap_resampling=resampling)
+    maps = list(block.snapshots)
+    lon, lat = lonlat(grid)
+    places = [(0, 0), (3, 7), (grid.shape.y - 1, grid.shape.x - 1)]
+    points = [(float(lon[place]), float(lat[place])) for place in places]
+    rows = sample([source], points, DAYS, NEEDS, smap_resampling=resampling)
+    assert rows["point"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert rows["date"].astype(object).tolist() == DAYS * 3
+    for number, place in enumerate(places):
+        for k, snapshot in enumerate(maps):
+            row = 3 * number + k
+            for name in NEEDS.snapshot:
+                expected = snapshot.fine[name][place]
+                expected = VARIABLES[name].unpack(np.asarray(expected)) if expected.dtype == np.int16 else expected
+                np.testing.assert_array_equal(rows[name][row], expected, err_msg=name)
+            pair, start = block.pair[place], block.starts[k]
+            for name in NEEDS.series:
+                column = "smap_series" if name == "smap" else name
+                np.testing.assert_array_equal(rows[column][row], block.series[name][pair, start : start + 4])
+            assert rows["optical_age"][row] == snapshot.ages["optical"][place]
+    assert np.isfinite(rows["pr"]).all()
+
+
+def test_a_point_elsewhere_is_named() -> None:
+    with pytest.raises(RequestError, match=r"point 1: longitude 10.0, latitude 50.0 is not on the grid"):
+        sample([AnalyticSource()], [(-119.3, 47.1), (10.0, 50.0)], DAYS, NEEDS)
+
+
+def test_no_points_give_no_rows() -> None:
+    assert sample([AnalyticSource()], [], DAYS, NEEDS) == {}
