@@ -135,9 +135,7 @@ def _locate(aoi: str | Path) -> tuple[Path, str | None]:
     if exists:
         return path, None
     if str(path) == EXAMPLE:
-        return packaged(
-            "examples"
-        ) / EXAMPLE, f"{EXAMPLE} is not in this folder: using the packaged outline"
+        return packaged("examples") / EXAMPLE, f"{EXAMPLE} is not in this folder: using the packaged outline"
     raise RequestError(
         f"area of interest {aoi} does not exist; expected a vector file such as area.geojson, "
         "or bounds as west,south,east,north"

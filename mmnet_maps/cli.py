@@ -10,17 +10,15 @@ from typing import Any
 import click
 
 from mmnet_maps import __version__
-from mmnet_maps.errors import MMNetError, RequestError
+from mmnet_maps.errors import InputError, MMNetError, RequestError
 
 INTERRUPTED = 130
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_AOI = click.option(
-    "--aoi",
-    required=True,
-    metavar="FILE|W,S,E,N",
-    help="Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees.",
-)
+_AREA = "FILE|W,S,E,N"
+_AREA_HELP = "Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees."
+_AOI = click.option("--aoi", required=True, metavar=_AREA, help=_AREA_HELP)
+_STORE = click.argument("store", metavar="STORE")
 _MODEL = click.option("--model", metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged one.")
 _MODELS = click.option(
     "--model",
@@ -94,29 +92,122 @@ def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, debug: bool, **op
         click.echo(f"together    {job.overview}")
 
 
-@mmnet.command("stack")
-@_AOI
-@click.option("--start", required=True, metavar="DAY", help="First day to be mapped.")
+@mmnet.group("stack", invoke_without_command=True, subcommand_metavar="[info|check STORE …]")
+@click.option("--aoi", metavar=_AREA, help=f"{_AREA_HELP} Either this or --tiles.")
+@click.option("--tiles", metavar="ID,ID…", help="Whole tiles of the default grid, such as h06v03,h06v04.")
+@click.option("--start", metavar="DAY", help="First day to be mapped.  [required]")
 @click.option("--end", metavar="DAY", help="Last day to be mapped.  [default: --start]")
-@click.option("--source", metavar="demo|YAML", required=True, help="Where inputs come from.")
-@click.option("--out", required=True, metavar="STORE", help="The stack; continued where it exists.")
+@click.option("--source", metavar="demo|YAML", help="Where inputs come from.  [required]")
+@click.option("--out", metavar="STORE", help="The stack; continued where it exists.  [required]")
 @_MODEL
 @click.option("--resolution", type=float, metavar="SIZE", help="Pixel size in units of the CRS.  [default: 100]")
 @click.option("--crs", metavar="CRS", help="Coordinate reference system.  [default: EPSG:5070]")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
 @_QUIET
 @_DEBUG
+@click.pass_context
 def stack_command(
-    aoi: str, start: str, end: str | None, source: str, out: str, quiet: bool, debug: bool, **options: Any
+    context: click.Context,
+    /,
+    aoi: str | None,
+    tiles: str | None,
+    start: str | None,
+    end: str | None,
+    source: str | None,
+    out: str | None,
+    dry_run: bool,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
 ) -> None:
-    """Bring the inputs for maps of an area and some days into a stack.
+    """Bring the inputs for maps of an area and some days into a stack, or look at one.
 
     What the series and the interpolation in time need before and after the days comes along. An interrupted run
     continues where it stopped.
-    """
+
+    \b
+    mmnet stack --aoi fields.gpkg --start 2021-07-29 --end 2021-08-08 --source sources.yaml --out stack.zarr
+    mmnet stack info stack.zarr
+    mmnet stack check stack.zarr --date 2021-08-08
+    """  # noqa: D301  (see map_command)
+    if context.invoked_subcommand:
+        given = [name for name, value in context.params.items() if value]
+        if given:
+            raise RequestError(
+                f"--{given[0].replace('_', '-')} stands before {context.invoked_subcommand}; what belongs to "
+                f"{context.invoked_subcommand} comes after it"
+            )
+        return
+    for name, value in (("--start", start), ("--source", source), ("--out", out)):
+        if value is None:
+            raise click.UsageError(f"Missing option '{name}'", context)
+    if (aoi is None) == (tiles is None):
+        raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to fill")
     from mmnet_maps.job import fill_stack
 
-    fill_stack(aoi, f"{start}/{end or start}", source=source, stack=out, quiet=quiet, **options)
-    click.echo(out)
+    ids = tuple(tile.strip() for tile in tiles.split(",")) if tiles is not None else None
+    days = f"{start}/{end or start}"
+    done = fill_stack(aoi, days, source=source, stack=out, tiles=ids, dry_run=dry_run, quiet=quiet, **options)
+    click.echo(done if dry_run else out)
+
+
+@stack_command.command("info")
+@_STORE
+@click.option("--start", metavar="DAY", help="First day of the table.  [default: 31 days, the last ones with maps]")
+@click.option("--end", metavar="DAY", help="Last day of the table.  [default: --start]")
+@click.option("--aoi", metavar=_AREA, help="Area of the table and the picture.  [default: all that was ever fetched]")
+@click.option("--json", "json_path", metavar="FILE", help="Write all of it to a file as well.")
+@click.option("--png", metavar="FILE", help="Draw the table and the layers of its last day with all inputs.")
+@_DEBUG
+def stack_info_command(
+    store: str, start: str | None, end: str | None, aoi: str | None, json_path: str | None, png: str | None, debug: bool
+) -> None:
+    """Say what is in a stack: groups, days, provenance, sizes, and which variable is there on which day.
+
+    \b
+    mmnet stack info stack.zarr --start 2021-07-29 --end 2021-08-08 --png stack.png
+    """  # noqa: D301  (see map_command)
+    from pathlib import Path
+
+    from mmnet_maps.aoi import parse_days, read_aoi
+    from mmnet_maps.inventory import take_inventory
+    from mmnet_maps.inventory_picture import draw_inventory, format_inventory, write_inventory
+    from mmnet_maps.stack import Stack
+
+    if end and not start:
+        raise RequestError("--end is given without --start; give both, or neither for the last 31 days")
+    days = parse_days(f"{start}/{end or start}") if start else None
+    found = take_inventory(Stack(store), days, read_aoi(aoi) if aoi else None)
+    click.echo(format_inventory(found))
+    if json_path:
+        write_inventory(found, Path(json_path))
+        click.echo(json_path)
+    if png:
+        draw_inventory(found, Path(png))
+        click.echo(png)
+
+
+@stack_command.command("check")
+@_STORE
+@click.option("--model", default="mmnet-uscrn", show_default=True, metavar="FOLDER|NAME", help="The model to be run.")
+@click.option(
+    "--date", "dates", required=True, multiple=True, metavar="DAY|DAY/DAY", help="Day or range; may be repeated."
+)
+@click.option("--aoi", metavar=_AREA, help="Area to be mapped.  [default: all that the stack has blocks for]")
+@_DEBUG
+def stack_check_command(store: str, model: str, dates: tuple[str, ...], aoi: str | None, debug: bool) -> int:
+    """Say whether a model can run on a stack, what lacks, and what to type next.
+
+    Ends with 0 when all days can run and with 3 when something lacks.
+
+    \b
+    mmnet stack check stack.zarr --model mmnet-uscrn --date 2021-07-29/2021-08-08
+    """  # noqa: D301  (see map_command)
+    from mmnet_maps.inventory import check_stack
+
+    text, able = check_stack(store, model, list(dates), aoi)
+    click.echo(text)
+    return 0 if able else InputError.exit_code
 
 
 @mmnet.command("train")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.variables import VARIABLES
@@ -35,6 +35,12 @@ UNITS: dict[tuple[str, str], tuple[float, float]] = {
 }
 """Factor and offset from the units of a file to the units of `variables`."""
 
+LINEAR = "linear"
+"""Units of backscatter that is a power and not yet in dB: 10·log₁₀ is taken of it."""
+
+DATE_CODES = {"Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "j": r"\d{3}", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d"}
+"""What a date part of a pattern may hold: the codes of strftime, each with what it matches in a file name."""
+
 
 def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str | int | float) else value
@@ -44,7 +50,60 @@ def _as_tuples(value: Any) -> Any:
     return {key: _as_tuple(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def _check_pattern(text: str) -> str:
+    """ValueError where a pattern is not understood."""
+    parts = re.findall(r"\{([^{}]*)\}", text)
+    for part in parts:
+        if part != "tile" and not re.fullmatch(rf"date:(?:[^%/*?]*%[{''.join(DATE_CODES)}])+[^%/*?]*", part):
+            codes = ", ".join(f"%{code}" for code in DATE_CODES)
+            raise ValueError(f"{{{part}}} is not understood; expected {{tile}} or {{date:...}} of {codes}")
+    stated = set(re.findall("%(.)", "".join(parts)))
+    if stated and not ("Y" in stated and ("d" not in stated or "m" in stated) and not {"j", "m"} <= stated):
+        raise ValueError("the date parts must state a year; beside it %j, or %m, or %m and %d")
+    if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", text)):
+        raise ValueError("a brace is not closed; expected {tile} or {date:%Y%m%d}")
+    if "**" in text or not text.strip("/") or text.endswith("/"):
+        raise ValueError("expected a file name, with * for each folder before it")
+    return text
+
+
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class Mask(BaseModel):
+    """A raster beside each file that says which pixels count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    replace: Annotated[
+        dict[str, str],
+        Field(description="Text in the file's path, and what stands in its place in the mask's; left out: same file."),
+    ] = {}
+    variable: Annotated[str | None, Field(description="Name of the mask in a NetCDF, HDF or Zarr.")] = None
+    band: Annotated[int, Field(ge=1, description="Band of the mask in a GeoTIFF, counted from 1.")] = 1
+    bits: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=31)], ...],
+        BeforeValidator(_as_tuple),
+        Field(description="Bits, counted from 0, that must all be zero."),
+    ] = ()
+    values: Annotated[
+        tuple[float, ...], BeforeValidator(_as_tuple), Field(description="The only numbers of the mask that count.")
+    ] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Mask:
+        if not self.bits and not self.values:
+            raise ValueError("give the bits that must be zero, or the values that count")
+        return self
+
+
+class Smooth(BaseModel):
+    """A speckle filter: a Gaussian kernel over the file's own pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    radius: Annotated[int, Field(ge=1, le=50, description="Pixels from the middle of the kernel to its edge.")]
+    sigma: Annotated[float, Field(gt=0, description="Standard deviation of the kernel, in pixels.")] = 1.0
 
 
 class VariableFiles(BaseModel):
@@ -60,6 +119,13 @@ class VariableFiles(BaseModel):
         BeforeValidator(_as_tuples),
         Field(description="In place of files: the files of each day, or of each release of a variable without days."),
     ] = {}
+    pattern: Annotated[
+        Annotated[str, AfterValidator(_check_pattern)] | None,
+        Field(
+            description="In place of files: a file name with *, ?, its date as {date:%Y%m%d} and, where files of one "
+            "grid share a part of their names, that part as {tile}."
+        ),
+    ] = None
     date: Annotated[
         dt.date | None, Field(description="The day of files; not needed where a NetCDF or Zarr has a time axis.")
     ] = None
@@ -85,16 +151,30 @@ class VariableFiles(BaseModel):
     units: Annotated[
         str | None, Field(description="Units after scale and offset, where they differ from the variable's own.")
     ] = None
+    mask: Annotated[Mask | None, Field(description="A raster of the same grid that says which pixels count.")] = None
+    valid: Annotated[
+        tuple[float, float] | None,
+        Field(description="Lowest and highest value that count, in the variable's own units."),
+    ] = None
+    smooth: Annotated[
+        Smooth | None, Field(description="Speckle filter, after mask and valid; missing pixels stay missing.")
+    ] = None
+    fields: Annotated[
+        int | None,
+        Field(ge=1, description="Valid fields that the mean of a day needs; left out: half of those that are there."),
+    ] = None
     product: Annotated[str, Field(min_length=1, description="Name of the product, repeated in every map.")]
     version: Annotated[str, Field(description="The product's version, as its publisher writes it.")] = "not stated"
     licence: Annotated[str, Field(description="The product's licence, repeated in every map.")] = "not stated"
 
     @model_validator(mode="after")
     def _check(self) -> VariableFiles:
-        if bool(self.files) == bool(self.dates):
-            raise ValueError("give either files or dates")
-        if self.dates and self.date:
-            raise ValueError("date goes with files; dates states the days already")
+        if sum(map(bool, (self.files, self.dates, self.pattern))) != 1:
+            raise ValueError("give either files or dates or a pattern")
+        if self.date and not self.files:
+            raise ValueError("date goes with files; dates and a pattern state the days already")
+        if self.valid and not self.valid[0] < self.valid[1]:
+            raise ValueError("valid must be the lowest and the highest value")
         if self.scale == 0:
             raise ValueError("scale must not be 0")
         return self
@@ -128,15 +208,17 @@ class SourcesConfig(BaseModel):
             if name not in VARIABLES:
                 raise ValueError(f"unknown variable {name}; expected some of {', '.join(VARIABLES)}")
             own = VARIABLES[name].units
-            if entry.units not in (None, own) and (entry.units, own) not in UNITS:
-                known = [given for given, wanted in UNITS if wanted == own]
+            known = [given for given, wanted in UNITS if wanted == own] + [LINEAR] * (own == "dB")
+            if entry.units not in (None, own, *known):
                 raise ValueError(f"units {entry.units!r} of {name} are unknown; expected {' or '.join([own, *known])}")
             if entry.codes and name != "landcover":
                 raise ValueError(f"codes go with landcover, not with {name}")
+            if name == "landcover" and (entry.valid or entry.smooth):
+                raise ValueError("valid and smooth go with numbers, not with landcover")
         return self
 
 
-def load_sources(path: str | Path) -> tuple[SourcesConfig, Path]:
+def load_sources(path: str | Path) -> tuple[SourcesConfig, Path | str]:
     """Read the description of a user's rasters.
 
     Parameters
@@ -147,7 +229,7 @@ def load_sources(path: str | Path) -> tuple[SourcesConfig, Path]:
     Returns
     -------
     config, folder
-        The description, and the folder its files are relative to.
+        The description, and the folder its files are relative to; a str where that is a URL.
 
     Raises
     ------
@@ -166,7 +248,8 @@ def load_sources(path: str | Path) -> tuple[SourcesConfig, Path]:
         config = SourcesConfig.model_validate(values)
     except ValidationError as error:
         raise RequestError(_first(error, path)) from error
-    return config, path.parent / _expand(config.folder, path)
+    folder = _expand(config.folder, path)
+    return config, folder if "://" in folder else path.parent / Path(folder).expanduser()
 
 
 def _first(error: ValidationError, path: Path) -> str:
@@ -188,7 +271,7 @@ def _expand(text: str, path: Path) -> str:
             )
         return os.environ[name]
 
-    return str(Path(re.sub(r"\$\{(\w+)\}", value, text)).expanduser())
+    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def to_yaml(model: BaseModel) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ from analytic import AnalyticSource, make_model
 def source() -> AnalyticSource:
     """A fresh analytic source."""
     return AnalyticSource()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that ask a real service run only when somebody asks for them."""
+    if os.environ.get("MMNET_LIVE") != "1":
+        for item in items:
+            if "live" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="asks Earth Engine itself: set MMNET_LIVE=1"))
 
 
 @pytest.fixture(autouse=True)

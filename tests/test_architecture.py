@@ -19,6 +19,8 @@ DATA_SIDE = {
     "cog",
     "fetch",
     "grid",
+    "inventory",
+    "inventory_picture",
     "members",
     "picture",
     "product",
@@ -58,6 +60,8 @@ MAY_IMPORT = {
     "stac": {"errors", "product", ""},
     "members": {"errors"},
     "write": {"cog", "errors", "members", "product", "stac", ""},
+    "inventory": {"aoi", "block", "cells", "checkpoint", "errors", "features", "grid", "job", "stack", "variables"},
+    "inventory_picture": {"block", "cells", "errors", "inventory", "picture", "stack", "variables", "write", ""},
     "picture": {"errors", "product", "variables", "write", ""},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""

@@ -7,20 +7,26 @@ Fine products are reduced to the grid that is asked for by the recipe of the tra
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pyproj import Transformer
 
+from mmnet_maps.config import Smooth
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid import conus_grid, cover
 from mmnet_maps.packaged import packaged
@@ -37,15 +43,6 @@ _KNOWN_CRS = {
     # The sphere of the MODIS products, which Earth Engine names by a code of a registry that PROJ does not have.
     "SR-ORG:6974": "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs",
 }
-
-
-class Smooth(BaseModel):
-    """A Gaussian kernel, in pixels of the product."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    radius: Annotated[float, Field(gt=0, le=50)]
-    sigma: Annotated[float, Field(gt=0)] = 1.0
 
 
 class Product(BaseModel):
@@ -177,11 +174,13 @@ class EarthEngineSource:
         )
         self._lattices: dict[str, _Lattice] = {}
         self._listed: dict[tuple[Any, ...], list[date]] = {}
+        self._locks: dict[tuple[Any, ...], Lock] = {}
 
     @property
     def name(self) -> str:
         """The YAML's name, and a hash of what is asked for."""
-        asked = self._config.model_dump_json(include={"resampling", "use", "products"})
+        products = {key: product.model_dump(mode="json") for key, product in self._products.items()}
+        asked = json.dumps([self._config.resampling, self._config.use, products], sort_keys=True)
         return f"{self._config.name}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
     @property
@@ -243,8 +242,6 @@ class EarthEngineSource:
             (a, b, c, d, e, f), (width, height) = first["crs_transform"], first["dimensions"]
             if b or d or a <= 0 or e >= 0:
                 raise InputError(f"{what}: its grid is rotated; expected rows from the north")
-            from affine import Affine
-
             whole = GeoBox((height, width), Affine(a, 0, c, 0, e, f), _KNOWN_CRS.get(first["crs"], first["crs"]))
             self._lattices[key] = _Lattice(geobox=whole[cover(conus_grid(), whole, pad=_MARGIN)], code=first["crs"])
         return self._lattices[key]
@@ -256,14 +253,22 @@ class EarthEngineSource:
         return sorted({day for key in self._keys(group) for day in self._days_of(key, geobox, start, end)})
 
     def _days_of(self, key: str, geobox: GeoBox, start: date, end: date) -> list[date]:
-        asked = (key, geobox if self._products[key].group in FINE_GROUPS else None, start, end)
-        if asked not in self._listed:
-            times = self._client.info(
-                lambda ee: self._collection(ee, key, geobox, start, end).aggregate_array("system:time_start"),
-                f"{self._what(key)}, {start} to {end}",
-            )
-            self._listed[asked] = sorted({datetime.fromtimestamp(time / 1e3, UTC).date() for time in times})
-        return self._listed[asked]
+        """The days with an image of a product; listed once a year and window, however many reads ask."""
+        window = geobox if self._products[key].group in FINE_GROUPS else None
+        found: list[date] = []
+        for year in range(start.year, end.year + 1):
+            asked = (key, window, year)
+            with self._locks.setdefault(asked, Lock()):
+                if asked not in self._listed:
+                    images = partial(self._year, key=key, geobox=geobox, year=year)
+                    times = self._client.info(images, f"{self._what(key)}, {year}")
+                    self._listed[asked] = sorted({datetime.fromtimestamp(time / 1e3, UTC).date() for time in times})
+            found += self._listed[asked]
+        return [day for day in found if start <= day <= end]
+
+    def _year(self, ee: Any, key: str, geobox: GeoBox, year: int) -> Any:
+        collection = self._collection(ee, key, geobox, date(year, 1, 1), date(year, 12, 31))
+        return collection.aggregate_array("system:time_start")
 
     def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
         """Read the group's variables; see `mmnet_maps.sources.base.Source.read`."""
@@ -293,6 +298,7 @@ class EarthEngineSource:
             for piece in self._pieces(key, grid, self._there(key, geobox, days)):
                 requests += 1
                 pixels = piece.geobox.shape.x * piece.geobox.shape.y
+                received += _header_bytes(self._dtypes(piece))
                 received += pixels * len(piece.days) * self._pixel_bytes(key, mask=False)
                 native += pixels * len(piece.days) * len(self._names(key))
         return Cost(requests=requests, bytes=received, values=int(native))
@@ -340,10 +346,9 @@ class EarthEngineSource:
         """Ask for a piece; one that is too much is asked for in four parts."""
         names = self._names(piece.key)
         code = self._code(piece)
-        dtypes = {f"{name}_{day:%Y%m%d}": VARIABLES[name].dtype for day in piece.days for name in names}
         what = f"{self._what(piece.key)}, {piece.days[0]}"
         try:
-            found = self._client.pixels(self._image(piece), piece.geobox, code, dtypes, what)
+            found = self._client.pixels(self._image(piece), piece.geobox, code, self._dtypes(piece), what)
         except TooMuchError as error:
             if max(piece.geobox.shape) <= _SMALLEST:
                 raise InputError(
@@ -362,6 +367,10 @@ class EarthEngineSource:
         for day in piece.days:
             for name in names:
                 packed[name][days.index(day)][piece.there] = found[f"{name}_{day:%Y%m%d}"]
+
+    def _dtypes(self, piece: _Piece) -> dict[str, str]:
+        """The bands of a piece and their types, in order."""
+        return {f"{name}_{day:%Y%m%d}": VARIABLES[name].dtype for day in piece.days for name in self._names(piece.key)}
 
     def _code(self, piece: _Piece) -> dict[str, str]:
         if self._products[piece.key].group not in FINE_GROUPS:
@@ -383,7 +392,9 @@ class EarthEngineSource:
             else:
                 dated = product.group != "static"
                 collection = self._collection(ee, piece.key, piece.geobox, day if dated else None, day)
-                prepared = collection.map(self._prepared(ee, piece.key))
+                # Beneath all images, so that where there is none the answer is empty and not an error.
+                blank = ee.Image.constant([0.0] * len(names)).toFloat().rename(names).updateMask(0)
+                prepared = ee.ImageCollection([blank]).merge(collection.map(self._prepared(ee, piece.key)))
                 whole = prepared.mosaic() if product.fields == 1 else prepared.mean()
                 if product.fields > 1:
                     whole = whole.updateMask(prepared.count().gte(product.fields))
@@ -397,8 +408,7 @@ class EarthEngineSource:
         if start is not None:
             found = found.filterDate(start.isoformat(), (end + timedelta(days=1)).isoformat())
         if product.group in FINE_GROUPS:
-            west, south, east, north = geobox.geographic_extent.boundingbox
-            found = found.filterBounds(ee.Geometry.Rectangle([west, south, east, north], "EPSG:4326", False))
+            found = found.filterBounds(ee.Geometry.Rectangle(list(_degrees(geobox)), "EPSG:4326", False))
         for name, value in product.where.items():
             found = found.filter(ee.Filter.eq(name, value))
         for name, values in product.holds.items():
@@ -436,6 +446,14 @@ class EarthEngineSource:
         return prepare
 
 
+def _degrees(geobox: GeoBox) -> tuple[float, float, float, float]:
+    """West, south, east and north of a grid."""
+    west, south, east, north = Transformer.from_crs(geobox.crs, "EPSG:4326", always_xy=True).transform_bounds(
+        *geobox.boundingbox.bbox
+    )
+    return west, south, east, north
+
+
 def _within(ee: Any, bands: Any, ends: Sequence[tuple[float, float]]) -> Any:
     """Mask, band by band, what lies outside a range."""
     low, high = ([end[k] for end in ends] for k in (0, 1))
@@ -454,6 +472,13 @@ def _packed(ee: Any, image: Any, names: Sequence[str]) -> Any:
     steps = image.subtract(ee.Image.constant([variable.offset for variable in variables]))
     steps = steps.divide(ee.Image.constant([variable.scale for variable in variables])).round()
     return steps.unmask(variables[0].nodata, False).toInt16()
+
+
+def _header_bytes(dtypes: Mapping[str, str]) -> int:
+    """What precedes the values of an answer."""
+    answer = io.BytesIO()
+    np.save(answer, np.empty(0, list(dtypes.items())))
+    return answer.tell()
 
 
 def _cut(shape: Any, side: int) -> Iterator[tuple[slice, slice]]:

@@ -28,7 +28,7 @@ HIGH_VOLUME = "https://earthengine-highvolume.googleapis.com"
 REQUEST_BYTES = 48 << 20
 """What one request may hold, uncompressed and with a byte of mask for each value."""
 
-_LONGEST_WAIT = 64.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 64.0  # seconds
 _MAY_PASS = (429, 500, 502, 503, 504)
 _TOO_MUCH = re.compile(r"memory limit|timed? ?out|too many input pixels|output too large|request size", re.IGNORECASE)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -214,7 +214,7 @@ class Client:
                         "run the same command again later"
                     ) from error
                 # Half of the wait is left to chance, so that requests that failed together do not return together.
-                pause = min(_LONGEST_WAIT, 2.0**attempt) * random.uniform(0.5, 1)  # noqa: S311
+                pause = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1)  # noqa: S311
                 time.sleep(max(pause, min(_LONGEST_WAIT, error.wait or 0)))
                 with self._counting:
                     self.traffic.repeated += 1

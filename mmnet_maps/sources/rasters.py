@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -15,14 +17,35 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
+from mmnet_maps.sources.hdf4 import MAGIC, describe_hdf4, read_hdf4
+from mmnet_maps.sources.places import (
+    GDAL_OPTIONS,
+    GDAL_REMOTE_OPTIONS,
+    Place,
+    gdal_path,
+    remote_errors,
+    shown,
+    suffix,
+    told,
+)
 
-_LABELLED = (".nc", ".nc4", ".h5", ".hdf5", ".zarr")
+_LABELLED = (".nc", ".nc4", ".h5", ".hdf5", ".he5", ".hdf", ".zarr")
 _X = ("x", "lon", "longitude", "projection_x_coordinate", "xdim", "easting")
 _Y = ("y", "lat", "latitude", "projection_y_coordinate", "ydim", "northing")
+_NODATA = ("_FillValue", "missing_value")
 _DEGREES = ("lon", "longitude", "lat", "latitude")
 _LIBRARY = Lock()
-"""The NetCDF and HDF5 libraries must not be called from two threads at once."""
-_BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError)
+"""The NetCDF and HDF libraries must not be called from two threads at once."""
+_BROKEN: tuple[type[Exception], ...] = (KeyError, RuntimeError, TypeError)
+
+EASE_9KM = GeoBox(
+    (1624, 3856),
+    Affine(9008.055210146, 0, -17367530.4451615, 0, -9008.055210146, 7314540.8306386),
+    "EPSG:6933",
+)
+"""The grid of SMAP L4, whose files name its cells but do not describe it as CF has it."""
+
+_EASE_GROUPS = ("Geophysical_Data", "Analysis_Data", "Forecast_Data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +55,7 @@ class RasterSpec:
     Attributes
     ----------
     path
-        The file, or the folder of a Zarr store.
+        The file, the folder of a Zarr store, or the URL of either.
     key
         The variable it is read for, named in errors.
     variable, band
@@ -41,7 +64,7 @@ class RasterSpec:
         The CRS where the file states none.
     """
 
-    path: Path
+    path: Place
     key: str
     variable: str | None = None
     band: int = 1
@@ -84,21 +107,40 @@ def describe(spec: RasterSpec) -> Raster:
     InputError
         When the file is absent, broken, or not a regular grid with a CRS.
     """
+    return _describe(spec, "" if isinstance(spec.path, str) else _changed(spec, spec.path))
+
+
+def _changed(spec: RasterSpec, path: Path) -> str:
     try:
-        changed = spec.path.stat().st_mtime_ns
+        return str(path.stat().st_mtime_ns)
     except OSError as error:
-        raise InputError(
-            f"{spec.key}: {spec.path} cannot be read: {error.strerror}; correct the sources YAML"
-        ) from error
-    return _describe(spec, changed)
+        raise InputError(f"{spec.key}: {path} cannot be read: {error.strerror}; correct the sources YAML") from error
 
 
-@lru_cache(maxsize=4096)
-def _describe(spec: RasterSpec, changed: int) -> Raster:
-    try:
+@lru_cache(maxsize=16384)
+def _describe(spec: RasterSpec, changed: str) -> Raster:
+    with _told(spec):
+        if _is_hdf4(spec):
+            return _describe_hdf4(spec)
         return _describe_labelled(spec) if _labelled(spec) else _describe_image(spec)
-    except _BROKEN as error:
-        raise _broken(spec, error) from error
+
+
+@contextmanager
+def _told(spec: RasterSpec) -> Iterator[None]:
+    """What a library says of a file, in one line; what it says of a URL may hold credentials and is not passed on."""
+    try:
+        yield
+    except ImportError as error:
+        extra = "hdf4" if suffix(spec.path) == ".hdf" else "remote"
+        raise InputError(
+            f"{spec.key}: {shown(spec.path)} needs a package that is not installed ({told(error)}); "
+            f"pip install 'mmnet-maps[{extra}]'"
+        ) from None
+    except _BROKEN + remote_errors() as error:
+        raise InputError(
+            f"{spec.key}: {shown(spec.path)} cannot be read ({told(error)}); "
+            "fetch the file again or correct the sources YAML"
+        ) from (None if isinstance(spec.path, str) else error)
 
 
 def read_window(raster: Raster, rows: slice, cols: slice, day: date | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -126,11 +168,12 @@ def read_window(raster: Raster, rows: slice, cols: slice, day: date | None) -> t
     if raster.south_up:
         height = raster.lattice.shape.y
         rows = slice(height - rows.stop, height - rows.start)
-    try:
-        read = _read_labelled if _labelled(raster.spec) else _read_image
-        stored, missing = read(raster, rows, cols, day)
-    except _BROKEN as error:
-        raise _broken(raster.spec, error) from error
+    with _told(raster.spec):
+        if _is_hdf4(raster.spec):
+            stored, missing = _read_hdf4(raster, rows, cols)
+        else:
+            read = _read_labelled if _labelled(raster.spec) else _read_image
+            stored, missing = read(raster, rows, cols, day)
     for value in raster.nodata:
         missing |= stored == value
     if np.issubdtype(stored.dtype, np.floating):
@@ -139,20 +182,54 @@ def read_window(raster: Raster, rows: slice, cols: slice, day: date | None) -> t
 
 
 def _labelled(spec: RasterSpec) -> bool:
-    return spec.path.suffix.lower() in _LABELLED
+    return suffix(spec.path) in _LABELLED
 
 
-def _broken(spec: RasterSpec, error: Exception) -> InputError:
-    return InputError(
-        f"{spec.key}: {spec.path} cannot be read ({' '.join(str(error).split()).rstrip('.')}); "
-        "fetch the file again or correct the sources YAML"
+@lru_cache(maxsize=16384)
+def _is_hdf4(spec: RasterSpec) -> bool:
+    """Files named .hdf are HDF4 or HDF5."""
+    if isinstance(spec.path, str) or suffix(spec.path) != ".hdf":
+        return False
+    with spec.path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _describe_hdf4(spec: RasterSpec) -> Raster:
+    assert isinstance(spec.path, Path)
+    with _LIBRARY:
+        shape, affine, crs, attributes = describe_hdf4(spec.path, spec.variable)
+    scale = float(attributes.get("scale_factor", 1.0))
+    return Raster(
+        spec=spec,
+        lattice=_lattice(shape, affine, crs),
+        days=None,
+        scale=scale,
+        # HDF4 has physical = scale * (stored - offset).
+        offset=-scale * float(attributes.get("add_offset", 0.0)),
+        nodata=tuple(float(attributes[key]) for key in ("_FillValue",) if key in attributes),
+        dims=("y", "x"),
+        south_up=False,
     )
 
 
-def _describe_image(spec: RasterSpec) -> Raster:
+def _read_hdf4(raster: Raster, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    assert isinstance(raster.spec.path, Path)
+    with _LIBRARY:
+        stored = read_hdf4(raster.spec.path, raster.spec.variable, rows, cols)[None]
+    return stored, np.zeros(stored.shape, bool)
+
+
+@contextmanager
+def _image(spec: RasterSpec) -> Iterator[Any]:
     import rasterio
 
-    with rasterio.open(spec.path) as image:
+    options = GDAL_REMOTE_OPTIONS if isinstance(spec.path, str) else GDAL_OPTIONS
+    with rasterio.Env(**options), rasterio.open(gdal_path(spec.path)) as image:
+        yield image
+
+
+def _describe_image(spec: RasterSpec) -> Raster:
+    with _image(spec) as image:
         if spec.band > image.count:
             raise ValueError(f"it has no band {spec.band}, only {image.count}")
         crs = image.crs.to_string() if image.crs else spec.crs
@@ -174,22 +251,32 @@ def _describe_image(spec: RasterSpec) -> Raster:
 
 
 def _read_image(raster: Raster, rows: slice, cols: slice, day: date | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    import rasterio
     from rasterio.windows import Window
 
-    with rasterio.open(raster.spec.path) as image:
+    with _image(raster.spec) as image:
         found = image.read(raster.spec.band, window=Window.from_slices(rows, cols), masked=True)
     return found.data[None], np.ma.getmaskarray(found)[None]
 
 
-def _open(spec: RasterSpec) -> Any:
+@contextmanager
+def _open(spec: RasterSpec) -> Iterator[Any]:
+    """A NetCDF, HDF5 or Zarr as xarray has it: NetCDF elsewhere is read piece by piece through fsspec."""
     import xarray as xr
 
-    group = (spec.variable or "").rpartition("/")[0]
-    store: dict[str, Any] = {"engine": "zarr", "consolidated": False} if spec.path.suffix.lower() == ".zarr" else {}
-    return xr.open_dataset(
-        spec.path, group=group or None, mask_and_scale=False, decode_timedelta=False, cache=False, **store
-    )
+    group = (spec.variable or "").rpartition("/")[0] or None
+    options: dict[str, Any] = {"group": group, "mask_and_scale": False, "decode_timedelta": False, "cache": False}
+    with ExitStack() as stack:
+        if suffix(spec.path) == ".zarr":
+            source, engine = spec.path, "zarr"
+            options["consolidated"] = False
+        elif isinstance(spec.path, str):
+            import fsspec
+            import h5netcdf  # noqa: F401
+
+            source, engine = stack.enter_context(fsspec.open(spec.path, "rb")), "h5netcdf"
+        else:
+            source, engine = spec.path, "netcdf4"
+        yield stack.enter_context(xr.open_dataset(source, engine=engine, **options))
 
 
 def _pick(dataset: Any, spec: RasterSpec) -> Any:
@@ -207,6 +294,10 @@ def _pick(dataset: Any, spec: RasterSpec) -> Any:
 def _describe_labelled(spec: RasterSpec) -> Raster:
     with _LIBRARY, _open(spec) as dataset:
         array = _pick(dataset, spec)
+        if _on_ease_grid(array, spec):
+            return _raster(
+                spec, array, EASE_9KM, days=None, dims=("one",) * (array.ndim - 2) + ("y", "x"), south_up=False
+            )
         dims = tuple(_kind(array, dim) for dim in array.dims)
         if not {"y", "x"} <= set(dims) or len(set(dims) - {"one"}) != len([dim for dim in dims if dim != "one"]):
             raise ValueError(f"dimensions {', '.join(map(str, array.dims))} are not understood; expected y, x and time")
@@ -220,19 +311,44 @@ def _describe_labelled(spec: RasterSpec) -> Raster:
         if "time" in dims:
             times = array.coords[array.dims[dims.index("time")]].values
             days = tuple(times.astype("datetime64[D]").tolist())
-        attributes = array.attrs
-        return Raster(
-            spec=spec,
-            lattice=_lattice(
-                (y.size, x.size), Affine(width, 0, left, 0, height, top), _crs(dataset, array, x) or spec.crs
-            ),
-            days=days,
-            scale=float(attributes.get("scale_factor", 1.0)),
-            offset=float(attributes.get("add_offset", 0.0)),
-            nodata=tuple(float(attributes[key]) for key in ("_FillValue", "missing_value") if key in attributes),
-            dims=dims,
-            south_up=south_up,
-        )
+        shape, affine = (y.size, x.size), Affine(width, 0, left, 0, height, top)
+        lattice = _lattice(shape, affine, _crs(dataset, array, x) or spec.crs)
+        return _raster(spec, array, lattice, days=days, dims=dims, south_up=south_up)
+
+
+def _raster(
+    spec: RasterSpec,
+    array: Any,
+    lattice: GeoBox,
+    *,
+    days: tuple[date, ...] | None,
+    dims: tuple[str, ...],
+    south_up: bool,
+) -> Raster:
+    attributes = array.attrs
+    nodata = [_unsigned(np.ravel(attributes[key]), array).astype(float) for key in _NODATA if key in attributes]
+    return Raster(
+        spec=spec,
+        lattice=lattice,
+        days=days,
+        scale=float(np.ravel(attributes.get("scale_factor", 1.0))[0]),
+        offset=float(np.ravel(attributes.get("add_offset", 0.0))[0]),
+        nodata=tuple(value for values in nodata for value in values.tolist()),
+        dims=dims,
+        south_up=south_up,
+    )
+
+
+def _unsigned(values: NDArray[Any], array: Any) -> NDArray[Any]:
+    """Numbers as they are meant: netCDF 3 stores unsigned ones as signed."""
+    if str(array.attrs.get("_Unsigned", "")).lower() == "true" and values.dtype.kind == "i":
+        return values.astype(array.dtype).view(f"u{array.dtype.itemsize}")
+    return values
+
+
+def _on_ease_grid(array: Any, spec: RasterSpec) -> bool:
+    group = (spec.variable or "").strip("/").partition("/")[0]
+    return bool(group in _EASE_GROUPS and array.shape[-2:] == EASE_9KM.shape and set(array.shape[:-2]) <= {1})
 
 
 def _read_labelled(
@@ -245,7 +361,7 @@ def _read_labelled(
             picks["time"] = [step for step, there in enumerate(raster.days) if there == day]
         array = array.isel({name: picks[dim] for name, dim in zip(array.dims, raster.dims, strict=True)})
         order = [name for dim in ("time", "y", "x") for name, kind in _named(array, raster).items() if kind == dim]
-        stored = array.transpose(*order).values
+        stored = _unsigned(array.transpose(*order).values, array)
     if raster.days is None:
         stored = stored[None]
     return stored, np.zeros(stored.shape, bool)
