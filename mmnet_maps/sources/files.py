@@ -16,14 +16,14 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.config import Mask, load_sources
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid import Window, cover, pinned_blocks, pixel_centres
+from mmnet_maps.grid import Window, cover, pinned_blocks
 from mmnet_maps.sources.base import Provenance, Rasters
 from mmnet_maps.sources.listing import DatedFile, Listing, listed
 from mmnet_maps.sources.mosaic import aligned, families, meet, metres, overlap, same, spanning
 from mmnet_maps.sources.physical import clear, daily_mean, physical, smoothed
 from mmnet_maps.sources.places import replaced, shown
 from mmnet_maps.sources.rasters import Raster, RasterSpec, describe, read_window
-from mmnet_maps.sources.terrain import METRES_PER_DEGREE, slope_aspect
+from mmnet_maps.sources.terrain import terrain
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES, Variable
 
 # rasterio silences this of the arrays that it warps, but in several threads not always.
@@ -150,7 +150,7 @@ class FilesSource:
         found: Rasters = {}
         if "elevation" in names and not set(_DERIVED) <= set(names):
             margins = [self._fine("elevation", geobox.pad(1), day) for day in days]
-            layers = [{"elevation": margin[1:-1, 1:-1], **_terrain(margin, geobox)} for margin in margins]
+            layers = [{"elevation": margin[1:-1, 1:-1], **terrain(margin, geobox)} for margin in margins]
             found = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
         for name in names:
             if name not in found or name in _DERIVED:
@@ -380,19 +380,6 @@ def _kept(raster: Raster, mask: Mask, window: Window, day: date) -> NDArray[np.b
         return clear(stored, mask)
     except ValueError as error:
         raise InputError(f"{spec.key}: the mask {shown(path)}: {error}") from error
-
-
-def _terrain(elevation: NDArray[np.float32], geobox: GeoBox) -> dict[str, NDArray[np.float32]]:
-    height, width = abs(geobox.affine.e), geobox.affine.a
-    assert geobox.crs is not None
-    if geobox.crs.geographic:
-        latitude, _ = pixel_centres(geobox)
-        across = width * METRES_PER_DEGREE * np.cos(np.radians(latitude))[:, None]
-        slope, aspect = slope_aspect(elevation, height * METRES_PER_DEGREE, across)
-    else:
-        unit = geobox.crs.proj.axis_info[0].unit_conversion_factor
-        slope, aspect = slope_aspect(elevation, height * unit, width * unit)
-    return {"slope": slope, "aspect": aspect}
 
 
 def _empty(variable: Variable, shape: tuple[int, ...]) -> NDArray[Any]:

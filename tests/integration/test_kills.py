@@ -1,0 +1,78 @@
+"""A fetch that is killed at any moment, and started again, ends with the same store."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from analytic import AnalyticSource
+from mmnet_maps.block import Needs
+from mmnet_maps.fetch import fetch
+from mmnet_maps.grid import conus_grid, read_aoi, target_grid, tiles
+from mmnet_maps.stack import Stack
+
+GRID = target_grid(read_aoi("-119.62,47.00,-119.20,47.30"))
+DAYS = [date(2021, 8, 7), date(2021, 8, 8)]
+NEEDS = Needs(snapshot=("smap", "red", "vv", "landcover"), series=("pr", "lst"), steps=4, includes_day=True)
+
+
+class Slow(AnalyticSource):
+    """Takes its time, so that there are many moments to be killed in."""
+
+    def read(self, group, geobox, days):
+        time.sleep(0.05)
+        return super().read(group, geobox, days)
+
+
+def run(path: str) -> None:
+    """What the killed process does: say that it is ready, and fetch."""
+    print("ready", flush=True)
+    fetch(path, [Slow()], conus_grid(), GRID, tiles(GRID), NEEDS, DAYS, quiet=True)
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a store, cut to the blocks that hold something."""
+    stack, root, found = Stack(path), zarr.open_group(path, mode="r"), {}
+    for group in stack.groups.values():
+        marks = np.asarray(root[f"{group.name}/fetched"])
+        found[f"{group.name} marks"] = marks
+        for place in np.argwhere(marks > 1):
+            *day, row, col = (int(k) for k in place)
+            cells = tuple(slice(k * group.block, (k + 1) * group.block) for k in (row, col))
+            for variable in group.variables:
+                found[f"{group.name} {variable} {place}"] = np.asarray(root[f"{group.name}/{variable}"][(*day, *cells)])
+    return found
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
+    moments = random.Random(5)
+    command = [sys.executable, "-c", f"import test_kills; test_kills.run({str(tmp_path / 's.zarr')!r})"]
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    for _ in range(20):
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": ":".join(paths), "PATH": "/usr/bin:/bin"}
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0.0, 0.6))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    killed = len(arrays(tmp_path / "s.zarr")) if (tmp_path / "s.zarr").exists() else 0
+    for name in ("s.zarr", "whole.zarr"):
+        fetch(tmp_path / name, [AnalyticSource()], conus_grid(), GRID, tiles(GRID), NEEDS, DAYS, quiet=True)
+    found, expected = arrays(tmp_path / "s.zarr"), arrays(tmp_path / "whole.zarr")
+    assert 0 < killed < len(expected), "the kills came before the first block or after the last"
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+    assert not [path.name for path in tmp_path.iterdir() if "tmp" in path.name]
