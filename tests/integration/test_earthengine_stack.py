@@ -1,0 +1,203 @@
+"""A whole stack from the loopback Earth Engine: every value is what the closed formulas say, and maps run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+
+import earthengine_catalog as world
+from fake_earthengine import FakeEarthEngine, offline
+from mmnet_maps.block import Needs, uses
+from mmnet_maps.checkpoint import load_checkpoint as load_model
+from mmnet_maps.grid import lonlat, read_aoi, target_grid
+from mmnet_maps.job import fill_stack, needs_of, prepare
+from mmnet_maps.packaged import packaged
+from mmnet_maps.predict import write_maps
+from mmnet_maps.product import QUALITY_BITS
+from mmnet_maps.stack import Stack
+from mmnet_maps.variables import VARIABLES
+
+pytest.importorskip("ee")
+
+HALF = 50.0  # metres from the centre of a pixel to its edge
+OPTICAL = {"blue": "B2", "green": "B3", "red": "B4", "nir": "B5", "swir1": "B6", "swir2": "B7"}
+SOIL = {"clay": "clay", "sand": "sand", "bulk_density": "bd"}
+
+
+def centres(geobox: Any) -> tuple[np.ndarray, np.ndarray]:
+    x = geobox.affine.c + geobox.affine.a * (np.arange(geobox.shape.x) + 0.5)
+    y = geobox.affine.f + geobox.affine.e * (np.arange(geobox.shape.y) + 0.5)
+    return np.meshgrid(x, y)
+
+
+def verify(stack: Stack, grid: Any, needs: Needs, days: list[date]) -> dict[str, tuple[int, float]]:
+    """Compare everything that maps of a grid may read; per variable the values compared and the largest difference."""
+    checked: dict[str, tuple[int, float]] = {}
+    asked: dict[str, tuple[Any, Any, set[date]]] = {}
+    for day in days:
+        for group, window, around in uses(stack, grid, needs, day):
+            asked.setdefault(group.name, (group, window, set()))[2].update(around)
+    for group, window, around in asked.values():
+        geobox = group.lattice[window]
+        for day in sorted(around) if group.temporal else [days[0]]:
+            for name in group.variables:
+                found = stack.read(name, window, day)
+                low, high, tolerance = expected(name, geobox, day)
+                sure = np.isfinite(low) & np.isfinite(high)
+                nothing = np.isneginf(low)
+                assert np.isfinite(found[sure].astype(float)).all(), (name, day)
+                if found.dtype != np.uint8:
+                    assert np.isnan(found[nothing]).all(), (name, day)
+                there = sure & np.isfinite(found.astype(float))
+                off = np.maximum(low - found, found - high)[there]
+                worst = float(off.max(initial=0.0))
+                assert worst <= tolerance, (name, day, worst)
+                count, before = checked.get(name, (0, 0.0))
+                checked[name] = count + int(sure.sum() + nothing.sum()), max(before, worst)
+    return checked
+
+
+def expected(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray, float]:
+    """Lowest and highest possible value, and by how much either may be missed.
+
+    NaN: not decided here, as on the edge of a cloud; minus infinity: nothing there.
+    """
+    step = 0.51 * VARIABLES[name].scale
+    x, y = centres(geobox)
+    kind = VARIABLES[name].group
+    if name == "smap":
+        fields = world.SMAP_FIELDS.get(day, 8)
+        value = world.smap_daily(x, y, day) + 0.004 * ((fields - 1) / 2 - 3.5)
+        value = np.where((x < world.SMAP_SEA) | (fields < 4) | not_there(day), -np.inf, value)
+        return value, value, step + 1e-5
+    if kind == "weather":
+        value = np.where(not_there(day), -np.inf, world.weather(x, y, name, day))
+        value = np.where(np.isnan(value), -np.inf, value)
+        return value, value, step + 1e-4
+    if name == "lst":
+        good = (world.lst_quality(x, y, day).astype(int) & 0b1010) == 0
+        value = np.where(good & ~not_there(day), world.lst_counts(x, y, day) * 0.02, -np.inf)
+        return value, value, step + 1e-4
+    if kind == "optical":
+        return (*optical(name, geobox, day), step + 0.0025)
+    if kind == "sar":
+        return (*radar(name, geobox, day), step + 0.02)
+    return static(name, geobox, day)
+
+
+def not_there(day: date) -> np.ndarray:
+    return np.array(not world.FIRST <= day <= world.LAST)
+
+
+def corners(geobox: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Points all over the pixels of a grid, the edges of their neighbours included."""
+    x, y = centres(geobox)
+    for dx in np.linspace(-1.6 * HALF, 1.6 * HALF, 7):
+        for dy in np.linspace(-1.6 * HALF, 1.6 * HALF, 7):
+            yield x + dx, y + dy
+
+
+def optical(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray]:
+    low = np.full(geobox.shape, -np.inf)
+    high = low.copy()
+    for scene in world.catalog()["NASA/HLS/HLSL30/v002"].on(day):
+        zone = int(scene.lattice.crs[-2:])
+        good = []
+        for px, py in corners(geobox):
+            fmask = scene.stored("Fmask", px, py, "EPSG:5070")
+            good.append(np.isfinite(fmask) & ((np.nan_to_num(fmask, nan=8).astype(int) & 0b1010) == 0))
+        every, some = np.all(good, axis=0), np.any(good, axis=0)
+        ux, uy = world.transformer("EPSG:5070", scene.lattice.crs).transform(*centres(geobox))
+        value = world.clear_reflectance(OPTICAL[name], ux, uy, zone, scene.start)
+        low, high = over(low, high, value, every, some)
+    return low, high
+
+
+def radar(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray]:
+    low = np.full(geobox.shape, -np.inf)
+    high = low.copy()
+    for scene in world.catalog()["COPERNICUS/S1_GRD"].on(day):
+        both = len(scene.properties["transmitterReceiverPolarisation"]) == 2
+        if scene.properties["instrumentMode"] != "IW" or not both:
+            continue
+        zone = int(scene.lattice.crs[-2:])
+        good = [np.isfinite(scene.stored("VV", px, py, "EPSG:5070")) for px, py in corners(geobox)]
+        ux, uy = world.transformer("EPSG:5070", scene.lattice.crs).transform(*centres(geobox))
+        value = world.smooth_backscatter(name.upper(), ux, uy, zone, scene.start)
+        low, high = over(low, high, value, np.all(good, axis=0), np.any(good, axis=0))
+    return low, high
+
+
+def over(
+    low: np.ndarray, high: np.ndarray, value: np.ndarray, every: np.ndarray, some: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A scene on top of what is known so far: for sure where all of a pixel is seen, undecided where a part is."""
+    unsure = np.where(some, np.nan, 0.0)
+    return (np.where(every, value, low + unsure), np.where(every, value, high + unsure))
+
+
+def static(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray, float]:
+    lon, lat = lonlat(geobox)
+    if name in SOIL:
+        value = world.smooth_soil(SOIL[name], lon, lat)
+        return value, value, 0.008 * float(value.max())
+    if name == "landcover":
+        around = [world.landcover_class(px, py, 2021) for px, py in corners(geobox)]
+        same = np.all([one == around[0] for one in around], axis=0)
+        value = np.where(same, around[0], np.nan)
+        return value, value, 0.0
+    z = world.elevation(lon.astype(float), lat.astype(float))
+    if name == "elevation":
+        return z, z, 0.3
+    east, north = np.gradient(z, 100.0, axis=1), -np.gradient(z, 100.0, axis=0)
+    inner = np.zeros(z.shape, bool)
+    inner[1:-1, 1:-1] = True
+    if name == "slope":
+        value = np.where(inner, np.degrees(np.arctan(np.hypot(east, north))), np.nan)
+        return value, value, 0.3
+    steep = np.hypot(east, north) > 0.03
+    value = np.degrees(np.arctan2(-east, -north)) % 360
+    plain = inner & steep & (value > 10) & (value < 350)
+    value = np.where(plain, value, np.nan)
+    return value, value, 6.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeEarthEngine]:
+    with FakeEarthEngine() as running, offline():
+        yield running
+
+
+@pytest.mark.slow
+def test_a_stack_from_earth_engine_holds_what_is_there_and_can_be_mapped(
+    tmp_path: Path, server: FakeEarthEngine
+) -> None:
+    values = yaml.safe_load((packaged("configs") / "earthengine.yaml").read_text())
+    config = tmp_path / "ee.yaml"
+    config.write_text(yaml.safe_dump({**values, "url": server.url}))
+    day, area = date(2021, 7, 12), "-119.68,47.05,-119.64,47.08"
+    told = str(fill_stack(area, day, source=config, stack=tmp_path / "s.zarr", dry_run=True))
+    assert not server.count()
+    stack = Stack(fill_stack(area, day, source=config, stack=tmp_path / "s.zarr", quiet=True))
+    assert f"{server.count()} requests to Earth Engine, {server.bytes_sent() / 1e6:.1f} MB received" in told
+    grid = target_grid(read_aoi(area))
+    needs = needs_of(load_model("mmnet-uscrn").spec)
+    checked = verify(stack, grid, needs, [day])
+    assert set(needs.variables) <= set(checked)
+    assert all(count > 0 for count, _ in checked.values())
+    job = prepare(area, day, stack=tmp_path / "s.zarr", out=tmp_path / "maps", quiet=True)
+    (product,) = write_maps(job, quiet=True)
+    assert not job.synthetic
+    with rasterio.open(product.layers["soil_moisture"]) as image:
+        mapped = image.read(1) != image.nodata
+    with rasterio.open(product.layers["quality"]) as image:
+        quality = image.read(1)
+    assert mapped.mean() > 0.5
+    assert not (quality & (1 << QUALITY_BITS["synthetic"])).any()
