@@ -203,7 +203,7 @@ def stack_check_command(store: str, model: str, dates: tuple[str, ...], aoi: str
     \b
     mmnet stack check stack.zarr --model mmnet-uscrn --date 2021-07-29/2021-08-08
     """  # noqa: D301  (see map_command)
-    from mmnet_maps.inventory import check_stack
+    from mmnet_maps.readiness import check_stack
 
     text, able = check_stack(store, model, list(dates), aoi)
     click.echo(text)

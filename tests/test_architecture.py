@@ -21,6 +21,7 @@ DATA_SIDE = {
     "grid",
     "inventory",
     "inventory_picture",
+    "readiness",
     "members",
     "picture",
     "product",
@@ -60,7 +61,11 @@ MAY_IMPORT = {
     "stac": {"errors", "product", ""},
     "members": {"errors"},
     "write": {"cog", "errors", "members", "product", "stac", ""},
-    "inventory": {"aoi", "block", "cells", "checkpoint", "errors", "features", "grid", "job", "stack", "variables"},
+    "inventory": {"aoi", "block", "cells", "grid", "stack", "variables"},
+    "readiness": {
+        *("aoi", "block", "cells", "checkpoint", "errors", "features", "grid", "inventory", "job", "stack"),
+        "variables",
+    },
     "inventory_picture": {"block", "cells", "errors", "inventory", "picture", "stack", "variables", "write", ""},
     "picture": {"errors", "product", "variables", "write", ""},
 }

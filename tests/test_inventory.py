@@ -20,7 +20,7 @@ from mmnet_maps.cells import cover
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import area_mask, conus_grid, target_grid, tile_geobox, tiles, touched_tiles
-from mmnet_maps.inventory import Availability, Inventory, Scope, availability, check, spans, survey, take_inventory
+from mmnet_maps.inventory import Availability, Inventory, Scope, availability, survey, take_inventory
 from mmnet_maps.inventory_picture import (
     as_json,
     draw_inventory,
@@ -29,6 +29,7 @@ from mmnet_maps.inventory_picture import (
     shown_day,
     write_inventory,
 )
+from mmnet_maps.readiness import check, spans
 from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack import EPOCH, Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
