@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +24,7 @@ from mmnet_maps.block import Needs, fine_window, uses
 from mmnet_maps.cells import Window
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import Tile
-from mmnet_maps.sources.base import Charged, Cost, Pace, Rasters, Source
+from mmnet_maps.sources.base import Charged, Cost, Pace, Rasters, Source, Stoppable
 from mmnet_maps.stack import Group, Stack, create, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
@@ -104,7 +104,9 @@ def _check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
         if known != source.variables()[name]:
             raise InputError(
                 f"the stack {stack.path} holds {name} from {known.product if known else 'nowhere'}, the source gives "
-                f"{source.variables()[name].product}; choose another --out or delete the stack"
+                f"{source.variables()[name].product}"
+                f"{' made in another way' if known and known.product == source.variables()[name].product else ''}; "
+                "choose another --out or delete the stack"
             )
 
 
@@ -116,13 +118,13 @@ def plan(
     days: Sequence[date],
     today: date,
     *,
-    fine_days: int = _PACE.fine_days,
+    pace: Pace = _PACE,
     again: bool = False,
 ) -> list[Request]:
     """What is missing in a stack for maps of `pieces` of `grid` on `days`, in a stable order.
 
-    A request of a fine group never spans two tiles, nor more than `fine_days` days. Days that have not come yet are not
-    asked for; with `again`, days on which a part was found empty are.
+    A request of a fine group never spans two tiles. Days that have not come yet are not asked for. Days on which a part
+    was found empty are asked again with `again`, and otherwise as long as their products may still appear (`pace`).
     """
     wanted: dict[str, tuple[Group, list[Window], set[date]]] = {}
     for day in days:
@@ -139,24 +141,26 @@ def plan(
             group,
             group.whole_blocks(window),
             sorted(day for day in around if day <= today),
-            1 if again else 0,
-            fine_days,
+            date.min if again else today - pace.delay + timedelta(days=1),
+            pace.fine_days,
         )
     ]
 
 
 def _missing(
-    stack: Stack, group: Group, window: Window, days: Sequence[date], mark: int, fine_days: int
+    stack: Stack, group: Group, window: Window, days: Sequence[date], since: date, fine_days: int
 ) -> Iterator[Request]:
+    """What was never fetched, and from the day `since` on what was found empty."""
     if not group.temporal:
-        if (stack.marks(group, window, days[:1]) <= mark).any():
+        if (stack.marks(group, window, days[:1]) <= (since == date.min)).any():
             yield Request(group=group, window=window, days=(days[-1],))
         return
     marks = stack.marks(group, window, days)
-    lacking = [day for day, there in zip(days, marks, strict=True) if (there <= mark).any()]
+    lacking = [day for day, there in zip(days, marks, strict=True) if (there <= (day >= since)).any()]
     rows, cols = window
-    a_day = (rows.stop - rows.start) * (cols.stop - cols.start) * len(group.variables)
-    size = max(1, min(fine_days if group.kind in FINE_GROUPS else _COARSE_DAYS, _VALUES // a_day))
+    cells = (rows.stop - rows.start) * (cols.stop - cols.start)
+    most = max(fine_days, group.block**2 // cells) if group.kind in FINE_GROUPS else _COARSE_DAYS
+    size = max(1, min(most, _VALUES // (cells * len(group.variables))))
     for start in range(0, len(lacking), size):
         yield Request(group=group, window=window, days=tuple(lacking[start : start + size]))
 
@@ -209,7 +213,7 @@ def fetch(
     if path.exists():
         stack = Stack(path)
         _check_products(stack, chosen)
-        if stack.sources == names and not plan(stack, grid, pieces, needs, days, today):
+        if stack.sources == names and not plan(stack, grid, pieces, needs, days, today, pace=_pace(sources)):
             return stack
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +223,7 @@ def fetch(
             changed = stack.sources not in ([], names)
             _run(
                 stack,
-                plan(stack, grid, pieces, needs, days, today, fine_days=_pace(sources).fine_days, again=changed),
+                plan(stack, grid, pieces, needs, days, today, pace=_pace(sources), again=changed),
                 chosen,
                 quiet,
             )
@@ -289,7 +293,7 @@ def estimate(
             needs,
             days,
             today or date.today(),
-            fine_days=_pace(sources).fine_days,
+            pace=_pace(sources),
             again=changed,
         )
         with ThreadPoolExecutor(_pace(sources).reads) as pool:
@@ -357,7 +361,7 @@ def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source]
     from tqdm import tqdm
 
     reads = _pace(chosen.values()).reads
-    with ThreadPoolExecutor(reads) as pool:
+    with ThreadPoolExecutor(reads) as pool, _stopping(chosen.values()):
         for name, group in groupby(requests, key=lambda request: request.group.name):
             asked = list(group)
             products = dict.fromkeys(
@@ -377,26 +381,50 @@ def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source]
                     bar.update(request.cells)
 
 
+@contextmanager
+def _stopping(sources: Iterable[Source]) -> Iterator[None]:
+    """When something goes wrong, nothing more is asked for, so that the reads under way end soon."""
+    try:
+        yield
+    except BaseException:
+        for source in {id(source): source for source in sources}.values():
+            if isinstance(source, Stoppable):
+                source.stop()
+        raise
+
+
 def _pace(sources: Iterable[Source]) -> Pace:
-    """The most reads at a time, and the fewest days in one, that any of some sources likes."""
+    """The most reads at a time, the fewest days in one and the longest delay of some sources."""
     paces = [getattr(source, "pace", _PACE) for source in sources]
-    return Pace(reads=max(pace.reads for pace in paces), fine_days=min(pace.fine_days for pace in paces))
+    return Pace(
+        reads=max(pace.reads for pace in paces),
+        fine_days=min(pace.fine_days for pace in paces),
+        delay=max(pace.delay for pace in paces),
+    )
 
 
 def in_order(
     pool: ThreadPoolExecutor, items: Iterable[Item], function: Callable[[Item], Result], *, ahead: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Apply a function in a pool's threads and give the results in order, never more than `ahead` before their use."""
+    """Apply a function in a pool's threads and give the results in order, never more than `ahead` before their use.
+
+    When one fails, those after it that are done already are given before the error is raised.
+    """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
             waiting.append((item, pool.submit(function, item)))
             if len(waiting) > ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
+                yield waiting[0][0], waiting[0][1].result()
+                waiting.popleft()
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield waiting[0][0], waiting[0][1].result()
+            waiting.popleft()
+    except Exception:
+        for item, future in list(waiting)[1:]:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                yield item, future.result()
+        raise
     finally:
         for _, future in waiting:
             future.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,11 @@ def sample(
             pixel = pixel_of(conus_grid(), lon, lat)
         except RequestError as error:
             raise RequestError(f"point {number}: {error}") from error
-        with tempfile.TemporaryDirectory() as folder:
-            rows = _at(Path(folder, "point.zarr"), sources, pixel, ordered, needs, smap_resampling, today, quiet)
-        found.append({"point": np.full(len(ordered), number), "date": np.array(ordered, "datetime64[D]"), **rows})
+        for _, year in groupby(ordered, key=lambda day: day.year):  # a release of the land cover is a year's
+            of_year = list(year)
+            with tempfile.TemporaryDirectory() as folder:
+                rows = _at(Path(folder, "point.zarr"), sources, pixel, of_year, needs, smap_resampling, today, quiet)
+            found.append({"point": np.full(len(of_year), number), "date": np.array(of_year, "datetime64[D]"), **rows})
     return {name: np.concatenate([rows[name] for rows in found]) for name in (found[0] if found else ())}
 
 

@@ -620,6 +620,13 @@ def homogeneous(collection: Collection) -> list[tuple[Band, ...]]:
                 f"Current image type: {len(image.bands)} bands ([{', '.join(image.names)}]). "
                 "Some bands might require explicit casts."
             )
+    for bands in zip(*(image.bands for image in collection.images), strict=True):
+        if len({band.dtype for band in bands}) > 1:
+            kinds = ", ".join(sorted({str(band.dtype) for band in bands}))
+            raise ServiceError(
+                f"Expected a homogeneous image collection, but band '{bands[0].name}' comes as {kinds}. "
+                "Some bands might require explicit casts."
+            )
     return list(zip(*(image.bands for image in collection.images), strict=True))
 
 

@@ -54,6 +54,17 @@ def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_map(tmp_path: Path, sour
     assert np.isfinite(rows["pr"]).all()
 
 
+def test_every_year_has_its_own_release_of_the_land_cover() -> None:
+    class Changing(AnalyticSource):
+        def value(self, name, geobox, day):
+            values = super().value(name, geobox, day)
+            return np.full_like(values, 42 if day.year < 2020 else 81) if name == "landcover" else values
+
+    rows = sample([Changing()], [(-119.3, 47.1)], [date(2018, 7, 1), date(2021, 7, 1)], NEEDS)
+    assert rows["landcover"].tolist() == [42, 81]
+    assert rows["date"].astype(object).tolist() == [date(2018, 7, 1), date(2021, 7, 1)]
+
+
 def test_a_point_elsewhere_is_named() -> None:
     with pytest.raises(RequestError, match=r"point 1: longitude 10.0, latitude 50.0 is not on the grid"):
         sample([AnalyticSource()], [(-119.3, 47.1), (10.0, 50.0)], DAYS, NEEDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ class Provenance:
         As the publisher writes them.
     synthetic
         True where the values are not observations.
+    recipe
+        A short hash of what was done to the product, where that can differ.
     """
 
     source: str
@@ -34,6 +36,7 @@ class Provenance:
     version: str
     licence: str
     synthetic: bool = False
+    recipe: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +48,14 @@ class Pace:
     reads
         Reads at a time.
     fine_days
-        Days of a fine group in one read, which it can share work between.
+        Days of a fine group in one read of a block, which it can share work between.
+    delay
+        How long after a day its products may still appear, so that finding nothing is not the last word.
     """
 
     reads: int
     fine_days: int
+    delay: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +116,15 @@ class Source(Protocol):
         InputError
             When the inputs are there but cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A source that may be waiting for an answer."""
+
+    def stop(self) -> None:
+        """Ask nothing more; reads under way end with an error."""
         ...
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
 from math import ceil
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import yaml
@@ -31,13 +33,14 @@ from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid import conus_grid, cover
 from mmnet_maps.packaged import packaged
 from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters
-from mmnet_maps.sources.earthengine_client import REQUEST_BYTES, Client, TooMuchError
+from mmnet_maps.sources.earthengine_client import HIGH_VOLUME, LOOPBACK, REQUEST_BYTES, Client, TooMuchError
 from mmnet_maps.sources.terrain import terrain
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 _BANDS = 1024  # of one request
 _SMALLEST = 16  # side of a grid that is not split any further
 _NATIVE_PIXELS = 65_535  # to one pixel of the target grid; the most that Earth Engine allows
+_DELAY = timedelta(days=60)  # until when a product may still appear
 _MARGIN = 4  # cells of a coarse lattice around CONUS
 _KNOWN_CRS = {
     # The sphere of the MODIS products, which Earth Engine names by a code of a registry that PROJ does not have.
@@ -104,6 +107,10 @@ class EarthEngineConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> EarthEngineConfig:
+        address = urlsplit(self.url or HIGH_VOLUME)
+        google = address.scheme == "https" and (address.hostname or "").endswith(".googleapis.com")
+        if not google and address.hostname not in LOOPBACK:
+            raise ValueError(f"url {self.url} is not Google's; credentials go to https://….googleapis.com alone")
         for name in self.use:
             if name not in self.products:
                 raise ValueError(f"use names {name}, which is not among the products {', '.join(self.products)}")
@@ -186,7 +193,11 @@ class EarthEngineSource:
     @property
     def pace(self) -> Pace:
         """As many reads at a time as requests, of one day each where a day is a request."""
-        return Pace(reads=self._config.concurrency, fine_days=1)
+        return Pace(reads=self._config.concurrency, fine_days=1, delay=_DELAY)
+
+    def stop(self) -> None:
+        """Ask nothing more; this source is of no use any more, a new one is."""
+        self._client.stop()
 
     @property
     def traffic(self) -> Any:
@@ -198,8 +209,13 @@ class EarthEngineSource:
         found = {}
         for name, key in self._chosen.items():
             product = self._products[key]
+            asked = json.dumps([self._config.resampling, product.model_dump(mode="json")], sort_keys=True)
             found[name] = Provenance(
-                source="earthengine", product=product.product, version=product.version, licence=product.licence
+                source="earthengine",
+                product=product.product,
+                version=product.version,
+                licence=product.licence,
+                recipe=hashlib.sha256(asked.encode()).hexdigest()[:8],
             )
         if "elevation" in found:
             found |= {name: found["elevation"] for name in ("slope", "aspect") if name not in found}
@@ -331,6 +347,7 @@ class EarthEngineSource:
         if not days:
             return
         side = self._config.side if self._products[key].group in FINE_GROUPS else max(geobox.shape)
+        side += 2 * ("elevation" in self._names(key))  # room for the margin
         most = REQUEST_BYTES // self._pixel_bytes(key, mask=True)
         while side > _SMALLEST and side * side > most:
             side = ceil(side / 2)
@@ -343,17 +360,23 @@ class EarthEngineSource:
                 yield _Piece(key=key, days=days[start : start + at_once], geobox=geobox[there], there=there)
 
     def _fill(self, packed: Rasters, days: Sequence[date], piece: _Piece) -> None:
-        """Ask for a piece; one that is too much is asked for in four parts."""
+        """Ask for a piece; one that is too much is asked for day by day, then in four parts."""
         names = self._names(piece.key)
         code = self._code(piece)
         what = f"{self._what(piece.key)}, {piece.days[0]}"
         try:
             found = self._client.pixels(self._image(piece), piece.geobox, code, self._dtypes(piece), what)
         except TooMuchError as error:
+            if len(piece.days) > 1:
+                middle = len(piece.days) // 2
+                for half in (piece.days[:middle], piece.days[middle:]):
+                    self._fill(packed, days, replace(piece, days=half))
+                return
             if max(piece.geobox.shape) <= _SMALLEST:
+                fine = self._products[piece.key].group in FINE_GROUPS
                 raise InputError(
-                    f"{error}; a grid of {_SMALLEST} pixels is too much for Earth Engine: try again later, or set "
-                    "resampling: nearest in the sources YAML"
+                    f"{error}; a grid of {_SMALLEST} pixels is too much for Earth Engine: run the same command again "
+                    f"later{', or set resampling: nearest in the sources YAML' if fine else ''}"
                 ) from error
             rows, cols = piece.there
             for down, right in _cut(piece.geobox.shape, ceil(max(piece.geobox.shape) / 2)):
@@ -361,8 +384,7 @@ class EarthEngineSource:
                     slice(rows.start + down.start, rows.start + down.stop),
                     slice(cols.start + right.start, cols.start + right.stop),
                 )
-                quarter = _Piece(key=piece.key, days=piece.days, geobox=piece.geobox[down, right], there=part)
-                self._fill(packed, days, quarter)
+                self._fill(packed, days, replace(piece, geobox=piece.geobox[down, right], there=part))
             return
         for day in piece.days:
             for name in names:
@@ -374,7 +396,8 @@ class EarthEngineSource:
 
     def _code(self, piece: _Piece) -> dict[str, str]:
         if self._products[piece.key].group not in FINE_GROUPS:
-            return {"crsCode": self._lattice(piece.key).code}
+            code = self._lattice(piece.key).code
+            return {"crsCode": code} if re.fullmatch(r"[A-Z-]+:\d+", code) else {"crsWkt": code}
         crs = piece.geobox.crs
         assert crs is not None
         epsg = crs.to_epsg()
@@ -436,12 +459,14 @@ class EarthEngineSource:
                 bands = _within(ee, bands, ends)
             if product.smooth:
                 kernel = ee.Kernel.gaussian(product.smooth.radius, product.smooth.sigma, "pixels")
-                bands = bands.convolve(kernel)
+                bands = _smoothed(bands, kernel)
             if fine and self._config.resampling == "mean":
                 mode = VARIABLES[names[0]].aggregation == "mode"
                 reducer = ee.Reducer.mode() if mode else ee.Reducer.mean()
                 bands = bands.reduceResolution(reducer, False, _NATIVE_PIXELS)
-            return bands
+            elif fine:  # of the product's own pixels, not of a pyramid's
+                bands = bands.reproject(bands.select([0]).projection())
+            return bands.toFloat()  # images of one collection must be of one type
 
         return prepare
 
@@ -452,6 +477,12 @@ def _degrees(geobox: GeoBox) -> tuple[float, float, float, float]:
         *geobox.boundingbox.bbox
     )
     return west, south, east, north
+
+
+def _smoothed(bands: Any, kernel: Any) -> Any:
+    """Convolved with a kernel over the pixels that are there; what is masked stays so and counts for nothing."""
+    there = bands.mask()
+    return bands.unmask(0).convolve(kernel).divide(there.convolve(kernel)).updateMask(there)
 
 
 def _within(ee: Any, bands: Any, ends: Sequence[tuple[float, float]]) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore, Event, Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,9 +29,10 @@ REQUEST_BYTES = 48 << 20
 """What one request may hold, uncompressed and with a byte of mask for each value."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 64.0  # seconds
+_HEADER_BYTES = 1 << 18  # names of 1024 bands and more
 _MAY_PASS = (429, 500, 502, 503, 504)
 _TOO_MUCH = re.compile(r"memory limit|timed? ?out|too many input pixels|output too large|request size", re.IGNORECASE)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class TooMuchError(Exception):
@@ -78,7 +79,12 @@ class Client:
         self._project, self._url = project, url or HIGH_VOLUME
         self._deadline, self._retries = deadline, retries
         self._turn, self._starting, self._started = BoundedSemaphore(concurrency), Lock(), False
+        self._stopped = Event()
         self.traffic, self._counting = Traffic(), Lock()
+
+    def stop(self) -> None:
+        """Let what is being asked come to its end, and ask nothing more."""
+        self._stopped.set()
 
     def info(self, make: Callable[[Any], Any], what: str) -> Any:
         """What ``getInfo`` says of an Earth Engine object.
@@ -96,7 +102,10 @@ class Client:
             When Earth Engine refuses, or does not answer in the end.
         """
         ee = self.start()
-        return self._insist(lambda: make(ee).getInfo(), what)
+        try:
+            return self._insist(lambda: make(ee).getInfo(), what)
+        except TooMuchError as error:
+            raise _too_slow(error) from error
 
     def pixels(self, image: Any, geobox: GeoBox, crs: Mapping[str, str], dtypes: Mapping[str, str], what: str) -> Any:
         """Compute an image on a grid.
@@ -175,26 +184,30 @@ class Client:
     def _sign_in(self, ee: Any) -> None:
         credentials: Any = "persistent"
         project = self._project or _project_of_environment()
-        if urlsplit(self._url).hostname in _LOOPBACK:
+        if urlsplit(self._url).hostname in LOOPBACK:
             credentials, project = None, project or "local"
-        elif key := _service_account_key():
-            credentials = ee.ServiceAccountCredentials(None, key_file=key)
         ee.data.setMaxRetries(0)  # the client's own know no Retry-After and no word to the user
 
         def initialise() -> None:
+            nonlocal credentials
+            if credentials and (key := _service_account_key()):
+                credentials = ee.ServiceAccountCredentials(None, key_file=key)
             ee.Initialize(credentials, url=self._url, project=project)
+            ee.data.setDeadline(self._deadline * 1000)
 
         try:
             self._insist(initialise, "signing in")
+        except TooMuchError as error:
+            raise _too_slow(error) from error
         except InputError as error:
             if isinstance(error.__cause__, _PassingError):
                 raise
+            reason = " ".join(str(error.__cause__ or error).split())
             raise RequestError(
-                f"Earth Engine does not let us in ({error.__cause__ or error}); run 'earthengine authenticate', or set "
+                f"Earth Engine does not let us in ({reason}); run 'earthengine authenticate', or set "
                 "GOOGLE_APPLICATION_CREDENTIALS to the key of a service account, and name the project in "
-                "EARTHENGINE_PROJECT or as 'project' in the sources YAML"
+                "EARTHENGINE_PROJECT or as 'project' in the sources YAML; to do without, say --source demo"
             ) from error
-        ee.data.setDeadline(self._deadline * 1000)
 
     def _insist(self, ask: Callable[[], Answer], what: str) -> Answer:
         """Ask until there is an answer or no hope; a request that times out twice is taken for too large."""
@@ -202,6 +215,8 @@ class Client:
         for attempt in range(self._retries + 1):
             try:
                 with self._turn:
+                    if self._stopped.is_set():
+                        raise InputError(f"{what}: not asked any more, because the fetch was stopped")
                     return _classified(ask, what)
             except _PassingError as error:
                 timeouts += isinstance(error.__cause__, TimeoutError)
@@ -215,7 +230,7 @@ class Client:
                     ) from error
                 # Half of the wait is left to chance, so that requests that failed together do not return together.
                 pause = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1)  # noqa: S311
-                time.sleep(max(pause, min(_LONGEST_WAIT, error.wait or 0)))
+                self._stopped.wait(max(pause, min(_LONGEST_WAIT, error.wait or 0)))
                 with self._counting:
                     self.traffic.repeated += 1
         raise AssertionError
@@ -248,9 +263,13 @@ def _classified(ask: Callable[[], Answer], what: str) -> Answer:
         raise _PassingError(f"unreadable answer: {' '.join(str(error).split())[:120]}") from error
 
 
+def _too_slow(error: TooMuchError) -> InputError:
+    return InputError(f"{error}; run the same command again later, or raise 'deadline' in the sources YAML")
+
+
 def _decode(body: bytes, shape: tuple[int, int], dtypes: Mapping[str, str]) -> NDArray[Any]:
     """The answer, when it is whole and what was asked for."""
-    found: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False)
+    found: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False, max_header_size=_HEADER_BYTES)
     fields: Mapping[str, Any] = found.dtype.fields or {}
     given = {name: str(kind[0].newbyteorder("=")) for name, kind in fields.items()}
     if found.shape != shape or given != dict(dtypes):
@@ -259,10 +278,13 @@ def _decode(body: bytes, shape: tuple[int, int], dtypes: Mapping[str, str]) -> N
 
 
 def signed_in() -> bool:
-    """Whether the client, credentials and a project are there, so that Earth Engine can be asked without a word."""
+    """Whether the client, credentials and a project are there, so that Earth Engine can be asked without a word.
+
+    A key for Google's services counts with EARTHENGINE_PROJECT only: it may be there for another purpose.
+    """
     if find_spec("ee") is None:
         return False
-    if _service_account_key():
+    if _service_account_key() and os.environ.get("EARTHENGINE_PROJECT"):
         return True
     stored = Path.home() / ".config" / "earthengine" / "credentials"
     try:

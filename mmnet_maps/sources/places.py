@@ -148,7 +148,10 @@ def list_folder(folder: Place, wanted: Callable[[str], bool]) -> Iterator[Entry]
         with os.scandir(folder) as entries:
             for entry in entries:
                 if wanted(entry.name):
-                    status = entry.stat()
+                    try:
+                        status = entry.stat()
+                    except FileNotFoundError:  # a link to nowhere
+                        continue
                     yield Entry(entry.name, entry.is_dir(), f"{status.st_size} {status.st_mtime_ns}")
         return
     import fsspec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +105,27 @@ def corners(geobox: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield x + dx, y + dy
 
 
+@lru_cache(maxsize=4)
+def seen(dataset: str, index: str, geobox: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Where all of a pixel and its surroundings, and where any of it, is free of cloud in a scene."""
+    scene = world.catalog()[dataset].scene(index)
+    every, some = np.ones(geobox.shape, bool), np.zeros(geobox.shape, bool)
+    for px, py in corners(geobox):
+        if "Fmask" in scene.layers:
+            good = (np.nan_to_num(scene.stored("Fmask", px, py, "EPSG:5070"), nan=8).astype(int) & 0b1010) == 0
+        else:
+            good = np.isfinite(scene.stored("VV", px, py, "EPSG:5070"))
+        every &= good
+        some |= good
+    return every, some
+
+
 def optical(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray]:
     low = np.full(geobox.shape, -np.inf)
     high = low.copy()
     for scene in world.catalog()["NASA/HLS/HLSL30/v002"].on(day):
         zone = int(scene.lattice.crs[-2:])
-        good = []
-        for px, py in corners(geobox):
-            fmask = scene.stored("Fmask", px, py, "EPSG:5070")
-            good.append(np.isfinite(fmask) & ((np.nan_to_num(fmask, nan=8).astype(int) & 0b1010) == 0))
-        every, some = np.all(good, axis=0), np.any(good, axis=0)
+        every, some = seen("NASA/HLS/HLSL30/v002", scene.index, geobox)
         ux, uy = world.transformer("EPSG:5070", scene.lattice.crs).transform(*centres(geobox))
         value = world.clear_reflectance(OPTICAL[name], ux, uy, zone, scene.start)
         low, high = over(low, high, value, every, some)
@@ -128,10 +140,10 @@ def radar(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray]:
         if scene.properties["instrumentMode"] != "IW" or not both:
             continue
         zone = int(scene.lattice.crs[-2:])
-        good = [np.isfinite(scene.stored("VV", px, py, "EPSG:5070")) for px, py in corners(geobox)]
+        every, some = seen("COPERNICUS/S1_GRD", scene.index, geobox)
         ux, uy = world.transformer("EPSG:5070", scene.lattice.crs).transform(*centres(geobox))
         value = world.smooth_backscatter(name.upper(), ux, uy, zone, scene.start)
-        low, high = over(low, high, value, np.all(good, axis=0), np.any(good, axis=0))
+        low, high = over(low, high, value, every, some)
     return low, high
 
 
