@@ -19,7 +19,7 @@ from fake_earthengine import FakeEarthEngine, Fault, offline
 from mmnet_maps.block import Needs, read_block, require_values
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.fetch import estimate, fetch
-from mmnet_maps.grid import conus_grid, cover, lonlat, read_aoi, target_grid, tiles, window_of
+from mmnet_maps.grid import conus_grid, cover, lonlat, read_aoi, target_grid, tiles
 from mmnet_maps.packaged import packaged
 from mmnet_maps.points import sample
 from mmnet_maps.sources import open_source
@@ -341,10 +341,11 @@ def test_a_day_that_is_published_late_is_asked_again(tmp_path: Path, server: Fak
     stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **arguments[1])
     require_values(stack, SOLE, NEEDS, [DAY])
     assert server.count() == 1
-    server.reset()
     later = {**arguments[1], "today": DAY + timedelta(days=200)}
-    fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **later)
-    assert not server.log or server.count() == 0
+    for _ in range(2):
+        server.reset()
+        fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **later)
+    assert not server.log  # what is still empty after so long stays so
 
 
 def test_what_was_made_in_another_way_does_not_go_into_one_stack(tmp_path: Path, server: FakeEarthEngine) -> None:
@@ -373,7 +374,7 @@ def test_many_days_come_in_one_answer_and_are_split_when_they_are_too_much(
     )
     server.log.clear()
     found = source.read("weather", box, days)
-    assert server.count() > 3
+    assert server.count() == 3
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
 
@@ -390,17 +391,14 @@ def test_what_is_stopped_ends_soon_and_keeps_what_was_done(
     tmp_path: Path, source: EarthEngineSource, server: FakeEarthEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmnet_maps.sources.earthengine_client._FIRST_WAIT", 30.0)
-    server.faults.append(Fault(kind="status", code=503, times=None, when=lambda body: "20210704" in str(body)))
-    server.faults.append(Fault(kind="status", code=400, message="Wrong.", when=lambda body: "20210712" in str(body)))
+    server.faults.append(Fault(kind="status", code=503, times=None, when=lambda body: "red_20210704" in str(body)))
+    server.faults.append(Fault(kind="status", code=400, message="Wrong.", when=lambda body: "red_20210712" in str(body)))
     began = time.monotonic()
     with pytest.raises(InputError, match="Wrong|not asked any more"):
         fetch(tmp_path / "s.zarr", [source], conus_grid(), SOLE, tiles(SOLE), NEEDS, [DAY], quiet=True)
     assert time.monotonic() - began < 60
-    stack = Stack(tmp_path / "s.zarr")
-    marks = stack.marks(
-        stack.groups["smap"], window_of(source.lattice("smap")[:64, :64], source.lattice("smap")), [DAY]
-    )
-    assert marks.shape == (1, 1, 1)
+    group = Stack(tmp_path / "s.zarr").groups["smap"]
+    assert (Stack(tmp_path / "s.zarr").marks(group, cover(SOLE, group.lattice), [DAY]) > 1).all()
 
 
 # ---- configuration and signing in ------------------------------------------------------------------------------------
