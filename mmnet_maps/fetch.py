@@ -7,14 +7,14 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import Timeout
@@ -408,26 +408,37 @@ def in_order(
 ) -> Iterator[tuple[Item, Result]]:
     """Apply a function in a pool's threads and give the results in order, never more than `ahead` before their use.
 
-    When one fails, those after it that are done already are given before the error is raised.
+    When one fails nothing more is waited for: those that are done already are given before the error is raised.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
             waiting.append((item, pool.submit(function, item)))
             if len(waiting) > ahead:
-                yield waiting[0][0], waiting[0][1].result()
+                yield waiting[0][0], _first(waiting)
                 waiting.popleft()
         while waiting:
-            yield waiting[0][0], waiting[0][1].result()
+            yield waiting[0][0], _first(waiting)
             waiting.popleft()
     except Exception:
-        for item, future in list(waiting)[1:]:
+        for item, future in waiting:
             if future.done() and not future.cancelled() and future.exception() is None:
                 yield item, future.result()
         raise
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _first(waiting: Iterable[tuple[Any, Future[Result]]]) -> Result:
+    """The result of the first, as soon as it is there; an error of any other, when that is there before."""
+    futures = [future for _, future in waiting]
+    while not futures[0].done():
+        wait([future for future in futures if not future.done()], return_when=FIRST_COMPLETED)
+        for future in futures:
+            if future.done() and future.exception() is not None:
+                return future.result()
+    return futures[0].result()
 
 
 def _read(request: Request, chosen: Mapping[str, Source]) -> list[Rasters]:
