@@ -135,7 +135,8 @@ def _locate(aoi: str | Path) -> tuple[Path, str | None]:
     if exists:
         return path, None
     if str(path) == EXAMPLE:
-        return packaged("examples") / EXAMPLE, f"{EXAMPLE} is not in this folder: using the packaged outline"
+        notice = f"{EXAMPLE} is not in this folder: using the packaged example outline of Grant County"
+        return packaged("examples") / EXAMPLE, notice
     raise RequestError(
         f"area of interest {aoi} does not exist; expected a vector file such as area.geojson, "
         "or bounds as west,south,east,north"

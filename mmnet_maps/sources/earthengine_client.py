@@ -269,6 +269,8 @@ def _too_slow(error: TooMuchError) -> InputError:
 
 def _decode(body: bytes, shape: tuple[int, int], dtypes: Mapping[str, str]) -> NDArray[Any]:
     """The answer, when it is whole and what was asked for."""
+    if not body.startswith(b"\x93NUMPY"):
+        raise ValueError(f"{len(body)} bytes that are not NumPy data")
     found: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False, max_header_size=_HEADER_BYTES)
     fields: Mapping[str, Any] = found.dtype.fields or {}
     given = {name: str(kind[0].newbyteorder("=")) for name, kind in fields.items()}
