@@ -532,6 +532,7 @@ def test_credentials_are_not_told(tmp_path: Path, server: str, file: str) -> Non
 MEASURED = """
 import resource, sys
 from datetime import date
+from pathlib import Path
 from mmnet_maps.grid import tile_geobox
 from mmnet_maps.sources.files import FilesSource
 made, day = FilesSource(sys.argv[1]), date(2021, 8, 8)
@@ -539,7 +540,8 @@ tile = tile_geobox("h06v03")
 values = [made.read(group, tile, [day]) for group in ("optical", "sar")]
 assert all((name == "vv") == bool((found < 0).all()) for read in values for name, found in read.items())
 status = Path("/proc/self/status")  # getrusage would count the parent before this process began
-peak = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+lines = status.read_text().splitlines() if status.exists() else []
+peak = [line.split()[1] for line in lines if line.startswith("VmHWM")]
 print(peak[0] if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
