@@ -51,7 +51,7 @@ def mmnet() -> None:
     "--date", "dates", required=True, multiple=True, metavar="DAY|DAY/DAY", help="Day or range; may be repeated."
 )
 @click.option("--stack", metavar="STORE", help="Stack that holds the inputs (see mmnet stack).")
-@click.option("--source", metavar="demo|YAML", help="Where inputs come from, kept in a cache.")
+@click.option("--source", metavar="earthengine|YAML|demo", help="Where inputs come from, kept in a cache.")
 @_MODELS
 @click.option("--out", metavar="FOLDER", help="Output folder.  [default: maps]")
 @click.option("--resolution", type=float, metavar="SIZE", help="Pixel size in units of the CRS.  [default: 100]")
@@ -97,7 +97,7 @@ def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, debug: bool, **op
 @click.option("--tiles", metavar="ID,ID…", help="Whole tiles of the default grid, such as h06v03,h06v04.")
 @click.option("--start", metavar="DAY", help="First day to be mapped.  [required]")
 @click.option("--end", metavar="DAY", help="Last day to be mapped.  [default: --start]")
-@click.option("--source", metavar="demo|YAML", help="Where inputs come from.  [required]")
+@click.option("--source", metavar="earthengine|YAML|demo", help="Where inputs come from.  [required]")
 @click.option("--out", metavar="STORE", help="The stack; continued where it exists.  [required]")
 @_MODEL
 @click.option("--resolution", type=float, metavar="SIZE", help="Pixel size in units of the CRS.  [default: 100]")

@@ -147,6 +147,20 @@ def plan(
     ]
 
 
+def _lacking(
+    stack: Stack,
+    sources: Sequence[Source],
+    grid: GeoBox,
+    pieces: Sequence[Tile],
+    needs: Needs,
+    days: Sequence[date],
+    today: date,
+) -> list[Request]:
+    """The plan at the pace of some sources; what was found empty is asked again where they have changed."""
+    changed = stack.sources not in ([], [source.name for source in sources])
+    return plan(stack, grid, pieces, needs, days, today, pace=_pace(sources), again=changed)
+
+
 def _missing(
     stack: Stack, group: Group, window: Window, days: Sequence[date], since: date, fine_days: int
 ) -> Iterator[Request]:
@@ -213,20 +227,14 @@ def fetch(
     if path.exists():
         stack = Stack(path)
         _check_products(stack, chosen)
-        if stack.sources == names and not plan(stack, grid, pieces, needs, days, today, pace=_pace(sources)):
+        if stack.sources == names and not _lacking(stack, sources, grid, pieces, needs, days, today):
             return stack
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _writing(path):
             open_or_create(path, sources, target)
             stack = Stack(path, writable=True)
-            changed = stack.sources not in ([], names)
-            _run(
-                stack,
-                plan(stack, grid, pieces, needs, days, today, pace=_pace(sources), again=changed),
-                chosen,
-                quiet,
-            )
+            _run(stack, _lacking(stack, sources, grid, pieces, needs, days, today), chosen, quiet)
             if stack.sources != names:
                 stack.record_sources(names)
     except OSError as error:
@@ -285,17 +293,7 @@ def estimate(
         place = Path(path) if Path(path).exists() else Path(folder, "empty.zarr")
         open_or_create(place, sources, target)
         stack = Stack(place)
-        changed = stack.sources not in ([], [source.name for source in sources])
-        requests = plan(
-            stack,
-            grid,
-            pieces,
-            needs,
-            days,
-            today or date.today(),
-            pace=_pace(sources),
-            again=changed,
-        )
+        requests = _lacking(stack, sources, grid, pieces, needs, days, today or date.today())
         with ThreadPoolExecutor(_pace(sources).reads) as pool:
             found = list(in_order(pool, requests, partial(_cost, chosen=chosen), ahead=len(requests)))
     estimates = []

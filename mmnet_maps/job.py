@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache
@@ -132,16 +132,7 @@ class Job:
 
     def stand_ins(self) -> dict[str, str]:
         """Inputs that come from another product than in training, and which; an index by the product of its bands."""
-        from mmnet_maps.features import INDICES
-
-        trained: dict[str, str] = self.engine.spec.inputs
-        found = {}
-        for name, product in trained.items():
-            parts = INDICES[name].bands if name in INDICES else (name,)
-            mine = " and ".join(dict.fromkeys(self.products[part] for part in parts if part in self.products))
-            if mine and mine != product:
-                found[name] = f"{mine} (trained on {product})"
-        return found
+        return stand_ins(self.engine.spec.inputs, self.products)
 
     def inputs_fingerprint(self, day: date) -> str:
         """Hash of all stack blocks that a map of `day` may read."""
@@ -165,6 +156,19 @@ class Job:
             self.inputs_fingerprint(day),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def stand_ins(trained: Mapping[str, str], products: Mapping[str, str]) -> dict[str, str]:
+    """Inputs that come from another product than in training, and which; an index by the product of its bands."""
+    from mmnet_maps.features import INDICES
+
+    found = {}
+    for name, product in trained.items():
+        parts = INDICES[name].bands if name in INDICES else (name,)
+        mine = " and ".join(dict.fromkeys(products[part] for part in parts if part in products))
+        if mine and mine != product:
+            found[name] = f"{mine} (trained on {product})"
+    return found
 
 
 def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> Job:
@@ -336,8 +340,8 @@ def _tell(job: Job) -> None:
         log.warning(job.area.notice)
     if job.synthetic:
         log.warning(
-            "SYNTHETIC INPUTS: this map shows an invented world, not observations. For real inputs give --stack STORE "
-            "(see mmnet stack), --source CONFIG.yaml, or set MMNET_STACK."
+            "SYNTHETIC INPUTS: this map shows an invented world, not observations. For real inputs give --source "
+            "earthengine or --source CONFIG.yaml, or --stack STORE (see mmnet stack), or set MMNET_STACK."
         )
     elif job.stand_ins():
         log.warning("Other products than in training: %s", "; ".join(f"{k}: {v}" for k, v in job.stand_ins().items()))

@@ -51,8 +51,9 @@ def sample(
     dict of str to ndarray
         One row for each point and day, point by point: ``point`` int64, counted from 0, ``date`` datetime64[D];
         snapshot variables float32, NaN missing (``landcover`` NLCD code, uint8, 0 missing); series variables float32
-        (rows, steps), oldest day first; ``optical_age`` and ``sar_age``, days to the nearest observation, uint8, 255
-        for none, where the model uses them.
+        (rows, steps), oldest day first, ``…_series`` where a snapshot variable has the name;
+        ``optical_age`` and ``sar_age``, days to the nearest observation, uint8, 255 for none, where the model uses
+        them.
 
     Raises
     ------

@@ -306,18 +306,14 @@ def _percent(share: float) -> str:
 
 def _products(stack: Stack, needs: Needs, trained: Mapping[str, str]) -> list[str]:
     """What the map command tells of the inputs: that they are synthetic, or other products than in training."""
-    from mmnet_maps.features import INDICES
+    from mmnet_maps.job import stand_ins
 
     mine = {name: stack.provenance[name] for name in needs.variables if name in stack.provenance}
     if any(entry.synthetic for entry in mine.values()):
         return ["SYNTHETIC INPUTS: maps will show an invented world, not observations"]
-    found = []
-    for name, product in trained.items():
-        parts = INDICES[name].bands if name in INDICES else (name,)
-        here = " and ".join(dict.fromkeys(mine[part].product for part in parts if part in mine))
-        if here and here != product:
-            found.append(f"{name}: {here} (trained on {product})")
-    return [f"other products than in training: {'; '.join(found)}"] if found else []
+    others = stand_ins(trained, {name: entry.product for name, entry in mine.items()})
+    told = "; ".join(f"{name}: {products}" for name, products in others.items())
+    return [f"other products than in training: {told}"] if others else []
 
 
 def _next(found: Check, stack: Stack, model: str, aoi: str | None) -> str:

@@ -22,7 +22,8 @@ class MapSettings(BaseModel):
 
     stack: Annotated[str | None, Field(description="Stack that holds the inputs (mmnet stack).")] = None
     source: Annotated[
-        str | None, Field(description="Where inputs come from, in place of a stack: demo, or a sources YAML.")
+        str | None,
+        Field(description="Where inputs come from, in place of a stack: earthengine, a sources YAML, or demo."),
     ] = None
     model: Annotated[
         tuple[str, ...],

@@ -187,8 +187,7 @@ class EarthEngineSource:
     def name(self) -> str:
         """The YAML's name, and a hash of what is asked for."""
         products = {key: product.model_dump(mode="json") for key, product in self._products.items()}
-        asked = json.dumps([self._config.resampling, self._config.use, products], sort_keys=True)
-        return f"{self._config.name}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+        return f"{self._config.name}-{_hash(self._config.resampling, self._config.use, products)}"
 
     @property
     def pace(self) -> Pace:
@@ -209,13 +208,12 @@ class EarthEngineSource:
         found = {}
         for name, key in self._chosen.items():
             product = self._products[key]
-            asked = json.dumps([self._config.resampling, product.model_dump(mode="json")], sort_keys=True)
             found[name] = Provenance(
                 source="earthengine",
                 product=product.product,
                 version=product.version,
                 licence=product.licence,
-                recipe=hashlib.sha256(asked.encode()).hexdigest()[:8],
+                recipe=_hash(self._config.resampling, product.model_dump(mode="json")),
             )
         if "elevation" in found:
             found |= {name: found["elevation"] for name in ("slope", "aspect") if name not in found}
@@ -292,7 +290,7 @@ class EarthEngineSource:
         found: Rasters = {}
         for key in self._keys(group):
             names = self._names(key)
-            grid = geobox.pad(1) if "elevation" in names else geobox
+            grid = self._with_margin(key, geobox)
             packed = {
                 name: np.full((len(days), *grid.shape), VARIABLES[name].nodata, VARIABLES[name].dtype) for name in names
             }
@@ -307,17 +305,18 @@ class EarthEngineSource:
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
         """What `read` would ask for, without asking; `days` are those that `days` gives."""
-        requests = received = 0
-        native = 0.0
+        requests = received = values = 0
         for key in self._keys(group):
-            grid = geobox.pad(1) if "elevation" in self._names(key) else geobox
-            for piece in self._pieces(key, grid, self._there(key, geobox, days)):
+            for piece in self._pieces(key, self._with_margin(key, geobox), self._there(key, geobox, days)):
+                cells = piece.geobox.shape.x * piece.geobox.shape.y * len(piece.days)
                 requests += 1
-                pixels = piece.geobox.shape.x * piece.geobox.shape.y
-                received += _header_bytes(self._dtypes(piece))
-                received += pixels * len(piece.days) * self._pixel_bytes(key, mask=False)
-                native += pixels * len(piece.days) * len(self._names(key))
-        return Cost(requests=requests, bytes=received, values=int(native))
+                received += _header_bytes(self._dtypes(piece)) + cells * self._pixel_bytes(key, mask=False)
+                values += cells * len(self._names(key))
+        return Cost(requests=requests, bytes=received, values=values)
+
+    def _with_margin(self, key: str, geobox: GeoBox) -> GeoBox:
+        """What is asked for of a product: a pixel more on every side for slope and aspect."""
+        return geobox.pad(1) if "elevation" in self._names(key) else geobox
 
     def _there(self, key: str, geobox: GeoBox, days: Sequence[date]) -> tuple[date, ...]:
         """Of some days those on which a product has an image."""
@@ -360,7 +359,7 @@ class EarthEngineSource:
                 yield _Piece(key=key, days=days[start : start + at_once], geobox=geobox[there], there=there)
 
     def _fill(self, packed: Rasters, days: Sequence[date], piece: _Piece) -> None:
-        """Ask for a piece; one that is too much is asked for day by day, then in four parts."""
+        """Ask for a piece; one that is too much is asked for by half its days, and a single day in four parts."""
         names = self._names(piece.key)
         code = self._code(piece)
         what = f"{self._what(piece.key)}, {piece.days[0]}"
@@ -503,6 +502,10 @@ def _packed(ee: Any, image: Any, names: Sequence[str]) -> Any:
     steps = image.subtract(ee.Image.constant([variable.offset for variable in variables]))
     steps = steps.divide(ee.Image.constant([variable.scale for variable in variables])).round()
     return steps.unmask(variables[0].nodata, False).toInt16()
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _header_bytes(dtypes: Mapping[str, str]) -> int:
