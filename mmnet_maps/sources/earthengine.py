@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
@@ -410,16 +410,25 @@ class EarthEngineSource:
         for day in piece.days:
             if product.collection is None:
                 chosen = product.image or product.releases[min(product.releases, key=lambda year: abs(year - day.year))]
-                whole = self._prepared(ee, piece.key)(ee.Image(chosen))
+                whole = self._reduced(ee, piece.key, self._masked(ee, piece.key, ee.Image(chosen)))
+            elif product.group == "static":
+                # Tiles that lie side by side on one lattice are joined first: a pixel across a seam has a part in each.
+                every = ee.ImageCollection(product.collection)
+                tiles = self._collection(ee, piece.key, piece.geobox, None, day)
+                joined = self._upon_blank(ee, names, tiles.map(partial(self._masked, ee, piece.key))).mosaic()
+                band = product.bands[names[0]]
+                joined = joined.setDefaultProjection(every.first().select([band]).projection())
+                whole = self._reduced(ee, piece.key, joined)
             else:
-                dated = product.group != "static"
-                collection = self._collection(ee, piece.key, piece.geobox, day if dated else None, day)
-                # Beneath all images, so that where there is none the answer is empty and not an error.
-                blank = ee.Image.constant([0.0] * len(names)).toFloat().rename(names).updateMask(0)
-                prepared = ee.ImageCollection([blank]).merge(collection.map(self._prepared(ee, piece.key)))
-                whole = prepared.mosaic() if product.fields == 1 else prepared.mean()
+                # Scenes lie on lattices of their own, which a mosaic has lost: each is reduced by itself.
+                def reduced(image: Any) -> Any:
+                    return self._reduced(ee, piece.key, self._masked(ee, piece.key, image))
+
+                scenes = self._collection(ee, piece.key, piece.geobox, day, day)
+                layers = self._upon_blank(ee, names, scenes.map(reduced))
+                whole = layers.mosaic() if product.fields == 1 else layers.mean()
                 if product.fields > 1:
-                    whole = whole.updateMask(prepared.count().gte(product.fields))
+                    whole = whole.updateMask(layers.count().gte(product.fields))
             images.append(_packed(ee, whole, names).rename([f"{name}_{day:%Y%m%d}" for name in names]))
         return ee.Image.cat(images) if len(images) > 1 else images[0]
 
@@ -438,36 +447,38 @@ class EarthEngineSource:
                 found = found.filter(ee.Filter.listContains(name, value))
         return found
 
-    def _prepared(self, ee: Any, key: str) -> Callable[[Any], Any]:
-        """What is done to each image: mask, scale, smooth, and for fine products the mean over the target's pixels."""
+    @staticmethod
+    def _upon_blank(ee: Any, names: Sequence[str], images: Any) -> Any:
+        """The images with an empty one beneath, so that where there is none the answer is empty and not an error."""
+        blank = ee.Image.constant([0.0] * len(names)).toFloat().rename(names).updateMask(0)
+        return ee.ImageCollection([blank]).merge(images)
+
+    def _masked(self, ee: Any, key: str, image: Any) -> Any:
+        """A product's variables in its own pixels: masked, scaled, smoothed."""
         product, names = self._products[key], self._names(key)
-        fine = product.group in FINE_GROUPS
+        bands = image.select([product.bands[name] for name in names], names)
+        for band, bits in product.clear.items():
+            bands = bands.updateMask(image.select(band).toInt().bitwiseAnd(sum(1 << bit for bit in bits)).eq(0))
+        if product.scale != 1:
+            bands = bands.multiply(product.scale)
+        if product.offset:
+            bands = bands.add(product.offset)
+        if product.keep:
+            ends = [product.keep.get(name, (VARIABLES[name].valid_min, VARIABLES[name].valid_max)) for name in names]
+            bands = _within(ee, bands, ends)
+        if product.smooth:
+            bands = _smoothed(bands, ee.Kernel.gaussian(product.smooth.radius, product.smooth.sigma, "pixels"))
+        return bands.toFloat()  # images of one collection must be of one type
 
-        def prepare(image: Any) -> Any:
-            bands = image.select([product.bands[name] for name in names], names)
-            for band, bits in product.clear.items():
-                bands = bands.updateMask(image.select(band).toInt().bitwiseAnd(sum(1 << bit for bit in bits)).eq(0))
-            if product.scale != 1:
-                bands = bands.multiply(product.scale)
-            if product.offset:
-                bands = bands.add(product.offset)
-            if product.keep:
-                ends = [
-                    product.keep.get(name, (VARIABLES[name].valid_min, VARIABLES[name].valid_max)) for name in names
-                ]
-                bands = _within(ee, bands, ends)
-            if product.smooth:
-                kernel = ee.Kernel.gaussian(product.smooth.radius, product.smooth.sigma, "pixels")
-                bands = _smoothed(bands, kernel)
-            if fine and self._config.resampling == "mean":
-                mode = VARIABLES[names[0]].aggregation == "mode"
-                reducer = ee.Reducer.mode() if mode else ee.Reducer.mean()
-                bands = bands.reduceResolution(reducer, False, _NATIVE_PIXELS)
-            elif fine:  # of the product's own pixels, not of a pyramid's
-                bands = bands.reproject(bands.select([0]).projection())
-            return bands.toFloat()  # images of one collection must be of one type
-
-        return prepare
+    def _reduced(self, ee: Any, key: str, bands: Any) -> Any:
+        """Fine products at the target's pixels: mean or mode, or the pixel beneath the centre."""
+        if self._products[key].group not in FINE_GROUPS:
+            return bands
+        if self._config.resampling == "nearest":  # of the product's own pixels, not of a pyramid's
+            return bands.reproject(bands.select([0]).projection())
+        mode = VARIABLES[self._names(key)[0]].aggregation == "mode"
+        reducer = ee.Reducer.mode() if mode else ee.Reducer.mean()
+        return bands.reduceResolution(reducer, False, _NATIVE_PIXELS).toFloat()
 
 
 def _degrees(geobox: GeoBox) -> tuple[float, float, float, float]:

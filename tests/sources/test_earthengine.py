@@ -196,6 +196,13 @@ def test_terrain_soil_and_land_cover(source: EarthEngineSource) -> None:
     np.testing.assert_array_equal(found["landcover"][0][inside], world.landcover_class(x, y, 2021)[inside])
 
 
+def test_elevation_is_whole_across_the_seams_of_its_tiles(source: EarthEngineSource) -> None:
+    grid = target_grid(read_aoi("-119.01,46.99,-118.99,47.01"))  # four tiles meet in the middle
+    lon, lat = lonlat(grid)
+    found = source.read("static", grid, [DAY])["elevation"][0]
+    np.testing.assert_allclose(found, world.elevation(lon.astype(float), lat.astype(float)), atol=0.3)
+
+
 def test_the_nearest_release_of_the_land_cover_counts(source: EarthEngineSource) -> None:
     old, new = (source.read("static", SOLE, [day])["landcover"][0] for day in (date(2018, 7, 1), date(2022, 7, 1)))
     x, y = centres(SOLE)
