@@ -27,7 +27,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,train,earthengine]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[batch,dev,train,earthengine]"
 	touch $@
 
 format: $(INSTALLED)
