@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmnet_maps import __version__
-from mmnet_maps.errors import InputError, MMNetError, RequestError
+from mmnet_maps.errors import InputError, MMNetError, RequestError, TilesFailedError
 
 INTERRUPTED = 130
 
@@ -208,6 +208,120 @@ def stack_check_command(store: str, model: str, dates: tuple[str, ...], aoi: str
     text, able = check_stack(store, model, list(dates), aoi)
     click.echo(text)
     return 0 if able else InputError.exit_code
+
+
+@mmnet.group("batch", invoke_without_command=True, subcommand_metavar="[status ROOT]")
+@click.option("--tiles", metavar="conus|ID,ID…", help="Whole tiles of the default grid, such as h06v03,h06v04, or all.")
+@click.option("--aoi", metavar=_AREA, help=f"{_AREA_HELP} Its tiles, as far as they lie in it.")
+@click.option(
+    "--date",
+    "dates",
+    multiple=True,
+    metavar="DAY|DAY/DAY|latest",
+    help="Day or range; latest: the newest one with all inputs; may be repeated.",
+)
+@click.option("--start", metavar="DAY", help="First day, in place of --date.")
+@click.option("--end", metavar="DAY", help="Last day.  [default: --start]")
+@click.option("--stack", metavar="STORE", help="Stack that holds the inputs (see mmnet stack).  [required]")
+@_MODELS
+@click.option("--out", metavar="ROOT", help="Output folder.  [default: maps]")
+@click.option("--name", metavar="NAME", help="Of report and Zarr store.  [default: the area's name, conus or tiles]")
+@click.option("--zarr/--no-zarr", "store", default=True, help="Whether a Zarr store is written beside the COGs.")
+@click.option("--uncertainty", type=int, metavar="N", help="As for mmnet map.  [default: 0]")
+@click.option("--smap-resampling", type=click.Choice(["bilinear", "nearest"]), help="As for mmnet map.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what it would take, measured on one tile.")
+@click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.  [default: workers on this machine]")
+@click.option("--workers", type=click.IntRange(1), help="How many on this machine.  [default: one a core]")
+@click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 3GB.  [default: an equal share]")
+@click.option("--retries", type=click.IntRange(0), default=2, show_default=True, help="After faults that may pass.")
+@click.option("--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="For one tile.  [default: none]")
+@_DEVICE
+@_PRECISION
+@_THREADS
+@click.option("--config", metavar="YAML", help="Settings, as for mmnet map.")
+@_QUIET
+@_DEBUG
+@click.pass_context
+def batch_command(
+    context: click.Context,
+    /,
+    tiles: str | None,
+    aoi: str | None,
+    dates: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    name: str | None,
+    store: bool,
+    dry_run: bool,
+    scheduler: str | None,
+    workers: int | None,
+    memory_limit: str | None,
+    retries: int,
+    time_limit: float | None,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
+) -> int:
+    """Make maps of many tiles on many days, on this machine or a Dask cluster.
+
+    Whatever is there already, made from the same inputs by the same model, is left: the same command continues an
+    interrupted run, and makes anew what late or revised inputs change. Ends with 4 when some tiles failed.
+
+    \b
+    mmnet batch --tiles h06v03,h07v03 --start 2021-08-01 --end 2021-08-10 --stack stack.zarr --out maps
+    mmnet batch --tiles conus --date latest --stack conus.zarr --out /data/daily
+    mmnet batch status maps
+    """  # noqa: D301  (see map_command)
+    if context.invoked_subcommand:
+        return 0
+    given = [*dates, *([f"{start}/{end or start}"] if start else [])]
+    if not given or (end and not start):
+        raise click.UsageError("give --date, or --start and --end", context)
+    if find_spec("distributed") is None:
+        raise RequestError(
+            "mmnet batch needs Dask's distributed, which is not installed: pip install 'mmnet-maps[batch]'"
+        )
+    from mmnet_maps.batch import run_batch
+    from mmnet_maps.batch_plan import dry_run as plan_text
+    from mmnet_maps.batch_plan import plan_batch
+    from mmnet_maps.batch_report import format_report, report_path
+
+    batch = plan_batch(aoi, given, tiles=tiles, name=name, store=store, **options)
+    if dry_run:
+        click.echo(plan_text(batch, scheduler=scheduler, workers=workers))
+        return 0
+    report = run_batch(
+        batch,
+        scheduler=scheduler,
+        workers=workers,
+        memory_limit=memory_limit,
+        retries=retries,
+        time_limit=time_limit,
+        quiet=quiet,
+    )
+    click.echo(format_report(report))
+    click.echo(report_path(report))
+    return TilesFailedError.exit_code if report.failed else 0
+
+
+@batch_command.command("status")
+@click.argument("root", metavar="ROOT")
+@click.option("--json", "json_path", metavar="FILE", help="Write all of it to a file as well.")
+@_DEBUG
+def batch_status_command(root: str, json_path: str | None, debug: bool) -> int:
+    """Say which tiles of which days are done, failed and missing; ends with 4 when not all are done."""
+    import json
+    from pathlib import Path
+
+    from mmnet_maps.batch_report import format_status, read_status
+    from mmnet_maps.write import write_whole
+
+    found = read_status(root)
+    click.echo(format_status(found))
+    if json_path:
+        write_whole(Path(json_path), json.dumps(found.as_dict(), indent=1) + "\n")
+        click.echo(json_path)
+    return 0 if found.complete else TilesFailedError.exit_code
 
 
 @mmnet.command("train")

@@ -67,7 +67,7 @@ class CogWriter:
         with gdal():
             self._raster.write(values, 1, window=_window(key))
         self._sums[key] = _checksum(values)
-        self._unfilled += int(np.count_nonzero(values != self._fill))
+        self._unfilled += int(np.count_nonzero(values != self._layer.fill))
 
     def finish(self) -> None:
         """Make the COG and read every value back.
@@ -100,10 +100,6 @@ class CogWriter:
         with gdal():
             self._raster.close()
 
-    @property
-    def _fill(self) -> int:
-        return 1 << QUALITY_BITS["outside_area"] if self._layer.nodata is None else self._layer.nodata
-
     def _create(self, tags: Mapping[str, str]) -> Any:
         """Open the plain tiled GeoTIFF; where there is a nodata value, blocks that are never written read as nodata."""
         layer = self._layer
@@ -130,10 +126,10 @@ class CogWriter:
             raster.set_band_unit(1, layer.units)
             raster.set_band_description(1, layer.long_name)
             raster.update_tags(**tags)
-            raster.update_tags(1, **_band_tags(layer))
+            raster.update_tags(1, **band_tags(layer))
             if layer.nodata is None:
                 for strip in _strips(height, width):
-                    raster.write(np.full((strip.height, width), self._fill, np.uint16), 1, window=strip)
+                    raster.write(np.full((strip.height, width), self._layer.fill, np.uint16), 1, window=strip)
         return raster
 
     def _verify(self) -> None:
@@ -151,7 +147,7 @@ class CogWriter:
                 and data.transform.almost_equals(self._geobox.affine)
                 and data.nodata == self._layer.nodata
                 and all(_checksum(data.read(1, window=_window(key))) == sum_ for key, sum_ in self._sums.items())
-                and _count_other(data, self._fill) == self._unfilled
+                and _count_other(data, self._layer.fill) == self._unfilled
             )
         if not same:
             raise OutputError(
@@ -181,12 +177,25 @@ def read_tags(path: Path) -> dict[str, str]:
         return tags
 
 
+def read_band(path: Path) -> NDArray[np.uint16]:
+    """The packed values (y, x) of a layer.
+
+    Raises
+    ------
+    DRIVER_ERRORS
+        When it cannot be read.
+    """
+    with gdal(), rasterio.open(path) as data:
+        values: NDArray[np.uint16] = data.read(1)
+        return values
+
+
 def _crs(geobox: GeoBox) -> CRS:
     assert geobox.crs is not None
     return CRS.from_user_input(geobox.crs.to_epsg() or geobox.crs.to_wkt())
 
 
-def _band_tags(layer: Layer) -> dict[str, str]:
+def band_tags(layer: Layer) -> dict[str, str]:
     """Band metadata in the words of the CF conventions."""
     tags = {"long_name": layer.long_name}
     if layer.standard_name:

@@ -41,6 +41,7 @@ __all__ = [
     "Window",
     "area_mask",
     "conus_grid",
+    "conus_tiles",
     "cover",
     "fractional_cells",
     "grid_of_tiles",
@@ -66,6 +67,13 @@ TILE_PIXELS = 1024
 
 _FIRST_COLUMN, _LAST_ROW = 24, 31
 _COLUMNS, _ROWS = 47, 30
+# Rows and columns of the tiles that touch the 48 states and their coastal waters (boundaries: U.S. Census, TIGER/Line).
+_CONUS = (
+    "1:3-8 2:3-13,43-44 3:3-24,43-45 4:2-31,43-46 5:2-32,41-46 6:1-34,39-45 7:1-34,38-44 8:1-34,37-44 "
+    "9:0-34,36-44 10:1-43 11:1-42 12:1-41 13:1-41 14:1-41 15:1-41 16:2-41 17:2-41 18:2-40 19:3-39 20:6-38 "
+    "21:8-38 22:10-12,14-37 23:15-38 24:15-31,33-38 25:16-17,19-25,27-30,36-39 26:19-24,36-39 "
+    "27:20-23,37-39 28:20-22,38-39 29:36-39"
+)
 _EDGE_DEGREES = 0.01
 _BLOCK = 64
 
@@ -204,15 +212,34 @@ def tile_geobox(tile_id: str) -> GeoBox:
     found = re.fullmatch(r"h(\d\d)v(\d\d)", tile_id)
     col, row = (int(found[1]), int(found[2])) if found else (-1, -1)
     if not (0 <= col < _COLUMNS and 0 <= row < _ROWS):
-        raise RequestError(f"tile {tile_id!r} does not exist; expected h00v00 to h{_COLUMNS - 1}v{_ROWS - 1}")
+        raise RequestError(f"tile {tile_id!r} does not exist; expected h00v00 to h{_COLUMNS - 1}v{_ROWS - 1}, or conus")
     return conus_grid()[
         row * TILE_PIXELS : (row + 1) * TILE_PIXELS,
         col * TILE_PIXELS : (col + 1) * TILE_PIXELS,
     ]
 
 
+def conus_tiles() -> list[str]:
+    """Ids of the tiles of the default grid that touch CONUS or its coastal waters.
+
+    Examples
+    --------
+    >>> ids = conus_tiles()
+    >>> len(ids), ids[0], ids[-1]
+    (869, 'h03v01', 'h39v29')
+    """
+    return [
+        f"h{col:02d}v{int(row):02d}"
+        for row, spans in (line.split(":") for line in _CONUS.split())
+        for first, last in (span.split("-") for span in spans.split(","))
+        for col in range(int(first), int(last) + 1)
+    ]
+
+
 def grid_of_tiles(ids: Sequence[str]) -> tuple[GeoBox, tuple[Tile, ...]]:
     """The smallest window of the default grid that holds some whole tiles, and these tiles of it.
+
+    ``conus`` stands for all of `conus_tiles`.
 
     Raises
     ------
@@ -226,9 +253,11 @@ def grid_of_tiles(ids: Sequence[str]) -> tuple[GeoBox, tuple[Tile, ...]]:
     (Shape2d(x=2048, y=2048), ['h07v02', 'h06v03'])
     """
     wanted = {text.strip() for text in ids} - {""}
+    if "conus" in wanted:
+        wanted = (wanted - {"conus"}) | set(conus_tiles())
     boxes = [tile_geobox(one).boundingbox for one in wanted]
     if not boxes:
-        raise RequestError("no tile is given; expected ids such as h06v03,h06v04")
+        raise RequestError("no tile is given; expected conus, or ids such as h06v03,h06v04")
     west, south = min(box.left for box in boxes), min(box.bottom for box in boxes)
     east, north = max(box.right for box in boxes), max(box.top for box in boxes)
     size = DEFAULT_RESOLUTION

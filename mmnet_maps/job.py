@@ -22,7 +22,7 @@ from mmnet_maps.fetch import Estimate, estimate, fetch
 from mmnet_maps.grid import Tile, grid_of_tiles, holds_a_centre, stack_lattice, target_grid, touched_tiles
 from mmnet_maps.inputs import open_inputs
 from mmnet_maps.product import LAYERS
-from mmnet_maps.settings import MapOptions, settle
+from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack import Stack
 
@@ -55,6 +55,8 @@ class Job:
         What the model needs of the stack.
     smap_resampling
         How the SMAP field is brought to the pixels.
+    touched
+        Whether the area is too small to hold a pixel centre, so that the pixels it touches are mapped.
     draws
         Monte Carlo dropout members drawn from each checkpoint.
     members
@@ -72,6 +74,7 @@ class Job:
     out: Path
     needs: Needs
     smap_resampling: SmapResampling
+    touched: bool = False
     draws: int = 0
     members: bool = False
     precision: str = "float32"
@@ -106,11 +109,6 @@ class Job:
             else:
                 spells.append([day])
         return [tuple(spell) for spell in spells]
-
-    @cached_property
-    def touched(self) -> bool:
-        """Whether the area is too small to hold a pixel centre, so that the pixels it touches are mapped."""
-        return not holds_a_centre(self.area, self.grid)
 
     @cached_property
     def products(self) -> dict[str, str]:
@@ -177,7 +175,16 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     area = read_aoi(aoi)
     days = parse_days(dates)
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
-    pieces = touched_tiles(area, grid)
+    job = job_without_inputs(settings, area, grid, touched_tiles(area, grid), days)
+    job = replace(job, stack=open_inputs(settings, grid, job.pieces, job.needs, days, quiet=quiet))
+    tell(job)
+    return job
+
+
+def job_without_inputs(
+    settings: MapSettings, area: Area, grid: GeoBox, pieces: tuple[Tile, ...], days: tuple[date, ...]
+) -> Job:
+    """A job whose stack is still to be found; a model that cannot run is told here."""
     models = tuple(_load(model).path.absolute() for model in settings.model)
     job = Job(
         area=area,
@@ -189,17 +196,16 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
         out=Path(settings.out),
         needs=needs_of(_load(models[0]).spec),
         smap_resampling=settings.smap_resampling,
+        touched=not holds_a_centre(area, grid),
         draws=settings.uncertainty,
         members=settings.members,
         precision=settings.precision,
         device=settings.device,
         threads=settings.threads,
     )
-    engine = job.engine  # one that cannot run is told before anything is fetched
+    engine = job.engine
     if job.members and not engine.members:
         raise RequestError("members are asked for, but there are none; ask for an uncertainty, or give several models")
-    job = replace(job, stack=open_inputs(settings, grid, pieces, job.needs, days, quiet=quiet))
-    _tell(job)
     return job
 
 
@@ -334,7 +340,7 @@ def _engine(
     return Engine(*checkpoints, device=device, precision=precision, draws=draws, threads=threads)
 
 
-def _tell(job: Job) -> None:
+def tell(job: Job) -> None:
     """Say what a user should know before looking at the map."""
     if job.area.notice:
         log.warning(job.area.notice)

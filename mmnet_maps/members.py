@@ -63,12 +63,12 @@ class MembersWriter:
     def __init__(self, path: Path, *, count: int, geobox: GeoBox, tags: Mapping[str, str]) -> None:
         self.path = path
         self._sums: dict[tuple[int, int, int, int], int] = {}
-        self._array = _run(_create(path, count, geobox, tags))
+        self._array = run_to_end(_create(path, count, geobox, tags))
 
     def write(self, rows: slice, cols: slice, values: NDArray[np.float32]) -> None:
         """Write one window, (member, rows, cols); windows do not overlap, pixels in none are NaN."""
         values = np.where(np.isnan(values), np.float32(np.nan), values)  # one NaN of many, that of the fill value
-        _run(self._array.setitem((slice(None), rows, cols), values))
+        run_to_end(self._array.setitem((slice(None), rows, cols), values))
         self._sums[rows.start, rows.stop, cols.start, cols.stop] = zlib.crc32(values.data)
 
     def finish(self) -> None:
@@ -90,7 +90,7 @@ class MembersWriter:
             )
 
     def _checksum(self, top: int, bottom: int, left: int, right: int) -> int:
-        values = _run(self._array.getitem((slice(None), slice(top, bottom), slice(left, right))))
+        values = run_to_end(self._array.getitem((slice(None), slice(top, bottom), slice(left, right))))
         return zlib.crc32(np.ascontiguousarray(values).data)
 
 
@@ -109,26 +109,14 @@ def read_attributes(path: Path) -> dict[str, Any]:
 
 async def _create(path: Path, count: int, geobox: GeoBox, tags: Mapping[str, str]) -> Any:
     """Make the store with its coordinates; the array of the members is empty."""
-    affine, crs = geobox.affine, geobox.crs
-    assert crs is not None
     root = await zarr.api.asynchronous.create_group(
         store=path,
         zarr_format=3,
         attributes={**tags, "Conventions": "CF-1.11", "title": "Members of surface soil moisture at field scale"},
     )
-    axes = {entry["axis"]: entry for entry in crs.proj.cs_to_cf()}
-    y, x = (geobox.coordinates[axis].values for axis in geobox.dimensions)
-    transform = " ".join(repr(float(n)) for n in (affine.c, affine.a, affine.b, affine.f, affine.d, affine.e))
-    for name, values, attributes in (
-        ("member", np.arange(1, count + 1, dtype=np.int32), {"long_name": "member of the ensemble", "units": "1"}),
-        ("y", y, axes["Y"]),
-        ("x", x, axes["X"]),
-        ("spatial_ref", np.array(0, np.int32), {**crs.proj.to_cf(), "GeoTransform": transform}),
-    ):
-        dims = (name,) * values.ndim
-        await root.create_array(
-            name, data=values, chunks=values.shape, dimension_names=dims, attributes=dict(attributes)
-        )
+    numbers = np.arange(1, count + 1, dtype=np.int32)
+    await create_coordinate(root, "member", numbers, {"long_name": "member of the ensemble", "units": "1"})
+    await create_grid(root, geobox)
     array = await root.create_array(
         ARRAY,
         shape=(count, *geobox.shape),
@@ -139,13 +127,36 @@ async def _create(path: Path, count: int, geobox: GeoBox, tags: Mapping[str, str
         dimension_names=("member", "y", "x"),
         attributes={**ATTRIBUTES, "coordinates": "spatial_ref"},  # so that xarray has it as one without being asked
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        await zarr.api.asynchronous.consolidate_metadata(path)  # without it xarray warns on opening
+    await consolidate(path)
     return array
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+async def create_coordinate(root: Any, name: str, values: NDArray[Any], attributes: Mapping[str, Any]) -> None:
+    """Write a coordinate, one chunk, along the dimension of its name; a scalar has none."""
+    dims = (name,) * values.ndim
+    await root.create_array(name, data=values, chunks=values.shape, dimension_names=dims, attributes=dict(attributes))
+
+
+async def create_grid(root: Any, geobox: GeoBox) -> None:
+    """Write the coordinates ``y`` and ``x`` of the pixel centres, and ``spatial_ref`` as GDAL and rioxarray have it."""
+    affine, crs = geobox.affine, geobox.crs
+    assert crs is not None
+    axes = {entry["axis"].lower(): entry for entry in crs.proj.cs_to_cf()}
+    for name, axis in zip(("y", "x"), geobox.dimensions, strict=True):
+        await create_coordinate(root, name, geobox.coordinates[axis].values, axes[name])
+    transform = " ".join(repr(float(n)) for n in (affine.c, affine.a, affine.b, affine.f, affine.d, affine.e))
+    reference = {"long_name": "coordinate reference system", **crs.proj.to_cf(), "GeoTransform": transform}
+    await create_coordinate(root, "spatial_ref", np.array(0, np.int32), reference)
+
+
+async def consolidate(path: Path) -> None:
+    """Gather a store's metadata in its root; without it xarray warns on opening."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        await zarr.api.asynchronous.consolidate_metadata(path)
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     """Run what zarr does until all of it has ended, also on an error or Ctrl-C.
 
     In zarr's own loop the other chunks of a window would still be written after the call was left, and make the store's

@@ -22,6 +22,8 @@ from rasterio.windows import Window, from_bounds
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import OutputError
+from mmnet_maps.style import COLOURS as COLOURS  # other pictures take it from here
+from mmnet_maps.style import FULL_RANGE
 from mmnet_maps.write import is_ours, write_whole
 
 if TYPE_CHECKING:
@@ -32,21 +34,6 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 """left, bottom, right, top in metres."""
-
-COLOURS = (
-    "#fce5be",
-    "#f7ce8a",
-    "#dfbb73",
-    "#b6ae6d",
-    "#8ba06e",
-    "#56927d",
-    "#198089",
-    "#006b95",
-    "#00568a",
-    "#03417a",
-    "#192c69",
-)
-"""Dry to wet: equal steps of CIELAB lightness from 92 to 20, told apart by people with any colour vision."""
 
 WATERMARK = "SYNTHETIC INPUTS\nNOT AN OBSERVATION"
 
@@ -174,7 +161,7 @@ def scale_range(values: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
     """
     valid = np.concatenate([array[np.isfinite(array)] for array in values])
     if not valid.size:
-        return 0.0, 0.5
+        return FULL_RANGE
     low, high = np.percentile(valid, [2, 98])
     first, last = math.floor(low / 0.05 + 1e-6), math.ceil(high / 0.05 - 1e-6)
     if last - first < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmnet_maps.block import Block, Snapshot, read_block
 from mmnet_maps.cells import lonlat
-from mmnet_maps.errors import OutputError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import Tile, area_mask, tiles
 from mmnet_maps.job import Job, describe, prepare, source_line, title
 from mmnet_maps.members import ARRAY as MEMBERS
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mmnet_maps")
 
 Layers = dict[str, NDArray[Any]]
+Packed = dict[str, NDArray[np.uint16]]
 T = TypeVar("T")
 
 _OUTSIDE: Layers = {"quality": np.array(1, np.uint16)}
@@ -323,7 +324,7 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
         log.info("%s is there already, made from the same inputs by the same model: kept", product.item)
     new: dict[date, DayProduct] = {}
     for days in job.spells([day for day, product in there.items() if product is None]):
-        new |= _write_days(job, days, quiet)
+        new |= write_days(job, days, quiet=quiet)
     done = [there[day] or new[day] for day in job.days]
     if len(done) > 1 and not _is_newer(job.overview, [product.item for product in done]):
         _draw(job, {product.day: product.layers for product in done}, job.overview)
@@ -334,8 +335,34 @@ def _is_newer(path: Path, others: Sequence[Path]) -> bool:
     return path.exists() and path.stat().st_mtime_ns >= max(other.stat().st_mtime_ns for other in others)
 
 
-def _write_days(job: Job, days: Sequence[date], quiet: bool) -> dict[date, DayProduct]:
-    """Make the products of some days together: what one tile has to be read, computed and written runs at once."""
+def write_days(
+    job: Job,
+    days: Sequence[date],
+    *,
+    quiet: bool = False,
+    pictures: bool = True,
+    also: Callable[[Tile, date, Packed], None] | None = None,
+) -> dict[date, DayProduct]:
+    """Make the products of some days together: what one tile has to be read, computed and written runs at once.
+
+    Parameters
+    ----------
+    job, quiet
+        As `write_maps`.
+    days
+        At most as many as in one of `job.Job.spells`.
+    pictures
+        Whether a picture of each day is drawn.
+    also
+        Called with every tile, day and packed layers before the day's product is there.
+
+    Raises
+    ------
+    InputError
+        When inputs are damaged, or were changed while they were read.
+    OutputError
+        When something cannot be written.
+    """
     from tqdm import tqdm
 
     with (
@@ -353,8 +380,18 @@ def _write_days(job: Job, days: Sequence[date], quiet: bool) -> dict[date, DayPr
         for tile, day, layers in results:
             packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
             writers[day].write(tile.rows, tile.cols, packed, layers.get(MEMBERS))
+            if also is not None:
+                also(tile, day, packed)
             bar.update()
-        return {day: writers[day].finish(partial(_draw_day, job, day)) for day in days}
+        done = {}
+        for day, writer in writers.items():
+            if job.fingerprint(day) != writer.fingerprint:
+                raise InputError(
+                    f"the stack {job.stack} or the model was changed while the map of {day} was made from it; nothing "
+                    "of that day was kept: run again"
+                )
+            done[day] = writer.finish(partial(_draw_day, job, day) if pictures else None)
+        return done
 
 
 def _writer(job: Job, day: date) -> DayWriter:

@@ -41,6 +41,11 @@ class Layer:
     overview: Literal["average", "nearest"]
     standard_name: str | None = None
 
+    @property
+    def fill(self) -> int:
+        """What pixels hold that no map covers: nodata, or the flag for outside the area."""
+        return 1 << QUALITY_BITS["outside_area"] if self.nodata is None else self.nodata
+
     def pack(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """Pack physical values of any shape to uint16, NaN to nodata."""
         if self.nodata is None:
@@ -48,6 +53,14 @@ class Layer:
         missing = np.isnan(values)
         steps = np.rint(np.where(missing, 0.0, values) / self.scale)
         return np.where(missing, self.nodata, np.clip(steps, 0, self.nodata - 1)).astype(np.uint16)
+
+    def unpack(self, packed: NDArray[np.uint16]) -> NDArray[Any]:
+        """Physical values, float32 with NaN for nodata, as whoever opens the file has them; flags as they are."""
+        if self.nodata is None:
+            return packed
+        values = packed * np.float32(self.scale)
+        values[packed == self.nodata] = np.nan
+        return values
 
 
 LAYERS: dict[str, Layer] = {
@@ -266,22 +279,63 @@ def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
     xarray.Dataset
         The same arrays.
     """
-    for name, layer in LAYERS.items():
-        if name not in product:
-            continue
-        array = product[name]
-        array.attrs = {"long_name": layer.long_name, "units": layer.units, "grid_mapping": "spatial_ref"}
-        if layer.standard_name:
-            array.attrs["standard_name"] = layer.standard_name
-        if layer.nodata is not None:
-            array.attrs["ancillary_variables"] = "quality"
-    flags = {"flag_masks": [1 << bit for bit in QUALITY_BITS.values()], "flag_meanings": " ".join(QUALITY_BITS)}
-    product["quality"].attrs |= flags
+    from pyproj import CRS
+
+    for name in LAYERS:
+        if name in product:
+            product[name].attrs = array_attributes(name)
     product["time"].attrs |= {"standard_name": "time", "axis": "T"}
-    product.attrs = {"Conventions": "CF-1.11", "title": "Surface soil moisture at field scale"}
+    product["spatial_ref"].attrs["long_name"] = "coordinate reference system"
+    for axis in CRS(product["spatial_ref"].attrs["crs_wkt"]).cs_to_cf():
+        coordinate = product[axis["axis"].lower()]
+        coordinate.attrs |= axis
+        coordinate.encoding["_FillValue"] = None  # else xarray writes one, which CF forbids for coordinates
+    product.attrs = global_attributes(about)
+    return product
+
+
+def array_attributes(name: str) -> dict[str, Any]:
+    """CF attributes of a layer's array, in physical units, with ``spatial_ref`` and ``quality`` beside it.
+
+    Examples
+    --------
+    >>> array_attributes("smap")["units"]
+    'm3 m-3'
+    """
+    layer = LAYERS[name]
+    found: dict[str, Any] = {"long_name": layer.long_name, "units": layer.units, "grid_mapping": "spatial_ref"}
+    if layer.standard_name:
+        found["standard_name"] = layer.standard_name
+    if layer.nodata is not None:
+        found["ancillary_variables"] = "quality"
+    else:
+        # CF asks for masks of the array's own type.
+        found["flag_masks"] = np.array([1 << bit for bit in QUALITY_BITS.values()], np.uint16)
+        found["flag_meanings"] = " ".join(QUALITY_BITS)
+    return found
+
+
+def global_attributes(about: Mapping[str, Any]) -> dict[str, str | int]:
+    """Global attributes of a product: those that CF names, then all that it says of itself; tables become JSON text.
+
+    Examples
+    --------
+    >>> global_attributes({"model": "net", "inputs": {"smap": "SPL3SMP_E", "ndvi": "HLS"}})["source"]
+    'model net from SPL3SMP_E; HLS'
+    """
+    found: dict[str, str | int] = {"Conventions": "CF-1.11", "title": "Surface soil moisture at field scale"}
+    if "model" in about:
+        inputs = "; ".join(dict.fromkeys(about.get("inputs", {}).values()))
+        found["source"] = f"model {about['model']}{' from ' if inputs else ''}{inputs}"
+    if "software" in about:
+        found["history"] = f"made by {about['software']}"
+    if "reference" in about:
+        found["references"] = about["reference"]
+    if about.get("synthetic"):
+        found["comment"] = "An input is synthetic: the values say nothing about any real place or day."
     for key, value in about.items():
         if isinstance(value, int):
-            product.attrs[key] = int(value)
+            found[key] = int(value)
         else:
-            product.attrs[key] = value if isinstance(value, str) else json.dumps(value)
-    return product
+            found[key] = value if isinstance(value, str) else json.dumps(value)
+    return found

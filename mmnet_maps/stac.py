@@ -1,4 +1,4 @@
-"""The STAC item of one day: what is written and what is read back of it."""
+"""The STAC item of one day: what is written and what is read back of it; `catalog` makes many days one collection."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps import __version__
 from mmnet_maps.product import LAYERS, QUALITY_BITS
 
 if TYPE_CHECKING:
@@ -21,13 +22,24 @@ if TYPE_CHECKING:
 PICTURE, MEMBERS = "picture", "members"
 """Keys of the picture and the ensemble's members among the assets; every other asset is a layer."""
 
-_EXTENSIONS = (
-    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
-    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
-    "https://stac-extensions.github.io/version/v1.2.0/schema.json",
-)
+COLLECTION = "mmnet-maps"
+"""Id of the collection that every item belongs to."""
+
+LEVEL = "L4"
+"""Processing level: a model's output, not measured itself."""
+
+EXTENSIONS = {
+    name: f"https://stac-extensions.github.io/{name}/v{version}/schema.json"
+    for name, version in {
+        "projection": "2.0.0",
+        "raster": "2.0.0",
+        "file": "2.1.0",
+        "classification": "2.0.0",
+        "version": "1.2.0",
+        "processing": "1.1.0",
+    }.items()
+}
+"""The STAC extensions in use, by name, each as the address of its schema."""
 
 
 def build_item(
@@ -42,7 +54,8 @@ def build_item(
 ) -> dict[str, Any]:
     """Build a STAC 1.1 item as a dict.
 
-    It holds no time of writing, so that the same run gives the same bytes.
+    It holds no time of writing, so that the same run gives the same bytes. Its links lead to the day's catalog beside
+    it and to the collection in the folder above, which `catalog.write_catalog` writes.
 
     Parameters
     ----------
@@ -78,15 +91,69 @@ def build_item(
             "end_datetime": datetime_to_str(start + timedelta(days=1, seconds=-1)),
             "version": str(version),
             "mmnet:fingerprint": fingerprint,
+            "processing:level": LEVEL,
+            "processing:lineage": "Estimated by the network mmnet:model from the inputs that mmnet:inputs lists.",
+            "processing:software": {"mmnet_maps": __version__},
+            **_sample_distance(geobox),
             **({"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": geobox.crs.to_wkt()}),
             "proj:shape": list(geobox.shape),
             "proj:transform": list(geobox.affine)[:6],
         },
-        stac_extensions=list(_EXTENSIONS),
+        stac_extensions=list(EXTENSIONS.values()),
+        collection=COLLECTION,
     )
     for key, path in files.items():
         item.add_asset(key, pystac.Asset.from_dict(_asset(key, path)))
-    return item.to_dict(include_self_link=False)
+    for relation, target in (
+        ("root", "../collection.json"),
+        ("collection", "../collection.json"),
+        ("parent", "./catalog.json"),
+    ):
+        item.add_link(pystac.Link(relation, target, "application/json"))
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def describe_asset(key: str) -> dict[str, Any]:
+    """What holds of an asset in every item: title, type, roles and, of a layer, its band.
+
+    Parameters
+    ----------
+    key
+        A name from ``product.LAYERS``, ``"picture"`` or ``"members"``.
+
+    Examples
+    --------
+    >>> describe_asset("picture")
+    {'title': 'picture', 'type': 'image/png', 'roles': ['overview']}
+    """
+    if key == MEMBERS:
+        return {
+            "title": "members of the ensemble, not clipped",
+            "type": "application/vnd+zarr",
+            "roles": ["data"],
+        }
+    if key == PICTURE:
+        return {"title": "picture", "type": "image/png", "roles": ["overview"]}
+    layer = LAYERS[key]
+    band: dict[str, Any] = {
+        "name": key,
+        "description": layer.long_name,
+        "data_type": "uint16",
+        "unit": layer.units,
+        "raster:sampling": "area",
+        "raster:scale": layer.scale,
+        "raster:offset": 0.0,
+    }
+    if layer.nodata is None:
+        band["classification:bitfields"] = [_bitfield(name, bit) for name, bit in QUALITY_BITS.items()]
+    else:
+        band["nodata"] = layer.nodata
+    return {
+        "title": layer.long_name,
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "roles": ["quality"] if layer.nodata is None else ["data"],
+        "bands": [band],
+    }
 
 
 def read_item(path: Path) -> dict[str, Any]:
@@ -146,43 +213,26 @@ def lists_members(item: Mapping[str, Any]) -> bool:
 
 
 def _asset(key: str, path: Path) -> dict[str, Any]:
-    href = f"./{path.name}"
-    if key == MEMBERS:
-        return {
-            "href": href,
-            "title": "members of the ensemble, not clipped",
-            "type": "application/vnd+zarr",
-            "roles": ["data"],
-        }
+    href = {"href": f"./{path.name}"}
+    if key == MEMBERS:  # a folder: it has neither size nor checksum
+        return href | describe_asset(key)
     with path.open("rb") as file:
         digest = sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     # 12 20 is the multihash prefix of a SHA-256 of 32 bytes, as the file extension asks for.
-    common = {"href": href, "file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
-    if key == PICTURE:
-        return {**common, "title": "picture", "type": "image/png", "roles": ["overview"]}
-    layer = LAYERS[key]
-    band: dict[str, Any] = {
-        "name": key,
-        "description": layer.long_name,
-        "data_type": "uint16",
-        "unit": layer.units,
-        "raster:sampling": "area",
-        "raster:scale": layer.scale,
-        "raster:offset": 0.0,
-    }
-    if layer.nodata is None:
-        band["classification:bitfields"] = [_bitfield(name, bit) for name, bit in QUALITY_BITS.items()]
-    else:
-        band["nodata"] = layer.nodata
-    return {
-        **common,
-        "title": layer.long_name,
-        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
-        "roles": ["quality"] if layer.nodata is None else ["data"],
-        "bands": [band],
-    }
+    facts = {"file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
+    return href | facts | describe_asset(key)
+
+
+def _sample_distance(geobox: GeoBox) -> dict[str, float]:
+    """The pixel size as ``gsd``, which is in metres; nothing on grids in degrees or feet."""
+    from pyproj import CRS
+
+    crs = CRS.from_user_input(str(geobox.crs))
+    if crs.is_projected and crs.axis_info[0].unit_conversion_factor == 1.0:
+        return {"gsd": abs(geobox.affine.a)}
+    return {}
 
 
 def _bitfield(name: str, bit: int) -> dict[str, Any]:

@@ -227,7 +227,7 @@ class DayWriter:
         self._layers = tuple(layers)
         self._tags = {**tags, MARK: fingerprint}
         self._properties = dict(properties)
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._count = members
         self._writers: dict[str, CogWriter] = {}
         self._members: MembersWriter | None = None
@@ -316,7 +316,7 @@ class DayWriter:
                 files=files,
                 version=1
                 + max((version_of(read_item(at)) for at in (names.item, names.aside) if at.exists()), default=0),
-                fingerprint=self._fingerprint,
+                fingerprint=self.fingerprint,
                 properties=self._properties,
             )
             write_whole(self._work / names.item.name, json.dumps(item, indent=2, ensure_ascii=False) + "\n")

@@ -16,6 +16,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 DATA_SIDE = {
     "aoi",
     "block",
+    "catalog",
+    "closure",
     "cog",
     "fetch",
     "grid",
@@ -25,10 +27,13 @@ DATA_SIDE = {
     "members",
     "picture",
     "product",
+    "run_store",
     "sources",
     "stac",
     "stack",
+    "style",
     "variables",
+    "vrt",
     "write",
 }
 MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
@@ -61,13 +66,18 @@ MAY_IMPORT = {
     "stac": {"errors", "product", ""},
     "members": {"errors"},
     "write": {"cog", "errors", "members", "product", "stac", ""},
+    "vrt": {"cog", "errors", "grid", "product", "stac", "write", ""},
+    "closure": {"cells", "cog", "errors", "grid", "product", "stack", "vrt", ""},
+    "run_store": {"errors", "grid", "members", "product"},
+    "catalog": {"errors", "product", "stac", "write", ""},
+    "style": {"product", "write", ""},
     "inventory": {"aoi", "block", "cells", "grid", "stack", "variables"},
     "readiness": {
         *("aoi", "block", "cells", "checkpoint", "errors", "features", "grid", "inventory", "job", "stack"),
         "variables",
     },
     "inventory_picture": {"block", "cells", "errors", "inventory", "picture", "stack", "variables", "write", ""},
-    "picture": {"errors", "product", "variables", "write", ""},
+    "picture": {"errors", "product", "style", "variables", "write", ""},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""
 

@@ -1,0 +1,60 @@
+"""A small world for batches: an area at the corner of four tiles, and the command run on it in processes of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from analytic import AnalyticSource
+from mmnet_maps.checkpoint import load_checkpoint
+from mmnet_maps.fetch import fetch
+from mmnet_maps.grid import conus_grid, read_aoi, target_grid, touched_tiles
+from mmnet_maps.job import needs_of
+from mmnet_maps.stack import Stack
+
+CORNER = "-119.3135,47.7767,-119.2735,47.8067"
+TILES = ("h06v02", "h07v02", "h06v03", "h07v03")
+DAYS = (date(2021, 8, 7), date(2021, 8, 8), date(2021, 8, 9))
+SPAN = "2021-08-07/2021-08-09"
+
+
+def fill(path: Path, model: Path, days: Sequence[date] = DAYS, source: AnalyticSource | None = None) -> Stack:
+    """The inputs for maps of the corner, from closed formulas."""
+    area = read_aoi(CORNER)
+    grid = target_grid(area)
+    needs = needs_of(load_checkpoint(model).spec)
+    return fetch(
+        path, [source or AnalyticSource()], conus_grid(), grid, touched_tiles(area, grid), needs, days, quiet=True
+    )
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The command line of ``mmnet batch``."""
+    return [sys.executable, "-c", "from mmnet_maps.cli import main; main()", "batch", *map(str, arguments)]
+
+
+def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run ``mmnet batch`` to its end."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def contents(root: Path) -> dict[str, str]:
+    """A hash of every file of the product by its path; reports, which hold times, and hidden files are left out."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.relative_to(root).parts[0] != "reports" and not _hidden(path.relative_to(root))
+    }
+
+
+def leftovers(root: Path) -> list[Path]:
+    """Hidden files and folders, other than the lock."""
+    return [path for path in root.rglob(".*") if path.name != ".mmnet-batch.lock"]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,252 @@
+"""Whole batches on a local cluster, in processes of their own: what is made, kept, made anew, and what fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+import xarray as xr
+from batch_world import CORNER, DAYS, SPAN, command, contents, fill, leftovers, run
+from filelock import FileLock
+
+from analytic import AnalyticSource, make_model
+from mmnet_maps.batch import tasks_of
+from mmnet_maps.batch_plan import Batch, plan_batch
+from mmnet_maps.batch_worker import run_task
+from mmnet_maps.errors import RequestError
+from mmnet_maps.grid import window_of
+from mmnet_maps.predict import downscale_product
+from mmnet_maps.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    return fill(tmp_path_factory.mktemp("batch") / "s.zarr", model).path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, stack: Path, model: Path) -> Path:
+    """The output of an undisturbed run."""
+    root = tmp_path_factory.mktemp("made") / "maps"
+    done = run(*arguments(stack, model, root), "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "Dask dashboard: http://127.0.0.1:" in done.stderr
+    assert "12 maps made" in done.stdout
+    return root
+
+
+def arguments(stack: Path, model: Path, root: Path) -> list[str | Path]:
+    return [
+        "--aoi",
+        CORNER,
+        "--date",
+        SPAN,
+        "--stack",
+        stack,
+        "--model",
+        model,
+        "--out",
+        root,
+        "--name",
+        "corner",
+        "-q",
+    ]
+
+
+def plan(stack: Path, model: Path, root: Path, **options: bool) -> Batch:
+    return plan_batch(CORNER, SPAN, stack=stack, model=model, out=root, name="corner", **options)
+
+
+def test_all_products_of_a_run(made: Path, stack: Path, model: Path) -> None:
+    whole = downscale_product(CORNER, SPAN, stack=stack, model=model, quiet=True).compute()
+    store = xr.open_zarr(made / "corner_20210807_20210809.zarr")
+    for k, day in enumerate(DAYS):
+        folder = made / f"{day:%Y%m%d}"
+        for layer in ("soil_moisture", "quality", "smap"):
+            with rasterio.open(folder / f"mosaic_{day:%Y%m%d}_{layer}.vrt") as mosaic:
+                assert mosaic.shape == (2048, 2048)
+                values, missing = mosaic.read(1), mosaic.nodata
+            grid = whole.odc.geobox
+            rows, cols = window_of(grid, plan(stack, model, made).grid)
+            expected, stored = whole[layer].values[k], store[layer].sel(time=str(day)).values
+            part = values[rows, cols]
+            if layer == "quality":
+                np.testing.assert_array_equal(part, expected)
+                np.testing.assert_array_equal(stored, values)
+                assert (np.delete(np.delete(values, np.r_[rows], 0), np.r_[cols], 1) == 1).all()
+            else:
+                np.testing.assert_allclose(np.where(part == missing, np.nan, part * 1e-4), expected, atol=5.1e-5)
+                np.testing.assert_array_equal(np.isnan(stored), values == missing)
+                np.testing.assert_allclose(stored[rows, cols], expected, atol=5.1e-5)
+    assert leftovers(made) == []
+
+
+def test_its_catalogue_and_its_report(made: Path) -> None:
+    collection = pystac.Collection.from_file(str(made / "collection.json"))
+    items = list(collection.get_items(recursive=True))
+    assert len(items) == 12
+    report = json.loads((made / "reports/corner_20210807_20210809.json").read_text())
+    assert report["state"] == "done"
+    assert {one["state"] for one in report["outcomes"]} == {"made"}
+    assert report["pixels_with_value"] > 2000
+    assert set(report["closure"]) == {str(day) for day in DAYS}
+    assert (made / "styles/soil_moisture.qml").exists()
+
+
+def test_the_same_again_keeps_all(made: Path, stack: Path, model: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*.tif")}
+    done = run(*arguments(stack, model, made), "--workers", "1")
+    assert done.returncode == 0
+    assert "0 maps made" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*.tif")} == before
+    shown = subprocess.run([*command("status"), str(made)], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[1].split() == ["2021-08-07", "4", "0", "0"]
+
+
+def test_a_revised_input_reissues_what_depends_on_it(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+    mine, root = tmp_path / "s.zarr", tmp_path / "maps"
+    shutil.copytree(stack, mine)
+    shutil.copytree(made, root)
+    batch = plan(mine, model, root)
+    open_stack = Stack(mine, writable=True)
+    group = open_stack.group_of("red")
+    tile = next(job for job in batch.jobs if job.area.name == "h06v02").pieces[0]
+    window = group.whole_blocks(window_of(tile.geobox, group.lattice))
+    lattice = group.lattice[window]
+    values = {name: AnalyticSource().value(name, lattice, DAYS[0]) * np.float32(1.01) for name in group.variables}
+    open_stack.write(group.name, window, DAYS[1], values)
+    outcomes = [one for task in tasks_of(batch) for one in run_task(task)]
+    again = {one.tile for one in outcomes if one.state == "made"}
+    assert again == {"h06v02"}
+    assert {one.version for one in outcomes if one.tile == "h06v02"} == {2}
+    assert {one.version for one in outcomes if one.tile != "h06v02"} == {1}
+
+
+def test_a_damaged_chunk_fails_the_days_that_need_it(tmp_path: Path, stack: Path, model: Path) -> None:
+    mine = tmp_path / "s.zarr"
+    shutil.copytree(stack, mine)
+    group = Stack(mine).group_of("smap")
+    index = (DAYS[1] - date(2015, 1, 1)).days
+    for path in (mine / group.name / "smap/c" / str(index)).rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    batch = plan(mine, model, tmp_path / "maps")
+    outcomes = run_task(tasks_of(batch)[0])
+    assert [one.state for one in outcomes] == ["made", "failed", "made"]
+    assert "damaged in smap/smap on 2021-08-08" in str(outcomes[1].error)
+
+
+def test_a_tile_without_data_fails_alone(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+    done = run(
+        *("--tiles", "h20v10", "--date", "2021-08-08", "--stack", stack, "--model", model),
+        *("--out", tmp_path / "maps", "--workers", "1", "-q"),
+    )
+    assert done.returncode == 4
+    assert "2021-08-08 h20v10 failed: the stack" in done.stdout
+    assert "lacks" in done.stdout
+    assert json.loads((tmp_path / "maps/reports/tiles_20210808_20210808.json").read_text())["counts"] == {
+        "2021-08-08": {"failed": 1, "missing": 0}
+    }
+
+
+def test_a_model_that_is_swapped_stops_the_run(tmp_path: Path, stack: Path) -> None:
+    mine = make_model(tmp_path / "model")
+    tasks = tasks_of(plan(stack, mine, tmp_path / "maps"))
+    assert {one.state for one in run_task(tasks[0])} == {"made"}
+    shutil.rmtree(mine)
+    make_model(tmp_path / "model", seed=8)
+    with pytest.raises(RequestError, match="was changed while the batch ran"):
+        run_task(tasks[1])
+    assert len(list((tmp_path / "maps/20210808").glob("*.json"))) == 1
+
+
+def test_a_foreign_file_stops_the_run_before_it_is_lost(tmp_path: Path, stack: Path, model: Path) -> None:
+    foreign = tmp_path / "maps/20210808/h06v02_20210808_soil_moisture.tif"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    done = run(*arguments(stack, model, tmp_path / "maps"), "--workers", "1")
+    assert done.returncode == 5
+    assert "was not made by mmnet_maps" in done.stderr
+    assert foreign.read_text() == "mine"
+    assert "stopped" in json.loads((tmp_path / "maps/reports/corner_20210807_20210809.json").read_text())["state"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place, mount = tmp_path / "disk", shutil.which("mount")
+    place.mkdir()
+    done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True)
+    if not done or done.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_what_was_made_is_kept(small_disk: Path, stack: Path, model: Path) -> None:
+    root = small_disk / "maps"
+    (small_disk / "other").write_bytes(bytes(14 << 20))
+    done = run(*arguments(stack, model, root), "--workers", "1", "--no-zarr")
+    assert done.returncode == 5, done.stderr
+    assert "space" in done.stderr
+    items = list(root.rglob("h*.json"))
+    (small_disk / "other").unlink()
+    assert run(*arguments(stack, model, root), "--workers", "1", "--no-zarr").returncode == 0
+    assert len(list(root.rglob("h*.json"))) == 12 > len(items)
+
+
+def test_one_run_at_a_time(tmp_path: Path, stack: Path, model: Path) -> None:
+    root = tmp_path / "maps"
+    root.mkdir()
+    (root / ".mmnet-batch.json").write_text('{"host": "here", "pid": 1, "started": "2021-08-08T00:00:00"}')
+    with FileLock(root / ".mmnet-batch.lock"):
+        done = run(*arguments(stack, model, root))
+    assert done.returncode == 5
+    assert "another batch is writing" in done.stderr
+    assert "process 1 on here" in done.stderr
+    done = run(*arguments(stack, model, root), "--workers", "1", "--no-zarr", "--date", "2021-08-07")
+    assert done.returncode == 0
+    assert "ended without finishing (process 1 on here" in done.stderr
+    assert leftovers(root) == []
+
+
+def test_other_tiles_need_another_name(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+    done = run(
+        *("--tiles", "h06v02", "--date", SPAN, "--stack", stack, "--model", model, "--out", made, "--name", "corner")
+    )
+    assert done.returncode == 2
+    assert "give this run another --name" in done.stderr
+
+
+def test_a_store_is_filled_from_maps_that_are_there(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+    root = tmp_path / "maps"
+    shutil.copytree(made, root)
+    shutil.rmtree(root / "corner_20210807_20210809.zarr")
+    done = run(*arguments(stack, model, root), "--workers", "1")
+    assert done.returncode == 0
+    assert "0 maps made" in done.stdout
+    assert contents(root) == contents(made)
+
+
+def test_a_task_over_its_limit_is_given_up(tmp_path: Path, stack: Path, model: Path) -> None:
+    done = run(*arguments(stack, model, tmp_path / "maps"), "--workers", "1", "--retries", "0", "--time-limit", "0.1")
+    assert done.returncode == 4, done.stderr
+    assert "it took longer than 0.1 s" in done.stdout
+
+
+def test_wrong_command_lines(stack: Path, model: Path) -> None:
+    for extra, message in (
+        ([], "give --date, or --start and --end"),
+        (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
+    ):
+        done = run("--aoi", CORNER, "--stack", stack, "--model", model, *extra)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr

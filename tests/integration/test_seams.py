@@ -1,0 +1,77 @@
+"""Tiles leave no trace: an area over a corner of four tiles, in one piece and tile by tile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+
+from mmnet_maps.aoi import LONLAT, transform_geometry
+from mmnet_maps.grid import Tile, tile_geobox
+from mmnet_maps.job import Job, prepare
+from mmnet_maps.predict import Layers, map_tile
+from mmnet_maps.product import LAYERS
+
+HALF = 3000.0  # m, so that 30 pixels lie on either side of both edges
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    corner = tile_geobox("h07v02").boundingbox
+    x, y = corner.left, corner.bottom
+    # Ten metres short of the pixels' edges, which reprojection moves a little.
+    reach = HALF - 10
+    box = shapely.segmentize(shapely.box(x - reach, y - reach, x + reach, y + reach), 1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return prepare(transform_geometry(box, "EPSG:5070", LONLAT), "2021-08-08", source="demo", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def tiled(job: Job) -> Layers:
+    assert job.grid.shape == (60, 60)
+    assert [tile.id for tile in job.pieces] == ["h06v02", "h07v02", "h06v03", "h07v03"]
+    found: Layers = {}
+    for tile in job.pieces:
+        assert tile.geobox.shape == (30, 30)
+        for name, values in map_tile(job, tile, job.days[0]).items():
+            found.setdefault(name, np.zeros(job.grid.shape, values.dtype))[tile.rows, tile.cols] = values
+    return found
+
+
+def test_one_piece_and_tile_by_tile_agree_on_every_pixel(job: Job, tiled: Layers) -> None:
+    everything = slice(0, 60)
+    one = Tile(id="all", rows=everything, cols=everything, geobox=job.grid)
+    whole = map_tile(replace(job, pieces=(one,)), one, job.days[0])
+    assert set(whole) == set(tiled) == {"soil_moisture", "quality", "smap"}
+    np.testing.assert_array_equal(whole["quality"], tiled["quality"])
+    for name in ("soil_moisture", "smap"):
+        assert np.isfinite(whole[name]).mean() > 0.9
+        steps = [LAYERS[name].pack(layers[name]).astype(int) for layers in (whole, tiled)]
+        assert np.abs(steps[0] - steps[1]).max() <= 1
+
+
+def test_there_is_no_step_across_a_seam(tiled: Layers) -> None:
+    moisture = tiled["soil_moisture"]
+    for axis in (0, 1):
+        steps = np.abs(np.diff(moisture, axis=axis))
+        on = np.arange(59) == 29
+        assert np.nanmean(np.compress(on, steps, axis)) <= 1.5 * np.nanmean(np.compress(~on, steps, axis))
+
+
+def test_a_step_would_be_seen(tiled: Layers) -> None:
+    moisture = tiled["soil_moisture"].copy()
+    moisture[:, 30:] += 0.02
+    steps = np.abs(np.diff(moisture, axis=1))
+    on = np.arange(59) == 29
+    assert np.nanmean(steps[:, on]) > 1.5 * np.nanmean(steps[:, ~on])
+
+
+def test_the_seams_are_not_all_water(tiled: Layers, tmp_path: Path) -> None:
+    moisture = tiled["soil_moisture"]
+    for pair in (moisture[29:31], moisture[:, 29:31]):
+        assert np.isfinite(pair).mean() > 0.9
+        assert np.nanstd(pair) > 0.001
