@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 from mmnet_maps.batch_plan import Batch, cores, default_workers
 from mmnet_maps.batch_report import Outcome, Report, write_report
 from mmnet_maps.batch_worker import LATE, Task, finish_day, run_task
+from mmnet_maps.catalog import check_catalog, write_catalog
 from mmnet_maps.errors import MMNetError, OutputError, RequestError, TilesFailedError
 from mmnet_maps.job import describe
+from mmnet_maps.style import write_styles
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -77,6 +79,7 @@ def run_batch(
     count = workers or default_workers()
     threads = batch.jobs[0].threads or (max(1, cores() // count) if scheduler is None else None)
     with _alone_in(batch.root):
+        check_catalog(batch.root, batch.days)
         _prepare_store(batch)
         report = Report.begin(
             name=batch.name,
@@ -86,7 +89,7 @@ def run_batch(
             about={**describe(batch.jobs[0]), "stack": str(batch.jobs[0].stack)},
         )
         try:
-            with _cluster(scheduler, count, memory_limit, retries) as client:
+            with _cluster(scheduler, count, memory_limit) as client:
                 _run(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
                 _finish_days(client, batch, report)
             report.end("done")
@@ -151,7 +154,7 @@ def _running(note: Path) -> str:
 
 
 @contextmanager
-def _cluster(scheduler: str | None, workers: int, memory_limit: str | None, retries: int) -> Iterator[Client]:
+def _cluster(scheduler: str | None, workers: int, memory_limit: str | None) -> Iterator[Client]:
     """A client of the given scheduler, or of workers started here that end with it."""
     import dask
     from distributed import Client, LocalCluster
@@ -167,10 +170,8 @@ def _cluster(scheduler: str | None, workers: int, memory_limit: str | None, retr
             _say_where(client)
             yield client
         return
-    settings = {
-        "distributed.scheduler.allowed-failures": retries,
-        "distributed.comm.timeouts.connect": "30s",
-    }
+    # No task waits on a worker, where it would be counted among those that made it die.
+    settings = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1.0}
     with (
         dask.config.set(settings),
         LocalCluster(
@@ -275,7 +276,7 @@ def _result(client: Client, future: Future[Any], task: Task) -> list[Outcome] | 
 
 
 def _failed(client: Client, future: Future[Any], task: Task, tried: int) -> list[Outcome]:
-    text = f"{_why(client, future.exception(), task)}; tried {tried} times"
+    text = f"{_why(client, future.exception(), task)}; tried {tried} time{'s' * (tried > 1)}"
     return [Outcome(tile=task.tile, day=day, state="failed", error=text) for day in task.days]
 
 
@@ -292,12 +293,9 @@ def _why(client: Client, error: BaseException | None, task: Task) -> str:
 
 def _finish_days(client: Client, batch: Batch, report: Report) -> None:
     """What is made of all tiles of a day together, and the catalogue."""
-    from mmnet_maps.catalog import write_catalog
-    from mmnet_maps.style import write_styles
-
     days = [day for day in batch.days if (batch.root / f"{day:%Y%m%d}").is_dir()]
     finish = partial(finish_day, batch.root, synthetic=batch.synthetic, stack=batch.jobs[0].stack)
     for day, future in [(day, client.submit(finish, day, pure=False)) for day in days]:
         report.closure[day] = future.result()
-    write_catalog(batch.root, days)
+    write_catalog(batch.root, batch.days)
     write_styles(batch.root)

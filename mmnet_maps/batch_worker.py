@@ -7,11 +7,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from mmnet_maps.job import Job
 from mmnet_maps.predict import Packed, write_days
 from mmnet_maps.product import LAYERS
 from mmnet_maps.stack import Stack
+
+if TYPE_CHECKING:
+    from distributed import Worker
 
 LATE = "mmnet-late"
 """The topic under which a worker tells Dask's scheduler that a task took longer than its limit."""
@@ -178,22 +181,23 @@ def _watched(task: Task) -> Iterator[None]:
     if task.limit is None:
         yield
         return
-    timer = threading.Timer(task.limit, _give_up, [task])
+    from distributed import get_worker
+
+    done = threading.Event()
+    timer = threading.Timer(task.limit, _give_up, [task, get_worker(), done])
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
+        done.set()
         timer.cancel()
 
 
-def _give_up(task: Task) -> None:
-    from distributed import get_worker
-
-    with suppress(ValueError):  # not on a worker
-        get_worker().log_event(LATE, {"tile": task.tile, "limit": task.limit})
-        time.sleep(1)  # so that the message gets out
-    os._exit(1)
+def _give_up(task: Task, worker: Worker, done: threading.Event) -> None:
+    worker.log_event(LATE, {"tile": task.tile, "limit": task.limit})
+    if not done.wait(1):  # so that the message gets out
+        os._exit(1)
 
 
 def finish_day(root: Path, day: date, *, synthetic: bool, stack: Path) -> dict[str, Any]:

@@ -234,7 +234,9 @@ def stack_check_command(store: str, model: str, dates: tuple[str, ...], aoi: str
 @click.option("--workers", type=click.IntRange(1), help="How many on this machine.  [default: one a core]")
 @click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 3GB.  [default: an equal share]")
 @click.option("--retries", type=click.IntRange(0), default=2, show_default=True, help="After faults that may pass.")
-@click.option("--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="For one tile.  [default: none]")
+@click.option(
+    "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="For one tile.  [default: none]"
+)
 @_DEVICE
 @_PRECISION
 @_THREADS

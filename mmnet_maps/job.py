@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmnet_maps.checkpoint import Checkpoint, ModelSpec
     from mmnet_maps.engine import Engine
 
-PRODUCT_VERSION = 1
+PRODUCT_VERSION = 2
 
 log = logging.getLogger("mmnet_maps")
 

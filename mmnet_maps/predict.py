@@ -311,8 +311,11 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     OutputError
         When the folder cannot be written or holds a file of that name that is not ours.
     """
+    from mmnet_maps.catalog import check_catalog, write_catalog
+    from mmnet_maps.style import write_styles
     from mmnet_maps.write import check_target, completed, is_ours
 
+    check_catalog(job.out, job.days)
     for day in job.days:
         check_target(job.out, job.area.name, day, job.synthetic, job.layers, members=job.members)
     if len(job.days) > 1 and job.overview.exists() and not is_ours(job.overview):
@@ -328,6 +331,8 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     done = [there[day] or new[day] for day in job.days]
     if len(done) > 1 and not _is_newer(job.overview, [product.item for product in done]):
         _draw(job, {product.day: product.layers for product in done}, job.overview)
+    write_catalog(job.out, job.days)
+    write_styles(job.out)
     return done
 
 

@@ -212,7 +212,7 @@ def test_item(tmp_path: Path) -> None:
     product = produce(tmp_path, packed(200, 300))
     item = pystac.Item.from_file(str(product.item))
     assert item.id == "grant_20210808"
-    assert item.to_dict(include_self_link=False) == {**json.loads(product.item.read_text()), "links": []}
+    assert item.to_dict(include_self_link=False, transform_hrefs=False) == json.loads(product.item.read_text())
     assert (item.properties["datetime"], item.properties["start_datetime"], item.properties["end_datetime"]) == (
         "2021-08-08T00:00:00Z",
         "2021-08-08T00:00:00Z",

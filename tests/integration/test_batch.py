@@ -139,7 +139,7 @@ def test_a_damaged_chunk_fails_the_days_that_need_it(tmp_path: Path, stack: Path
     for path in (mine / group.name / "smap/c" / str(index)).rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
-    batch = plan(mine, model, tmp_path / "maps")
+    batch = plan(mine, model, tmp_path / "maps", store=False)
     outcomes = run_task(tasks_of(batch)[0])
     assert [one.state for one in outcomes] == ["made", "failed", "made"]
     assert "damaged in smap/smap on 2021-08-08" in str(outcomes[1].error)
@@ -160,7 +160,7 @@ def test_a_tile_without_data_fails_alone(tmp_path: Path, made: Path, stack: Path
 
 def test_a_model_that_is_swapped_stops_the_run(tmp_path: Path, stack: Path) -> None:
     mine = make_model(tmp_path / "model")
-    tasks = tasks_of(plan(stack, mine, tmp_path / "maps"))
+    tasks = tasks_of(plan(stack, mine, tmp_path / "maps", store=False))
     assert {one.state for one in run_task(tasks[0])} == {"made"}
     shutil.rmtree(mine)
     make_model(tmp_path / "model", seed=8)
