@@ -1,12 +1,13 @@
 # make map    soil moisture maps of Grant County, Washington, from the demo world
 # make test   format, lint, types and all tests
+# make stress  batches whose workers, scheduler and command are killed again and again (up to an hour)
 # make bench  how fast the engine is, against the plain network and this machine
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DAYS := --date 2021-07-29 --date 2021-08-08
 
-.PHONY: map test bench check install format clean
+.PHONY: map test stress bench check install format clean
 
 map: $(INSTALLED)
 	$(BIN)/mmnet stack --aoi examples/grant_county.geojson --start 2021-07-29 --end 2021-08-08 --source demo --out build/demo.zarr
@@ -19,6 +20,9 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n auto --durations 10
 
 check: test
+
+stress: $(INSTALLED)
+	MMNET_STRESS=1 $(BIN)/pytest -m stress -s tests/integration
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench.py --json build/bench.json

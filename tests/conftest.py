@@ -17,11 +17,15 @@ def source() -> AnalyticSource:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that ask a real service run only when somebody asks for them."""
-    if os.environ.get("MMNET_LIVE") != "1":
-        for item in items:
-            if "live" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="asks Earth Engine itself: set MMNET_LIVE=1"))
+    """Tests that ask a real service, or take an hour, run only when somebody asks for them."""
+    for mark, variable, reason in (
+        ("live", "MMNET_LIVE", "asks Earth Engine itself"),
+        ("stress", "MMNET_STRESS", "takes up to an hour: make stress"),
+    ):
+        if os.environ.get(variable) != "1":
+            for item in items:
+                if mark in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=f"{reason}; set {variable}=1"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batch_world import CORNER, DAYS, SPAN, TILES, fill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from analytic import AnalyticSource
+from batch_world import CORNER, DAYS, SPAN, TILES, fill
 from mmnet_maps.batch import tasks_of
 from mmnet_maps.batch_plan import _whole, dry_run, newest_day, plan_batch
 from mmnet_maps.errors import InputError, RequestError

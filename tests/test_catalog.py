@@ -17,7 +17,6 @@ import pytest
 import rioxarray
 from odc.geo.geobox import GeoBox
 from pystac.errors import STACValidationError
-from stac_schemas import validate
 
 from mmnet_maps.catalog import check_catalog, write_catalog
 from mmnet_maps.errors import OutputError
@@ -25,6 +24,7 @@ from mmnet_maps.grid import tile_geobox
 from mmnet_maps.product import LAYERS
 from mmnet_maps.stac import build_item
 from mmnet_maps.write import DayWriter
+from stac_schemas import validate
 
 DAY, NEXT = date(2021, 8, 8), date(2021, 8, 9)
 NAMES = ("soil_moisture", "quality")

@@ -15,13 +15,13 @@ from jsonschema import Draft7Validator
 from odc.geo.geobox import GeoBox
 from pystac.errors import STACValidationError
 from pystac.validation.stac_validator import GetSchemaError
-from stac_schemas import validate
 
 from mmnet_maps import __version__
 from mmnet_maps.grid import tile_geobox
 from mmnet_maps.product import LAYERS, QUALITY_BITS
 from mmnet_maps.stac import EXTENSIONS
 from mmnet_maps.write import DayWriter
+from stac_schemas import validate
 
 PROPERTIES = {
     "mmnet:model": "net",

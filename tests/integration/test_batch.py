@@ -14,10 +14,10 @@ import pystac
 import pytest
 import rasterio
 import xarray as xr
-from batch_world import CORNER, DAYS, SPAN, command, contents, fill, leftovers, run
 from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
+from batch_world import CORNER, DAYS, SPAN, command, contents, fill, leftovers, run
 from mmnet_maps.batch import tasks_of
 from mmnet_maps.batch_plan import Batch, plan_batch
 from mmnet_maps.batch_worker import run_task

@@ -1,0 +1,237 @@
+"""Batches that are killed at any moment, and started again, end with the same files.
+
+The short forms are part of ``make test``; ``make stress`` runs the long one on twelve whole tiles of the demo world.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+import pytest
+import rasterio
+
+from batch_world import CORNER, SPAN, command, contents, fill, leftovers, run
+from mmnet_maps.job import fill_stack
+from mmnet_maps.stac import read_item
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    return fill(tmp_path_factory.mktemp("batch") / "s.zarr", model).path
+
+
+@pytest.fixture(scope="module")
+def request_(stack: Path, model: Path) -> list[str | Path]:
+    return ["--aoi", CORNER, "--date", SPAN, "--stack", stack, "--model", model, "--name", "corner", "-q"]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, request_: list[str | Path]) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("undisturbed") / "maps"
+    done = run(*request_, "--out", root, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    return contents(root)
+
+
+def assert_whole(root: Path) -> int:
+    """Everything under a final name can be read, and every item's files are what it says; how many items there are."""
+    count = 0
+    for path in root.rglob("h*.json"):
+        if path.name.startswith("."):
+            continue
+        item = read_item(path)
+        assert item, f"{path} is not whole"
+        for asset in item["assets"].values():
+            file = path.parent / asset["href"]
+            assert asset["file:checksum"] == f"1220{sha256(file.read_bytes()).hexdigest()}", file
+        count += 1
+    for path in root.rglob("[!.]*.tif"):
+        if ".partial" not in str(path):
+            with rasterio.open(path) as data:
+                data.read(1)
+    return count
+
+
+def started(root: Path) -> int:
+    """How much has been begun, to kill a run in the middle of its work on any machine."""
+    return len(list(root.glob("2*/.h*.partial"))) + len(list(root.glob("2*/h*.json")))
+
+
+def wait_for_more(root: Path, process: subprocess.Popen[bytes], before: int, limit: float = 120) -> bool:
+    """Wait until a run begins something new; False when it ended."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            return False
+        if started(root) != before:
+            return True
+        time.sleep(0.01)
+    raise AssertionError("the run did nothing")
+
+
+def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
+def gone(processes: Sequence[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive, "workers outlived the command"
+
+
+def kill_command(arguments: Sequence[str | Path], root: Path, times: int, moments: random.Random) -> int:
+    """Run a batch and kill it again and again; how many runs were killed before they had ended."""
+    killed = 0
+    for _ in range(times):
+        process = subprocess.Popen(
+            command(*arguments, "--out", root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        if wait_for_more(root, process, started(root)):
+            time.sleep(moments.uniform(0, 0.5))
+            mine = children(process)
+            process.kill()
+            killed += 1
+            gone(mine)
+        process.wait()
+        assert_whole(root)
+    return killed
+
+
+def kill_workers(arguments: Sequence[str | Path], root: Path, moments: random.Random, pause: float, most: int) -> int:
+    """Run a batch to its end while its workers are killed; how many were."""
+    process = subprocess.Popen(command(*arguments, "--out", root), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    killed = 0
+    while killed < most and wait_for_more(root, process, started(root), limit=300):
+        time.sleep(moments.uniform(0, pause))
+        workers = [one for one in children(process) if _is_worker(one)]
+        if workers:
+            moments.choice(workers).kill()
+            killed += 1
+        assert_whole(root)
+    out, err = process.communicate(timeout=1200)
+    assert process.returncode == 0, (out.decode(), err.decode())
+    return killed
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "spawn_main" in " ".join(process.cmdline())
+    return False
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_continues(
+    tmp_path: Path, request_: list[str | Path], expected: dict[str, str]
+) -> None:
+    root = tmp_path / "maps"
+    assert kill_command([*request_, "--workers", "2"], root, 3, random.Random(1)) >= 2
+    done = run(*request_, "--out", root, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert contents(root) == expected
+    assert leftovers(root) == []
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_are_replaced(
+    tmp_path: Path, request_: list[str | Path], expected: dict[str, str]
+) -> None:
+    root = tmp_path / "maps"
+    arguments = [*request_, "--workers", "2", "--retries", "20"]
+    assert kill_workers(arguments, root, random.Random(2), 0.5, most=3) >= 1
+    assert contents(root) == expected
+    assert leftovers(root) == []
+
+
+@contextmanager
+def own_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler and a worker of their own; its address, and the scheduler's process."""
+    folder.mkdir()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    file = folder / "scheduler.json"
+    scheduler = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    worker = [
+        "-m",
+        "distributed.cli.dask_worker",
+        "--host",
+        "127.0.0.1",
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+        "--death-timeout",
+        "10",
+    ]
+    known = ["--scheduler-file", str(file)]
+    processes = []
+    try:
+        processes.append(subprocess.Popen([sys.executable, *scheduler, *known], **quiet))
+        end = time.monotonic() + 60
+        while not file.exists() or not file.read_text().strip():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        processes.append(subprocess.Popen([sys.executable, *worker, *known, "--local-directory", str(folder)], **quiet))
+        yield json.loads(file.read_text())["address"], processes[0]
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed(tmp_path: Path, request_: list[str | Path], expected: dict[str, str]) -> None:
+    root = tmp_path / "maps"
+    with own_cluster(tmp_path / "one") as (address, scheduler):
+        process = subprocess.Popen(
+            command(*request_, "--out", root, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert wait_for_more(root, process, 0)
+        scheduler.kill()
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 4, err.decode()
+        assert "the Dask scheduler is gone; what was finished is kept" in err.decode()
+    assert_whole(root)
+    with own_cluster(tmp_path / "two") as (address, _):
+        done = run(*request_, "--out", root, "--scheduler", address)
+        assert done.returncode == 0, done.stderr
+    assert contents(root) == expected
+    assert leftovers(root) == []
+
+
+@pytest.mark.stress
+def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> None:
+    ids = ",".join(f"h{h:02d}v{v:02d}" for v in (2, 3, 4) for h in (5, 6, 7, 8))
+    stack = Path(os.environ.get("MMNET_STRESS_STACK", tmp_path / "s.zarr"))
+    fill_stack(None, SPAN, tiles=ids, stack=stack, source="demo", quiet=True)
+    request = ["--tiles", ids, "--date", SPAN, "--stack", stack, "-q", "--retries", "1000"]
+    whole, root, moments = tmp_path / "whole", tmp_path / "maps", random.Random(3)
+    before = time.monotonic()
+    done = run(*request, "--out", whole, "--workers", "2", timeout=3600)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout, f"undisturbed: {time.monotonic() - before:.0f} s")
+    expected = contents(whole)
+    killed = kill_command([*request, "--workers", "2"], root, 20, moments)
+    print(f"the command was killed {killed} times, at {assert_whole(root)} of 36 maps")
+    with own_cluster(tmp_path / "one") as (address, scheduler):
+        process = subprocess.Popen(
+            command(*request, "--out", root, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert wait_for_more(root, process, started(root))
+        time.sleep(5)
+        scheduler.kill()
+        assert process.wait(120) == 4
+    killed = kill_workers([*request, "--workers", "2"], root, moments, 4.0, most=30)
+    print(f"workers were killed {killed} times")
+    assert contents(root) == expected
+    assert leftovers(root) == []
