@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
@@ -69,7 +68,7 @@ def write_styles(out: Path) -> list[Path]:
     paths = []
     for name, content in contents.items():
         path = out / "styles" / name
-        if not path.exists() or (is_ours(path) and _differs(path, content)):
+        if not path.exists() or is_ours(path):
             write_whole(path, content)
         paths.append(path)
     return paths
@@ -152,12 +151,6 @@ def stored_colour_table() -> str:
 
 def _red_green_blue(colour: str, between: str) -> str:
     return between.join(str(part) for part in bytes.fromhex(colour.removeprefix("#")))
-
-
-def _differs(path: Path, content: str) -> bool:
-    with suppress(OSError):
-        return path.read_bytes() != content.encode()
-    return True
 
 
 def _document(renderer: str) -> tuple[ElementTree.Element, ElementTree.Element]:

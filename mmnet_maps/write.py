@@ -157,17 +157,22 @@ def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a small file so that it appears whole or not at all, text as UTF-8; missing folders are made.
 
+    A file that holds just this already is left alone.
+
     Raises
     ------
     OutputError
         When it cannot be written; what was there before is unchanged.
     """
     hidden = path.with_name(f".{secrets.token_hex(8)}.partial")
+    content = data.encode() if isinstance(data, str) else data
     with _told(path, "what was there before is unchanged"):
+        if path.is_file() and path.read_bytes() == content:
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with hidden.open("xb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                file.write(content)
             _sync(hidden)
             os.replace(hidden, path)
         finally:

@@ -68,6 +68,7 @@ def test_the_map_command_says_where_the_maps_are(
         "aoi_20210808_smap.tif",
         "aoi_20210808.json",
         "aoi_20210808.png",
+        "catalog.json",
     }
     assert "thermometer" in err  # the stand-in is told
 

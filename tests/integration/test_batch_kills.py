@@ -160,27 +160,17 @@ def own_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     folder.mkdir()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     file = folder / "scheduler.json"
-    scheduler = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    worker = [
-        "-m",
-        "distributed.cli.dask_worker",
-        "--host",
-        "127.0.0.1",
-        "--nthreads",
-        "1",
-        "--no-dashboard",
-        "--death-timeout",
-        "10",
-    ]
-    known = ["--scheduler-file", str(file)]
+    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *local]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--death-timeout", "10", *local]
     processes = []
     try:
-        processes.append(subprocess.Popen([sys.executable, *scheduler, *known], **quiet))
+        processes.append(subprocess.Popen(scheduler, **quiet))
         end = time.monotonic() + 60
         while not file.exists() or not file.read_text().strip():
             assert time.monotonic() < end
             time.sleep(0.1)
-        processes.append(subprocess.Popen([sys.executable, *worker, *known, "--local-directory", str(folder)], **quiet))
+        processes.append(subprocess.Popen([*worker, "--local-directory", str(folder)], **quiet))
         yield json.loads(file.read_text())["address"], processes[0]
     finally:
         for process in processes:
