@@ -551,6 +551,9 @@ def test_write_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert path.read_bytes() == "m³/m³\n".encode()
     write_whole(path, b"\x00\x01")
     assert path.read_bytes() == b"\x00\x01"
+    os.utime(path, ns=(1, 1))
+    write_whole(path, b"\x00\x01")
+    assert path.stat().st_mtime_ns == 1, "what is there already is left alone"
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "no room")

@@ -91,7 +91,9 @@ def gone(processes: Sequence[psutil.Process]) -> None:
     assert not alive, "workers outlived the command"
 
 
-def kill_command(arguments: Sequence[str | Path], root: Path, times: int, moments: random.Random) -> int:
+def kill_command(
+    arguments: Sequence[str | Path], root: Path, times: int, moments: random.Random, pause: float = 0.5
+) -> int:
     """Run a batch and kill it again and again; how many runs were killed before they had ended."""
     killed = 0
     for _ in range(times):
@@ -99,7 +101,7 @@ def kill_command(arguments: Sequence[str | Path], root: Path, times: int, moment
             command(*arguments, "--out", root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         if wait_for_more(root, process, started(root)):
-            time.sleep(moments.uniform(0, 0.5))
+            time.sleep(moments.uniform(0, pause))
             mine = children(process)
             process.kill()
             killed += 1
@@ -211,7 +213,7 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     print(done.stdout, f"undisturbed: {time.monotonic() - before:.0f} s")
     expected = contents(whole)
-    killed = kill_command([*request, "--workers", "2"], root, 20, moments)
+    killed = kill_command([*request, "--workers", "2"], root, 20, moments, 15.0)
     print(f"the command was killed {killed} times, at {assert_whole(root)} of 36 maps")
     with own_cluster(tmp_path / "one") as (address, scheduler):
         process = subprocess.Popen(
