@@ -105,9 +105,9 @@ class Report:
 
     def counts(self) -> dict[date, Counter[str]]:
         """By day, how many tiles were ``made``, ``kept`` and ``failed``, and how many are ``missing``."""
-        found: dict[date, Counter[str]] = {
-            day: Counter(one.state for one in self.outcomes if one.day == day) for day in self.days
-        }
+        found: dict[date, Counter[str]] = {day: Counter() for day in self.days}
+        for one in self.outcomes:
+            found[one.day][one.state] += 1
         for counter in found.values():
             counter["missing"] = len(self.tiles) - counter.total()
         return found
@@ -181,8 +181,8 @@ def format_report(report: Report) -> str:
     made = [one for one in report.outcomes if one.state == "made"]
     pixels, size = sum(one.pixels for one in made), sum(one.bytes for one in made)
     lines.append(
-        f"{len(made)} maps made in {report.seconds:.0f} s: {pixels / 1e6:.1f} million pixels with a value, "
-        f"{pixels / 1e6 / max(report.seconds, 1e-9):.2f} million a second, {size / 1e6:.1f} MB"
+        f"{len(made)} maps made in {report.seconds:.0f} s: {pixels:,} pixels with a value, "
+        f"{pixels / max(report.seconds, 1e-9):,.0f} a second, {size / 1e6:.1f} MB"
     )
     return "\n".join(lines)
 

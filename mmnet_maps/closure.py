@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -12,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.cells import nearest_cells
-from mmnet_maps.errors import InputError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import tiles as cut
 from mmnet_maps.product import LAYERS
-from mmnet_maps.vrt import finished_tiles
+from mmnet_maps.stac import fingerprint_of, read_item
+from mmnet_maps.vrt import finished_items, finished_tiles
+from mmnet_maps.write import write_whole
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -27,6 +31,7 @@ Float = NDArray[np.float64]
 LEAST_SHARE = 0.5
 """Cells of which less has a value are listed, but not compared."""
 
+_MARK = "mmnet:tiles"  # under it, a hash of the tiles that went in
 _MOISTURE = LAYERS["soil_moisture"]
 _DIGITS = {"longitude": 4, "latitude": 4, "soil_moisture": 5, "smap": 4, "share": 3}
 
@@ -72,8 +77,8 @@ class Closure:
     ubrmse: float | None
     r: float | None
 
-    def as_dict(self, *, cells: bool = True) -> dict[str, Any]:
-        """The report for JSON, rounded, with None for what is not there; with the cells column by column."""
+    def as_dict(self) -> dict[str, Any]:
+        """The report for JSON, rounded, with None for what is not there; the cells column by column."""
         report: dict[str, Any] = {
             "day": self.day.isoformat(),
             "units": _MOISTURE.units,
@@ -83,11 +88,10 @@ class Closure:
         for name, digits in (("bias", 5), ("rmse", 5), ("ubrmse", 5), ("r", 4)):
             value = getattr(self, name)
             report[name] = None if value is None else round(value, digits)
-        if cells:
-            report["cells"] = {"row": self.row.tolist(), "col": self.col.tolist()} | {
-                name: [None if np.isnan(value) else round(value, digits) for value in getattr(self, name).tolist()]
-                for name, digits in _DIGITS.items()
-            }
+        report["cells"] = {"row": self.row.tolist(), "col": self.col.tolist()} | {
+            name: [None if np.isnan(value) else round(value, digits) for value in getattr(self, name).tolist()]
+            for name, digits in _DIGITS.items()
+        }
         return report
 
 
@@ -149,7 +153,10 @@ def closure(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> Cl
 
 
 def close_day(folder: Path, day: date, stack: Stack, *, synthetic: bool) -> dict[str, Any]:
-    """The figures of `closure`, for JSON and without the cells, over the finished tiles in the folder of a day.
+    """The figures of `closure`, for JSON, over the finished tiles in the folder of a day.
+
+    All of it, the cells as well, is kept as ``closure_{YYYYMMDD}[_synthetic].json`` beside them, and taken from there
+    as long as the tiles are the same.
 
     Parameters
     ----------
@@ -164,9 +171,21 @@ def close_day(folder: Path, day: date, stack: Stack, *, synthetic: bool) -> dict
     ------
     InputError
         As `closure`.
+    OutputError
+        When the file cannot be written, or one of that name was not made by this software.
     """
-    tiles = finished_tiles(folder, day, synthetic=synthetic, layer=_MOISTURE.name)
-    return closure(stack, tiles, day).as_dict(cells=False)
+    path = folder / f"closure_{day:%Y%m%d}{'_synthetic' if synthetic else ''}.json"
+    items = finished_items(folder, day, synthetic=synthetic)
+    known = sorted((tile, fingerprint_of(item)) for tile, item in items.items())
+    fingerprint = hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    report = read_item(path) if path.exists() else {_MARK: None}
+    if _MARK not in report:
+        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+    if report[_MARK] != fingerprint:
+        tiles = finished_tiles(folder, day, synthetic=synthetic, layer=_MOISTURE.name)
+        report = {_MARK: fingerprint, **closure(stack, tiles, day).as_dict()}
+        write_whole(path, json.dumps(report) + "\n")
+    return {key: value for key, value in report.items() if key not in (_MARK, "cells")}
 
 
 def _read(path: Path, geobox: GeoBox) -> Iterator[tuple[GeoBox, NDArray[np.uint16]]]:

@@ -55,7 +55,7 @@ def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
     """
     from mmnet_maps.write import write_whole
 
-    items = _finished_items(folder, day, synthetic=synthetic)
+    items = finished_items(folder, day, synthetic=synthetic)
     made: dict[Path, str] = {}
     for name, layer in LAYERS.items():
         path = folder / f"mosaic_{_stamp(day, synthetic)}_{name}.vrt"
@@ -90,13 +90,13 @@ def finished_tiles(folder: Path, day: date, *, synthetic: bool, layer: str) -> l
     layer
         Name of a layer, from `product.LAYERS`.
     """
-    items = _finished_items(folder, day, synthetic=synthetic)
+    items = finished_items(folder, day, synthetic=synthetic)
     found = {tile: folder / _file(item, layer) for tile, item in items.items() if layer in item["assets"]}
     return [(tile.geobox, found[tile.id]) for tile in grid_of_tiles(list(found))[1]] if found else []
 
 
-def _finished_items(folder: Path, day: date, *, synthetic: bool) -> Finished:
-    """Items of the finished tiles by the tile's id."""
+def finished_items(folder: Path, day: date, *, synthetic: bool) -> Finished:
+    """STAC items of the finished tiles of a day by the tile's id; parameters as `finished_tiles`."""
     from mmnet_maps.stac import fingerprint_of, read_item, sizes_of
 
     found: Finished = {}

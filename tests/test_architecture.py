@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "members": {"errors"},
     "write": {"cog", "errors", "members", "product", "stac", ""},
     "vrt": {"cog", "errors", "grid", "product", "stac", "write", ""},
-    "closure": {"cells", "cog", "errors", "grid", "product", "stack", "vrt", ""},
+    "closure": {"cells", "cog", "errors", "grid", "product", "stac", "stack", "vrt", "write", ""},
     "run_store": {"errors", "grid", "members", "product"},
     "catalog": {"errors", "product", "stac", "write", ""},
     "style": {"product", "write", ""},

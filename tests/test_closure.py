@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -20,7 +21,7 @@ from pyproj import Transformer
 
 from mmnet_maps.cells import nearest_cells
 from mmnet_maps.closure import Closure, close_day, closure
-from mmnet_maps.errors import InputError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import conus_grid, tile_geobox
 from mmnet_maps.sources.base import Provenance
 from mmnet_maps.stack import Stack, create
@@ -234,11 +235,6 @@ def test_the_report_is_json_without_nan(stack: Stack, tmp_path: Path) -> None:
     assert all(round(value, 5) == value for value in cells["soil_moisture"])
 
 
-def test_the_cells_can_be_left_out(stack: Stack, tmp_path: Path) -> None:
-    report = closure(stack, [write(tmp_path / "a.tif", AREA, noise(AREA))], DAY).as_dict(cells=False)
-    assert set(report) == {"day", "units", "least_share", "n", "bias", "rmse", "ubrmse", "r"}
-
-
 def test_a_file_that_is_not_the_map_is_told(stack: Stack, tmp_path: Path) -> None:
     _, path = write(tmp_path / "a.tif", AREA, noise(AREA))
     with pytest.raises(InputError, match="not on the grid"):
@@ -267,9 +263,16 @@ def test_a_day_is_closed_over_its_finished_tiles(stack: Stack, tmp_path: Path) -
         writer.write(everything, everything, {"soil_moisture": packed})
         writer.finish(None)
     found = close_day(tmp_path / "20210808", DAY, stack, synthetic=False)
-    assert found == closure(stack, [(TILE, tmp_path / "20210808" / "h06v03_20210808_soil_moisture.tif")], DAY).as_dict(
-        cells=False
-    )
+    whole = closure(stack, [(TILE, tmp_path / "20210808" / "h06v03_20210808_soil_moisture.tif")], DAY).as_dict()
+    assert found == {key: value for key, value in whole.items() if key != "cells"}
+    kept = tmp_path / "20210808/closure_20210808.json"
+    assert json.loads(kept.read_text())["cells"] == whole["cells"]
+    os.utime(kept, ns=(1, 1))
+    assert close_day(tmp_path / "20210808", DAY, stack, synthetic=False) == found
+    assert kept.stat().st_mtime_ns == 1
     assert found["n"] > 50
     assert (found["bias"], found["r"]) == (0.01, 1)
     assert close_day(tmp_path / "20210808", DAY, stack, synthetic=True)["n"] == 0
+    kept.write_text("mine")
+    with pytest.raises(OutputError, match="was not made by mmnet_maps"):
+        close_day(tmp_path / "20210808", DAY, stack, synthetic=False)
