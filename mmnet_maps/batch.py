@@ -10,28 +10,36 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
+import shutil
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmnet_maps import __version__
 from mmnet_maps.batch_plan import Batch, cores, default_workers
 from mmnet_maps.batch_report import Outcome, Report, write_report
-from mmnet_maps.batch_worker import LATE, Task, finish_day, run_task
+from mmnet_maps.batch_worker import LATE, Task, finish_day, run_task, sees
 from mmnet_maps.catalog import check_catalog, write_catalog
 from mmnet_maps.errors import MMNetError, OutputError, RequestError, TilesFailedError
 from mmnet_maps.job import describe
 from mmnet_maps.style import write_styles
+from mmnet_maps.write import write_whole
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
 log = logging.getLogger("mmnet_maps")
+
+_LOST = (
+    "the Dask scheduler is gone; what was finished is kept: start it again and run the same command, which continues"
+)
 
 
 def run_batch(
@@ -67,17 +75,26 @@ def run_batch(
     Returns
     -------
     Report
-        Which is also written to ``ROOT/reports``; `Report.failed` tells what could not be made.
+        Which is also written to ``ROOT/reports``, first when the run begins; `Report.failed` tells what could not be
+        made.
 
     Raises
     ------
+    RequestError
+        When an option is wrong, or the workers of a scheduler do not see what this process sees.
     OutputError
         When another run is writing to the same folder, or something cannot be written.
     TilesFailedError
         When the scheduler is lost.
     """
-    count = workers or default_workers()
+    if scheduler is not None and (workers or memory_limit):
+        raise RequestError(
+            "--workers and --memory-limit are for workers on this machine; leave them out with --scheduler"
+        )
+    spells = batch.jobs[0].spells(batch.days)
+    count = min(workers or default_workers(), len(spells) * len(batch.jobs))
     threads = batch.jobs[0].threads or (max(1, cores() // count) if scheduler is None else None)
+    limit = _bytes(memory_limit)
     with _alone_in(batch.root):
         check_catalog(batch.root, batch.days)
         _prepare_store(batch)
@@ -88,35 +105,65 @@ def run_batch(
             tiles=tuple(batch.places),
             about={**describe(batch.jobs[0]), "stack": str(batch.jobs[0].stack)},
         )
-        try:
-            with _cluster(scheduler, count, memory_limit) as client:
-                _run(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
-                _finish_days(client, batch, report)
-            report.end("done")
-        except KeyboardInterrupt:
-            report.end("interrupted")
-            raise
-        except MMNetError as error:
-            report.end(f"stopped: {error}")
-            raise
-        finally:
-            with suppress(OutputError):  # it would hide what went wrong
-                write_report(report)
+        write_report(report)  # so that its plan is known while it runs, and if it is killed
+        with _reported(report), _cluster(scheduler, count, limit) as client:
+            if scheduler is not None:
+                _look_around(client, batch)
+            _map_all(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
+            _finish_days(client, batch, report, retries)
+            write_catalog(batch.root, batch.days)
+            write_styles(batch.root)
     return report
 
 
+def tasks_of(batch: Batch, threads: int | None = None, limit: float | None = None) -> list[Task]:
+    """The run's tasks in a stable order: the first days of all tiles, then the next.
+
+    `threads` is how many cores each may use, `limit` how many seconds it may take; None for as many as there are.
+    """
+    first = batch.jobs[0]
+    models = tuple(checkpoint.fingerprint for checkpoint in first.engine.checkpoints)
+    return [
+        Task(job=job, days=days, models=models, store=batch.store, place=batch.places[job.area.name], limit=limit)
+        for days in first.spells(batch.days)
+        for job in (replace(job, threads=threads) for job in batch.jobs)
+    ]
+
+
 def _prepare_store(batch: Batch) -> None:
+    """Make the run's store; one with other attributes, as of another model, is ours and made anew."""
     from mmnet_maps.run_store import RunStore, create_store
 
     if batch.store is None:
         return
-    layers = batch.jobs[0].layers
-    if not batch.store.exists():
-        create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=describe(batch.jobs[0]))
-    elif not RunStore(batch.store).matches(batch.grid, batch.days, layers):
-        raise RequestError(
-            f"{batch.store} was made for other tiles or layers; give this run another --name, or delete the store"
-        )
+    layers, tags = batch.jobs[0].layers, describe(batch.jobs[0])
+    if batch.store.exists():
+        found = RunStore(batch.store)
+        if not found.matches(batch.grid, batch.days, layers):
+            raise RequestError(
+                f"{batch.store} was made for other tiles, days or layers; give this run another --name, or delete it"
+            )
+        if found.has(tags):
+            return
+        old = batch.store.with_name(f".{batch.store.name}.old.partial")
+        shutil.rmtree(old, ignore_errors=True)
+        batch.store.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+    create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=tags)
+
+
+@contextmanager
+def _reported(report: Report) -> Iterator[None]:
+    """Write the report at the end, however it comes; a fault of its own does not hide what went wrong before."""
+    try:
+        yield
+    except BaseException as error:
+        report.end("interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}")
+        with suppress(OutputError):
+            write_report(report)
+        raise
+    report.end("done")
+    write_report(report)
 
 
 @contextmanager
@@ -138,9 +185,10 @@ def _alone_in(root: Path) -> Iterator[None]:
         if note.exists():
             log.warning("an earlier batch in %s ended without finishing (%s); it is continued", root, _running(note))
         started = datetime.now(UTC).isoformat("T", "seconds")
-        note.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started}), "utf-8")
+        write_whole(note, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started}))
         yield
-        note.unlink(missing_ok=True)
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
     finally:
         held.release()
 
@@ -154,7 +202,7 @@ def _running(note: Path) -> str:
 
 
 @contextmanager
-def _cluster(scheduler: str | None, workers: int, memory_limit: str | None) -> Iterator[Client]:
+def _cluster(scheduler: str | None, workers: int, memory_limit: int | None) -> Iterator[Client]:
     """A client of the given scheduler, or of workers started here that end with it."""
     import dask
     from distributed import Client, LocalCluster
@@ -166,12 +214,17 @@ def _cluster(scheduler: str | None, workers: int, memory_limit: str | None) -> I
             raise RequestError(
                 f"no Dask scheduler answers at {scheduler}; expected an address such as tcp://host:8786"
             ) from error
-        with client:
+        with client, _lost_scheduler():
             _say_where(client)
             yield client
         return
-    # No task waits on a worker, where it would be counted among those that made it die.
-    settings = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1.0}
+    settings = {
+        # No task waits on a worker, where it would be counted among those that made it die.
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.scheduler.worker-saturation": 1.0,
+        # Torch and caches keep memory: a worker that is paused for it would never go on.
+        **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
+    }
     with (
         dask.config.set(settings),
         LocalCluster(
@@ -188,6 +241,17 @@ def _cluster(scheduler: str | None, workers: int, memory_limit: str | None) -> I
         yield client
 
 
+@contextmanager
+def _lost_scheduler() -> Iterator[None]:
+    """Say plainly that the scheduler is gone, whichever call finds out."""
+    from concurrent.futures import CancelledError
+
+    try:
+        yield
+    except (CancelledError, OSError) as error:
+        raise TilesFailedError(_LOST) from error
+
+
 def _say_where(client: Client) -> None:
     log.info("Dask dashboard: %s", client.dashboard_link)
 
@@ -202,100 +266,138 @@ def _free_port() -> int:
     return 8787
 
 
-def _run(client: Client, tasks: Sequence[Task], report: Report, retries: int, quiet: bool) -> None:
-    """Run tasks, a few more at a time than there are workers; what may pass is tried again."""
-    from distributed import as_completed
+def _bytes(memory_limit: str | None) -> int | None:
+    from dask.utils import parse_bytes
+
+    if memory_limit is None:
+        return None
+    try:
+        return int(parse_bytes(memory_limit))
+    except ValueError as error:
+        raise RequestError(f"--memory-limit {memory_limit!r} is no size; expected one such as 3GB") from error
+
+
+def _look_around(client: Client, batch: Batch) -> None:
+    """Make sure that the workers of a foreign scheduler see the same files and run the same version."""
+    if not client.nthreads():
+        log.info("the scheduler has no worker yet; waiting for one")
+    client.wait_for_workers(1)
+    token = batch.root / f".{secrets.token_hex(8)}.partial"
+    write_whole(token, "is this folder shared?")
+    try:
+        paths = [token, batch.jobs[0].stack / "zarr.json", *(model / "model.json" for model in batch.jobs[0].models)]
+        answers: dict[str, tuple[str, list[Path]]] = client.run(sees, paths)
+    finally:
+        token.unlink(missing_ok=True)
+    for worker, (version, missing) in answers.items():
+        if version != __version__:
+            raise RequestError(f"worker {worker} runs mmnet_maps {version}, this is {__version__}; install the same")
+        if missing:
+            where = batch.root if missing[0] == token else missing[0]
+            raise RequestError(f"worker {worker} does not see {where}; give a path that all machines share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Something for a worker: what tells it apart, the function to call, and what the bar counts."""
+
+    name: Hashable
+    call: Callable[[], Any]
+    size: int = 1
+
+
+def _map_all(client: Client, tasks: Sequence[Task], report: Report, retries: int, quiet: bool) -> None:
+    """Run all tasks; what cannot be made is reported, and the rest goes on."""
     from tqdm import tqdm
 
-    waiting: list[Task] = list(reversed(tasks))
-    running: dict[str, Task] = {}
-    attempts: Counter[tuple[str, date]] = Counter()
-    with tqdm(total=sum(len(task.days) for task in tasks), unit="map", desc=report.name, disable=quiet) as bar:
-        done = as_completed()
+    by_name = {(task.tile, task.days): task for task in tasks}
+    work = [_Work(name=name, call=partial(run_task, task), size=len(task.days)) for name, task in by_name.items()]
+    with tqdm(total=sum(one.size for one in work), unit="map", desc=report.name, disable=quiet) as bar:
 
-        def submit() -> None:
-            while waiting and len(running) < 2 * max(1, len(client.nthreads())):
-                task = waiting.pop()
-                attempts[task.tile, task.days[0]] += 1
-                key = f"{task.tile}-{task.days[0]}-{task.days[-1]}-{attempts[task.tile, task.days[0]]}-{id(report)}"
-                future = client.submit(run_task, task, key=key, pure=False)
-                running[key] = task
-                done.add(future)
+        def done(one: _Work, outcomes: list[Outcome], tried: int) -> None:
+            report.add(outcomes, tried)
+            bar.update(one.size)
+            if report.failures:
+                bar.set_postfix(failed=report.failures, refresh=False)
 
-        try:
-            submit()
-            for future in done:
-                task = running.pop(str(future.key))
-                outcomes = _result(client, future, task)
-                tried = attempts[task.tile, task.days[0]]
-                if outcomes is None and tried <= retries:
-                    waiting.append(task)
-                else:
-                    outcomes = outcomes or _failed(client, future, task, tried)
-                    report.add(outcomes, tried)
-                    bar.update(len(outcomes))
-                    if report.failed:
-                        bar.set_postfix(failed=len(report.failed), refresh=False)
-                submit()
-        finally:
-            client.cancel([*done.futures], force=True)
+        def failed(one: _Work, why: str, tried: int) -> None:
+            task = by_name[one.name]  # type: ignore[index]
+            text = f"{why}; tried {tried} time{'s' * (tried > 1)}"
+            done(one, [task.failure(day, text) for day in task.days], tried)
+
+        _run(client, work, retries, done, failed)
 
 
-def tasks_of(batch: Batch, threads: int | None = None, limit: float | None = None) -> list[Task]:
-    """The run's tasks in a stable order: the first days of all tiles, then the next.
+def _finish_days(client: Client, batch: Batch, report: Report, retries: int) -> None:
+    """What is made of all tiles of a day together."""
+    finish = partial(finish_day, batch.root, synthetic=batch.synthetic, stack=batch.jobs[0].stack)
+    days = [day for day in batch.days if (batch.root / f"{day:%Y%m%d}").is_dir()]
 
-    `threads` is how many cores each may use, `limit` how many seconds it may take; None for as many as there are.
-    """
-    first = batch.jobs[0]
-    models = tuple(checkpoint.fingerprint for checkpoint in first.engine.checkpoints)
-    return [
-        Task(job=job, days=days, models=models, store=batch.store, place=batch.places[job.area.name], limit=limit)
-        for days in first.spells(batch.days)
-        for job in (replace(job, threads=threads) for job in batch.jobs)
-    ]
+    def done(one: _Work, figures: dict[str, Any], tried: int) -> None:
+        report.closure[date.fromisoformat(str(one.name))] = figures
+
+    def failed(one: _Work, why: str, tried: int) -> None:
+        done(one, {"error": why}, tried)
+
+    _run(client, [_Work(name=str(day), call=partial(finish, day)) for day in days], retries, done, failed)
 
 
-def _result(client: Client, future: Future[Any], task: Task) -> list[Outcome] | None:
-    """What became of a task; None where the fault may pass.
+def _run(
+    client: Client,
+    work: Sequence[_Work],
+    retries: int,
+    done: Callable[[_Work, Any, int], None],
+    failed: Callable[[_Work, str, int], None],
+) -> None:
+    """Run work in order, a few more at a time than there are workers; what may pass is tried again.
 
     Raises
     ------
     MMNetError
-        Where it makes no sense to go on.
+        What a worker raises of these: it makes no sense to go on. Without the scheduler as well.
     """
-    if future.status == "finished":
-        return list(future.result())
-    if future.status in ("cancelled", "lost"):
-        raise TilesFailedError(
-            "the Dask scheduler is gone; what was finished is kept: start it again and run the same command"
-        )
-    error = future.exception()
-    if isinstance(error, MMNetError):
-        raise error
-    return None
+    from distributed import as_completed
+
+    run = secrets.token_hex(8)
+    waiting, running = [*reversed(work)], dict[str, _Work]()
+    tried: Counter[Hashable] = Counter()
+    completed = as_completed()
+
+    def submit() -> None:
+        room = 2 * max(1, len(client.nthreads())) - len(running) if waiting else 0
+        for _ in range(min(room, len(waiting))):
+            one = waiting.pop()
+            tried[one.name] += 1
+            key = f"{run}-{one.name}-{tried[one.name]}"
+            running[key] = one
+            completed.add(client.submit(one.call, key=key, pure=False))
+
+    try:
+        submit()
+        for future in completed:
+            one = running.pop(str(future.key))
+            if future.status == "finished":
+                done(one, future.result(), tried[one.name])
+            elif future.status in ("cancelled", "lost"):
+                raise TilesFailedError(_LOST)
+            elif isinstance(error := future.exception(), MMNetError):
+                raise error
+            elif tried[one.name] <= retries:
+                waiting.append(one)
+            else:
+                failed(one, _why(client, future, error), tried[one.name])
+            submit()
+    finally:
+        with suppress(OSError):  # the scheduler may be gone
+            client.cancel([*completed.futures], force=True)
 
 
-def _failed(client: Client, future: Future[Any], task: Task, tried: int) -> list[Outcome]:
-    text = f"{_why(client, future.exception(), task)}; tried {tried} time{'s' * (tried > 1)}"
-    return [Outcome(tile=task.tile, day=day, state="failed", error=text) for day in task.days]
-
-
-def _why(client: Client, error: BaseException | None, task: Task) -> str:
+def _why(client: Client, future: Future[Any], error: BaseException | None) -> str:
     from distributed import KilledWorker
 
     if not isinstance(error, KilledWorker):
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    late = [event for _, event in client.get_events(LATE) or () if event["tile"] == task.tile]
+    late = [event for _, event in client.get_events(LATE) or () if event["key"] == str(future.key)]
     if late:
-        return f"it took longer than {task.limit:g} s, the limit for one task"
+        return f"it took longer than {late[-1]['limit']:g} s, the limit for one task"
     return "its worker ended while it was made: out of memory, or killed"
-
-
-def _finish_days(client: Client, batch: Batch, report: Report) -> None:
-    """What is made of all tiles of a day together, and the catalogue."""
-    days = [day for day in batch.days if (batch.root / f"{day:%Y%m%d}").is_dir()]
-    finish = partial(finish_day, batch.root, synthetic=batch.synthetic, stack=batch.jobs[0].stack)
-    for day, future in [(day, client.submit(finish, day, pure=False)) for day in days]:
-        report.closure[day] = future.result()
-    write_catalog(batch.root, batch.days)
-    write_styles(batch.root)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 LATEST = "latest"
 _BACK = 366  # days that are searched for the newest one with all inputs
+_TRIES = 20  # tiles of which one can be measured
 _MEMORY = 2 << 30  # bytes that a worker is given at least, where their number is not said
 
 
@@ -95,7 +98,8 @@ def plan_batch(
     dates
         As `predict.downscale_product`, or ``"latest"``: the newest day for which the stack has every input.
     name
-        What the report and the Zarr store are named after (default: the area's name, ``conus`` or ``tiles``).
+        What the report and the Zarr store are named after (default: the area's name, ``conus``, the only tile's id, or
+        ``tiles-`` and a hash of their ids).
     store
         Whether a Zarr store is written beside the COGs.
     **options
@@ -136,7 +140,9 @@ def plan_batch(
         parts = {tile.id: tile.geobox for tile in places}
         touched = False
         areas = {tile.id: _whole(tile) for tile in places}
-        name = name or ("conus" if {tile.id for tile in places} == set(conus_tiles()) else "tiles")
+        name = name or _name([tile.id for tile in places])
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise RequestError(f"--name {name!r} cannot be part of a file name: expected letters, digits, -, _ and .")
     first = job_without_inputs(settings, areas[places[0].id], places[0].geobox, (), ())
     days = _days(dates, stack, [*parts.values()], first.needs)
     jobs = tuple(
@@ -166,6 +172,13 @@ def plan_batch(
     )
 
 
+def _name(ids: Sequence[str]) -> str:
+    """What a run of some tiles is called where nobody says: other tiles, another name."""
+    if set(ids) == set(conus_tiles()):
+        return "conus"
+    return ids[0] if len(ids) == 1 else f"tiles-{hashlib.sha256(','.join(sorted(ids)).encode()).hexdigest()[:6]}"
+
+
 def _piece(part: GeoBox, tile: Tile) -> Tile:
     """The part of a tile that an area takes up, as a piece of the tile's own grid."""
     rows, cols = window_of(part, tile.geobox)
@@ -185,7 +198,7 @@ def _days(dates: Any, stack: Stack, pieces: Sequence[GeoBox], needs: Needs) -> t
     given = [dates] if isinstance(dates, str | date) else list(dates)
     if LATEST not in given:
         return parse_days(dates)
-    found = (newest_day(stack, pieces, needs, date.today()),)
+    found = (newest_day(stack, pieces, needs, datetime.now(UTC).date()),)
     others = [day for day in given if day != LATEST]
     return tuple(sorted({*found, *(parse_days(others) if others else ())}))
 
@@ -235,44 +248,54 @@ def newest_day(stack: Stack, pieces: Sequence[GeoBox], needs: Needs, today: date
     )
 
 
-def dry_run(batch: Batch, *, scheduler: str | None = None, workers: int | None = None) -> str:
+def dry_run(batch: Batch, *, workers: int | None = None) -> str:
     """What a run would do, and what it would take by a measured probe; nothing is written to the output folder.
 
-    The probe maps one tile on one day, the first that is not there yet, and measures it: time, bytes of the COGs, and
-    bytes of the stack that it reads, as they are in memory.
+    The probe maps the tile that has the most pixels to map of those that can be, on the first days that share their
+    series, with the cores that one of the workers would have.
     """
-    stack = Stack(batch.jobs[0].stack)
-    total = len(batch.jobs) * len(batch.days)
+    stack, mark = Stack(batch.jobs[0].stack), "_synthetic" * batch.synthetic
+    total, count = len(batch.jobs) * len(batch.days), min(workers or default_workers(), len(batch.jobs))
     there = sum(
-        (batch.root / f"{day:%Y%m%d}" / f"{job.area.name}_{day:%Y%m%d}{'_synthetic' * batch.synthetic}.json").exists()
+        (batch.root / f"{day:%Y%m%d}" / f"{job.area.name}_{day:%Y%m%d}{mark}.json").exists()
         for job in batch.jobs
         for day in batch.days
     )
+    jobs = sorted(batch.jobs, key=_pixels, reverse=True)
+    pixels = sum(map(_pixels, jobs)) * len(batch.days)
     lines = [
-        f"{total} maps: {len(batch.jobs)} tiles on {len(batch.days)} days, {batch.days[0]} to {batch.days[-1]}, "
-        f"{sum(int(np.prod(job.pieces[0].geobox.shape)) for job in batch.jobs) * len(batch.days) / 1e6:.1f} million "
-        "pixels",
-        f"from {stack.path} to {batch.root}, model {describe(batch.jobs[0])['model']}",
+        f"{total} maps: {len(jobs)} tiles on {len(batch.days)} days, {batch.days[0]} to {batch.days[-1]}, "
+        f"{pixels / 1e6:.1f} million pixels",
+        f"from {stack.path} to {batch.root}, model {describe(jobs[0])['model']}",
         f"{there} are there already, {total - there} are not; those that are there are made anew only where something "
         "they depend on has changed",
     ]
-    for job in batch.jobs:
-        for day in batch.days:
-            with suppress(InputError):
-                seconds, written, read = _probe(job, stack, day)
-                count = workers or (default_workers() if scheduler is None else 1)
-                hours = seconds * (total - there) / count / 3600
-                return "\n".join(
-                    [
-                        *lines,
-                        f"measured on {job.area.name}, {day}: {seconds:.1f} s, {read / 1e6:.0f} MB read (in memory), "
-                        f"{written / 1e6:.1f} MB written",
-                        f"that is {read * (total - there) / 1e9:.1f} GB to read, {written * (total - there) / 1e9:.2f} "
-                        f"GB to write as COGs, and about {_duration(hours)} with {count} worker{'s' * (count > 1)} as "
-                        "quick as this one, reading and writing included",
-                    ]
-                )
-    return "\n".join([*lines, "nothing could be measured: the stack lacks inputs for all of it; see mmnet stack check"])
+    days = jobs[0].spells(batch.days)[0]
+    for job in jobs[:_TRIES]:
+        with suppress(InputError):
+            seconds, written, read = _probe(replace(job, threads=job.threads or max(1, cores() // count)), stack, days)
+            left = pixels * (total - there) / total / (_pixels(job) * len(days))
+            made = f"{job.area.name} on {len(days)} day{'s' * (len(days) > 1)}"
+            return "\n".join(
+                [
+                    *lines,
+                    f"measured on {made}: {seconds:.1f} s, {read / 1e6:.0f} MB read (in memory), "
+                    f"{written / 1e6:.1f} MB written",
+                    f"that is {read * left / 1e9:.1f} GB to read, {written * left / 1e9:.2f} GB to write as COGs"
+                    f"{', about twice that as Zarr' * (batch.store is not None)}, and about "
+                    f"{_duration(seconds * left / count / 3600)} with {count} worker{'s' * (count > 1)} as quick as "
+                    "this one",
+                ]
+            )
+    return "\n".join(
+        [*lines, f"nothing could be measured: {min(len(jobs), _TRIES)} tiles lack inputs; see mmnet stack check"]
+    )
+
+
+def _pixels(job: Job) -> int:
+    """Pixels that a job may map, those outside the area among them."""
+    (piece,) = job.pieces
+    return int(np.prod(piece.geobox.shape))
 
 
 def _duration(hours: float) -> str:
@@ -286,24 +309,27 @@ def _duration(hours: float) -> str:
     return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"
 
 
-def _probe(job: Job, stack: Stack, day: date) -> tuple[float, int, int]:
-    """Seconds, bytes written and bytes read for one tile and day, in a folder that is thrown away."""
+def _probe(job: Job, stack: Stack, days: tuple[date, ...]) -> tuple[float, int, int]:
+    """Seconds, bytes written and bytes read for one tile on some days, in a folder that is thrown away."""
     (piece,) = job.pieces
-    require(stack, piece.geobox, job.needs, [day])
-    require_values(stack, piece.geobox, job.needs, [day])
+    require(stack, piece.geobox, job.needs, days)
+    require_values(stack, piece.geobox, job.needs, days)
     _ = job.engine
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mmnet-probe-") as folder:
-        aside = replace(job, out=Path(folder), days=(day,))
-        product = write_days(aside, (day,), quiet=True, pictures=False)[day]
+        made = write_days(replace(job, out=Path(folder), days=days), days, quiet=True, pictures=False)
         seconds = time.perf_counter() - started
-        written = sum(path.stat().st_size for path in product.layers.values())
-    return seconds, written, sum(_bytes_read(stack, *use) for use in uses(stack, piece.geobox, job.needs, day))
+        written = sum(path.stat().st_size for product in made.values() for path in product.layers.values())
+    asked: dict[str, tuple[Group, Window, set[date]]] = {}
+    for day in days:
+        for group, window, around in uses(stack, piece.geobox, job.needs, day):
+            asked.setdefault(group.name, (group, window, set()))[2].update(around)
+    return seconds, written, sum(_bytes_read(stack, *use) for use in asked.values())
 
 
-def _bytes_read(stack: Stack, group: Group, window: Window, days: Sequence[date]) -> int:
+def _bytes_read(stack: Stack, group: Group, window: Window, days: set[date]) -> int:
     """Bytes of the blocks of a window that hold something, over all days and variables, packed."""
-    filled = int((stack.marks(group, window, days) > 1).sum())
+    filled = int((stack.marks(group, window, sorted(days)) > 1).sum())
     return filled * group.block**2 * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in group.variables)
 
 

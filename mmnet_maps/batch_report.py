@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ class Outcome:
     state
         ``made``, ``kept`` (it was there, from the same inputs by the same model) or ``failed``.
     version
-        Number of the issue, counted from 1; 0 where it failed.
+        Number of the issue that is there, counted from 1; where it failed that is an earlier one, or 0 for none.
     pixels, bytes, seconds
         Pixels with a value, size of the COGs, and time on a worker, of what was made.
     error
@@ -56,8 +57,8 @@ class Report:
         What was asked for, and the product's words about model, inputs and stack.
     state
         ``running``, ``done``, ``interrupted``, or ``stopped`` with the reason.
-    outcomes
-        In the order in which they came.
+    outcomes, failures
+        In the order in which they came, and how many of them failed.
     tried
         How often a tile and day was tried, where more than once.
     closure
@@ -73,6 +74,7 @@ class Report:
     ended: datetime | None = None
     state: str = "running"
     outcomes: list[Outcome] = field(default_factory=list)
+    failures: int = 0
     tried: dict[tuple[str, date], int] = field(default_factory=dict)
     closure: dict[date, dict[str, Any]] = field(default_factory=dict)
 
@@ -86,6 +88,7 @@ class Report:
     def add(self, outcomes: Sequence[Outcome], tried: int) -> None:
         """Take up what became of a task, and how often it was tried."""
         self.outcomes += outcomes
+        self.failures += sum(one.state == "failed" for one in outcomes)
         if tried > 1:
             self.tried |= {(outcome.tile, outcome.day): tried for outcome in outcomes}
 
@@ -194,7 +197,8 @@ class Status:
     Attributes
     ----------
     done, failed, missing
-        By day, tile ids: with a finished item; without, and the last report says that it failed; without any.
+        By day, tile ids: with a finished item; those of which the last report says that they failed, and that were not
+        made since; the others.
     errors
         Why, by day and tile.
     """
@@ -230,42 +234,53 @@ def read_status(root: str | Path) -> Status:
         When no batch has run there.
     """
     root = Path(root)
-    planned: dict[date, set[str]] = {}
-    errors: dict[tuple[date, str], str] = {}
     reports = []
     for path in (root / REPORTS).glob("*.json"):
         content = read_item(path)
         if content.get("mmnet_report_version") == 1:
             reports.append(content)
     if not reports:
-        raise InputError(
-            f"no batch has run in {root}: there is no report in {root / REPORTS}; give the --out of a batch"
-        )
+        raise InputError(f"no batch has run in {root}: {root / REPORTS} holds no report; give the --out of a batch")
+    planned: dict[date, dict[str, bool]] = {}
+    errors: dict[date, dict[str, tuple[str, int]]] = {}
     for report in sorted(reports, key=lambda content: str(content["started"])):
         for day in map(date.fromisoformat, report["days"]):
-            planned.setdefault(day, set()).update(report["tiles"])
+            planned.setdefault(day, {}).update(dict.fromkeys(report["tiles"], bool(report["about"].get("synthetic"))))
         for one in report["outcomes"]:
-            key = date.fromisoformat(one["day"]), one["tile"]
-            errors.pop(key, None)
+            of_day = errors.setdefault(date.fromisoformat(one["day"]), {})
+            of_day.pop(one["tile"], None)
             if one["state"] == "failed":
-                errors[key] = one["error"]
-    done = {day: _done(root, day) & tiles for day, tiles in sorted(planned.items())}
-    failed = {day: {tile for when, tile in errors if when == day} - done[day] for day in done}
+                of_day[one["tile"]] = one["error"], one["version"]
+    done: dict[date, set[str]] = {}
+    for day, tiles in sorted(planned.items()):
+        versions = {tile: _version(root, tile, day, synthetic) for tile, synthetic in tiles.items()}
+        known = errors.get(day, {})
+        done[day] = {tile for tile, version in versions.items() if version > known.get(tile, ("", 0))[1]}
+    failed = {day: set(errors.get(day, {})) & set(planned[day]) - done[day] for day in done}
     return Status(
         done={day: tuple(sorted(tiles)) for day, tiles in done.items()},
         failed={day: tuple(sorted(tiles)) for day, tiles in failed.items()},
-        missing={day: tuple(sorted(planned[day] - done[day] - failed[day])) for day in done},
-        errors={(day, tile): text for (day, tile), text in errors.items() if tile in failed[day]},
+        missing={day: tuple(sorted(set(planned[day]) - done[day] - failed[day])) for day in done},
+        errors={(day, tile): errors[day][tile][0] for day, tiles in failed.items() for tile in tiles},
     )
 
 
-def _done(root: Path, day: date) -> set[str]:
-    """Tiles with a finished item of a day."""
-    return {
-        path.name[:6]
-        for path in (root / f"{day:%Y%m%d}").glob(f"h[0-9][0-9]v[0-9][0-9]_{day:%Y%m%d}*.json")
-        if fingerprint_of(read_item(path)) is not None
-    }
+def item_path(root: Path, tile: str, day: date, synthetic: bool) -> Path:
+    """Where the STAC item of a tile and day lies."""
+    return root / f"{day:%Y%m%d}" / f"{tile}_{day:%Y%m%d}{'_synthetic' if synthetic else ''}.json"
+
+
+def read_properties(path: Path) -> dict[str, Any]:
+    """Properties of an item; empty where there is none of this software."""
+    with suppress(OSError):
+        item = read_item(path)
+        if fingerprint_of(item) is not None:
+            return dict(item["properties"])
+    return {}
+
+
+def _version(root: Path, tile: str, day: date, synthetic: bool) -> int:
+    return int(read_properties(item_path(root, tile, day, synthetic)).get("version", 0))
 
 
 def format_status(status: Status) -> str:

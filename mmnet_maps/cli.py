@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, MMNetError, RequestError, TilesFailedError
@@ -131,12 +132,7 @@ def stack_command(
     mmnet stack check stack.zarr --date 2021-08-08
     """  # noqa: D301  (see map_command)
     if context.invoked_subcommand:
-        given = [name for name, value in context.params.items() if value]
-        if given:
-            raise RequestError(
-                f"--{given[0].replace('_', '-')} stands before {context.invoked_subcommand}; what belongs to "
-                f"{context.invoked_subcommand} comes after it"
-            )
+        _refuse_options_before(context)
         return
     for name, value in (("--start", start), ("--source", source), ("--out", out)):
         if value is None:
@@ -225,7 +221,7 @@ def stack_check_command(store: str, model: str, dates: tuple[str, ...], aoi: str
 @click.option("--stack", metavar="STORE", help="Stack that holds the inputs (see mmnet stack).  [required]")
 @_MODELS
 @click.option("--out", metavar="ROOT", help="Output folder.  [default: maps]")
-@click.option("--name", metavar="NAME", help="Of report and Zarr store.  [default: the area's name, conus or tiles]")
+@click.option("--name", metavar="NAME", help="Of report and Zarr store.  [default: after area or tiles]")
 @click.option("--zarr/--no-zarr", "store", default=True, help="Whether a Zarr store is written beside the COGs.")
 @click.option("--uncertainty", type=int, metavar="N", help="As for mmnet map.  [default: 0]")
 @click.option("--smap-resampling", type=click.Choice(["bilinear", "nearest"]), help="As for mmnet map.")
@@ -275,6 +271,7 @@ def batch_command(
     mmnet batch status maps
     """  # noqa: D301  (see map_command)
     if context.invoked_subcommand:
+        _refuse_options_before(context)
         return 0
     given = [*dates, *([f"{start}/{end or start}"] if start else [])]
     if not given or (end and not start):
@@ -290,7 +287,7 @@ def batch_command(
 
     batch = plan_batch(aoi, given, tiles=tiles, name=name, store=store, **options)
     if dry_run:
-        click.echo(plan_text(batch, scheduler=scheduler, workers=workers))
+        click.echo(plan_text(batch, workers=workers))
         return 0
     report = run_batch(
         batch,
@@ -420,6 +417,16 @@ def convert_command(pth: str, scalers: str, profile: str, out: str, debug: bool)
 
     convert(pth, scalers, profile, out)
     click.echo(out)
+
+
+def _refuse_options_before(context: click.Context) -> None:
+    """RequestError where options of a group stand before one of its commands, which would not see them."""
+    for name in context.params:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise RequestError(
+                f"--{name.replace('_', '-')} stands before {context.invoked_subcommand}; what belongs to "
+                f"{context.invoked_subcommand} comes after it"
+            )
 
 
 def _require_tables() -> None:

@@ -111,15 +111,21 @@ class Job:
         return [tuple(spell) for spell in spells]
 
     @cached_property
+    def area_id(self) -> str:
+        """Hash of the area and the grid: products of one name with another are of another area."""
+        parts = [str(self.grid.crs), tuple(self.grid.affine), tuple(self.grid.shape), self.area.geometry.wkb_hex]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @cached_property
     def products(self) -> dict[str, str]:
         """The product behind each input of this map."""
-        provenance = Stack(self.stack).provenance
+        provenance = open_stack(self.stack).provenance
         return {name: provenance[name].product for name in self.needs.variables}
 
     @cached_property
     def synthetic(self) -> bool:
         """Whether any input is synthetic."""
-        provenance = Stack(self.stack).provenance
+        provenance = open_stack(self.stack).provenance
         return any(provenance[name].synthetic for name in self.needs.variables)
 
     @property
@@ -134,7 +140,7 @@ class Job:
 
     def inputs_fingerprint(self, day: date) -> str:
         """Hash of all stack blocks that a map of `day` may read."""
-        stack = Stack(self.stack)
+        stack = open_stack(self.stack)
         return stack.fingerprint(use for tile in self.pieces for use in uses(stack, tile.geobox, self.needs, day))
 
     def fingerprint(self, day: date) -> str:
@@ -154,6 +160,20 @@ class Job:
             self.inputs_fingerprint(day),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def open_stack(path: Path) -> Stack:
+    """The stack at a path, opened once a process, and again when another one is there."""
+    try:
+        status = (path / "zarr.json").stat()
+    except OSError:
+        return Stack(path)  # which says what is wrong
+    return _stack(path, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=4)
+def _stack(path: Path, modified: int, inode: int) -> Stack:
+    return Stack(path)
 
 
 def stand_ins(trained: Mapping[str, str], products: Mapping[str, str]) -> dict[str, str]:
@@ -283,7 +303,7 @@ def _megabytes(count: int) -> str:
 def describe(job: Job) -> dict[str, Any]:
     """What a product says of itself: model, inputs, licences, software."""
     checkpoints = job.engine.checkpoints
-    provenance = Stack(job.stack).provenance
+    provenance = open_stack(job.stack).provenance
     used = [provenance[name] for name in job.needs.variables]
     return {
         "model": ", ".join(checkpoint.spec.name for checkpoint in checkpoints),

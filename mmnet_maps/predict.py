@@ -22,12 +22,11 @@ from mmnet_maps.block import Block, Snapshot, read_block
 from mmnet_maps.cells import lonlat
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import Tile, area_mask, tiles
-from mmnet_maps.job import Job, describe, prepare, source_line, title
+from mmnet_maps.job import Job, describe, open_stack, prepare, source_line, title
 from mmnet_maps.members import ARRAY as MEMBERS
 from mmnet_maps.members import ATTRIBUTES
 from mmnet_maps.product import LAYERS, Evidence, attributes, compose, unknown_cover
 from mmnet_maps.settings import MapOptions
-from mmnet_maps.stack import Stack
 from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ class Part:
 
 def read_parts(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
     """Read tiles, each day in turn."""
-    stack, spec = Stack(job.stack), job.engine.spec
+    stack, spec = open_stack(job.stack), job.engine.spec
     classes = next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
     for tile in pieces:
         inside = area_mask(job.area, tile.geobox, touched=job.touched)
@@ -413,7 +412,7 @@ def _writer(job: Job, day: date) -> DayWriter:
         layers=job.layers,
         synthetic=job.synthetic,
         tags=tags,
-        properties={f"mmnet:{key}": value for key, value in about.items()},
+        properties={f"mmnet:{key}": value for key, value in about.items()} | {"mmnet:area": job.area_id},
         fingerprint=job.fingerprint(day),
         members=job.engine.members if job.members else 0,
     )

@@ -28,6 +28,7 @@ from mmnet_maps.errors import OutputError
 from mmnet_maps.grid import DEFAULT_CRS, TILE_PIXELS, Tile, tiles
 from mmnet_maps.members import consolidate, create_coordinate, create_grid, run_to_end
 from mmnet_maps.product import LAYERS, QUALITY_BITS, array_attributes, global_attributes
+from mmnet_maps.stack import default_reader
 
 __all__ = ["ISSUE", "RunStore", "create_store"]
 
@@ -126,7 +127,9 @@ class RunStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            attributes, self._arrays, times = run_to_end(_open(self.path))
+            with default_reader():
+                self._attributes, self._arrays, times = run_to_end(_open(self.path))
+            attributes = self._attributes
             found = attributes.get(_VERSION)
             self.days = tuple(_EPOCH + timedelta(days=int(number)) for number in times)
             self.layers = tuple(name for name in LAYERS if name in self._arrays)
@@ -141,6 +144,10 @@ class RunStore:
     def matches(self, grid: GeoBox, days: Sequence[date], layers: Sequence[str]) -> bool:
         """Whether `create_store` would make a store of the same grid, days and layers, in whatever order."""
         return self.grid == grid and self.days == tuple(days) and set(self.layers) == set(layers)
+
+    def has(self, tags: Mapping[str, Any]) -> bool:
+        """Whether `create_store` would give the store these attributes."""
+        return global_attributes(tags).items() <= self._attributes.items()
 
     def is_current(self, tile: Tile, day: date, fingerprint: str) -> bool:
         """Whether a region is there, whole, with this fingerprint.

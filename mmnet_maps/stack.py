@@ -53,6 +53,13 @@ def _fast_reader() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def default_reader() -> Iterator[None]:
+    """Arrays opened meanwhile are read and written by zarr's own codecs, whatever other threads are opening."""
+    with _OPENING:
+        yield
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """One group of a stack: its lattice, block size in cells, and the variables it holds."""

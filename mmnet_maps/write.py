@@ -154,6 +154,14 @@ def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str
     return names.product(layers, picture=PICTURE in sizes, members=members) if whole else None
 
 
+def remove_leftovers(out: Path, name: str, day: date, synthetic: bool) -> None:
+    """Remove what killed processes have left hidden beside the finished product of a day."""
+    names = _Names.of(out, name, day, synthetic)
+    _remove_leftovers(names)
+    with suppress(OSError):
+        names.aside.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a small file so that it appears whole or not at all, text as UTF-8; missing folders are made.
 
@@ -327,6 +335,7 @@ class DayWriter:
             write_whole(self._work / names.item.name, json.dumps(item, indent=2, ensure_ascii=False) + "\n")
             self._check()
             self._publish(tuple(files.values()), self._work)
+        self._remove()
         return names.product(
             {layer: names.layer(layer) for layer in layers}, picture=picture is not None, members=self._count > 0
         )

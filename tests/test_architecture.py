@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "write": {"cog", "errors", "members", "product", "stac", ""},
     "vrt": {"cog", "errors", "grid", "product", "stac", "write", ""},
     "closure": {"cells", "cog", "errors", "grid", "product", "stac", "stack", "vrt", "write", ""},
-    "run_store": {"errors", "grid", "members", "product"},
+    "run_store": {"errors", "grid", "members", "product", "stack"},
     "catalog": {"errors", "product", "stac", "write", ""},
     "style": {"product", "write", ""},
     "inventory": {"aoi", "block", "cells", "grid", "stack", "variables"},

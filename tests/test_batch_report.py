@@ -32,10 +32,12 @@ def report(root: Path, name: str = "corner") -> Report:
     return found
 
 
-def item(root: Path, tile: str, day: date) -> None:
+def item(root: Path, tile: str, day: date, version: int = 1) -> None:
     folder = root / f"{day:%Y%m%d}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{tile}_{day:%Y%m%d}.json").write_text('{"properties": {"mmnet:fingerprint": "f00d"}}')
+    (folder / f"{tile}_{day:%Y%m%d}.json").write_text(
+        json.dumps({"properties": {"mmnet:fingerprint": "f00d", "version": str(version)}})
+    )
 
 
 def test_counts_and_failures(tmp_path: Path) -> None:
@@ -103,6 +105,24 @@ def test_a_later_report_counts(tmp_path: Path) -> None:
     write_report(later)
     assert read_status(tmp_path).failed[DAYS[0]] == ()
     assert read_status(tmp_path).missing[DAYS[0]] == TILES  # nothing is on the disk
+
+
+def test_a_failed_reissue_is_not_done(tmp_path: Path) -> None:
+    found = report(tmp_path)
+    found.outcomes = [Outcome(tile="h06v03", day=DAYS[0], state="failed", version=2, error="no")]
+    write_report(found)
+    item(tmp_path, "h06v03", DAYS[0], version=2)
+    assert read_status(tmp_path).failed[DAYS[0]] == ("h06v03",)
+    item(tmp_path, "h06v03", DAYS[0], version=3)
+    assert read_status(tmp_path).done[DAYS[0]] == ("h06v03",)
+
+
+def test_maps_of_the_demo_world_do_not_count_for_real_ones(tmp_path: Path) -> None:
+    write_report(report(tmp_path))
+    folder = tmp_path / "20210807"
+    item(tmp_path, "h06v02", DAYS[0])
+    (folder / "h06v02_20210807.json").rename(folder / "h06v02_20210807_synthetic.json")
+    assert read_status(tmp_path).done[DAYS[0]] == ()
 
 
 def test_no_batch_has_run(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_tile_without_data_fails_alone(tmp_path: Path, made: Path, stack: Path
     assert done.returncode == 4
     assert "2021-08-08 h20v10 failed: the stack" in done.stdout
     assert "lacks" in done.stdout
-    assert json.loads((tmp_path / "maps/reports/tiles_20210808_20210808.json").read_text())["counts"] == {
+    assert json.loads((tmp_path / "maps/reports/h20v10_20210808_20210808.json").read_text())["counts"] == {
         "2021-08-08": {"failed": 1, "missing": 0}
     }
 
@@ -201,6 +201,17 @@ def test_a_full_disk_stops_the_run_and_what_was_made_is_kept(small_disk: Path, s
     (small_disk / "other").unlink()
     assert run(*arguments(stack, model, root), "--workers", "1", "--no-zarr").returncode == 0
     assert len(list(root.rglob("h*.json"))) == 12 > len(items)
+
+
+def test_an_output_that_cannot_be_written(small_disk: Path, stack: Path, model: Path) -> None:
+    root = small_disk / "maps"
+    assert run(*arguments(stack, model, root), "--workers", "1", "--no-zarr", "--date", "2021-08-07").returncode == 0
+    before = contents(root)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = run(*arguments(stack, model, root), "--workers", "1", "--no-zarr")
+    assert done.returncode == 5, done.stderr
+    assert f"cannot write to {root} (Read-only file system)" in done.stderr
+    assert contents(root) == before
 
 
 def test_one_run_at_a_time(tmp_path: Path, stack: Path, model: Path) -> None:
