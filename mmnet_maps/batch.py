@@ -88,9 +88,7 @@ def run_batch(
         When the scheduler is lost.
     """
     if scheduler is not None and (workers or memory_limit):
-        raise RequestError(
-            "--workers and --memory-limit are for workers on this machine; leave them out with --scheduler"
-        )
+        raise RequestError("with --scheduler workers are started elsewhere; leave --workers and --memory-limit out")
     spells = batch.jobs[0].spells(batch.days)
     count = min(workers or default_workers(), len(spells) * len(batch.jobs))
     threads = batch.jobs[0].threads or (max(1, cores() // count) if scheduler is None else None)

@@ -52,8 +52,8 @@ def contents(root: Path) -> dict[str, str]:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """Hidden files and folders, other than the lock."""
-    return [path for path in root.rglob(".*") if path.name != ".mmnet-batch.lock"]
+    """Hidden files and folders, other than the locks."""
+    return [path for path in root.rglob(".*") if path.name not in (".mmnet-batch", ".mmnet-batch.lock")]
 
 
 def _hidden(path: Path) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -18,10 +19,11 @@ from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
 from batch_world import CORNER, DAYS, SPAN, command, contents, fill, leftovers, run
+from mmnet_maps import write
 from mmnet_maps.batch import tasks_of
 from mmnet_maps.batch_plan import Batch, plan_batch
 from mmnet_maps.batch_worker import run_task
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.grid import window_of
 from mmnet_maps.predict import downscale_product
 from mmnet_maps.stack import Stack
@@ -169,6 +171,85 @@ def test_a_model_that_is_swapped_stops_the_run(tmp_path: Path, stack: Path) -> N
     assert len(list((tmp_path / "maps/20210808").glob("*.json"))) == 1
 
 
+def test_a_model_that_is_swapped_in_the_middle_of_a_tile(
+    tmp_path: Path, stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = make_model(tmp_path / "model")
+    task = tasks_of(plan(stack, mine, tmp_path / "maps", store=False))[0]
+    finish = write.DayWriter.finish
+
+    def swapped(self: write.DayWriter, *arguments: Any) -> write.DayProduct:
+        made = finish(self, *arguments)
+        if made.day == DAYS[0]:
+            shutil.rmtree(mine)
+            make_model(tmp_path / "model", seed=8)
+        return made
+
+    monkeypatch.setattr(write.DayWriter, "finish", swapped)
+    with pytest.raises(RequestError, match="was changed while the batch ran"):
+        run_task(task)
+    assert [path.parent.name for path in (tmp_path / "maps").rglob("h*.json")] == ["20210807"]
+
+
+def test_another_area_does_not_overwrite_a_tile(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+    other = "-119.3135,47.7767,-119.29,47.80"
+    batch = plan_batch(other, SPAN, stack=stack, model=model, out=made, store=False)
+    before = contents(made)
+    with pytest.raises(OutputError, match="of another area, which would be lost"):
+        run_task(tasks_of(batch)[0])
+    assert contents(made) == before
+
+
+def test_a_tile_is_made_by_one_worker_at_a_time(
+    tmp_path: Path, stack: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tasks_of(plan(stack, model, tmp_path / "maps", store=False))[0]
+    (tmp_path / "maps/.mmnet-batch").mkdir(parents=True)
+    monkeypatch.setattr("mmnet_maps.batch_worker._PATIENCE", 0.1)
+    with FileLock(tmp_path / "maps/.mmnet-batch" / f"{task.tile}.lock"), pytest.raises(TimeoutError, match="another"):
+        run_task(task)
+
+
+def test_a_map_that_has_rotted_is_made_anew(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+    root = tmp_path / "maps"
+    shutil.copytree(made, root)
+    shutil.rmtree(root / "corner_20210807_20210809.zarr")
+    broken = root / "20210808/h06v02_20210808_soil_moisture.tif"
+    content = bytearray(broken.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    broken.write_bytes(content)
+    done = run(*arguments(stack, model, root), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    with rasterio.open(broken) as data:
+        data.read(1)
+
+
+def test_another_model_makes_all_anew_and_the_store_says_so(tmp_path: Path, made: Path, stack: Path) -> None:
+    root, other = tmp_path / "maps", make_model(tmp_path / "other", name="other", seed=9)
+    shutil.copytree(made, root)
+    done = run(*arguments(stack, other, root), "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "12 maps made" in done.stdout
+    store = xr.open_zarr(root / "corner_20210807_20210809.zarr")
+    assert store.attrs["model"] == "other"
+    assert xr.open_zarr(made / "corner_20210807_20210809.zarr").attrs["model"] == "random"
+
+
+def test_broken_smap_does_not_undo_a_run(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+    mine, root = tmp_path / "s.zarr", tmp_path / "maps"
+    shutil.copytree(stack, mine)
+    index = (DAYS[1] - date(2015, 1, 1)).days
+    for path in (mine / "smap/smap/c" / str(index)).rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    done = run(*arguments(mine, model, root), "--workers", "2")
+    assert done.returncode == 4, done.stderr
+    assert done.stdout.count("failed: the stack") == 4
+    report = json.loads((root / "reports/corner_20210807_20210809.json").read_text())
+    assert report["counts"]["2021-08-07"] == {"made": 4, "missing": 0}
+    assert (root / "collection.json").exists()
+
+
 def test_a_foreign_file_stops_the_run_before_it_is_lost(tmp_path: Path, stack: Path, model: Path) -> None:
     foreign = tmp_path / "maps/20210808/h06v02_20210808_soil_moisture.tif"
     foreign.parent.mkdir(parents=True)
@@ -256,6 +337,9 @@ def test_a_task_over_its_limit_is_given_up(tmp_path: Path, stack: Path, model: P
 def test_wrong_command_lines(stack: Path, model: Path) -> None:
     for extra, message in (
         ([], "give --date, or --start and --end"),
+        (["--date", "2021-08-08", "--memory-limit", "lots"], "'lots' is no size"),
+        (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "leave --workers"),
+        (["status", "maps"], "--aoi stands before status"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
     ):
         done = run("--aoi", CORNER, "--stack", stack, "--model", model, *extra)
