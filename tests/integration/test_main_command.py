@@ -59,7 +59,7 @@ def maps(folder: Path, cache: Path) -> dict[str, dict[str, Path]]:
             "item": base / f"{stem}.json",
             "picture": base / f"{stem}.png",
         }
-        assert {path.name for path in base.iterdir()} == {path.name for path in found[day].values()}
+        assert {path.name for path in base.iterdir()} == {"catalog.json"} | {path.name for path in found[day].values()}
     return found
 
 
