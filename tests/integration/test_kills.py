@@ -52,11 +52,12 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.stress)])
+def test_kills_change_nothing(tmp_path: Path, kills: int) -> None:
     moments = random.Random(5)
     command = [sys.executable, "-c", f"import test_kills; test_kills.run({str(tmp_path / 's.zarr')!r})"]
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    for _ in range(20):
+    for _ in range(kills):
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": ":".join(paths), "PATH": "/usr/bin:/bin"}
         )
