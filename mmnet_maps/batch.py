@@ -15,6 +15,7 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -212,7 +213,7 @@ def _cluster(scheduler: str | None, workers: int, memory_limit: int | None) -> I
             raise RequestError(
                 f"no Dask scheduler answers at {scheduler}; expected an address such as tcp://host:8786"
             ) from error
-        with client, _lost_scheduler():
+        with client, _lost_scheduler(client):
             _say_where(client)
             yield client
         return
@@ -240,13 +241,13 @@ def _cluster(scheduler: str | None, workers: int, memory_limit: int | None) -> I
 
 
 @contextmanager
-def _lost_scheduler() -> Iterator[None]:
+def _lost_scheduler(client: Client) -> Iterator[None]:
     """Say plainly that the scheduler is gone, whichever call finds out."""
-    from concurrent.futures import CancelledError
-
     try:
         yield
     except (CancelledError, OSError) as error:
+        if client.status == "running":  # it is something else
+            raise
         raise TilesFailedError(_LOST) from error
 
 

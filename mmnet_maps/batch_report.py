@@ -17,6 +17,7 @@ from mmnet_maps.write import write_whole
 
 REPORTS = "reports"
 _LISTED = 20  # failures that are named on the terminal
+_CLOSURE = {"bias": "+.3f", "ubrmse": ".3f", "r": ".3f"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,18 +166,11 @@ def format_report(report: Report) -> str:
     rows: list[tuple[str, ...]] = [("day", "made", "kept", "failed", "missing", "bias to SMAP", "ubRMSE", "R")]
     for day, counter in report.counts().items():
         figures = report.closure.get(day, {})
-        numbers = [figures.get(key) for key in ("bias", "ubrmse", "r")]
-        rows.append(
-            (
-                str(day),
-                *(str(counter[state]) for state in ("made", "kept", "failed", "missing")),
-                *(
-                    "" if number is None else f"{number:+.3f}" if k == 0 else f"{number:.3f}"
-                    for k, number in enumerate(numbers)
-                ),
-            )
-        )
+        counts = (str(counter[state]) for state in ("made", "kept", "failed", "missing"))
+        closure = ("" if figures.get(key) is None else f"{figures[key]:{form}}" for key, form in _CLOSURE.items())
+        rows.append((str(day), *counts, *closure))
     lines = _table(rows)
+    lines += [f"{day} closure: {found['error']}" for day, found in report.closure.items() if "error" in found]
     for one in report.failed[:_LISTED]:
         lines.append(f"{one.day} {one.tile} failed: {one.error}")
     if len(report.failed) > _LISTED:
