@@ -207,23 +207,31 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
     stack = Path(os.environ.get("MMNET_STRESS_STACK", tmp_path / "s.zarr"))
     fill_stack(None, SPAN, tiles=ids, stack=stack, source="demo", quiet=True)
     request = ["--tiles", ids, "--date", SPAN, "--stack", stack, "-q", "--retries", "1000"]
-    whole, root, moments = tmp_path / "whole", tmp_path / "maps", random.Random(3)
+    moments = random.Random(3)
+    whole, one, two = (tmp_path / name for name in ("whole", "one", "two"))
     before = time.monotonic()
     done = run(*request, "--out", whole, "--workers", "2", timeout=3600)
     assert done.returncode == 0, done.stderr
     print(done.stdout, f"undisturbed: {time.monotonic() - before:.0f} s")
     expected = contents(whole)
-    killed = kill_command([*request, "--workers", "2"], root, 20, moments, 15.0)
-    print(f"the command was killed {killed} times, at {assert_whole(root)} of 36 maps")
-    with own_cluster(tmp_path / "one") as (address, scheduler):
+    workers = [*request, "--workers", "2"]
+    assert kill_command(workers, one, 20, moments, 8.0) == 20
+    print(f"the command was killed 20 times, with {assert_whole(one)} of 36 maps there at last")
+    done = run(*workers, "--out", one, timeout=3600)
+    assert done.returncode == 0, done.stderr
+    assert contents(one) == expected
+    assert leftovers(one) == []
+    with own_cluster(tmp_path / "cluster") as (address, scheduler):
         process = subprocess.Popen(
-            command(*request, "--out", root, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command(*request, "--out", two, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert wait_for_more(root, process, started(root))
-        time.sleep(5)
+        assert wait_for_more(two, process, 0)
+        time.sleep(12)
         scheduler.kill()
-        assert process.wait(120) == 4
-    killed = kill_workers([*request, "--workers", "2"], root, moments, 4.0, most=30)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 4, err.decode()
+    print(f"the scheduler was killed, with {assert_whole(two)} of 36 maps there")
+    killed = kill_workers(workers, two, moments, 4.0, most=30)
     print(f"workers were killed {killed} times")
-    assert contents(root) == expected
-    assert leftovers(root) == []
+    assert contents(two) == expected
+    assert leftovers(two) == []
