@@ -215,7 +215,7 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
     print(done.stdout, f"undisturbed: {time.monotonic() - before:.0f} s")
     expected = contents(whole)
     workers = [*request, "--workers", "2"]
-    assert kill_command(workers, one, 20, moments, 8.0) == 20
+    assert kill_command(workers, one, 20, moments, 4.0) == 20
     print(f"the command was killed 20 times, with {assert_whole(one)} of 36 maps there at last")
     done = run(*workers, "--out", one, timeout=3600)
     assert done.returncode == 0, done.stderr
