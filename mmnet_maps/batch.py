@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -144,10 +143,10 @@ def _prepare_store(batch: Batch) -> None:
             )
         if found.has(tags):
             return
-        old = batch.store.with_name(f".{batch.store.name}.old.partial")
-        shutil.rmtree(old, ignore_errors=True)
-        batch.store.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            batch.store.rename(batch.store.with_name(f".{batch.store.name}.old.partial"))  # create_store removes it
+        except OSError as error:
+            raise OutputError(f"cannot replace {batch.store} ({error.strerror}); delete it by hand") from error
     create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=tags)
 
 
@@ -363,6 +362,7 @@ def _run(
     completed = as_completed()
 
     def submit() -> None:
+        """Hand out what there is room for."""
         room = 2 * max(1, len(client.nthreads())) - len(running) if waiting else 0
         for _ in range(min(room, len(waiting))):
             one = waiting.pop()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from mmnet_maps.aoi import LONLAT, Area, parse_days, read_aoi, transform_geometry
+from mmnet_maps.batch_report import item_path
 from mmnet_maps.block import Needs, require, require_values, uses
 from mmnet_maps.cells import Window, window_of
 from mmnet_maps.errors import InputError, RequestError
@@ -231,6 +232,7 @@ def newest_day(stack: Stack, pieces: Sequence[GeoBox], needs: Needs, today: date
         return known[name, day]
 
     def ready(day: date) -> bool:
+        """Whether every input of a map of the day is there."""
         for name, (group, _) in used.items():
             reach = SEARCH_DAYS.get(group.kind, 0)
             for own in needs.own_days(group.kind, day) if group.temporal else [day]:
@@ -254,12 +256,10 @@ def dry_run(batch: Batch, *, workers: int | None = None) -> str:
     The probe maps the tile that has the most pixels to map of those that can be, on the first days that share their
     series, with the cores that one of the workers would have.
     """
-    stack, mark = Stack(batch.jobs[0].stack), "_synthetic" * batch.synthetic
+    stack = Stack(batch.jobs[0].stack)
     total, count = len(batch.jobs) * len(batch.days), min(workers or default_workers(), len(batch.jobs))
     there = sum(
-        (batch.root / f"{day:%Y%m%d}" / f"{job.area.name}_{day:%Y%m%d}{mark}.json").exists()
-        for job in batch.jobs
-        for day in batch.days
+        item_path(batch.root, job.area.name, day, batch.synthetic).exists() for job in batch.jobs for day in batch.days
     )
     jobs = sorted(batch.jobs, key=_pixels, reverse=True)
     pixels = sum(map(_pixels, jobs)) * len(batch.days)

@@ -65,8 +65,7 @@ class Task:
 
     def item(self, day: date) -> dict[str, Any]:
         """Properties of the item that is there for a day; empty without one."""
-        properties: dict[str, Any] = read_properties(item_path(self.job.out, self.tile, day, self.job.synthetic))
-        return properties
+        return read_properties(item_path(self.job.out, self.tile, day, self.job.synthetic))
 
     def version(self, day: date) -> int:
         """Number of the issue that is there for a day; 0 without one."""
@@ -119,12 +118,18 @@ def _alone_with(task: Task) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = task.job.out / LOCKS / f"{task.tile}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(path)
     try:
-        with FileLock(path, timeout=_PATIENCE):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire(timeout=_PATIENCE)
     except Timeout:
         raise TimeoutError(f"another worker is making {task.tile}, and has been for {_PATIENCE} s") from None
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error.strerror}); make room or give another --out") from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _check_model(task: Task) -> None:

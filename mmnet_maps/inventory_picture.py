@@ -21,8 +21,9 @@ from mmnet_maps.block import interpolate_days
 from mmnet_maps.cells import Window, cover, nearest_cells
 from mmnet_maps.errors import OutputError
 from mmnet_maps.inventory import Availability, Contents, Inventory, Scope
-from mmnet_maps.picture import COLOURS, WATERMARK
+from mmnet_maps.picture import WATERMARK
 from mmnet_maps.stack import Group
+from mmnet_maps.style import COLOURS
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
 from mmnet_maps.write import is_ours, write_whole
 

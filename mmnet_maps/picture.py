@@ -22,8 +22,7 @@ from rasterio.windows import Window, from_bounds
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import OutputError
-from mmnet_maps.style import COLOURS as COLOURS  # other pictures take it from here
-from mmnet_maps.style import FULL_RANGE
+from mmnet_maps.style import COLOURS, FULL_RANGE
 from mmnet_maps.write import is_ours, write_whole
 
 if TYPE_CHECKING:

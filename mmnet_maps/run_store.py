@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -29,6 +28,7 @@ from mmnet_maps.grid import DEFAULT_CRS, TILE_PIXELS, Tile, tiles
 from mmnet_maps.members import consolidate, create_coordinate, create_grid, run_to_end
 from mmnet_maps.product import LAYERS, QUALITY_BITS, array_attributes, global_attributes
 from mmnet_maps.stack import default_reader
+from mmnet_maps.write import sync
 
 __all__ = ["ISSUE", "RunStore", "create_store"]
 
@@ -238,7 +238,9 @@ class RunStore:
                 return False
             if found.tobytes() != values.tobytes():
                 return False
-            _sync(self._file(name, region))
+            file = self._file(name, region)
+            if file.exists():  # nothing but fill values is no file
+                sync(file)  # before it is marked, so that a mark holds after a power cut too
         await self._arrays[ISSUE].setitem(region, _mark(fingerprint))
         return True
 
@@ -246,17 +248,6 @@ class RunStore:
 def _mark(fingerprint: str) -> np.uint64:
     """The first 64 bits; one fingerprint in 2^64 begins with the zeros that mean nothing is there."""
     return np.uint64(int(fingerprint[:16], 16) or 1)
-
-
-def _sync(file: Path) -> None:
-    """Have a shard put on the disk before it is marked, so that a mark holds after a power cut too."""
-    if sys.platform == "win32" or not file.exists():  # nothing but fill values is no file
-        return
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 async def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any], NDArray[np.int32]]:

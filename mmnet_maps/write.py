@@ -181,7 +181,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with hidden.open("xb") as file:
                 file.write(content)
-            _sync(hidden)
+            sync(hidden)
             os.replace(hidden, path)
         finally:
             with suppress(OSError):
@@ -360,7 +360,7 @@ class DayWriter:
         item = work / names.item.name
         for path in (*files, item):
             for part in (path, *path.rglob("*")):
-                _sync(part)
+                sync(part)
         old.mkdir()
         moves: list[tuple[Path, Path]] = []
 
@@ -381,7 +381,7 @@ class DayWriter:
                 if not source.exists():
                     os.replace(target, source)
             raise
-        _sync(names.folder)
+        sync(names.folder)
         with suppress(OSError):
             names.aside.unlink(missing_ok=True)
 
@@ -486,7 +486,7 @@ def _nearest(path: Path) -> Path:
     return next(there for there in (path, *path.absolute().parents) if there.exists())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have a file, or a folder's names, put on the disk."""
     if sys.platform == "win32":
         return

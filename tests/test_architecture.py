@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "write": {"cog", "errors", "members", "product", "stac", ""},
     "vrt": {"cog", "errors", "grid", "product", "stac", "write", ""},
     "closure": {"cells", "cog", "errors", "grid", "product", "stac", "stack", "vrt", "write", ""},
-    "run_store": {"errors", "grid", "members", "product", "stack"},
+    "run_store": {"errors", "grid", "members", "product", "stack", "write"},
     "catalog": {"errors", "product", "stac", "write", ""},
     "style": {"product", "write", ""},
     "inventory": {"aoi", "block", "cells", "grid", "stack", "variables"},
@@ -76,7 +76,9 @@ MAY_IMPORT = {
         *("aoi", "block", "cells", "checkpoint", "errors", "features", "grid", "inventory", "job", "stack"),
         "variables",
     },
-    "inventory_picture": {"block", "cells", "errors", "inventory", "picture", "stack", "variables", "write", ""},
+    "inventory_picture": {
+        *("block", "cells", "errors", "inventory", "picture", "stack", "style", "variables", "write", ""),
+    },
     "picture": {"errors", "product", "style", "variables", "write", ""},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""
