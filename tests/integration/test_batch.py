@@ -23,9 +23,9 @@ from mmnet_maps import write
 from mmnet_maps.batch import tasks_of
 from mmnet_maps.batch_plan import Batch, plan_batch
 from mmnet_maps.batch_worker import run_task
-from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.grid import window_of
-from mmnet_maps.predict import downscale_product
+from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.grid import Tile, window_of
+from mmnet_maps.predict import Packed, downscale_product, write_days
 from mmnet_maps.stack import Stack
 
 
@@ -189,6 +189,23 @@ def test_a_model_that_is_swapped_in_the_middle_of_a_tile(
     with pytest.raises(RequestError, match="was changed while the batch ran"):
         run_task(task)
     assert [path.parent.name for path in (tmp_path / "maps").rglob("h*.json")] == ["20210807"]
+
+
+def test_inputs_that_change_under_a_map_are_told(tmp_path: Path, stack: Path, model: Path) -> None:
+    mine = tmp_path / "s.zarr"
+    shutil.copytree(stack, mine)
+    job = plan(mine, model, tmp_path / "maps", store=False).jobs[0]
+
+    def revise(piece: Tile, day: date, packed: Packed) -> None:
+        writable = Stack(mine, writable=True)
+        group = writable.group_of("red")
+        window = group.whole_blocks(window_of(piece.geobox, group.lattice))
+        values = {name: AnalyticSource().value(name, group.lattice[window], DAYS[0]) for name in group.variables}
+        writable.write(group.name, window, DAYS[1], values)
+
+    with pytest.raises(InputError, match="was changed while the map of 2021-08-08 was made"):
+        write_days(job, DAYS[1:2], quiet=True, pictures=False, also=revise)
+    assert [path.name for path in (tmp_path / "maps/20210808").iterdir()] == []
 
 
 def test_another_area_does_not_overwrite_a_tile(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
