@@ -14,14 +14,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import psutil
 import pytest
 import rasterio
+import xarray as xr
 
 from batch_world import CORNER, SPAN, command, contents, fill, leftovers, run
+from mmnet_maps.grid import TILE_PIXELS
 from mmnet_maps.job import fill_stack
 from mmnet_maps.stac import read_item
 
@@ -37,16 +41,40 @@ def request_(stack: Path, model: Path) -> list[str | Path]:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, request_: list[str | Path]) -> dict[str, str]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, request_: list[str | Path]) -> Path:
     root = tmp_path_factory.mktemp("undisturbed") / "maps"
     done = run(*request_, "--out", root, "--workers", "2")
     assert done.returncode == 0, done.stderr
-    return contents(root)
+    return root
 
 
-def assert_whole(root: Path) -> int:
-    """Everything under a final name can be read, and every item's files are what it says; how many items there are."""
+def regions(root: Path) -> dict[tuple[int, ...], str]:
+    """A hash of what the Zarr store of a run holds, by day and tile, of all that it says are there."""
+    found = {}
+    for path in root.glob("*.zarr"):
+        with xr.open_zarr(path, decode_times=False) as store:
+            marks = store["issue"].to_numpy()
+            for time_, *place in product(*map(range, marks.shape)):
+                if marks[time_, *place]:
+                    window = [slice(i * TILE_PIXELS, (i + 1) * TILE_PIXELS) for i in place]
+                    layers = [store[name][time_, *window].to_numpy() for name in ("soil_moisture", "quality")]
+                    found[time_, *place] = sha256(b"".join(layer.tobytes() for layer in layers)).hexdigest()
+    return found
+
+
+whole_regions = cache(regions)
+
+
+def assert_whole(root: Path, undisturbed: Path) -> int:
+    """Everything under a final name can be read, and every item's files are what it says; how many items there are.
+
+    What the Zarr store says is there equals that of an undisturbed run.
+    """
     count = 0
+    assert regions(root).items() <= whole_regions(undisturbed).items()
+    for path in root.glob("2*/mosaic_*.vrt"):
+        with rasterio.open(path) as data:
+            data.read(1, out_shape=(TILE_PIXELS // 4, TILE_PIXELS // 4))
     for path in root.rglob("h*.json"):
         if path.name.startswith("."):
             continue
@@ -92,7 +120,12 @@ def gone(processes: Sequence[psutil.Process]) -> None:
 
 
 def kill_command(
-    arguments: Sequence[str | Path], root: Path, times: int, moments: random.Random, pause: float = 0.5
+    arguments: Sequence[str | Path],
+    root: Path,
+    undisturbed: Path,
+    times: int,
+    moments: random.Random,
+    pause: float = 0.5,
 ) -> int:
     """Run a batch and kill it again and again; how many runs were killed before they had ended."""
     killed = 0
@@ -107,11 +140,13 @@ def kill_command(
             killed += 1
             gone(mine)
         process.wait()
-        assert_whole(root)
+        assert_whole(root, undisturbed)
     return killed
 
 
-def kill_workers(arguments: Sequence[str | Path], root: Path, moments: random.Random, pause: float, most: int) -> int:
+def kill_workers(
+    arguments: Sequence[str | Path], root: Path, undisturbed: Path, moments: random.Random, pause: float, most: int
+) -> int:
     """Run a batch to its end while its workers are killed; how many were."""
     process = subprocess.Popen(command(*arguments, "--out", root), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     killed = 0
@@ -121,7 +156,7 @@ def kill_workers(arguments: Sequence[str | Path], root: Path, moments: random.Ra
         if workers:
             moments.choice(workers).kill()
             killed += 1
-        assert_whole(root)
+        assert_whole(root, undisturbed)
     out, err = process.communicate(timeout=1200)
     assert process.returncode == 0, (out.decode(), err.decode())
     return killed
@@ -134,25 +169,21 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
-def test_a_command_that_is_killed_continues(
-    tmp_path: Path, request_: list[str | Path], expected: dict[str, str]
-) -> None:
+def test_a_command_that_is_killed_continues(tmp_path: Path, request_: list[str | Path], undisturbed: Path) -> None:
     root = tmp_path / "maps"
-    assert kill_command([*request_, "--workers", "2"], root, 3, random.Random(1)) >= 2
+    assert kill_command([*request_, "--workers", "2"], root, undisturbed, 3, random.Random(1)) >= 2
     done = run(*request_, "--out", root, "--workers", "2")
     assert done.returncode == 0, done.stderr
-    assert contents(root) == expected
+    assert contents(root) == contents(undisturbed)
     assert leftovers(root) == []
 
 
 @pytest.mark.slow
-def test_workers_that_are_killed_are_replaced(
-    tmp_path: Path, request_: list[str | Path], expected: dict[str, str]
-) -> None:
+def test_workers_that_are_killed_are_replaced(tmp_path: Path, request_: list[str | Path], undisturbed: Path) -> None:
     root = tmp_path / "maps"
     arguments = [*request_, "--workers", "2", "--retries", "20"]
-    assert kill_workers(arguments, root, random.Random(2), 0.5, most=3) >= 1
-    assert contents(root) == expected
+    assert kill_workers(arguments, root, undisturbed, random.Random(2), 0.5, most=3) >= 1
+    assert contents(root) == contents(undisturbed)
     assert leftovers(root) == []
 
 
@@ -182,7 +213,7 @@ def own_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_is_killed(tmp_path: Path, request_: list[str | Path], expected: dict[str, str]) -> None:
+def test_a_scheduler_that_is_killed(tmp_path: Path, request_: list[str | Path], undisturbed: Path) -> None:
     root = tmp_path / "maps"
     with own_cluster(tmp_path / "one") as (address, scheduler):
         process = subprocess.Popen(
@@ -193,11 +224,11 @@ def test_a_scheduler_that_is_killed(tmp_path: Path, request_: list[str | Path], 
         _, err = process.communicate(timeout=120)
         assert process.returncode == 4, err.decode()
         assert "the Dask scheduler is gone; what was finished is kept" in err.decode()
-    assert_whole(root)
+    assert_whole(root, undisturbed)
     with own_cluster(tmp_path / "two") as (address, _):
         done = run(*request_, "--out", root, "--scheduler", address)
         assert done.returncode == 0, done.stderr
-    assert contents(root) == expected
+    assert contents(root) == contents(undisturbed)
     assert leftovers(root) == []
 
 
@@ -213,13 +244,12 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
     done = run(*request, "--out", whole, "--workers", "2", timeout=3600)
     assert done.returncode == 0, done.stderr
     print(done.stdout, f"undisturbed: {time.monotonic() - before:.0f} s")
-    expected = contents(whole)
     workers = [*request, "--workers", "2"]
-    assert kill_command(workers, one, 20, moments, 4.0) == 20
-    print(f"the command was killed 20 times, with {assert_whole(one)} of 36 maps there at last")
+    assert kill_command(workers, one, whole, 20, moments, 4.0) == 20
+    print(f"the command was killed 20 times, with {assert_whole(one, whole)} of 36 maps there at last")
     done = run(*workers, "--out", one, timeout=3600)
     assert done.returncode == 0, done.stderr
-    assert contents(one) == expected
+    assert contents(one) == contents(whole)
     assert leftovers(one) == []
     with own_cluster(tmp_path / "cluster") as (address, scheduler):
         process = subprocess.Popen(
@@ -230,8 +260,8 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
         scheduler.kill()
         _, err = process.communicate(timeout=120)
         assert process.returncode == 4, err.decode()
-    print(f"the scheduler was killed, with {assert_whole(two)} of 36 maps there")
-    killed = kill_workers(workers, two, moments, 4.0, most=30)
+    print(f"the scheduler was killed, with {assert_whole(two, whole)} of 36 maps there")
+    killed = kill_workers(workers, two, whole, moments, 4.0, most=30)
     print(f"workers were killed {killed} times")
-    assert contents(two) == expected
+    assert contents(two) == contents(whole)
     assert leftovers(two) == []
