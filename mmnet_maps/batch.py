@@ -399,4 +399,4 @@ def _why(client: Client, future: Future[Any], error: BaseException | None) -> st
     late = [event for _, event in client.get_events(LATE) or () if event["key"] == str(future.key)]
     if late:
         return f"it took longer than {late[-1]['limit']:g} s, the limit for one task"
-    return "its worker ended while it was made: out of memory, or killed"
+    return "its worker ended while it was made: over its memory limit (--memory-limit), or killed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -19,14 +20,16 @@ from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
 from batch_world import CORNER, DAYS, SPAN, command, contents, fill, leftovers, run
-from mmnet_maps import write
-from mmnet_maps.batch import tasks_of
+from mmnet_maps import cli, write
+from mmnet_maps.batch import run_batch, tasks_of
 from mmnet_maps.batch_plan import Batch, plan_batch
 from mmnet_maps.batch_worker import run_task
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid import Tile, window_of
 from mmnet_maps.predict import Packed, downscale_product, write_days
 from mmnet_maps.stack import Stack
+
+pytestmark = pytest.mark.xdist_group("batch")
 
 
 @pytest.fixture(scope="module")
@@ -327,12 +330,10 @@ def test_one_run_at_a_time(tmp_path: Path, made: Path, stack: Path, model: Path)
     assert leftovers(root) == []
 
 
-def test_other_tiles_need_another_name(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
-    done = run(
-        *("--tiles", "h06v02", "--date", SPAN, "--stack", stack, "--model", model, "--out", made, "--name", "corner")
-    )
-    assert done.returncode == 2
-    assert "give this run another --name" in done.stderr
+def test_other_tiles_need_another_name(made: Path, stack: Path, model: Path) -> None:
+    batch = plan_batch(None, SPAN, tiles="h06v02", stack=stack, model=model, out=made, name="corner")
+    with pytest.raises(RequestError, match="give this run another --name"):
+        run_batch(batch)
 
 
 def test_a_store_is_filled_from_maps_that_are_there(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
@@ -351,14 +352,34 @@ def test_a_task_over_its_limit_is_given_up(tmp_path: Path, stack: Path, model: P
     assert "it took longer than 0.1 s" in done.stdout
 
 
-def test_wrong_command_lines(stack: Path, model: Path) -> None:
-    for extra, message in (
+def test_a_worker_over_its_memory_limit_fails_its_tiles(tmp_path: Path, stack: Path, model: Path) -> None:
+    one = ["--tiles", "h06v02", "--date", "2021-08-08", "--stack", stack, "--model", model, "--out", tmp_path / "maps"]
+    done = run(*one, "-q", "--workers", "1", "--retries", "0", "--memory-limit", "100MB")
+    assert done.returncode == 4, done.stderr
+    assert "h06v02 failed: its worker ended while it was made: over its memory limit (--memory-limit)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
         ([], "give --date, or --start and --end"),
         (["--date", "2021-08-08", "--memory-limit", "lots"], "'lots' is no size"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "leave --workers"),
         (["status", "maps"], "--aoi stands before status"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
-    ):
-        done = run("--aoi", CORNER, "--stack", stack, "--model", model, *extra)
-        assert done.returncode == 2, done.stderr
-        assert message in done.stderr
+    ],
+)
+def test_wrong_command_lines(
+    extra: list[str],
+    message: str,
+    stack: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["mmnet", "batch", "--aoi", CORNER, "--stack", stack, "--model", model, *extra]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err

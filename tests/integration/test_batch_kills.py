@@ -29,6 +29,8 @@ from mmnet_maps.grid import TILE_PIXELS
 from mmnet_maps.job import fill_stack
 from mmnet_maps.stac import read_item
 
+pytestmark = pytest.mark.xdist_group("batch kills")
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
