@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -33,9 +34,11 @@ from mmnet_maps.style import write_styles
 from mmnet_maps.write import write_whole
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 log = logging.getLogger("mmnet_maps")
+
+_LOOK_EVERY = 5  # seconds
 
 _LOST = (
     "the Dask scheduler is gone; what was finished is kept: start it again and run the same command, which continues"
@@ -234,9 +237,28 @@ def _cluster(scheduler: str | None, workers: int, memory_limit: int | None) -> I
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
+        _kept_at(cluster, workers),
     ):
         _say_where(client)
         yield client
+
+
+@contextmanager
+def _kept_at(cluster: LocalCluster, workers: int) -> Iterator[None]:
+    """Replace workers that are lost for good: Dask starts one again that dies, but not one that dies too often."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_EVERY):
+            cluster.scale(workers)
+
+    watcher = threading.Thread(target=look, name="mmnet-workers", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextmanager

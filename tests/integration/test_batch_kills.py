@@ -189,6 +189,30 @@ def test_workers_that_are_killed_are_replaced(tmp_path: Path, request_: list[str
     assert leftovers(root) == []
 
 
+@pytest.mark.slow
+def test_workers_that_die_again_and_again_are_replaced(
+    tmp_path: Path, request_: list[str | Path], undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "maps"
+    # Dask gives a worker up that is not there so long after it died, as one that has died once more may be.
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "2s")
+    process = subprocess.Popen(
+        command(*request_, "--out", root, "--workers", "2", "--retries", "50"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert wait_for_more(root, process, 0)
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        for worker in filter(_is_worker, children(process)):
+            worker.kill()
+        time.sleep(0.1)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, (out.decode(), err.decode())
+    assert contents(root) == contents(undisturbed)
+    assert leftovers(root) == []
+
+
 @contextmanager
 def own_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A scheduler and a worker of their own; its address, and the scheduler's process."""
