@@ -33,10 +33,13 @@ from mmnet_maps.checkpoint import Checkpoint
 from mmnet_maps.errors import RequestError
 from mmnet_maps.features import (
     Feature,
+    Windows,
     as_numbers,
     encode,
+    fill_steps,
     limits,
     onehot_table,
+    step_means,
     unpacked,
     used_columns,
 )
@@ -308,7 +311,9 @@ class Engine:
         self, block: Mapping[str, Tensor], starts: Sequence[int], networks: range
     ) -> list[tuple[list[Tensor], Tensor]]:
         """For every map the terms of some networks, and which pairs lie outside the training range of any model."""
-        x = _finite(encode(block, self.spec.series)).permute(2, 1, 0)  # (days, pairs, columns)
+        windows, places = self._steps(starts)
+        steps = {name: step_means(days, windows) for name, days in block.items()}
+        x = _finite(encode(steps, self.spec.series)).permute(2, 1, 0)  # (steps, pairs, columns)
         strange = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         for model in self._models:
             if model.series_limits:
@@ -316,9 +321,22 @@ class Engine:
                 strange |= ((x < low) | (x > high)).any(2)
         values = []
         for model, network in (self._networks[k] for k in networks):
-            values.append(network.terms((x - model.mean) / model.std, starts))
-        outside = [strange[start : start + self.spec.steps].any(0) for start in starts]
+            scaled = (x - model.mean) / model.std
+            fill_steps(scaled.movedim(0, 1), windows)
+            values.append(network.terms(scaled, places))
+        outside = [strange[place].any(0) for place in places]
         return [(list(terms), part) for *terms, part in zip(*values, outside, strict=True)]
+
+    def _steps(self, starts: Sequence[int]) -> tuple[Windows, list[slice | Tensor]]:
+        """The steps of all maps, each once, as windows of days, and where those of each map are among them."""
+        if self.spec.step_days is None:
+            last = max(starts) + self.spec.steps
+            days = [(day, day + 1) for day in range(last)]
+            return days, [slice(start, start + self.spec.steps) for start in starts]
+        of_map = [[(start + first, start + stop) for first, stop in self.spec.windows] for start in starts]
+        every = sorted(set().union(*of_map))
+        number = {window: k for k, window in enumerate(every)}
+        return every, [torch.tensor([number[window] for window in windows], device=self.device) for windows in of_map]
 
     def _each_block(self, run: Callable[[slice], T], rows: int, size: int, stop: Event | None) -> list[T]:
         """Results for every block of rows, in order; on a CPU each core runs blocks of its own.
@@ -418,7 +436,7 @@ class Engine:
         scaled = torch.from_numpy(series).to(self.device).movedim(0, 1)
         network = model.networks[0]
         x = encoded[:, numeric].T.to(self.device)
-        return network.target(x, codes, network.terms(scaled, (0,))[0]).cpu().numpy()
+        return network.target(x, codes, network.terms(scaled, [slice(0, self.spec.steps)])[0]).cpu().numpy()
 
     def _outputs(self, x: Tensor, codes: Tensor | None, which: Tensor, group: Terms) -> Iterator[tuple[int, Tensor]]:
         """The number of every network of a group and its output, (n,)."""
@@ -501,7 +519,7 @@ def _check_device(device: str) -> str:
 
 
 def _check_alike(first: Checkpoint, other: Checkpoint) -> None:
-    for what in ("snapshot", "series", "steps", "includes_day", "target"):
+    for what in ("snapshot", "series", "steps", "includes_day", "step_days", "target"):
         if getattr(first.spec, what) != getattr(other.spec, what):
             raise RequestError(
                 f"The models {first.spec.name!r} and {other.spec.name!r} differ in {what!r} of model.json; "

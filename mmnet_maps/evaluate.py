@@ -138,9 +138,7 @@ def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:
         The table lacks an input of the model, or holds one in the wrong form.
     """
     spec = engine.spec
-    columns, series = inputs(
-        samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps, includes_day=spec.includes_day
-    )
+    columns, series = inputs(samples, spec)
     if spec.target.residual_of is not None:
         columns[spec.target.residual_of] = samples.numbers(spec.target.residual_of)
     return engine.predict(columns, engine.encode_series(series)[0], np.arange(len(samples))).estimate

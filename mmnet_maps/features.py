@@ -10,12 +10,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
 Encoding = Literal["identity", "log1p", "onehot", "half_cosine", "sincos"]
+
+Windows = Sequence[tuple[int, int]]
+"""First and past-the-last day of each step of a series."""
 
 PERIODS = {"doy": 365.25, "aspect": 360.0}
 """Features that go round, and where they come back to the start."""
@@ -239,8 +242,17 @@ def encode_snapshot(columns: Mapping[str, NDArray[Any]], features: Sequence[Feat
     return _encode(columns, features, ndim=1)
 
 
-def encode_series(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature]) -> NDArray[np.float32]:
-    """Encode one value per cell, step and feature: as `encode_snapshot`, of arrays (n, steps), oldest step first.
+def encode_series(
+    columns: Mapping[str, NDArray[Any]], features: Sequence[Feature], windows: Windows | None = None
+) -> NDArray[np.float32]:
+    """Encode one value per cell, step and feature: as `encode_snapshot`, of arrays (n, days), oldest day first.
+
+    Parameters
+    ----------
+    columns, features
+        As for `encode_snapshot`.
+    windows
+        First and past-the-last day of each step, whose mean is encoded (`step_means`); a step a day where left out.
 
     Returns
     -------
@@ -257,6 +269,11 @@ def encode_series(columns: Mapping[str, NDArray[Any]], features: Sequence[Featur
     >>> encode_series({"pr": np.array([[0.0, np.e - 1]])}, [Feature(name="pr", encoding="log1p")]).round(6).tolist()
     [[[0.0], [1.0]]]
     """
+    if windows is not None:
+        columns = {
+            name: step_means(torch.tensor(as_numbers(name, np.asarray(columns[name]))), windows).numpy()
+            for name in used_columns(columns, features)
+        }
     return _encode(columns, features, ndim=2)
 
 
@@ -388,6 +405,57 @@ def onehot_table(feature: Feature) -> Tensor:
     for row, label in zip(torch.eye(len(feature.classes)), feature.classes, strict=True):
         table[list(LANDCOVER_CLASSES[label])] = row
     return table
+
+
+def step_means(days: Tensor, windows: Windows) -> Tensor:
+    """Values by step, each the mean of its days.
+
+    Parameters
+    ----------
+    days
+        (n, days), oldest first, NaN where missing.
+    windows
+        First and past-the-last day of each step.
+
+    Returns
+    -------
+    Tensor, float32 (n, steps)
+        NaN where more than half of a step's days are missing. Steps of one day each in a row are not copied.
+
+    Examples
+    --------
+    >>> step_means(torch.tensor([[1.0, 3.0, math.nan, 5.0]]), [(0, 3), (3, 4)]).tolist()
+    [[2.0, 5.0]]
+    """
+    first = windows[0][0]
+    if all(window == (first + k, first + k + 1) for k, window in enumerate(windows)):
+        return days[:, first : first + len(windows)]
+    starts, stops = torch.tensor(windows, device=days.device).T
+    there = ~days.isnan()
+    # In float64, where a sum of some days is exact enough to be taken as the difference of two sums.
+    total = nn.functional.pad(days.double().nan_to_num(nan=0.0).cumsum(1), (1, 0))
+    count = nn.functional.pad(there.long().cumsum(1), (1, 0))
+    total, count = total[:, stops] - total[:, starts], count[:, stops] - count[:, starts]
+    means = (total / count).masked_fill_(2 * count < stops - starts, math.nan).float()
+    return torch.where(stops - starts == 1, days[:, starts], means)
+
+
+def fill_steps(x: NDArray[np.float32] | Tensor, windows: Windows) -> None:
+    """Take standardised steps of several days that are missing as average, in place; steps of one day are needed.
+
+    So a model with a long memory can be used where only the last days are known.
+
+    Parameters
+    ----------
+    x
+        (..., steps, columns), standardised, NaN where missing.
+    windows
+        First and past-the-last day of each step.
+    """
+    for step, (start, stop) in enumerate(windows):
+        if stop - start > 1:
+            part = x[..., step, :]
+            part[part != part] = 0
 
 
 def standardise(encoded: NDArray[np.float32], mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:

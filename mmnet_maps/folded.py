@@ -231,26 +231,25 @@ class _Encoder:
         self.final = _Layer.of(transformer.norm).to(full)
 
     def __call__(
-        self, entered: Float[Tensor, "days n width"], starts: Sequence[int] = (0,)
+        self, entered: Float[Tensor, "every n width"], places: Sequence[slice | Tensor] = (slice(None),)
     ) -> list[Float[Tensor, "n d_model"]]:
-        """Embedding of the windows that begin at `starts`, from what `entry` makes of consecutive days.
+        """Embedding of each map's series, from what `entry` makes of the steps of all; `places` says which are whose.
 
-        What does not depend on the place of a day in its window, the tokens and their queries, keys and values but for
-        the positions' share, is computed once for all windows.
+        What does not depend on the place of a step in a series, the tokens and their queries, keys and values but for
+        the positions' share, is computed once for all maps.
         """
         x = self.chain(torch.relu(entered).flatten(0, 1)).float().add_(self.rest)
-        tokens = _normalise(x, self.norm).view(*entered.shape[:2], x.shape[1])  # (days, n, d_model)
+        tokens = _normalise(x, self.norm).view(*entered.shape[:2], x.shape[1])  # (every, n, d_model)
         first, *others = self.attention
         weight = first.qkv.weight
         rows = tokens.flatten(0, 1).to(weight)
         product = torch.mm(weight, rows.T, out=scratch("product", (len(weight), len(rows)), rows))
-        product = product.view(len(weight), *tokens.shape[:2])  # queries, keys and values of every day
+        product = product.view(len(weight), *tokens.shape[:2])  # queries, keys and values of every step
         found = []
-        for start in starts:
-            window = slice(start, start + self.steps)
-            part = product[:, window]
+        for place in places:
+            part, own = product[:, place], tokens[place]
             qkv = torch.add(part, self.qkv_of_positions, out=scratch("qkv", part.shape, x))
-            y = torch.add(tokens[window], self.positions, out=scratch("day", tokens[window].shape, x))
+            y = torch.add(own, self.positions, out=scratch("step", own.shape, x))
             y = first(y.flatten(0, 1), qkv)
             for layer in others:
                 weight = layer.qkv.weight
@@ -263,8 +262,10 @@ class _Encoder:
 class Cut(Protocol):
     """A network cut in two: what depends on the series alone, and the rest."""
 
-    def terms(self, series: Float[Tensor, "days n columns"], starts: Sequence[int]) -> list[Float[Tensor, "n width"]]:
-        """For the windows of the model's steps that begin at `starts` what the rest needs to know of them."""
+    def terms(
+        self, series: Float[Tensor, "every n columns"], places: Sequence[slice | Tensor]
+    ) -> list[Float[Tensor, "n width"]]:
+        """What the rest needs to know of each map's series; `places` says which of the steps are whose."""
 
     def target(
         self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, term: Float[Tensor, "n width"]
@@ -288,8 +289,8 @@ class _MMNet:
             _Regression(network.decoder, like),
         )
 
-    def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
-        embeddings = self.encoder(linear(series, *self.series_entry), starts)
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        embeddings = self.encoder(linear(series, *self.series_entry), places)
         return [linear(e.to(self.of_snapshot), *self.of_series) for e in embeddings]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
@@ -303,14 +304,14 @@ class _MLP:
     def __init__(self, network: MLP, spec: ModelSpec, like: Tensor) -> None:
         entry, *layers = _folded(network.encoder)
         of_snapshot, of_series = _split(entry, len(encoded_columns(spec.snapshot)))
-        self.steps, self.full, self.of_series = spec.steps, network.full, of_series.to(like.float())
+        self.full, self.of_series = network.full, of_series.to(like.float())
         self.entry, self.chain = _Entry(of_snapshot, spec, like), _Chain("snapshot", layers, like)
         self.regression = _Regression(network.decoder, like)
         self.rest = self.chain.rest.to(like)
 
-    def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
-        windows = [series[start : start + self.steps] for start in starts]  # (steps, n, columns) each
-        rows = [window.movedim(0, 1).flatten(1) if self.full else window[-1] for window in windows]
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        own = [series[place] for place in places]  # (steps, n, columns) each
+        rows = [steps.movedim(0, 1).flatten(1) if self.full else steps[-1] for steps in own]
         return [linear(row, *self.of_series).to(self.entry.weight) for row in rows]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
@@ -324,8 +325,8 @@ class _Transformer:
         self.encoder = _Encoder(network, like)
         self.series_entry, self.regression = self.encoder.entry.to(like.float()), _Regression(network.decoder, like)
 
-    def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
-        return [self.regression(e)[:, None] for e in self.encoder(linear(series, *self.series_entry), starts)]
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        return [self.regression(e)[:, None] for e in self.encoder(linear(series, *self.series_entry), places)]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
         return term[:, 0]
@@ -340,9 +341,9 @@ class _FullTransformer:
         self.entry, self.of_series = _Entry(of_snapshot, spec, like), of_series.to(like.float())
         self.regression = _Regression(network.decoder, like)
 
-    def terms(self, series: Tensor, starts: Sequence[int]) -> list[Tensor]:
-        entered = linear(series, *self.of_series).to(self.entry.weight).movedim(0, 1)  # (n, days, width)
-        return [entered[:, start : start + self.encoder.steps].flatten(1) for start in starts]
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        entered = linear(series, *self.of_series).to(self.entry.weight).movedim(0, 1)  # (n, every, width)
+        return [entered[:, place].flatten(1) for place in places]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
         entered = term.view(len(term), self.encoder.steps, term.shape[1] // self.encoder.steps).movedim(

@@ -339,7 +339,7 @@ def needs_of(spec: ModelSpec) -> Needs:
     return Needs(
         snapshot=tuple(dict.fromkeys((*required(spec.snapshot), "smap", "landcover"))),
         series=required(spec.series),
-        steps=spec.steps,
+        steps=spec.days,
         includes_day=spec.includes_day,
     )
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmnet_maps.checkpoint import Checkpoint, read_golden
 from mmnet_maps.engine import PRECISIONS, Engine
-from mmnet_maps.features import encode_series, encode_snapshot, standardise, used_columns
+from mmnet_maps.features import encode_series, encode_snapshot, fill_steps, standardise, used_columns
 from mmnet_maps.grid import tile_geobox
 from mmnet_maps.job import prepare
 from mmnet_maps.predict import read_parts
@@ -102,10 +102,9 @@ def plain_inputs(
         else values[rows]
         for name, values in used.items()
     }
-    return (
-        standardise(encode_snapshot(taken, spec.snapshot), spec.snapshot_mean, spec.snapshot_std),
-        standardise(encode_series(series, spec.series), spec.series_mean, spec.series_std)[pair[rows]],
-    )
+    steps = standardise(encode_series(series, spec.series, spec.windows), spec.series_mean, spec.series_std)
+    fill_steps(steps, spec.windows)
+    return standardise(encode_snapshot(taken, spec.snapshot), spec.snapshot_mean, spec.snapshot_std), steps[pair[rows]]
 
 
 def reference(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.features import Feature, encode_series, encode_snapshot
+from mmnet_maps.features import encode_series, encode_snapshot
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mmnet_maps.spec import Profile
 
 TARGET = "soil_moisture"
 """The observed 0-5 cm soil moisture, m³/m³."""
@@ -94,17 +96,19 @@ class Samples:
         """
         return {name: self._snapshot(name) for name in names}
 
-    def series(self, names: Iterable[str], steps: int) -> dict[str, NDArray[np.float32]]:
-        """Series variables by name, each float32 of shape (n, steps), oldest day first; NaN where missing.
+    def series(self, names: Iterable[str], days: int, needed: int | None = None) -> dict[str, NDArray[np.float32]]:
+        """Series variables by name, each float32 of shape (n, days), oldest day first; NaN where missing.
 
-        The last ``steps`` values of each list are taken, so a table may hold longer series than a model needs.
+        The last ``days`` values of each list are taken, so a table may hold longer series than a model needs. It may
+        hold shorter ones, of at least ``needed`` days: what is older is missing.
 
         Raises
         ------
         InputError
-            A column is absent, is not a list of numbers, or its lists are shorter than ``steps`` or of several lengths.
+            A column is absent, is not a list of numbers, or its lists are of several lengths or shorter than ``needed``
+            (where left out, than ``days``).
         """
-        return {name: self._series(name, steps) for name in names}
+        return {name: self._series(name, days, days if needed is None else needed) for name in names}
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Samples:
         """The rows of a boolean mask, or of indices in their order."""
@@ -155,7 +159,7 @@ class Samples:
             raise InputError(f"{self.name}: landcover '{unknown[0]}' is not a class name, expected one of {expected}")
         return classes
 
-    def _series(self, name: str, steps: int) -> NDArray[np.float32]:
+    def _series(self, name: str, days: int, needed: int) -> NDArray[np.float32]:
         import pyarrow as pa
 
         column = self._plain(name)
@@ -167,12 +171,15 @@ class Samples:
         filled = column.drop_null()
         values = filled.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         length = _common_length(filled, values.size)
-        if length is None or (len(filled) and length < steps):
+        if length is None or (len(filled) and length < needed):
             found = "lists of several lengths" if length is None else f"lists of {length} days"
-            raise InputError(f"{self.name}: column '{name}' holds {found}, expected at least {steps} days in every row")
-        series = np.full((len(column), steps), np.nan, np.float32)
+            raise InputError(
+                f"{self.name}: column '{name}' holds {found}, expected at least {needed} days in every row"
+            )
+        series = np.full((len(column), days), np.nan, np.float32)
         if len(filled):
-            series[present] = values.reshape(len(filled), length)[:, length - steps :]
+            kept = min(length, days)
+            series[present, days - kept :] = values.reshape(len(filled), length)[:, length - kept :]
         return _possible(series, name, self.name)
 
 
@@ -218,26 +225,15 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
     return Samples(table=_dated(table, path), name=str(path))
 
 
-def encode(
-    samples: Samples,
-    *,
-    snapshot: Sequence[Feature],
-    series: Sequence[Feature],
-    steps: int,
-    includes_day: bool = True,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def encode(samples: Samples, profile: Profile) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What a network sees of each row, before standardisation: the same encodings as for a map's pixels.
 
     Parameters
     ----------
     samples
         A table whose series end on the day of the row.
-    snapshot, series
-        Features in column order.
-    steps
-        Days in a series.
-    includes_day
-        Whether the last of them is the day itself, or the day before.
+    profile
+        What the network is fed with.
 
     Returns
     -------
@@ -249,24 +245,23 @@ def encode(
     InputError
         The table lacks an input, or holds one in the wrong form.
     """
-    columns, days = inputs(samples, snapshot=snapshot, series=series, steps=steps, includes_day=includes_day)
-    return encode_snapshot(columns, snapshot), encode_series(days, series)
+    columns, days = inputs(samples, profile)
+    return encode_snapshot(columns, profile.snapshot), encode_series(days, profile.series, profile.windows)
 
 
 def inputs(
-    samples: Samples,
-    *,
-    snapshot: Sequence[Feature],
-    series: Sequence[Feature],
-    steps: int,
-    includes_day: bool = True,
+    samples: Samples, profile: Profile
 ) -> tuple[dict[str, NDArray[np.float32] | NDArray[np.str_]], dict[str, NDArray[np.float32]]]:
-    """The columns that features are made from, (n,), and the series, (n, steps); parameters and errors as `encode`."""
-    read = steps if includes_day else steps + 1
-    days = samples.series([feature.name for feature in series], read)
+    """The columns that features are made from, (n,), and the series, (n, days); parameters and errors as `encode`.
+
+    What is older than the days that the model needs may be missing from the table.
+    """
+    after = 0 if profile.includes_day else 1
+    names = [feature.name for feature in profile.series]
+    days = samples.series(names, profile.days + after, profile.needed_days + after)
     return (
-        samples.snapshot([feature.name for feature in snapshot]),
-        {name: values[:, :steps] for name, values in days.items()},
+        samples.snapshot([feature.name for feature in profile.snapshot]),
+        {name: values[:, : profile.days] for name, values in days.items()},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate, takewhile
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -52,7 +53,9 @@ class Profile(BaseModel):
     snapshot, series
         Features in column order.
     steps, includes_day
-        Days in a series, oldest first, and whether the last of them is the day of the estimate or the day before.
+        Steps of a series, oldest first, and whether the last of them is the day of the estimate or the day before.
+    step_days
+        How many days each step is the mean of; one each where left out.
     """
 
     model_config = _CONFIG
@@ -62,6 +65,23 @@ class Profile(BaseModel):
     series: Annotated[tuple[Feature, ...], Field(min_length=1)]
     steps: Count
     includes_day: bool
+    step_days: tuple[Count, ...] | None = None
+
+    @property
+    def days(self) -> int:
+        """Days of a series."""
+        return self.steps if self.step_days is None else sum(self.step_days)
+
+    @property
+    def needed_days(self) -> int:
+        """The last days of a series, without which there is no estimate: those that are steps of their own."""
+        return self.steps if self.step_days is None else len([*takewhile(lambda days: days == 1, self.step_days[::-1])])
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """First and past-the-last day of each step."""
+        ends = [*accumulate(self.step_days or (1,) * self.steps)]
+        return tuple(zip([0, *ends], ends, strict=False))
 
     @field_validator("snapshot", "series", mode="before")
     @classmethod
@@ -83,6 +103,8 @@ class Profile(BaseModel):
             columns = encoded_columns(getattr(self, kind))
             if len(set(columns)) != len(columns):
                 raise ValueError(f"{kind} gives a column twice: {', '.join(columns)}")
+        if self.step_days is not None and len(self.step_days) != self.steps:
+            raise ValueError(f"step_days has {len(self.step_days)} entries for {self.steps} steps")
         return self
 
 
@@ -202,7 +224,17 @@ class ModelSpec(Profile):
 
 _ORDER = (
     *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
-    *("snapshot", "series", "steps", "includes_day", "snapshot_mean", "snapshot_std", "series_mean", "series_std"),
+    *(
+        "snapshot",
+        "series",
+        "steps",
+        "includes_day",
+        "step_days",
+        "snapshot_mean",
+        "snapshot_std",
+        "series_mean",
+        "series_std",
+    ),
     *("snapshot_range", "series_range", "inputs", "target", "training", "weights_sha256"),
 )
 

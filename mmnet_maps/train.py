@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mmnet_maps.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.evaluate import Report, report
-from mmnet_maps.features import standardise
+from mmnet_maps.features import fill_steps, standardise
 from mmnet_maps.samples import Samples, encode, read_samples
 from mmnet_maps.spec import ModelSpec, Profile
 from mmnet_maps.splits import later_block, validation_stations
@@ -197,10 +197,13 @@ def train(samples: Samples, config: TrainConfig, *, progress: bool = True) -> Tr
 
 
 def _complete_rows(samples: Samples, config: TrainConfig) -> _Rows:
-    snapshot, series = encode(
-        samples, snapshot=config.snapshot, series=config.series, steps=config.steps, includes_day=config.includes_day
+    snapshot, series = encode(samples, config)
+    needed = [stop - start == 1 for start, stop in config.windows]
+    complete = (
+        np.isfinite(snapshot).all(axis=1)
+        & np.isfinite(series[:, needed]).all(axis=(1, 2))
+        & np.isfinite(samples.target)
     )
-    complete = np.isfinite(snapshot).all(axis=1) & np.isfinite(series).all(axis=(1, 2)) & np.isfinite(samples.target)
     held_out = _held_out(samples.take(complete), config) if complete.any() else complete[complete]
     if (~held_out).sum() < config.batch:
         raise InputError(
@@ -232,9 +235,9 @@ def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
     statistics: dict[str, Any] = {}
     for kind, values in (("snapshot", rows.snapshot[kept]), ("series", rows.series[kept])):
         column = values.reshape(-1, values.shape[-1]).astype(np.float64)  # (rows [* steps], columns)
-        low, high = column.min(axis=0), column.max(axis=0)
-        statistics[f"{kind}_mean"] = column.mean(axis=0).tolist()
-        statistics[f"{kind}_std"] = np.where(low == high, 0.0, column.std(axis=0)).tolist()
+        low, high = np.nanmin(column, axis=0), np.nanmax(column, axis=0)
+        statistics[f"{kind}_mean"] = np.nanmean(column, axis=0).tolist()
+        statistics[f"{kind}_std"] = np.where(low == high, 0.0, np.nanstd(column, axis=0)).tolist()
         statistics[f"{kind}_range"] = list(zip(low.tolist(), high.tolist(), strict=True))
     settings = config.model_dump(mode="json")
     told = {key: settings[key] for key in TrainConfig.model_fields if key not in ModelSpec.model_fields}
@@ -258,9 +261,11 @@ def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
 
 def _tensors(rows: _Rows, spec: ModelSpec, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
     """Standardised snapshot (n, columns), standardised series (n, steps, columns), and target (n,)."""
+    series = standardise(rows.series[chosen], spec.series_mean, spec.series_std)
+    fill_steps(series, spec.windows)
     return (
         torch.from_numpy(standardise(rows.snapshot[chosen], spec.snapshot_mean, spec.snapshot_std)),
-        torch.from_numpy(standardise(rows.series[chosen], spec.series_mean, spec.series_std)),
+        torch.from_numpy(series),
         torch.from_numpy(rows.target[chosen]),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Event
@@ -59,16 +60,18 @@ def physical(columns: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[A
     }
 
 
-def checkpoint(architecture: str, seed: int = 1, layers: int = 1) -> Checkpoint:
+def checkpoint(
+    architecture: str, seed: int = 1, layers: int = 1, step_days: tuple[int, ...] | None = None
+) -> Checkpoint:
     """The released sizes, random weights, and BatchNorm statistics that matter, as after training."""
     base = profile("released") | {"architecture": architecture}
-    columns, series = columns_for(400), series_for(400, 11)
+    columns, series = columns_for(400), series_for(400, len(step_days or (1,) * 11))
     columns["doy"] = np.linspace(1, 366, 400, dtype=np.float32)
     snapshot = encode_snapshot(physical(columns, 400), base["snapshot"])
     days = encode_series(series, base["series"])
     spec = ModelSpec(
         name=f"{architecture}-{seed}",
-        **base,
+        **base | {"steps": len(step_days or (1,) * 11), "step_days": step_days},
         layers=layers,
         snapshot_mean=tuple(snapshot.mean(0).tolist()),
         snapshot_std=tuple(snapshot.std(0).tolist()),
@@ -114,7 +117,9 @@ def plain(
     snapshot = standardise(
         encode_snapshot(physical(columns, len(pair)), spec.snapshot), spec.snapshot_mean, spec.snapshot_std
     )
-    days = standardise(encode_series(series, spec.series), spec.series_mean, spec.series_std)
+    steps = {name: by_step(days, spec.step_days) for name, days in series.items()}
+    days = standardise(encode_series(steps, spec.series), spec.series_mean, spec.series_std)
+    days[np.isnan(days) & (np.array(spec.step_days or (1,) * spec.steps)[:, None] > 1)] = 0
     exact = spec.network().double().eval()
     exact.load_state_dict((network or model.network).state_dict())
     with torch.inference_mode():
@@ -122,6 +127,17 @@ def plain(
             torch.from_numpy(snapshot).double(), torch.from_numpy(days[pair]).double()
         ).numpy()
     return found
+
+
+def by_step(days: NDArray[np.float32], step_days: tuple[int, ...] | None) -> NDArray[np.float32]:
+    """The mean of the days of each step, NaN where more than half are missing."""
+    if step_days is None:
+        return days
+    parts = np.split(days, np.cumsum(step_days)[:-1], axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of the mean of nothing
+        means = [np.where(np.isnan(part).mean(1) > 0.5, np.nan, np.nanmean(part, 1)) for part in parts]
+    return np.stack(means, 1).astype(np.float32)
 
 
 def pairs_for(n: int, cells: int, seed: int = 0) -> NDArray[np.int32]:
@@ -163,6 +179,27 @@ def test_days_together_equal_each_alone(architecture: str) -> None:
         alone = terms_of(engine, {name: values[:, start : start + 11] for name, values in series.items()})
         first, second = (engine.predict(columns, part, pair).estimate for part in (terms, alone))
         assert np.abs(first - second).max() <= 1e-6
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_steps_of_several_days_are_their_means(architecture: str) -> None:
+    step_days = (10, 5, 5, 1, 1, 1)
+    model = checkpoint(architecture, step_days=step_days)
+    columns, pair = columns_for(400), pairs_for(400, 30)
+    series = series_for(30, 29)
+    for k, values in enumerate(series.values()):
+        values[k, 2:9] = np.nan  # the oldest step counts as average
+        values[20 - k, 4] = np.nan
+    series["eto"][29, 26] = np.nan  # a day that is needed, of every map
+    engine = Engine(model, device="cpu", pairs=16)
+    for start, terms in zip((0, 1, 5, 6), engine.encode_series(series, starts=(0, 1, 5, 6)), strict=True):
+        mine = {name: values[:, start : start + 23] for name, values in series.items()}
+        expected = plain(model, columns, mine, pair)
+        missing = np.isnan(expected)
+        assert missing.any() == (start > 3 and architecture != "mlp")  # which reads the last step alone
+        found = engine.predict(columns, terms, pair).estimate
+        np.testing.assert_array_equal(np.isnan(found), missing)
+        assert np.abs(found - expected)[~missing].max() <= 1e-5
 
 
 @settings(max_examples=20, deadline=None)

@@ -136,7 +136,7 @@ def test_predictions_equal_the_network_on_hand_standardised_inputs(checkpoint: C
     import torch
 
     samples, spec = Samples(table=make_table(days=12)), checkpoint.spec
-    snapshot, series = encode(samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps)
+    snapshot, series = encode(samples, spec)
     with torch.inference_mode():
         expected = checkpoint.network(
             torch.from_numpy(standardise(snapshot, spec.snapshot_mean, spec.snapshot_std)),

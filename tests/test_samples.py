@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.features import Feature
+from mmnet_maps.features import Encoding, Feature
 from mmnet_maps.samples import Samples, day_of_year, encode, read_samples
+from mmnet_maps.spec import Profile
 from station_tables import make_table, replace, write_table
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "stations" / "samples_multimodal_2019_2021.parquet"
@@ -116,14 +118,41 @@ def test_take_by_mask_and_by_index(samples: Samples) -> None:
     assert chosen.date.tolist() == [samples.date[9].item(), samples.date[2].item()]
 
 
-def test_encode_matches_a_hand_calculation(samples: Samples, table: pa.Table) -> None:
-    snapshot, series = encode(
-        samples,
-        snapshot=[Feature(name="landcover", encoding="onehot", classes=("pasture", "grassland"))],
-        series=[Feature(name="pr", encoding="log1p")],
-        steps=10,
-        includes_day=False,
+def profile(classes: tuple[str, ...], rain: Encoding, **more: Any) -> Profile:
+    return Profile(
+        architecture="mmnet",
+        snapshot=(Feature(name="landcover", encoding="onehot", classes=classes),),
+        series=(Feature(name="pr", encoding=rain),),
+        **{"includes_day": True, **more},
     )
+
+
+@pytest.mark.parametrize("includes_day", [True, False])
+def test_steps_of_several_days_may_be_missing_from_a_table(
+    samples: Samples, table: pa.Table, includes_day: bool
+) -> None:
+    last = None if includes_day else -1
+    long = profile(("pasture",), "identity", steps=4, step_days=(6, 4, 1, 1), includes_day=includes_day)
+    _, series = encode(samples, long)
+    rain = np.array(table["pr"].to_pylist(), np.float32)[:, :last]
+    assert rain.shape[1] == (11 if includes_day else 10)
+    oldest = rain[:, -12:-6]  # of its six days, those that there are
+    np.testing.assert_allclose(series[:, 0, 0], oldest.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(series[:, 1, 0], rain[:, -6:-2].mean(1), rtol=1e-6)
+    np.testing.assert_array_equal(series[:, 2:, 0], rain[:, -2:])
+    short = Samples(table=samples.table.set_column(samples.table.column_names.index("pr"), "pr", last_days(table, 3)))
+    _, series = encode(short, long)
+    assert np.isnan(series[:, :2]).all()
+    with pytest.raises(InputError, match="lists of 3 days, expected at least 4 days"):
+        encode(short, profile(("pasture",), "identity", steps=4))
+
+
+def last_days(table: pa.Table, days: int) -> pa.Array:
+    return pa.array([row[-days:] for row in table["pr"].to_pylist()], pa.list_(pa.float32(), days))
+
+
+def test_encode_matches_a_hand_calculation(samples: Samples, table: pa.Table) -> None:
+    snapshot, series = encode(samples, profile(("pasture", "grassland"), "log1p", steps=10, includes_day=False))
     row = table.slice(65, 1).to_pylist()[0]
     assert row["landcover"] == "pasture"
     assert snapshot[65].tolist() == [1, 0]
@@ -131,9 +160,7 @@ def test_encode_matches_a_hand_calculation(samples: Samples, table: pa.Table) ->
 
 
 def test_a_class_that_the_model_does_not_list_is_missing(samples: Samples) -> None:
-    only = Feature(name="landcover", encoding="onehot", classes=("grassland",))
-    pr = Feature(name="pr", encoding="identity")
-    snapshot, _ = encode(samples, snapshot=[only], series=[pr], steps=2)
+    snapshot, _ = encode(samples, profile(("grassland",), "identity", steps=2))
     np.testing.assert_array_equal(np.isnan(snapshot[:, 0]), samples.snapshot(["landcover"])["landcover"] == "pasture")
 
 

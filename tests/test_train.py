@@ -73,7 +73,7 @@ def estimates_of(trained: Trained, samples: Samples) -> np.ndarray:
     from mmnet_maps.features import standardise
 
     spec = trained.spec
-    snapshot, series = encode(samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps)
+    snapshot, series = encode(samples, spec)
     inputs = (
         standardise(snapshot, spec.snapshot_mean, spec.snapshot_std),
         standardise(series, spec.series_mean, spec.series_std),
@@ -86,7 +86,7 @@ def estimates_of(trained: Trained, samples: Samples) -> np.ndarray:
 def test_scalers_and_ranges_come_from_training_rows_alone(samples: Samples, trained: Trained) -> None:
     config = small_config()
     rows = ~held_rows(samples, config)
-    snapshot, series = encode(samples, snapshot=config.snapshot, series=config.series, steps=config.steps)
+    snapshot, series = encode(samples, config)
     np.testing.assert_allclose(trained.spec.snapshot_mean, snapshot[rows].mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(trained.spec.snapshot_std, snapshot[rows].std(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(trained.spec.series_mean, series[rows].mean(axis=(0, 1)), rtol=1e-4)

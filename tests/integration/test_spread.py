@@ -41,14 +41,14 @@ def test_members_spread_like_textbook_monte_carlo_dropout() -> None:
     spec = checkpoint.spec
     table = read_samples(REAL)
     samples = table.take(np.random.default_rng(0).choice(len(table), 300, replace=False))
-    snapshot, series = encode(samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps)
+    snapshot, series = encode(samples, spec)
     drawn = textbook(
         checkpoint,
         standardise(snapshot, spec.snapshot_mean, spec.snapshot_std),
         standardise(series, spec.series_mean, spec.series_std),
     )
     engine = Engine(checkpoint, device="cpu", draws=PASSES)
-    columns, days = inputs(samples, snapshot=spec.snapshot, series=spec.series, steps=spec.steps)
+    columns, days = inputs(samples, spec)
     found = engine.predict(columns, engine.encode_series(days)[0], np.arange(len(samples)), keep_members=True)
     assert found.std is not None
     assert found.members is not None
