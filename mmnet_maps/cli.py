@@ -340,6 +340,26 @@ def train_command(samples: str, config: str, seed: int | None, out: str, quiet: 
     click.echo(train_checkpoint(samples, config, out, seed=seed, progress=not quiet).path)
 
 
+@mmnet.command("experiment")
+@click.argument("config", metavar="CONFIG.YAML")
+@click.option("--data", required=True, metavar="FOLDER", help="Folder of the tables that the configuration names.")
+@click.option("--out", required=True, metavar="FOLDER", help="What the runs leave, tables and figures.")
+@click.option("--workers", type=click.IntRange(1), help="Processes, of one thread each.  [default: one a core]")
+@_QUIET
+@_DEBUG
+def experiment_command(config: str, data: str, out: str, workers: int | None, quiet: bool, debug: bool) -> None:
+    """Train and test several networks in the paper's scenarios; the same command continues after an interruption."""
+    _require_tables()
+    from mmnet_maps.batch_plan import cores
+    from mmnet_maps.experiment import execute_all, read_experiment
+    from mmnet_maps.experiment_report import write_results
+
+    settings = read_experiment(config)
+    runs = execute_all(settings, data, out, workers=workers or cores(), quiet=quiet)
+    for path in write_results(settings, runs, out):
+        click.echo(path)
+
+
 @mmnet.command("predict")
 @_SAMPLES
 @_NAMED_MODEL

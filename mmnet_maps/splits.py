@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,89 @@ NEIGHBOUR_KM = 25.0
 """Stations closer than this share a fold: they share a SMAP cell, its neighbours, and their weather."""
 
 EARTH_RADIUS_KM = 6371.0
+
+Scenario = Literal["on-site", "off-site", "cross-region"]
+
+REGIONS = ("west", "middle", "east")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A division of a table's rows.
+
+    Attributes
+    ----------
+    scenario, name
+        Which scenario of the paper it belongs to, and what tells it apart there: the test year, fold or region.
+    train, test
+        Rows to train on, those for early stopping included, and rows to test on, bool (n,).
+    """
+
+    scenario: Scenario
+    name: str
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+
+    @property
+    def validation(self) -> Literal["stations", "time"]:
+        """What early stopping is to be judged by, to match the test: later days, or other stations."""
+        return "time" if self.scenario == "on-site" else "stations"
+
+
+def on_site(date: NDArray[np.datetime64], years: int) -> list[Split]:
+    """Train on some years, test on the next at the same stations: one split for each year with so many before it.
+
+    Examples
+    --------
+    >>> days = np.array(["2019-06-01", "2020-06-01", "2021-06-01"], "datetime64[D]")
+    >>> [(split.name, split.train.tolist()) for split in on_site(days, years=1)]
+    [('2020', [True, False, False]), ('2021', [False, True, False])]
+    """
+    there = sorted({int(year) + 1970 for year in np.unique(date.astype("datetime64[Y]").astype(np.int64))})
+    found = []
+    for year in there[years:]:
+        train, test = year_split(date, train=range(year - years, year), test=range(year, year + 1))
+        found.append(Split(scenario="on-site", name=str(year), train=train, test=test))
+    if not found:
+        raise RequestError(f"{years} years to train on and one to test on were asked for; the samples hold {there}")
+    return found
+
+
+def off_site(station: NDArray[np.str_], stations: Mapping[str, tuple[float, float]], folds: int) -> list[Split]:
+    """Train on the stations of all folds but one, test on those of that one (`station_folds`)."""
+    fold_of = station_folds(stations, folds)
+    fold = np.array([fold_of[str(name)] for name in station])
+    return [Split(scenario="off-site", name=f"fold{k}", train=fold != k, test=fold == k) for k in range(folds)]
+
+
+def cross_region(longitude: NDArray[np.floating], borders: tuple[float, float]) -> list[Split]:
+    """Train on two of the regions west, middle and east, test on the third.
+
+    Parameters
+    ----------
+    longitude
+        Degrees, (n,).
+    borders
+        Longitudes: west lies west of the first, east on and east of the second.
+
+    Raises
+    ------
+    RequestError
+        A region has no row.
+
+    Examples
+    --------
+    >>> [split.test.tolist() for split in cross_region(np.array([-110.0, -95.0, -80.0]), (-104, -91))]
+    [[True, False, False], [False, True, False], [False, False, True]]
+    """
+    region = np.searchsorted(np.asarray(borders), longitude, side="right")
+    found = [
+        Split(scenario="cross-region", name=name, train=region != k, test=region == k) for k, name in enumerate(REGIONS)
+    ]
+    empty = [split.name for split in found if not split.test.any()]
+    if empty:
+        raise RequestError(f"no sample lies {empty[0]} of the borders {borders[0]:g} and {borders[1]:g} degrees")
+    return found
 
 
 def station_folds(stations: Mapping[str, tuple[float, float]], k: int = 5) -> dict[str, int]:

@@ -37,7 +37,7 @@ DATA_SIDE = {
     "write",
 }
 MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
-TRAINING = {"train", "samples", "splits", "evaluate"}
+TRAINING = {"train", "samples", "splits", "evaluate", "experiment", "experiment_report"}
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
 MAY_IMPORT = {

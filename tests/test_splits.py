@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.splits import NEIGHBOUR_KM, later_block, station_folds, validation_stations, year_split
+from mmnet_maps.splits import (
+    NEIGHBOUR_KM,
+    cross_region,
+    later_block,
+    off_site,
+    on_site,
+    station_folds,
+    validation_stations,
+    year_split,
+)
 
 POSITIONS = st.tuples(st.floats(25, 49), st.floats(-124, -67))
 # A few base positions with satellites near them, so that chains of neighbours do occur.
@@ -112,3 +121,34 @@ def test_the_later_block_is_later_than_everything_else(offsets: list[int], fract
         assert (~held).any()
         assert days[~held].max() < days[held].min()
         assert abs(np.unique(days[held]).size - fraction * distinct.size) <= 1
+
+
+@given(st.lists(st.floats(-125, -66), min_size=3, max_size=50))
+def test_regions_divide_all_rows(longitudes: list[float]) -> None:
+    lon = np.array([-110.0, -95.0, -80.0, *longitudes])
+    splits = cross_region(lon, (-104, -91))
+    assert (sum(split.test.astype(int) for split in splits) == 1).all()
+    for split in splits:
+        np.testing.assert_array_equal(split.train, ~split.test)
+    west, middle, _ = (split.test for split in splits)
+    np.testing.assert_array_equal(west, lon < -104)
+    np.testing.assert_array_equal(middle, (lon >= -104) & (lon < -91))
+
+
+def test_each_year_with_enough_years_before_it_is_tested() -> None:
+    days = np.array([f"{year}-06-01" for year in range(2016, 2023)], "datetime64[D]")
+    splits = on_site(days, years=3)
+    assert [split.name for split in splits] == ["2019", "2020", "2021", "2022"]
+    assert np.flatnonzero(splits[1].train).tolist() == [1, 2, 3]
+    assert np.flatnonzero(splits[1].test).tolist() == [4]
+    assert {split.validation for split in splits} == {"time"}
+
+
+def test_no_station_is_on_both_sides_of_a_fold() -> None:
+    stations = {f"s{k}": (40.0, -120.0 + 3 * k) for k in range(9)}
+    station = np.repeat(sorted(stations), 4)
+    splits = off_site(station, stations, folds=3)
+    assert (sum(split.test.astype(int) for split in splits) == 1).all()
+    for split in splits:
+        assert not set(station[split.train]) & set(station[split.test])
+        assert split.validation == "stations"

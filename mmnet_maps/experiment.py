@@ -1,0 +1,341 @@
+"""The paper's comparison: every network in every scenario, several seeds each, resumable.
+
+A run is one network trained and tested on one split of one table. It leaves a checkpoint, the estimates of its test
+rows and a line of facts, which is written last and carries a hash of all that decides the result; so the same command
+continues after an interruption. `experiment_report` makes tables and figures of what the runs left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from tqdm import tqdm
+
+from mmnet_maps.checkpoint import save_checkpoint
+from mmnet_maps.engine import Engine
+from mmnet_maps.errors import RequestError
+from mmnet_maps.evaluate import ESTIMATE, predict_samples
+from mmnet_maps.samples import TARGET, Samples, read_samples
+from mmnet_maps.spec import first_error
+from mmnet_maps.splits import Split, cross_region, off_site, on_site
+from mmnet_maps.train import TrainConfig, train
+from mmnet_maps.write import write_whole
+
+log = logging.getLogger("mmnet_maps")
+
+_NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
+Name = Annotated[str, _NAME]
+
+
+class TableConfig(BaseModel):
+    """A table of samples and how it is split.
+
+    Attributes
+    ----------
+    samples
+        The file; a relative path is taken from the folder that is given with the configuration.
+    on_site_years
+        Years to train on before the one that is tested.
+    training
+        Fields of `train.TrainConfig` that hold for this table.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: str
+    on_site_years: Annotated[int, Field(ge=1)] = 3
+    training: dict[str, Any] = {}
+
+
+class ExperimentConfig(BaseModel):
+    """What is compared with what: the YAML file that ``mmnet experiment`` takes.
+
+    Attributes
+    ----------
+    name
+        Of the experiment, for headings.
+    tables
+        By name.
+    networks
+        Fields of `train.TrainConfig` by the network's name; the first is the one that the others are compared with.
+    training
+        Fields that hold for all.
+    seeds
+        How many networks are trained of each kind.
+    folds
+        Of the off-site scenario.
+    borders
+        Longitudes between the regions west, middle and east.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    tables: Annotated[dict[Name, TableConfig], Field(min_length=1)]
+    networks: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    training: dict[str, Any] = {}
+    seeds: Annotated[int, Field(ge=1)] = 3
+    folds: Annotated[int, Field(ge=2)] = 5
+    borders: tuple[float, float] = (-104.0, -91.0)
+
+    @model_validator(mode="after")
+    def _check_training(self) -> Self:
+        for table in self.tables:
+            for network in self.networks:
+                try:
+                    self.training_of(table, network)
+                except ValidationError as error:
+                    raise ValueError(f"network {network} on table {table}: {first_error(error)}") from None
+        return self
+
+    def training_of(self, table: str, network: str) -> TrainConfig:
+        """How a network is trained on a table."""
+        return TrainConfig.model_validate(
+            {"name": network, **self.training, **self.tables[table].training, **self.networks[network]}
+        )
+
+
+def read_experiment(path: str | Path) -> ExperimentConfig:
+    """Read the configuration of an experiment (YAML).
+
+    Raises
+    ------
+    RequestError
+        The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
+    """
+    try:
+        return ExperimentConfig.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RequestError(f"experiment {path} cannot be read: {error.strerror}; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from None
+    except ValidationError as error:
+        raise RequestError(f"{path}: {first_error(error)}; correct it") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One network to train and to test.
+
+    Attributes
+    ----------
+    table, scenario, split, network, seed
+        What tells it apart.
+    samples
+        The table's file.
+    config
+        How it is trained, seed and kind of validation included.
+    key
+        Hash of all that decides the result.
+    folder
+        Where it leaves what it finds.
+    """
+
+    table: str
+    scenario: str
+    split: str
+    network: str
+    seed: int
+    samples: Path
+    config: TrainConfig
+    key: str
+    folder: Path
+
+    @cached_property
+    def facts(self) -> dict[str, Any] | None:
+        """What a finished run wrote down last; None where it has not, or something else decided its result."""
+        try:
+            found = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and found.get("key") == self.key else None
+
+    def estimates(self) -> dict[str, NDArray[Any]]:
+        """Station, day, observation and estimate (m³/m³) of each test row."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.folder / "estimates.parquet")
+        return {
+            "station": np.asarray(table["station"].to_pylist(), np.str_),
+            "date": table["date"].to_numpy().astype("datetime64[D]"),
+            TARGET: table[TARGET].to_numpy(),
+            ESTIMATE: table[ESTIMATE].to_numpy(),
+        }
+
+
+def splits_of(config: ExperimentConfig, table: str, samples: Samples) -> list[Split]:
+    """The splits of a table in all three scenarios."""
+    return [
+        *on_site(samples.date, config.tables[table].on_site_years),
+        *off_site(samples.station, samples.stations, config.folds),
+        *cross_region(samples.numbers("lon"), config.borders),
+    ]
+
+
+def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> list[Run]:
+    """All runs of an experiment, seed by seed, so that an interrupted one holds whole seeds.
+
+    Parameters
+    ----------
+    config
+        What is compared.
+    data
+        Folder of the tables.
+    out
+        Folder of what the runs leave.
+
+    Raises
+    ------
+    InputError, RequestError
+        When a table cannot be read or does not fill the splits.
+    """
+    found = []
+    for table, about in config.tables.items():
+        path = Path(data, about.samples)
+        samples = _read(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        for seed in range(config.seeds):
+            for split in splits_of(config, table, samples):
+                rows = hashlib.sha256(np.packbits([split.train, split.test]).tobytes()).hexdigest()
+                for network in config.networks:
+                    chosen = config.training_of(table, network).model_copy(
+                        update={"seed": seed, "validation": split.validation}
+                    )
+                    parts = [chosen.model_dump_json(), digest, rows]
+                    found.append(
+                        Run(
+                            table=table,
+                            scenario=split.scenario,
+                            split=split.name,
+                            network=network,
+                            seed=seed,
+                            samples=path,
+                            config=chosen,
+                            key=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+                            folder=Path(out, "runs", table, split.scenario, split.name, network, f"seed{seed}"),
+                        )
+                    )
+    return sorted(found, key=lambda run: run.seed)
+
+
+def execute(run: Run, split: Split, samples: Samples) -> dict[str, Any]:
+    """Train and test one network, through a checkpoint and the engine as a map does; returns what is written last.
+
+    The scalers, early stopping and the choice of an epoch see training rows alone.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    started = time.perf_counter()
+    trained = train(samples.take(split.train), run.config, progress=False)
+    checkpoint = save_checkpoint(run.folder / "model", trained.spec, trained.network, trained.golden)
+    tested = samples.take(split.test)
+    columns = {"station": tested.station, "date": tested.date, TARGET: tested.target}
+    columns[ESTIMATE] = predict_samples(Engine(checkpoint, device="cpu", threads=1), tested)
+    stream = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), stream)
+    write_whole(run.folder / "estimates.parquet", stream.getvalue().to_pybytes())
+    facts = {
+        "key": run.key,
+        "epochs": trained.spec.training["epochs"],
+        "seconds": round(time.perf_counter() - started, 1),
+        "history": trained.history,
+    }
+    write_whole(run.folder / "run.json", json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def execute_all(
+    config: ExperimentConfig, data: str | Path, out: str | Path, *, workers: int = 1, quiet: bool = False
+) -> list[Run]:
+    """Run whatever has not been run yet, in processes of one thread each; returns all runs.
+
+    Parameters
+    ----------
+    config, data, out
+        As for `plan_runs`.
+    workers
+        Processes.
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    MMNetError
+        When something is wrong with the tables, or cannot be written; what was finished is kept.
+    """
+    runs = plan_runs(config, data, out)
+    waiting = [run for run in runs if run.facts is None]
+    log.info("%d runs, %d of them there already", len(runs), len(runs) - len(waiting))
+    with tqdm(total=len(waiting), desc=config.name, unit="run", disable=quiet) as bar:
+        for run in _executed(config, waiting, workers):
+            bar.set_postfix_str(f"{run.table} {run.scenario} {run.split} {run.network}", refresh=False)
+            bar.update()
+    return plan_runs(config, data, out)
+
+
+def _executed(config: ExperimentConfig, waiting: list[Run], workers: int) -> Iterator[Run]:
+    """Runs as they are finished."""
+    todo = iter(waiting)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_single) as pool:
+        running: dict[Future[None], Run] = {}
+        try:
+            while True:
+                for run in todo:
+                    running[pool.submit(_execute_alone, config, run)] = run
+                    if len(running) > workers:  # one is ready when another ends
+                        break
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    yield running.pop(future)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _single() -> None:
+    torch.set_num_threads(1)
+
+
+def _execute_alone(config: ExperimentConfig, run: Run) -> None:
+    """What a process does: one run, with the table that it read before."""
+    samples = _read(run.samples)
+    for split in _splits(config.model_dump_json(), run.table, run.samples):
+        if (split.scenario, split.name) == (run.scenario, run.split):
+            execute(run, split, samples)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path) -> Samples:
+    return read_samples(path)
+
+
+@lru_cache(maxsize=2)
+def _splits(config: str, table: str, path: Path) -> list[Split]:
+    return splits_of(ExperimentConfig.model_validate_json(config), table, _read(path))
+
+
+def by_network(runs: list[Run]) -> Mapping[tuple[str, str, str], list[Run]]:
+    """The finished runs by table, scenario and network, in their order."""
+    found: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        if run.facts is not None:
+            found.setdefault((run.table, run.scenario, run.network), []).append(run)
+    return found

@@ -1,0 +1,222 @@
+"""What an experiment found: tables beside the paper's numbers, and figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.evaluate import ESTIMATE, METRICS, StationMetrics, intervals, report
+from mmnet_maps.experiment import ExperimentConfig, Run, by_network
+from mmnet_maps.samples import TARGET
+from mmnet_maps.write import write_whole
+
+PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
+    ("on-site", "mmnet"): (0.846, 0.0395, 0.0333),
+    ("on-site", "mlp"): (0.749, 0.0457, 0.0396),
+    ("on-site", "transformer"): (0.719, 0.0632, 0.0481),
+    ("on-site", "mlp_full"): (0.774, 0.0461, 0.0430),
+    ("on-site", "transformer_full"): (0.760, 0.0485, 0.0451),
+    ("off-site", "mmnet"): (0.782, 0.0672, 0.0456),
+    ("off-site", "mlp"): (0.704, 0.0717, 0.0501),
+    ("off-site", "transformer"): (0.724, 0.0697, 0.0545),
+    ("off-site", "mlp_full"): (0.769, 0.0671, 0.0461),
+    ("off-site", "transformer_full"): (0.750, 0.0702, 0.0497),
+    ("cross-region", "mmnet"): (0.727, 0.0759, 0.0527),
+    ("cross-region", "mlp"): (0.646, 0.0805, 0.0559),
+    ("cross-region", "transformer"): (0.682, 0.0764, 0.0570),
+    ("cross-region", "mlp_full"): (0.719, 0.0761, 0.0536),
+    ("cross-region", "transformer_full"): (0.665, 0.0845, 0.0550),
+}
+"""R, RMSE and ubRMSE (m³/m³), medians over stations, that Xu et al. (2025) published in Tables 3 to 7, by scenario and
+architecture. On-site those of the first three are means of yearly medians, of the others pooled over years."""
+
+_PAPER_METRICS = ("r", "rmse", "ubrmse")
+
+
+class Found(TypedDict):
+    """What a network reached in a scenario on a table.
+
+    ``median`` is over stations, rows pooled over splits, averaged over seeds; ``interval_95`` its bootstrap interval
+    over stations, of metrics averaged over seeds; ``by_split`` and ``by_seed`` the medians of each; ``difference`` the
+    median over stations of metric less the first network's, with its interval, empty for the first.
+    """
+
+    table: str
+    scenario: str
+    network: str
+    stations: int
+    samples: int
+    seeds: int
+    epochs: list[int]
+    seconds: float
+    median: dict[str, float]
+    interval_95: dict[str, list[float]]
+    by_seed: dict[str, list[float]]
+    by_split: dict[str, dict[str, float]]
+    difference: dict[str, list[float]]
+    per_station: list[StationMetrics]
+
+
+def summarise(config: ExperimentConfig, runs: Sequence[Run]) -> list[Found]:
+    """Metrics of every table, scenario and network of which a seed is complete, in their order."""
+    found: list[Found] = []
+    first: dict[tuple[str, str], list[StationMetrics]] = {}
+    finished = by_network([*runs])
+    for table in config.tables:
+        for scenario in ("on-site", "off-site", "cross-region"):
+            for network in config.networks:
+                mine = finished.get((table, scenario, network), [])
+                wanted = {run.split for run in runs if (run.table, run.scenario) == (table, scenario)}
+                by_seed = _whole_seeds(mine, wanted)
+                if not by_seed:
+                    continue
+                one = _summarise(table, scenario, network, by_seed)
+                reference = first.setdefault((table, scenario), one["per_station"])
+                if reference is not one["per_station"]:
+                    one["difference"] = _difference(one["per_station"], reference)
+                found.append(one)
+    return found
+
+
+def _whole_seeds(runs: Sequence[Run], splits: set[str]) -> list[list[Run]]:
+    """The runs of each seed that has all splits."""
+    by_seed: dict[int, list[Run]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    return [mine for _, mine in sorted(by_seed.items()) if {run.split for run in mine} == splits]
+
+
+def _summarise(table: str, scenario: str, network: str, by_seed: Sequence[Sequence[Run]]) -> Found:
+    pooled, by_split = [], dict[str, list[dict[str, float]]]()
+    for mine in by_seed:
+        parts = {run.split: run.estimates() for run in mine}
+        for split, part in parts.items():
+            by_split.setdefault(split, []).append(_median(_report(part)))
+        pooled.append(_report({key: np.concatenate([part[key] for part in parts.values()]) for key in _KEYS}))
+    stations = _mean_over_seeds(pooled)
+    ends = intervals(stations)
+    medians = [_median(rows) for rows in pooled]
+    facts = [run.facts or {} for mine in by_seed for run in mine]
+    return {
+        "table": table,
+        "scenario": scenario,
+        "network": network,
+        "stations": len(stations),
+        "samples": sum(row["samples"] for row in pooled[0]),
+        "seeds": len(by_seed),
+        "epochs": [fact["epochs"] for fact in facts],
+        "seconds": round(sum(fact["seconds"] for fact in facts), 1),
+        "median": {metric: float(np.mean([one[metric] for one in medians])) for metric in METRICS},
+        "interval_95": {metric: list(ends[metric]) for metric in METRICS if metric in ends},
+        "by_seed": {metric: [one[metric] for one in medians] for metric in METRICS},
+        "by_split": {
+            split: {metric: float(np.mean([one[metric] for one in values])) for metric in METRICS}
+            for split, values in sorted(by_split.items())
+        },
+        "difference": {},
+        "per_station": stations,
+    }
+
+
+_KEYS = ("station", TARGET, ESTIMATE)
+
+
+def _report(rows: Mapping[str, NDArray[Any]]) -> list[StationMetrics]:
+    return report(rows["station"], rows[ESTIMATE], rows[TARGET])["per_station"]
+
+
+def _values(rows: Sequence[StationMetrics], metric: str) -> NDArray[np.float64]:
+    """One metric by station, NaN where None."""
+    return np.array([row[metric] for row in rows], dtype=np.float64)  # type: ignore[literal-required]
+
+
+def _median(rows: Sequence[StationMetrics]) -> dict[str, float]:
+    return {metric: float(np.nanmedian(_values(rows, metric))) for metric in METRICS}
+
+
+def _mean_over_seeds(by_seed: Sequence[Sequence[StationMetrics]]) -> list[StationMetrics]:
+    """Per station the mean of each metric over seeds; R is None where any seed has none."""
+    of_station: dict[str, list[StationMetrics]] = {}
+    for rows in by_seed:
+        for row in rows:
+            of_station.setdefault(row["station"], []).append(row)
+    return [
+        _metrics(rows[0], {metric: float(_values(rows, metric).mean()) for metric in METRICS})
+        for rows in of_station.values()
+    ]
+
+
+def _metrics(like: StationMetrics, values: Mapping[str, float]) -> StationMetrics:
+    return {
+        "station": like["station"],
+        "samples": like["samples"],
+        "r": None if np.isnan(values["r"]) else values["r"],
+        "rmse": values["rmse"],
+        "bias": values["bias"],
+        "ubrmse": values["ubrmse"],
+    }
+
+
+def _difference(rows: Sequence[StationMetrics], reference: Sequence[StationMetrics]) -> dict[str, list[float]]:
+    """Median over stations of metric less the reference's, and the ends of its interval."""
+    other = {row["station"]: row for row in reference}
+    pairs = [(row, other[row["station"]]) for row in rows if row["station"] in other]
+    off = [
+        _metrics(row, {metric: float(_values([row], metric)[0] - _values([than], metric)[0]) for metric in METRICS})
+        for row, than in pairs
+    ]
+    ends = intervals(off)
+    return {metric: [_median(off)[metric], *ends[metric]] for metric in _PAPER_METRICS if metric in ends}
+
+
+def markdown(config: ExperimentConfig, found: Sequence[Found]) -> str:
+    """The tables, one for each table and scenario, with the paper's numbers beside them."""
+    lines = [f"# {config.name}", ""]
+    for table in config.tables:
+        for scenario in ("on-site", "off-site", "cross-region"):
+            mine = [one for one in found if (one["table"], one["scenario"]) == (table, scenario)]
+            if mine:
+                lines += [f"## {table}, {scenario}", "", *_table(config, mine), ""]
+    return "\n".join(lines)
+
+
+def _table(config: ExperimentConfig, found: Sequence[Found]) -> list[str]:
+    first = found[0]
+    name = next(iter(config.networks))
+    splits = ", ".join(first["by_split"])
+    lines = [
+        f"{first['stations']} stations, {first['samples']} station-days, {first['seeds']} "
+        f"seed{'s' * (first['seeds'] > 1)}, tested on {splits}.",
+        "",
+        f"| network | R | RMSE | bias | ubRMSE | R less {name}'s | ubRMSE less {name}'s | paper: R / RMSE / ubRMSE |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        cells = [_cell(one["median"][metric], one["interval_95"].get(metric), metric) for metric in METRICS]
+        for metric in ("r", "ubrmse"):
+            values = one["difference"].get(metric)
+            cells.append(_cell(values[0], values[1:], metric, sign="+") if values else "")
+        architecture = config.training_of(one["table"], one["network"]).architecture
+        paper = PAPER.get((one["scenario"], architecture))
+        cells.append(f"{paper[0]:.3f} / {paper[1]:.4f} / {paper[2]:.4f}" if paper else "")
+        lines.append(f"| {one['network']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(value: float, ends: Sequence[float] | None, metric: str, sign: str = "") -> str:
+    form = f"{sign}.3f" if metric == "r" else f"{sign}.4f"
+    return f"{value:{form}}" + (f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends else "")
+
+
+def write_results(config: ExperimentConfig, runs: Sequence[Run], out: str | Path) -> list[Path]:
+    """Write ``results.json``, ``results.md`` and the figures of what is finished; returns their paths."""
+    found = summarise(config, runs)
+    texts = {"results.json": json.dumps(found, indent=1) + "\n", "results.md": markdown(config, found)}
+    for name, text in texts.items():
+        write_whole(Path(out, name), text)
+    return [Path(out, name) for name in texts]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.experiment import ExperimentConfig, Run, execute_all, plan_runs, read_experiment
+from mmnet_maps.experiment_report import markdown, summarise, write_results
+from station_tables import small_config, write_table
+
+pytestmark = pytest.mark.xdist_group("experiment")
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    """Two small networks, one table of eight stations on 60 days of two years."""
+    training = small_config(max_epochs=1, validation_fraction=0.34).model_dump(mode="json", exclude={"name", "architecture", "seed"})
+    networks = {"mmnet": {"architecture": "mmnet"}, "days": {"architecture": "mlp_full"}}
+    table = {"samples": "table.parquet", "on_site_years": 1}
+    return {
+        "name": "Small",
+        "tables": {"t": table},
+        "networks": networks,
+        "training": training,
+        "seeds": 2,
+        "folds": 2,
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    write_table(folder / "table.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config() -> ExperimentConfig:
+    return ExperimentConfig.model_validate(values())
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory, config: ExperimentConfig, data: Path) -> Path:
+    folder = tmp_path_factory.mktemp("experiment")
+    write_results(config, execute_all(config, data, folder, quiet=True), folder)
+    return folder
+
+
+def test_every_network_is_trained_on_every_split(config: ExperimentConfig, data: Path, out: Path) -> None:
+    runs = plan_runs(config, data, out)
+    assert len(runs) == 2 * 2 * (1 + 2 + 3)
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+    assert all(run.facts for run in runs)
+    assert {run.config.validation for run in runs if run.scenario == "on-site"} == {"time"}
+    assert {run.config.validation for run in runs if run.scenario != "on-site"} == {"stations"}
+    assert {run.split for run in runs if run.scenario == "cross-region"} == {"west", "middle", "east"}
+
+
+def pooled(runs: list[Run]) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(run.folder / "estimates.parquet") for run in runs])
+
+
+def test_the_tables_are_those_of_the_estimates(config: ExperimentConfig, data: Path, out: Path) -> None:
+    runs = plan_runs(config, data, out)
+    found = json.loads((out / "results.json").read_text())
+    assert [(one["scenario"], one["network"]) for one in found] == [
+        (scenario, network) for scenario in ("on-site", "off-site", "cross-region") for network in ("mmnet", "days")
+    ]
+    for one in found:
+        medians = []
+        for seed in range(2):
+            mine = [
+                run for run in runs if (run.scenario, run.network, run.seed) == (one["scenario"], one["network"], seed)
+            ]
+            rows = pooled(mine)
+            assert one["scenario"] == "on-site" or rows.groupby(["station", "date"]).size().max() == 1
+            error = rows["soil_moisture_estimate"] - rows["soil_moisture"]
+            by_station = error.groupby(rows["station"])
+            medians.append(
+                {
+                    "rmse": (error**2).groupby(rows["station"]).mean().pow(0.5).median(),
+                    "bias": by_station.mean().median(),
+                    "ubrmse": by_station.std(ddof=0).median(),
+                    "r": rows.groupby("station")[["soil_moisture", "soil_moisture_estimate"]]
+                    .apply(lambda part: part.corr().iloc[0, 1])
+                    .median(),
+                }
+            )
+        for metric, value in pd.DataFrame(medians).mean().items():
+            assert one["median"][metric] == pytest.approx(value, abs=1e-5)
+            low, high = one["interval_95"][metric]
+            assert low <= high
+        assert one["stations"] == 8
+        assert bool(one["difference"]) == (one["network"] == "days")
+    text = (out / "results.md").read_text()
+    assert "## t, off-site" in text
+    assert text.count("| days |") == 3
+    assert "0.782 / 0.0672 / 0.0456" in text
+
+
+def test_differences_are_those_of_each_station(config: ExperimentConfig, data: Path, out: Path) -> None:
+    first, second = summarise(config, plan_runs(config, data, out))[:2]
+    off = [b["ubrmse"] - a["ubrmse"] for a, b in zip(first["per_station"], second["per_station"], strict=True)]
+    assert second["difference"]["ubrmse"][0] == pytest.approx(np.median(off))
+    assert second["difference"]["ubrmse"][1] <= np.median(off) <= second["difference"]["ubrmse"][2]
+
+
+def test_an_interrupted_experiment_continues(config: ExperimentConfig, data: Path, out: Path) -> None:
+    runs = plan_runs(config, data, out)
+    before = {run.folder: (run.folder / "run.json").stat().st_mtime_ns for run in runs}
+    estimates = pooled(runs)
+    (runs[3].folder / "run.json").unlink()  # killed before it was through
+    (runs[5].folder / "run.json").write_text("{")
+    again = plan_runs(config, data, out)
+    assert [run.facts is None for run in again] == [k in (3, 5) for k in range(len(runs))]
+    partial = summarise(config, again)
+    assert {one["seeds"] for one in partial} == {1, 2}  # a seed counts once all its splits are there
+    done = execute_all(config, data, out, quiet=True)
+    after = {run.folder: (run.folder / "run.json").stat().st_mtime_ns for run in done}
+    assert {folder for folder in after if after[folder] != before[folder]} == {runs[3].folder, runs[5].folder}
+    pd.testing.assert_frame_equal(pooled(done), estimates)
+
+
+def test_what_decides_the_result_decides_what_is_run_again(config: ExperimentConfig, data: Path, out: Path) -> None:
+    other = values()
+    other["networks"]["days"]["dropout"] = 0.1
+    runs = plan_runs(ExperimentConfig.model_validate(other), data, out)
+    assert {run.network for run in runs if run.facts is None} == {"days"}
+    assert {run.network for run in runs if run.facts is not None} == {"mmnet"}
+    folds = plan_runs(ExperimentConfig.model_validate(values(folds=3)), data, out)
+    assert {run.scenario for run in folds if run.facts is None} == {"off-site"}
+
+
+def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, tmp_path: Path) -> None:
+    runs = plan_runs(config, data, tmp_path)
+    assert summarise(config, runs) == []
+    assert markdown(config, []).strip() == "# Small"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"networks": {"m": {"architecture": "cnn"}}}, "network m on table t: architecture"),
+        ({"networks": {"../m": {"architecture": "mmnet"}}}, "should match pattern"),
+        ({"seeds": 0}, "seeds: Input should be greater than or equal to 1"),
+        ({"more": 1}, "more: Extra inputs"),
+        ({"training": {}}, "snapshot: Field required"),
+    ],
+)
+def test_a_wrong_configuration_is_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump(values(**change)))
+    with pytest.raises(RequestError, match=message) as caught:
+        read_experiment(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_configuration_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="cannot be read"):
+        read_experiment(tmp_path / "none.yaml")
+    (tmp_path / "e.yaml").write_text("a: [")
+    with pytest.raises(RequestError, match="is not YAML"):
+        read_experiment(tmp_path / "e.yaml")
+
+
+def test_regions_and_years_that_are_not_there(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no sample lies east"):
+        plan_runs(ExperimentConfig.model_validate(values(borders=[-104, -60])), data, tmp_path)
+    late = values(tables={"t": {"samples": "table.parquet", "on_site_years": 2}})
+    with pytest.raises(RequestError, match="2 years to train on"):
+        plan_runs(ExperimentConfig.model_validate(late), data, tmp_path)
