@@ -60,7 +60,7 @@ def sheet(body: float, title: str, source: str, *, width: float = WIDTH, legend:
     """A figure with room for panels of a height in inches, its heading above, and the line of the source below."""
     from matplotlib.figure import Figure
 
-    lines = textwrap.wrap(source, round(width * 18))
+    lines = textwrap.wrap(source, round((width - 2 * _SIDE) * 16.5))
     above, below = (0.66 if legend else 0.42), 0.2 + 0.13 * len(lines)
     height = above + body + below
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
@@ -112,7 +112,7 @@ def colour_bar(figure: Figure, mappable: Any, label: str, *, extend: str = "neit
 
 def head(axes: Axes, title: str, lines: Sequence[str]) -> None:
     """The name of a panel and small lines below it, above the axes, where they hide nothing."""
-    axes.set_title(title, loc="left", fontsize=9, weight="bold", color=INK, pad=4 + 11 * len(lines))
+    axes.set_title(title, loc="left", fontsize=9, weight="bold", color=INK, pad=6 + 9.5 * len(lines))
     axes.annotate(
         "\n".join(lines), (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", va="bottom",
         fontsize=7.5, color=PALE, linespacing=1.25,

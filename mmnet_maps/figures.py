@@ -126,9 +126,9 @@ def density_figure(panels: Mapping[str, Mapping[str, Pairs]], *, title: str, sou
         for name, found in row.items()
     }
     low = min(0.0, math.floor(min(values.min() for values in pairs.values()) * 20) / 20)
-    high = math.ceil(max(values.max() for values in pairs.values()) * 20 - 1e-6) / 20
+    high = max(0.1, math.ceil(max(values.max() for values in pairs.values()) * 20) / 20)
     edges = np.linspace(low, high, round((high - low) / _CELL) + 1)
-    counts = {key: np.histogram2d(values[1], values[0], bins=edges)[0].T for key, values in pairs.items()}
+    counts = {key: _counts(values.clip(low, high), edges) for key, values in pairs.items()}
     norm = LogNorm(1, max(10.0, *(count.max() for count in counts.values())))
 
     columns = len(networks)
@@ -144,7 +144,7 @@ def density_figure(panels: Mapping[str, Mapping[str, Pairs]], *, title: str, sou
             mesh = _draw_density(axes, edges, counts[scenario, name], pairs[scenario, name], norm)
             head(axes, name, [scenario, *_pair_lines(pairs[scenario, name].shape[1], found[name])])
     label_outer(grid, f"observed ({UNIT})", f"estimated ({UNIT})")
-    colour_bar(figure, mesh, f"station-days per cell of {_CELL:g} × {_CELL:g} {UNIT}")
+    colour_bar(figure, mesh, f"station-days per ({_CELL:g} {UNIT})²")
     legend(figure, *grid.flat)
     return figure
 
@@ -160,6 +160,11 @@ def _paired(name: str, found: Pairs) -> NDArray[np.float64]:
     if not both.any():
         raise InputError(f"{name}: no row has both an estimate and an observation; leave the panel out")
     return np.stack([estimate[both], observed[both]])
+
+
+def _counts(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pairs in each cell (estimate, observation)."""
+    return np.histogram2d(values[0], values[1], bins=edges)[0]
 
 
 def _draw_density(
