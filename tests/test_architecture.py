@@ -20,6 +20,8 @@ DATA_SIDE = {
     "closure",
     "cog",
     "fetch",
+    "figure_sheet",
+    "figures",
     "grid",
     "inventory",
     "inventory_picture",
@@ -31,6 +33,8 @@ DATA_SIDE = {
     "sources",
     "stac",
     "stack",
+    "station_classes",
+    "station_figures",
     "style",
     "variables",
     "vrt",
@@ -80,6 +84,10 @@ MAY_IMPORT = {
         *("block", "cells", "errors", "inventory", "picture", "stack", "style", "variables", "write", ""),
     },
     "picture": {"errors", "product", "style", "variables", "write", ""},
+    "station_classes": {"errors"},
+    "figure_sheet": {"errors", "write", ""},
+    "figures": {"errors", "figure_sheet", "style"},
+    "station_figures": {"errors", "figure_sheet"},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""
 
