@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.evaluate import ESTIMATE, METRICS, StationMetrics, intervals, report
-from mmnet_maps.experiment import ExperimentConfig, Run, by_network
-from mmnet_maps.samples import TARGET
+from mmnet_maps.experiment import ExperimentConfig, Run, by_network, splits_of
+from mmnet_maps.samples import TARGET, Samples, read_samples
 from mmnet_maps.write import write_whole
 
 PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
@@ -31,9 +31,13 @@ PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
     ("cross-region", "transformer"): (0.682, 0.0764, 0.0570),
     ("cross-region", "mlp_full"): (0.719, 0.0761, 0.0536),
     ("cross-region", "transformer_full"): (0.665, 0.0845, 0.0550),
+    ("cross-region", "smap"): (0.708, 0.0741, 0.0535),
 }
 """R, RMSE and ubRMSE (m³/m³), medians over stations, that Xu et al. (2025) published in Tables 3 to 7, by scenario and
-architecture. On-site those of the first three are means of yearly medians, of the others pooled over years."""
+architecture. On-site those of the first three are means of yearly medians, of the others pooled over years. ``smap`` is
+SMAP Level-4 itself, at all stations."""
+
+SCENARIOS = ("on-site", "off-site", "cross-region")
 
 _PAPER_METRICS = ("r", "rmse", "ubrmse")
 
@@ -63,24 +67,52 @@ class Found(TypedDict):
 
 
 def summarise(config: ExperimentConfig, runs: Sequence[Run]) -> list[Found]:
-    """Metrics of every table, scenario and network of which a seed is complete, in their order."""
+    """Metrics of every table, scenario and network of which a seed is complete, in their order.
+
+    Where a table has SMAP, what it says of the same rows by itself comes last, as the network ``smap``.
+    """
     found: list[Found] = []
     first: dict[tuple[str, str], list[StationMetrics]] = {}
     finished = by_network([*runs])
     for table in config.tables:
-        for scenario in ("on-site", "off-site", "cross-region"):
+        for scenario in SCENARIOS:
             for network in config.networks:
                 mine = finished.get((table, scenario, network), [])
                 wanted = {run.split for run in runs if (run.table, run.scenario) == (table, scenario)}
                 by_seed = _whole_seeds(mine, wanted)
                 if not by_seed:
                     continue
-                one = _summarise(table, scenario, network, by_seed)
+                estimates = [{run.split: run.estimates() for run in mine} for mine in by_seed]
+                facts = [run.facts or {} for mine in by_seed for run in mine]
+                one = _found(table, scenario, network, estimates, facts)
                 reference = first.setdefault((table, scenario), one["per_station"])
                 if reference is not one["per_station"]:
                     one["difference"] = _difference(one["per_station"], reference)
                 found.append(one)
+            if (table, scenario) in first:
+                smap = _smap(config, table, scenario, read_table(runs, table))
+                if smap:
+                    smap["difference"] = _difference(smap["per_station"], first[table, scenario])
+                    found.append(smap)
     return found
+
+
+def read_table(runs: Sequence[Run], table: str) -> Samples:
+    """The samples of one of the tables."""
+    return read_samples(next(run.samples for run in runs if run.table == table))
+
+
+def _smap(config: ExperimentConfig, table: str, scenario: str, samples: Samples) -> Found | None:
+    """SMAP itself as an estimate of the rows that are tested; None where the table has none."""
+    if "smap" not in samples.table.column_names:
+        return None
+    splits = [split for split in splits_of(config, table, samples) if split.scenario == scenario]
+    parts = {split.name: _columns(samples.take(split.test)) for split in splits}
+    return _found(table, scenario, "smap", [parts], [])
+
+
+def _columns(samples: Samples) -> dict[str, NDArray[Any]]:
+    return {"station": samples.station, TARGET: samples.target, ESTIMATE: samples.numbers("smap")}
 
 
 def _whole_seeds(runs: Sequence[Run], splits: set[str]) -> list[list[Run]]:
@@ -91,17 +123,22 @@ def _whole_seeds(runs: Sequence[Run], splits: set[str]) -> list[list[Run]]:
     return [mine for _, mine in sorted(by_seed.items()) if {run.split for run in mine} == splits]
 
 
-def _summarise(table: str, scenario: str, network: str, by_seed: Sequence[Sequence[Run]]) -> Found:
+def _found(
+    table: str,
+    scenario: str,
+    network: str,
+    by_seed: Sequence[Mapping[str, Mapping[str, NDArray[Any]]]],
+    facts: Sequence[Mapping[str, Any]],
+) -> Found:
+    """Metrics of estimates by seed and split."""
     pooled, by_split = [], dict[str, list[dict[str, float]]]()
-    for mine in by_seed:
-        parts = {run.split: run.estimates() for run in mine}
+    for parts in by_seed:
         for split, part in parts.items():
             by_split.setdefault(split, []).append(_median(_report(part)))
         pooled.append(_report({key: np.concatenate([part[key] for part in parts.values()]) for key in _KEYS}))
     stations = _mean_over_seeds(pooled)
     ends = intervals(stations)
     medians = [_median(rows) for rows in pooled]
-    facts = [run.facts or {} for mine in by_seed for run in mine]
     return {
         "table": table,
         "scenario": scenario,
@@ -178,7 +215,7 @@ def markdown(config: ExperimentConfig, found: Sequence[Found]) -> str:
     """The tables, one for each table and scenario, with the paper's numbers beside them."""
     lines = [f"# {config.name}", ""]
     for table in config.tables:
-        for scenario in ("on-site", "off-site", "cross-region"):
+        for scenario in SCENARIOS:
             mine = [one for one in found if (one["table"], one["scenario"]) == (table, scenario)]
             if mine:
                 lines += [f"## {table}, {scenario}", "", *_table(config, mine), ""]
@@ -201,8 +238,9 @@ def _table(config: ExperimentConfig, found: Sequence[Found]) -> list[str]:
         for metric in ("r", "ubrmse"):
             values = one["difference"].get(metric)
             cells.append(_cell(values[0], values[1:], metric, sign="+") if values else "")
-        architecture = config.training_of(one["table"], one["network"]).architecture
-        paper = PAPER.get((one["scenario"], architecture))
+        known = one["network"] in config.networks
+        what = config.training_of(one["table"], one["network"]).architecture if known else one["network"]
+        paper = PAPER.get((one["scenario"], what))
         cells.append(f"{paper[0]:.3f} / {paper[1]:.4f} / {paper[2]:.4f}" if paper else "")
         lines.append(f"| {one['network']} | {' | '.join(cells)} |")
     return lines
@@ -215,8 +253,10 @@ def _cell(value: float, ends: Sequence[float] | None, metric: str, sign: str = "
 
 def write_results(config: ExperimentConfig, runs: Sequence[Run], out: str | Path) -> list[Path]:
     """Write ``results.json``, ``results.md`` and the figures of what is finished; returns their paths."""
+    from mmnet_maps.experiment_figures import write_figures
+
     found = summarise(config, runs)
     texts = {"results.json": json.dumps(found, indent=1) + "\n", "results.md": markdown(config, found)}
     for name, text in texts.items():
         write_whole(Path(out, name), text)
-    return [Path(out, name) for name in texts]
+    return [*(Path(out, name) for name in texts), *write_figures(config, runs, found, Path(out))]

@@ -41,7 +41,7 @@ DATA_SIDE = {
     "write",
 }
 MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
-TRAINING = {"train", "samples", "splits", "evaluate", "experiment", "experiment_report"}
+TRAINING = {"train", "samples", "splits", "evaluate", "experiment", "experiment_figures", "experiment_report"}
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
 MAY_IMPORT = {

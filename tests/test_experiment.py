@@ -19,7 +19,9 @@ pytestmark = pytest.mark.xdist_group("experiment")
 
 def values(**changes: Any) -> dict[str, Any]:
     """Two small networks, one table of eight stations on 60 days of two years."""
-    training = small_config(max_epochs=1, validation_fraction=0.34).model_dump(mode="json", exclude={"name", "architecture", "seed"})
+    training = small_config(max_epochs=1, validation_fraction=0.34).model_dump(
+        mode="json", exclude={"name", "architecture", "seed"}
+    )
     networks = {"mmnet": {"architecture": "mmnet"}, "days": {"architecture": "mlp_full"}}
     table = {"samples": "table.parquet", "on_site_years": 1}
     return {
@@ -70,9 +72,21 @@ def test_the_tables_are_those_of_the_estimates(config: ExperimentConfig, data: P
     runs = plan_runs(config, data, out)
     found = json.loads((out / "results.json").read_text())
     assert [(one["scenario"], one["network"]) for one in found] == [
-        (scenario, network) for scenario in ("on-site", "off-site", "cross-region") for network in ("mmnet", "days")
+        (scenario, network)
+        for scenario in ("on-site", "off-site", "cross-region")
+        for network in ("mmnet", "days", "smap")
     ]
+    table = pd.read_parquet(data / "table.parquet")
     for one in found:
+        assert one["stations"] == 8
+        assert bool(one["difference"]) == (one["network"] != "mmnet")
+        if one["network"] == "smap" and one["scenario"] != "on-site":
+            error = table["smap"] - table["soil_moisture"]
+            assert one["median"]["bias"] == pytest.approx(
+                error.groupby(table["station"], observed=True).mean().median()
+            )
+        if one["network"] == "smap":
+            continue
         medians = []
         for seed in range(2):
             mine = [
@@ -96,12 +110,19 @@ def test_the_tables_are_those_of_the_estimates(config: ExperimentConfig, data: P
             assert one["median"][metric] == pytest.approx(value, abs=1e-5)
             low, high = one["interval_95"][metric]
             assert low <= high
-        assert one["stations"] == 8
-        assert bool(one["difference"]) == (one["network"] == "days")
     text = (out / "results.md").read_text()
     assert "## t, off-site" in text
     assert text.count("| days |") == 3
     assert "0.782 / 0.0672 / 0.0456" in text
+
+
+def test_the_figures_are_there(out: Path) -> None:
+    kinds = ("boxes", "map_r", "map_ubrmse", "groups", "series")
+    scenarios = ("on-site", "off-site", "cross-region")
+    expected = {f"t_{scenario}_{kind}.png" for scenario in scenarios for kind in kinds} | {"t_scatter.png"}
+    assert {path.name for path in (out / "figures").iterdir()} == expected
+    for path in (out / "figures").iterdir():
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_differences_are_those_of_each_station(config: ExperimentConfig, data: Path, out: Path) -> None:

@@ -1,0 +1,184 @@
+"""The figures of an experiment, after the paper's: scatter, series, maps, boxes by network and by class of station."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps import __version__
+from mmnet_maps.evaluate import ESTIMATE, METRICS
+from mmnet_maps.figure_sheet import write_figure
+from mmnet_maps.figures import Pairs, StationSeries, density_figure, series_figure
+from mmnet_maps.samples import TARGET, Samples
+from mmnet_maps.station_classes import ELEVATION_BANDS, TEXTURES, elevation_band, soil_texture
+from mmnet_maps.station_figures import box_figure, grouped_box_figure, map_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mmnet_maps.experiment import ExperimentConfig, Run
+    from mmnet_maps.experiment_report import Found
+
+_SHOWN = ("r", "ubrmse")
+_AT = (0.25, 0.5, 0.75)  # stations of the series, by the rank of their R
+
+
+def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence[Found], out: Path) -> list[Path]:
+    """Write the figures of what is finished to ``out/figures``; estimates shown are those of the first seed.
+
+    Returns
+    -------
+    list of Path
+        ``{table}_scatter.png`` and ``{table}_{scenario}_{kind}.png``: boxes, groups, map_r, map_ubrmse, series.
+    """
+    from mmnet_maps.experiment_report import read_table
+
+    made: dict[str, Figure] = {}
+    for table in config.tables:
+        by_scenario: dict[str, list[Found]] = {}
+        for one in found:
+            if one["table"] == table:
+                by_scenario.setdefault(one["scenario"], []).append(one)
+        if not by_scenario:
+            continue
+        samples = read_table(runs, table)
+        source = f"Estimates: networks of {config.name!r}. Observations and inputs: {table}. mmnet_maps {__version__}."
+        scatter: dict[str, dict[str, Pairs]] = {}
+        for scenario, mine in by_scenario.items():
+            estimates = {one["network"]: _estimates(runs, one, samples) for one in mine}
+            scatter[scenario] = {one["network"]: _pairs(one, estimates[one["network"]]) for one in mine}
+            for kind, figure in _figures(mine, estimates, samples, source).items():
+                made[f"{table}_{scenario}_{kind}"] = figure
+        title = f"Estimated and observed soil moisture, {table}"
+        made[f"{table}_scatter"] = density_figure(scatter, title=title, source=source)
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    return [write_figure(figure, folder / f"{name}.png") for name, figure in made.items()]
+
+
+Rows = Mapping[str, NDArray[Any]]
+
+
+def _estimates(runs: Sequence[Run], one: Found, samples: Samples) -> Rows:
+    """Station, day, observation and estimate of the rows tested, of the first seed."""
+    mine = [
+        run.estimates()
+        for run in runs
+        if (run.table, run.scenario, run.network, run.seed) == (one["table"], one["scenario"], one["network"], 0)
+        and run.facts
+    ]
+    if mine:
+        return {key: np.concatenate([part[key] for part in mine]) for key in mine[0]}
+    return {
+        "station": samples.station,
+        "date": samples.date,
+        TARGET: samples.target,
+        ESTIMATE: samples.numbers(one["network"]),
+    }
+
+
+def _pairs(one: Found, rows: Rows) -> Pairs:
+    return Pairs(estimate=rows[ESTIMATE], observed=rows[TARGET], median=one["median"], stations=one["stations"])
+
+
+def _figures(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Samples, source: str) -> dict[str, Figure]:
+    """The figures of one scenario on one table."""
+    names = [row["station"] for row in found[0]["per_station"]]
+    of_station = [{row["station"]: row for row in one["per_station"]} for one in found]
+    values = {
+        one["network"]: {
+            metric: np.array([rows[name][metric] for name in names], np.float64)  # type: ignore[literal-required]
+            for metric in METRICS
+        }
+        for one, rows in zip(found, of_station, strict=True)
+    }
+    where = f"{found[0]['table']}, {found[0]['scenario']}"
+    lat, lon = np.array([samples.stations[name] for name in names]).T
+    made = {"boxes": box_figure(values, title=f"Metrics of {len(names)} stations, {where}", source=source)}
+    for metric in _SHOWN:
+        made[f"map_{metric}"] = map_figure(
+            lon, lat, {name: of[metric] for name, of in values.items()}, metric, title=where, source=source
+        )
+    groups = _groups(samples, names)
+    if groups:
+        made["groups"] = grouped_box_figure(
+            {name: of["ubrmse"] for name, of in values.items()},
+            groups,
+            "ubrmse",
+            title=f"ubRMSE by class of station, {where}",
+            source=source,
+            order={"soil texture": TEXTURES, "elevation": ELEVATION_BANDS},
+        )
+    made["series"] = series_figure(
+        _series(found, estimates, samples), title=f"Stations at the quartiles of R, {where}", source=source
+    )
+    return made
+
+
+def _groups(samples: Samples, names: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    """The class of each station, of what the table tells of it."""
+    _, first = np.unique(samples.station, return_index=True)
+    row = dict(zip(samples.stations, first, strict=True))
+    rows = samples.take(np.array([row[name] for name in names]))
+    there = set(samples.table.column_names)
+    found: dict[str, NDArray[np.str_]] = {}
+    for name in ("landcover", "climate", "region"):
+        if name in there:
+            found[name.replace("landcover", "land cover")] = np.array(
+                [value or "" for value in rows.table[name].to_pylist()], np.str_
+            )
+    if {"clay", "sand"} <= there:
+        found["soil texture"] = soil_texture(rows.numbers("clay"), rows.numbers("sand"))
+    if "elevation" in there:
+        found["elevation"] = elevation_band(rows.numbers("elevation"))
+    return found
+
+
+def _series(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Samples) -> list[StationSeries]:
+    """Stations at the quartiles of the first network's R, with what the first three networks say of them."""
+    ranked = sorted((row["r"], row["station"]) for row in found[0]["per_station"] if row["r"] is not None)
+    if not ranked:
+        ranked = [(0.0, row["station"]) for row in found[0]["per_station"]]
+    chosen = dict.fromkeys(ranked[round(at * (len(ranked) - 1))][1] for at in _AT)
+    first = estimates[found[0]["network"]]
+    there = set(samples.table.column_names)
+    shown = [one for one in found[:3] if one["network"] != "smap"]
+    made = []
+    for name in chosen:
+        days = first["date"][first["station"] == name]
+        here = samples.take(samples.station == name)
+        made.append(
+            StationSeries(
+                name=name,
+                days=days,
+                observed=first[TARGET][first["station"] == name],
+                estimates={one["network"]: _on(days, estimates[one["network"]], name) for one in shown},
+                smap=_at(days, here.date, here.numbers("smap")) if "smap" in there else None,
+                rain=_at(days, here.date, here.series(["pr"], 1)["pr"][:, 0]) if "pr" in there else None,
+                metrics={one["network"]: _metrics_of(one, name) for one in shown},
+            )
+        )
+    return made
+
+
+def _metrics_of(one: Found, station: str) -> dict[str, float | None]:
+    (row,) = (row for row in one["per_station"] if row["station"] == station)
+    return {metric: row[metric] for metric in METRICS}  # type: ignore[literal-required]
+
+
+def _on(days: NDArray[np.datetime64], rows: Rows, station: str) -> NDArray[np.float32]:
+    mine = rows["station"] == station
+    return _at(days, rows["date"][mine], rows[ESTIMATE][mine])
+
+
+def _at(
+    days: NDArray[np.datetime64], dates: NDArray[np.datetime64], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Values on some days, NaN where there is none."""
+    order = np.argsort(dates)
+    place = np.searchsorted(dates[order], days).clip(max=len(dates) - 1)
+    return np.where(dates[order][place] == days, values[order][place], np.float32(np.nan))
