@@ -93,18 +93,18 @@ def assert_whole(root: Path, undisturbed: Path) -> int:
     return count
 
 
-def started(root: Path) -> int:
-    """How much has been begun, to kill a run in the middle of its work on any machine."""
-    return len(list(root.glob("2*/.h*.partial"))) + len(list(root.glob("2*/h*.json")))
+def started(root: Path) -> set[Path]:
+    """What has been begun, to kill a run in the middle of its work on any machine."""
+    return {*root.glob("2*/.h*.partial"), *root.glob("2*/h*.json")}
 
 
-def wait_for_more(root: Path, process: subprocess.Popen[bytes], before: int, limit: float = 120) -> bool:
+def wait_for_more(root: Path, process: subprocess.Popen[bytes], before: set[Path], limit: float = 120) -> bool:
     """Wait until a run begins something new; False when it ended."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
         if process.poll() is not None:
             return False
-        if started(root) != before:
+        if started(root) - before:
             return True
         time.sleep(0.01)
     raise AssertionError("the run did nothing")
@@ -201,7 +201,7 @@ def test_workers_that_die_again_and_again_are_replaced(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert wait_for_more(root, process, 0)
+    assert wait_for_more(root, process, set())
     end = time.monotonic() + 4
     while time.monotonic() < end:
         for worker in filter(_is_worker, children(process)):
@@ -245,7 +245,7 @@ def test_a_scheduler_that_is_killed(tmp_path: Path, request_: list[str | Path], 
         process = subprocess.Popen(
             command(*request_, "--out", root, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert wait_for_more(root, process, 0)
+        assert wait_for_more(root, process, set())
         scheduler.kill()
         _, err = process.communicate(timeout=120)
         assert process.returncode == 4, err.decode()
@@ -281,7 +281,7 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
         process = subprocess.Popen(
             command(*request, "--out", two, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert wait_for_more(two, process, 0)
+        assert wait_for_more(two, process, set())
         time.sleep(12)
         scheduler.kill()
         _, err = process.communicate(timeout=120)
