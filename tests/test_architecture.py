@@ -37,7 +37,7 @@ DATA_SIDE = {
     "write",
 }
 MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
-TRAINING = {"train", "samples", "splits", "evaluate"}
+TRAINING = {"train", "samples", "splits", "evaluate", "explain", "reliability", "charts"}
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
 MAY_IMPORT = {
@@ -80,6 +80,9 @@ MAY_IMPORT = {
         *("block", "cells", "errors", "inventory", "picture", "stack", "style", "variables", "write", ""),
     },
     "picture": {"errors", "product", "style", "variables", "write", ""},
+    "explain": {"checkpoint", "errors", "features", "samples"},
+    "reliability": {"errors"},
+    "charts": {"errors", "explain", "reliability", "style", "write", ""},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""
 
