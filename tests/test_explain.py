@@ -130,22 +130,14 @@ def test_shares_add_up_and_columns_of_a_variable_are_one(found: Importance) -> N
         assert sum(days) >= named["series", name]["mean_absolute"] > 0, "signs of days may only take away"
 
 
-def test_what_the_table_is_made_of_counts_most(found: Importance) -> None:
-    """Soil moisture of these tables follows SMAP and the rain of the last two days; temperature is noise."""
-    share = {row["name"]: row["share"] for row in found["variables"]}
-    assert share["lst"] < min(share["smap"], share["pr"])
-    rain = found["by_day"]["pr"]
-    assert min(rain[-2:]) > max(rain[:-2])
-
-
 def test_a_hand_count_from_the_attributions(checkpoint: Checkpoint, samples: Samples) -> None:
-    """All rows, so that no choice is left, against a single other one each: the sums by hand."""
+    """Every row against every row, so that no choice is left: the sums by hand."""
     few = samples.take(np.array([5, 130, 250, 400]))
     found = explain_samples(checkpoint, few, rows=4, progress=False)
     assert (found["rows"], found["baselines"]) == (4, 4)
     order = np.lexsort((few.date, few.station))
     parts = expected_gradients(
-        checkpoint.network, *standardised(checkpoint, few), order, np.broadcast_to(order, (4, 4)), steps=6
+        checkpoint.network, *standardised(checkpoint, few), order, np.broadcast_to(order, (4, 4))
     )
     classes = [k for k, feature in enumerate(checkpoint.spec.snapshot) for _ in feature.columns]
     expected = {"landcover": np.abs(parts[0][:, np.array(classes) == 1].sum(1)).mean()}
