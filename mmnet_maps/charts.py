@@ -124,8 +124,9 @@ def draw_reliability(found: Reliability, path: Path, *, model: str) -> None:
     _identity(right, 1.05 * largest)
     right.set_xlabel("standard deviation, m³/m³", fontsize=8, color=_INK)
     right.set_ylabel("root mean square error, m³/m³", fontsize=8, color=_INK)
-    for axes in (left, middle, right):
+    for axes in (left, right):
         axes.legend(frameon=False, fontsize=8, loc="upper left")
+    middle.legend(frameon=False, fontsize=8, loc="upper center")
     note = (
         f"{found['samples']} samples of {found['stations']} stations, every station with the same weight; "
         "thin lines: perfectly calibrated."

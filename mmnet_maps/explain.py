@@ -258,8 +258,8 @@ def _complete_in_order(samples: Samples, *parts: NDArray[np.float32]) -> NDArray
 
 
 def _evenly(order: NDArray[np.intp], count: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """So many of the rows, evenly spaced from a random start on."""
-    places = (np.arange(count) + random.random()) * (order.size / count)
+    """So many of the rows, one drawn from each of as many equal stretches."""
+    places = (np.arange(count) + random.random(count)) * (order.size / count)
     return np.asarray(order[places.astype(np.intp)])
 
 
