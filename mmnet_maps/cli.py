@@ -40,6 +40,11 @@ _PRECISION = click.option(
 _THREADS = click.option("--threads", type=click.IntRange(1), help="Processor cores for the network.  [default: all]")
 
 
+_DRAWS = click.option(
+    "--uncertainty", type=int, default=0, metavar="N", help="Members of Monte Carlo dropout.  [default: 0]"
+)
+
+
 @click.group(context_settings=_HELP)
 @click.version_option(__version__, prog_name="mmnet_maps")
 def mmnet() -> None:
@@ -364,16 +369,21 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
 @_SAMPLES
 @_NAMED_MODEL
 @click.option("--out", required=True, metavar="PARQUET", help="The table with soil_moisture_estimate added.")
+@_DRAWS
 @_DEVICE
 @_DEBUG
-def predict_command(samples: str, model: str, out: str, device: str | None, debug: bool) -> None:
-    """Estimate soil moisture for station samples; no target column is needed."""
+def predict_command(samples: str, model: str, out: str, uncertainty: int, device: str | None, debug: bool) -> None:
+    """Estimate soil moisture for station samples; no target column is needed.
+
+    With --uncertainty, soil_moisture_std is added as well.
+    """
     _require_tables()
     from mmnet_maps.checkpoint import load_checkpoint
     from mmnet_maps.engine import Engine
     from mmnet_maps.evaluate import write_predictions
 
-    count = write_predictions(Engine(load_checkpoint(model), device=device or "auto"), samples, out)
+    engine = Engine(load_checkpoint(model), device=device or "auto", draws=uncertainty)
+    count = write_predictions(engine, samples, out)
     click.echo(f"{out}: {count} rows with an estimate")
 
 
@@ -384,6 +394,8 @@ def predict_command(samples: str, model: str, out: str, device: str | None, debu
     "--parity", is_flag=True, help="Deviation of every precision and device from the plain network in float64."
 )
 @click.option("--json", "json_path", metavar="FILE", help="Write the metrics to a file as well.")
+@_DRAWS
+@click.option("--picture", metavar="FILE.png", help="Draw how far the standard deviations can be trusted.")
 @_DEVICE
 @_QUIET
 @_DEBUG
@@ -392,13 +404,20 @@ def evaluate_command(
     model: str,
     parity: bool,
     json_path: str | None,
+    uncertainty: int,
+    picture: str | None,
     device: str | None,
     quiet: bool,
     debug: bool,
 ) -> None:
-    """R, RMSE, bias (estimate - observed) and ubRMSE per station, and their medians; or how exact the engine is."""
-    if parity == (samples is not None) or (parity and (json_path or device)):
-        raise RequestError("give either --samples, with --json and --device as you like, or --parity")
+    """R, RMSE, bias (estimate - observed) and ubRMSE per station, and their medians; or how exact the engine is.
+
+    With --uncertainty the standard deviations over the members are judged as well.
+    """
+    if parity == (samples is not None) or (parity and (json_path or device or uncertainty)):
+        raise RequestError("give either --samples, with --json, --uncertainty and --device as you like, or --parity")
+    if picture and not uncertainty:
+        raise RequestError("--picture shows the uncertainty; give --uncertainty as well, such as --uncertainty 20")
     if parity:
         from mmnet_maps.checkpoint import load_checkpoint
         from mmnet_maps.parity import format_parity
@@ -413,10 +432,81 @@ def evaluate_command(
     from mmnet_maps.evaluate import evaluate_samples, format_report, write_report
     from mmnet_maps.samples import read_samples
 
-    found = evaluate_samples(Engine(load_checkpoint(model), device=device or "auto"), read_samples(samples))
+    engine = Engine(load_checkpoint(model), device=device or "auto", draws=uncertainty)
+    found = evaluate_samples(engine, read_samples(samples))
     click.echo(format_report(found))
     if json_path:
         write_report(found, json_path)
+    if picture:
+        from pathlib import Path
+
+        from mmnet_maps.charts import draw_reliability
+
+        draw_reliability(found["uncertainty"], Path(picture), model=engine.spec.name)
+
+
+@mmnet.command("recalibrate")
+@_SAMPLES
+@_NAMED_MODEL
+@click.option(
+    "--uncertainty", type=int, default=20, show_default=True, metavar="N", help="Members of Monte Carlo dropout."
+)
+@click.option("--out", required=True, metavar="FOLDER", help="Folder of the recalibrated copy.")
+@_DEVICE
+@_DEBUG
+def recalibrate_command(samples: str, model: str, uncertainty: int, out: str, device: str | None, debug: bool) -> None:
+    """Scale a model's standard deviations so that they fit its errors at stations it was not trained on.
+
+    A copy is written that differs by std_factor in model.json alone; maps made with it have the scaled deviations.
+    """
+    _require_tables()
+    from mmnet_maps.checkpoint import load_checkpoint
+    from mmnet_maps.engine import Engine
+    from mmnet_maps.evaluate import recalibrate
+    from mmnet_maps.reliability import format_reliability
+    from mmnet_maps.samples import read_samples
+
+    engine = Engine(load_checkpoint(model), device=device or "auto", draws=uncertainty)
+    copy, judged = recalibrate(engine, read_samples(samples), out)
+    click.echo(format_reliability(judged))
+    click.echo(f"{copy.path}  std_factor {copy.spec.target.std_factor:.4g}")
+
+
+@mmnet.command("explain")
+@_SAMPLES
+@_NAMED_MODEL
+@click.option("--out", required=True, metavar="FILE.json", help="Where the attributions go.")
+@click.option("--picture", metavar="FILE.png", help="Draw them as well.")
+@click.option("--rows", type=click.IntRange(2), default=1500, show_default=True, help="How many rows are explained.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides which rows.")
+@_QUIET
+@_DEBUG
+def explain_command(
+    samples: str, model: str, out: str, picture: str | None, rows: int, seed: int, quiet: bool, debug: bool
+) -> None:
+    """Say how much each variable and each day of the series counts in a model's estimates.
+
+    \b
+    mmnet explain --samples samples.parquet --model mmnet-uscrn --out importance.json --picture importance.png
+    """  # noqa: D301  (see map_command)
+    import json
+    from pathlib import Path
+
+    _require_tables()
+    if find_spec("captum") is None:
+        raise RequestError("mmnet explain needs the package captum, which is not installed: pip install captum")
+    from mmnet_maps.charts import draw_importance
+    from mmnet_maps.checkpoint import load_checkpoint
+    from mmnet_maps.explain import explain_samples, format_importance
+    from mmnet_maps.samples import read_samples
+    from mmnet_maps.write import write_whole
+
+    table = read_samples(samples, target=False)
+    found = explain_samples(load_checkpoint(model), table, rows=rows, seed=seed, progress=not quiet)
+    click.echo(format_importance(found))
+    write_whole(Path(out), json.dumps(found, indent=1, allow_nan=False) + "\n")
+    if picture:
+        draw_importance(found, Path(picture))
 
 
 @mmnet.command("convert")

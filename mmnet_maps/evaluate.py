@@ -7,19 +7,24 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.reliability import Reliability, format_reliability, judge
 from mmnet_maps.samples import Samples, inputs, read_samples
 
 if TYPE_CHECKING:
-    from mmnet_maps.engine import Engine
+    from mmnet_maps.checkpoint import Checkpoint
+    from mmnet_maps.engine import Engine, Prediction
 
 ESTIMATE = "soil_moisture_estimate"
 """The column that `write_predictions` adds, m³/m³, float32."""
+
+STD = "soil_moisture_std"
+"""The column that it adds for an engine with members: standard deviation over them, m³/m³, float32."""
 
 MIN_ROWS_FOR_R = 10
 """A correlation from fewer pairs than this is not reported."""
@@ -39,12 +44,16 @@ class StationMetrics(TypedDict):
 
 
 class Report(TypedDict):
-    """Metrics per station and their medians over stations, as ``mmnet evaluate --json`` writes them."""
+    """Metrics per station and their medians over stations, as ``mmnet evaluate --json`` writes them.
+
+    ``uncertainty``, where standard deviations were asked for, judges them.
+    """
 
     stations: int
     samples: int
     median: dict[str, float | None]
     per_station: list[StationMetrics]
+    uncertainty: NotRequired[Reliability]
 
 
 def report(station: NDArray[np.str_], estimate: NDArray[np.floating], observed: NDArray[np.floating]) -> Report:
@@ -117,8 +126,8 @@ def intervals(
     return ends
 
 
-def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:
-    """Soil moisture that a model estimates for each row of a table.
+def prediction(engine: Engine, samples: Samples) -> Prediction:
+    """What a model says of each row of a table, with the standard deviation where the engine has members.
 
     Parameters
     ----------
@@ -129,7 +138,7 @@ def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:
 
     Returns
     -------
-    numpy.ndarray
+    Prediction
         m³/m³, float32, shape (n,), in the table's order; NaN where an input is missing.
 
     Raises
@@ -141,19 +150,85 @@ def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:
     columns, series = inputs(samples, spec)
     if spec.target.residual_of is not None:
         columns[spec.target.residual_of] = samples.numbers(spec.target.residual_of)
-    return engine.predict(columns, engine.encode_series(series)[0], np.arange(len(samples))).estimate
+    groups = (terms for [terms] in engine.encode_in_groups(series))
+    return engine.predict(columns, groups, np.arange(len(samples)))
+
+
+def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:
+    """The estimates of `prediction` alone."""
+    return prediction(engine, samples).estimate
 
 
 def evaluate_samples(engine: Engine, samples: Samples) -> Report:
-    """Predict a table that holds observations and report the metrics; see `predict_samples` and `report`."""
-    return report(samples.station, predict_samples(engine, samples), samples.target)
+    """Predict a table that holds observations and report the metrics; see `prediction` and `report`.
+
+    For an engine with members the standard deviations are judged as well, see `reliability.judge`.
+    """
+    found = prediction(engine, samples)
+    made = report(samples.station, found.estimate, samples.target)
+    if found.std is not None:
+        made["uncertainty"] = judge(samples.station, samples.target, found.estimate, found.std)
+    return made
+
+
+def recalibrate(engine: Engine, samples: Samples, out: str | Path) -> tuple[Checkpoint, Reliability]:
+    """Write a copy of a model whose ``std_factor`` fits a table of observations; its weights are the same.
+
+    Parameters
+    ----------
+    engine
+        One model with members drawn from it.
+    samples
+        Observations at stations that the model was not trained on: its errors at the others are smaller.
+    out
+        Folder of the copy, as for `checkpoint.save_checkpoint`. What the factor rests on is kept under ``training``.
+
+    Returns
+    -------
+    Checkpoint
+        The copy, as loaded.
+    Reliability
+        The judgement that the factor is from.
+
+    Raises
+    ------
+    RequestError
+        The engine has no members.
+    InputError
+        As for `prediction` and `reliability.judge`.
+    OutputError
+        The copy cannot be written.
+    """
+    from mmnet_maps.checkpoint import read_golden, save_checkpoint
+
+    (checkpoint,) = engine.checkpoints
+    found = prediction(engine, samples)
+    if found.std is None:
+        raise RequestError("a recalibration needs members, such as --uncertainty 20, or there is no spread to scale")
+    judged = judge(samples.station, samples.target, found.estimate, found.std)
+    spec = checkpoint.spec
+    basis = {
+        "samples": judged["samples"],
+        "stations": judged["stations"],
+        "members": engine.members,
+        "coverage": {**judged["recalibrated"]["coverage"]},
+    }
+    factor = spec.target.std_factor * judged["std_factor"]
+    changed = spec.model_copy(
+        update={
+            "target": spec.target.model_copy(update={"std_factor": factor}),
+            "training": spec.training | {"std_factor": basis},
+        }
+    )
+    return save_checkpoint(out, changed, checkpoint.network, read_golden(checkpoint)), judged
 
 
 def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> int:
     """Write a copy of a table of samples with the column ``soil_moisture_estimate`` added (float32, m³/m³).
 
-    Every other column, the order of rows and all Parquet types stay as they are; ``soil_moisture`` is not needed. A
-    row with a missing input gets NaN. The file appears whole or not at all.
+    For an engine with members their standard deviation is added as ``soil_moisture_std``. Every other column, the order
+    of rows and all Parquet types stay as they are; ``soil_moisture`` is not needed. A row with a missing input gets
+    NaN. The file appears whole or not at all.
 
     Returns
     -------
@@ -176,13 +251,16 @@ def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> in
     if out.exists() and source.exists() and out.samefile(source):
         raise RequestError(f"{out} is the input itself; give another file for the predictions")
     samples = read_samples(source, target=False)
-    estimate = predict_samples(engine, samples)
-    field, column = pa.field(ESTIMATE, pa.float32()), pa.array(estimate, pa.float32())
+    found = prediction(engine, samples)
     table = samples.table
-    if ESTIMATE in table.column_names:
-        table = table.set_column(table.column_names.index(ESTIMATE), field, column)
-    else:
-        table = table.append_column(field, column)
+    for name, values in ((ESTIMATE, found.estimate), (STD, found.std)):
+        if values is None:
+            continue
+        field, column = pa.field(name, pa.float32()), pa.array(values, pa.float32())
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), field, column)
+        else:
+            table = table.append_column(field, column)
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +270,7 @@ def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> in
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {out}: {error.strerror or error}; give a file in a writable folder") from None
-    return int(np.isfinite(estimate).sum())
+    return int(np.isfinite(found.estimate).sum())
 
 
 def write_report(found: Report, out: str | Path) -> None:
@@ -224,6 +302,8 @@ def format_report(found: Report) -> str:
         lines.append(_line(row["station"], row["samples"], [row["r"], row["rmse"], row["bias"], row["ubrmse"]]))
     median = [found["median"][metric] for metric in METRICS]
     lines.append(_line(f"median, {found['stations']} stations", found["samples"], median))
+    if "uncertainty" in found:
+        lines += ["", format_reliability(found["uncertainty"])]
     return "\n".join(lines)
 
 

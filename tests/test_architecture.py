@@ -41,7 +41,10 @@ DATA_SIDE = {
     "write",
 }
 MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
-TRAINING = {"train", "samples", "splits", "evaluate", "experiment", "experiment_figures", "experiment_report"}
+TRAINING = {
+    *("train", "samples", "splits", "evaluate", "experiment", "experiment_figures", "experiment_report"),
+    *("explain", "reliability", "charts"),
+}
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
 MAY_IMPORT = {
@@ -88,6 +91,9 @@ MAY_IMPORT = {
     "figure_sheet": {"errors", "write", ""},
     "figures": {"errors", "figure_sheet", "style"},
     "station_figures": {"errors", "figure_sheet"},
+    "explain": {"checkpoint", "errors", "features", "samples"},
+    "reliability": {"errors"},
+    "charts": {"errors", "explain", "reliability", "style", "write", ""},
 }
 """What each module may import of the package; the others may import anything but what their side forbids."""
 

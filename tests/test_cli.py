@@ -275,7 +275,7 @@ def test_interrupting_ends_with_130(
     assert [path for path in (tmp_path / "maps").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("name", ["train", "predict", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "predict", "evaluate", "recalibrate", "explain"])
 def test_without_pyarrow_tables_are_refused_in_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -284,13 +284,22 @@ def test_without_pyarrow_tables_are_refused_in_a_line(
         "train": ["--config", "c", "--out", "o"],
         "predict": ["--model", "m", "--out", "o"],
         "evaluate": ["--model", "m"],
+        "recalibrate": ["--model", "m", "--out", "o"],
+        "explain": ["--model", "m", "--out", "o"],
     }
     code, out, err = run(capsys, monkeypatch, name, "--samples", "s", *words[name])
     refused(code, out, err, 2, "pip install pyarrow")
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--samples", "s", "--parity"], ["--parity", "--json", "j"], ["--parity", "--device", "cpu"]]
+    "words",
+    [
+        [],
+        ["--samples", "s", "--parity"],
+        ["--parity", "--json", "j"],
+        ["--parity", "--device", "cpu"],
+        ["--parity", "--uncertainty", 9],
+    ],
 )
 def test_evaluate_takes_samples_or_parity(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
@@ -367,3 +376,31 @@ def test_a_model_from_a_table_and_back(
     rmse = [float((error[stations == name] ** 2).mean() ** 0.5) for name in sorted(set(stations))]
     assert metrics["median"]["rmse"] == pytest.approx(statistics.median(rmse), rel=1e-4)
     assert "median, 8 stations" in out
+
+    words = ("--samples", table, "--model", tmp_path / "m", "--uncertainty", 3)
+    code, out, err = run(capsys, monkeypatch, "evaluate", *words, "--json", "u.json", "--picture", "u.png")
+    assert code == 0, err
+    assert json.loads(Path("u.json").read_text())["uncertainty"]["stations"] == 8
+    assert Path("u.png").read_bytes().startswith(b"\x89PNG")
+    assert "within the 90 % interval" in out
+    code, out, err = run(capsys, monkeypatch, "evaluate", *words[:4], "--picture", "v.png")
+    refused(code, out, err, 2, "--uncertainty 20")
+    code, out, err = run(capsys, monkeypatch, "predict", *words[:4], "--uncertainty", 1, "--out", "e.parquet")
+    refused(code, out, err, 2, "at least 2 members")
+
+    code, out, err = run(capsys, monkeypatch, "recalibrate", *words, "--out", tmp_path / "n")
+    assert code == 0, err
+    factor = json.loads((tmp_path / "n" / "model.json").read_text())["target"]["std_factor"]
+    assert out.splitlines()[-1] == f"{tmp_path / 'n'}  std_factor {factor:.4g}"
+
+    words = ("--samples", blind, "--model", tmp_path / "m", "--rows", 9, "--seed", 4, "-q")
+    code, out, err = run(capsys, monkeypatch, "explain", *words, "--out", "i.json", "--picture", "i.png")
+    assert (code, err) == (0, "")
+    found = json.loads(Path("i.json").read_text())
+    assert (found["rows"], found["seed"]) == (9, 4)
+    assert out.splitlines()[1].split()[0] == found["variables"][0]["name"]
+    assert Path("i.png").read_bytes().startswith(b"\x89PNG")
+    find_spec = cli.find_spec
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "captum" else find_spec(name))
+    code, out, err = run(capsys, monkeypatch, "explain", *words, "--out", "i.json")
+    refused(code, out, err, 2, "pip install captum")

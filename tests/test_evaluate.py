@@ -11,20 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmnet_maps.checkpoint import Checkpoint, save_checkpoint
+from mmnet_maps.checkpoint import Checkpoint, check_golden, save_checkpoint
 from mmnet_maps.engine import Engine
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.evaluate import (
     ESTIMATE,
+    STD,
     evaluate_samples,
     format_report,
     intervals,
     predict_samples,
+    prediction,
+    recalibrate,
     report,
     write_predictions,
     write_report,
 )
 from mmnet_maps.features import standardise
+from mmnet_maps.reliability import judge
 from mmnet_maps.samples import Samples, encode
 from mmnet_maps.train import train
 from station_tables import make_table, replace, small_config, write_table
@@ -201,3 +205,77 @@ def test_predictions_that_cannot_be_written(checkpoint: Checkpoint, tmp_path: Pa
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         write_report(report(*estimates()), tmp_path / "no" / "r.json")
+
+
+def test_the_spread_of_predictions_is_that_of_drawn_networks(checkpoint: Checkpoint) -> None:
+    """Twelve members, more than are held at once, one by one as plain networks."""
+    import torch
+
+    from mmnet_maps.network import draw_member
+
+    samples, spec = Samples(table=make_table(days=4)), checkpoint.spec
+    snapshot, series = encode(samples, spec)
+    parts = (
+        torch.from_numpy(standardise(snapshot, spec.snapshot_mean, spec.snapshot_std)),
+        torch.from_numpy(standardise(series, spec.series_mean, spec.series_std)),
+    )
+    with torch.inference_mode():
+        members = [draw_member(checkpoint.network, checkpoint.seed(k))(*parts).numpy() for k in range(12)]
+    found = prediction(Engine(checkpoint, device="cpu", draws=12), samples)
+    np.testing.assert_allclose(found.std, np.std(members, axis=0, ddof=1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.estimate, predict_samples(Engine(checkpoint, device="cpu"), samples), atol=1e-6)
+
+
+def test_members_are_judged_in_the_report_and_only_then(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    samples = Samples(table=make_table(days=12))
+    plain = evaluate_samples(Engine(checkpoint, device="cpu"), samples)
+    found = evaluate_samples(Engine(checkpoint, device="cpu", draws=4), samples)
+    judged = found.pop("uncertainty")
+    assert "uncertainty" not in plain
+    assert found["median"] == pytest.approx(plain["median"], abs=1e-5)
+    made = prediction(Engine(checkpoint, device="cpu", draws=4), samples)
+    assert judged == judge(samples.station, samples.target, made.estimate, made.std)
+    found["uncertainty"] = judged
+    write_report(found, tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text()) == found
+    assert format_report(found).startswith(format_report(plain).splitlines()[0])
+    assert "within the 90 % interval" in format_report(found)
+
+
+def test_predictions_with_their_spread(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    source, out = write_table(tmp_path / "in.parquet", make_table(days=3)), tmp_path / "out.parquet"
+    write_predictions(Engine(checkpoint, device="cpu", draws=3), source, out)
+    written = pq.read_table(out)
+    assert written.column_names[-2:] == [ESTIMATE, STD]
+    assert written.schema.field(STD).type == pa.float32()
+    expected = prediction(Engine(checkpoint, device="cpu", draws=3), Samples(table=make_table(days=3))).std
+    np.testing.assert_allclose(written[STD].to_numpy(), expected, rtol=1e-5)
+
+
+def test_a_recalibrated_copy_has_the_same_weights_and_fitting_spread(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    samples, spec = Samples(table=make_table(days=12)), checkpoint.spec
+    snapshot, series = encode(samples.take(np.arange(5)), spec)
+    halved = spec.model_copy(update={"target": spec.target.model_copy(update={"std_factor": 0.5})})
+    model = save_checkpoint(tmp_path / "m", halved, checkpoint.network, (snapshot, series))
+    copy, judged = recalibrate(Engine(model, device="cpu", draws=5), samples, tmp_path / "copy")
+    assert copy.sha256 == model.sha256
+    assert copy.fingerprint != model.fingerprint, "maps of the copy are not taken for maps of the model"
+    assert copy.spec.target.std_factor == pytest.approx(0.5 * judged["std_factor"])
+    assert check_golden(copy) == 0
+    told = copy.spec.training["std_factor"]
+    assert isinstance(told, dict)
+    assert (told["stations"], told["samples"], told["members"]) == (8, 96, 5)
+    changed = {"target": model.spec.target, "training": model.spec.training}
+    assert copy.spec.model_copy(update=changed) == model.spec
+    again = evaluate_samples(Engine(copy, device="cpu", draws=5), samples)["uncertainty"]
+    assert again["std_factor"] == pytest.approx(1, rel=1e-4)
+    assert again["given"]["coverage"] == pytest.approx(judged["recalibrated"]["coverage"], abs=1.1)
+    with pytest.raises(RequestError, match="needs members"):
+        recalibrate(Engine(model, device="cpu"), samples, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_members_that_do_not_differ_cannot_be_judged(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    steady = save_checkpoint(tmp_path / "m", checkpoint.spec.model_copy(update={"dropout": 0.0}), checkpoint.network)
+    with pytest.raises(InputError, match="no dropout"):
+        evaluate_samples(Engine(steady, device="cpu", draws=3), Samples(table=make_table(days=2)))
