@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.features import Feature, encode_series, encode_snapshot
+from mmnet_maps.released_csv import read_released_csv
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
 if TYPE_CHECKING:
@@ -177,13 +178,14 @@ class Samples:
 
 
 def read_samples(path: str | Path, *, target: bool = True) -> Samples:
-    """Read and check a table of station samples (Parquet).
+    """Read and check a table of station samples (Parquet, or a CSV of the authors' released code).
 
     Parameters
     ----------
     path
         A Parquet file with one row per station-day: ``station, date, lat, lon``, the snapshot variables, one list
-        column per series variable and, when ``target``, ``soil_moisture``.
+        column per series variable and, when ``target``, ``soil_moisture``. A file named ``.csv`` is read by
+        `released_csv.read_released_csv`.
     target
         Whether observed soil moisture is needed. Without it, rows are only predicted.
 
@@ -202,13 +204,16 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
 
     if not Path(path).is_file():
         raise InputError(f"no file {path}; expected a Parquet table of station samples")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} is not a readable Parquet table ({reason}); give a table of station samples"
-        ) from None
+    if Path(path).suffix.lower() == ".csv":
+        table = read_released_csv(path)
+    else:
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{path} is not a readable Parquet table ({reason}); give a table of station samples"
+            ) from None
     needed = (*IDENTITY, TARGET) if target else IDENTITY
     absent = [name for name in needed if name not in table.column_names]
     if absent:

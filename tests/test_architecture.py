@@ -37,7 +37,7 @@ DATA_SIDE = {
     "write",
 }
 MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
-TRAINING = {"train", "samples", "splits", "evaluate"}
+TRAINING = {"train", "samples", "splits", "evaluate", "insitu", "released_csv"}
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
 MAY_IMPORT = {
@@ -53,6 +53,8 @@ MAY_IMPORT = {
     "stack": {"errors", "variables", "cells", "sources"},
     "block": {"errors", "variables", "cells", "stack"},
     "fetch": {"errors", "variables", "cells", "grid", "stack", "block", "sources"},
+    "insitu": {"errors"},
+    "released_csv": {"errors"},
     "points": {"errors", "variables", "grid", "sources", "block", "fetch"},
     "inputs": {"block", "fetch", "grid", "settings", "sources", "stack"},
     "features": {"errors", "variables"},
