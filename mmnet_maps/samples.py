@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import InputError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.features import Feature, encode_series, encode_snapshot
 from mmnet_maps.released_csv import read_released_csv
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
@@ -107,6 +109,33 @@ class Samples:
         """
         return {name: self._series(name, steps) for name in names}
 
+    def stored_series(self, name: str) -> NDArray[np.float32]:
+        """A series variable as stored, float32 of shape (n, days), oldest day first; NaN where missing.
+
+        Raises
+        ------
+        InputError
+            The column is absent, is not a list of numbers, or its lists are of several lengths.
+        """
+        import pyarrow as pa
+
+        column = self._plain(name)
+        kind = column.type
+        is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
+        if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
+            raise InputError(f"{self.name}: column '{name}' holds {kind}, expected lists of numbers, one value a day")
+        present = column.is_valid().to_numpy(zero_copy_only=False)
+        filled = column.drop_null()
+        values = filled.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        length = _common_length(filled, values.size)
+        if length is None:
+            raise InputError(
+                f"{self.name}: column '{name}' holds lists of several lengths, expected the same days each"
+            )
+        series = np.full((len(column), length), np.nan, np.float32)
+        series[present] = values.reshape(len(filled), length)
+        return series
+
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Samples:
         """The rows of a boolean mask, or of indices in their order."""
         return Samples(table=self.table.take(np.flatnonzero(rows) if rows.dtype == np.bool_ else rows), name=self.name)
@@ -157,24 +186,16 @@ class Samples:
         return classes
 
     def _series(self, name: str, steps: int) -> NDArray[np.float32]:
-        import pyarrow as pa
-
-        column = self._plain(name)
-        kind = column.type
-        is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
-        if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
-            raise InputError(f"{self.name}: column '{name}' holds {kind}, expected lists of numbers, one value a day")
-        present = column.is_valid().to_numpy(zero_copy_only=False)
-        filled = column.drop_null()
-        values = filled.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        length = _common_length(filled, values.size)
-        if length is None or (len(filled) and length < steps):
-            found = "lists of several lengths" if length is None else f"lists of {length} days"
-            raise InputError(f"{self.name}: column '{name}' holds {found}, expected at least {steps} days in every row")
-        series = np.full((len(column), steps), np.nan, np.float32)
-        if len(filled):
-            series[present] = values.reshape(len(filled), length)[:, length - steps :]
-        return _possible(series, name, self.name)
+        series = self.stored_series(name)
+        length = series.shape[1]
+        if length < steps:
+            if self._plain(name).null_count == len(self):
+                return np.full((len(self), steps), np.nan, np.float32)
+            raise InputError(
+                f"{self.name}: column '{name}' holds lists of {length} days, "
+                f"expected at least {steps} days in every row"
+            )
+        return _possible(series[:, length - steps :], name, self.name)
 
 
 def read_samples(path: str | Path, *, target: bool = True) -> Samples:
@@ -221,6 +242,28 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected one row per station and day")
     return Samples(table=_dated(table, path), name=str(path))
+
+
+def write_samples(table: pa.Table, path: str | Path) -> None:
+    """Write a table of samples as Parquet; the file appears whole or not at all, missing folders are made.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; what was there before is unchanged.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, partial)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; give a file in a writable folder") from None
 
 
 def encode(

@@ -37,7 +37,10 @@ DATA_SIDE = {
     "write",
 }
 MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
-TRAINING = {"train", "samples", "splits", "evaluate", "insitu", "released_csv"}
+TRAINING = {
+    *("train", "samples", "splits", "evaluate", "insitu", "released_csv"),
+    *("sampling", "samples_check", "samples_picture"),
+}
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
 MAY_IMPORT = {
@@ -55,7 +58,7 @@ MAY_IMPORT = {
     "fetch": {"errors", "variables", "cells", "grid", "stack", "block", "sources"},
     "insitu": {"errors"},
     "released_csv": {"errors"},
-    "points": {"errors", "variables", "grid", "sources", "block", "fetch"},
+    "points": {"errors", "variables", "grid", "sources", "stack", "block", "fetch"},
     "inputs": {"block", "fetch", "grid", "settings", "sources", "stack"},
     "features": {"errors", "variables"},
     "network": {"errors"},
