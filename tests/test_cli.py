@@ -339,7 +339,7 @@ def test_a_table_of_samples_is_built_and_checked(
 ) -> None:
     import pyarrow.parquet as pq
 
-    from test_insitu import uscrn
+    from insitu_files import uscrn
 
     days = {date.fromisoformat(DAY) + timedelta(days=k): 0.2 + 0.01 * k for k in range(-2, 3)}
     uscrn(tmp_path / "uscrn", "WA_Ephrata_1_N", days, lat=47.11, lon=-119.57)
@@ -375,8 +375,7 @@ def test_a_table_of_the_released_code_is_a_table(
 ) -> None:
     import yaml
 
-    from station_tables import small_config
-    from test_released_csv import released
+    from station_tables import released, small_config
 
     released(80).to_csv("t.csv", index=False)
     classes = ("grassland", "cropland")

@@ -14,29 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ismn_archive import Sensor, hours, write_archive
+from insitu_files import Sensor, hours, uscrn, uscrn_line, write_archive
 from mmnet_maps import insitu
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.insitu import COLUMNS, read_ismn, read_observations, read_uscrn, standard_time
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "stations"
 START = datetime(2021, 6, 1)
-
-
-def uscrn_line(day: date, moisture: float, lat: float = 36.12, lon: float = -97.09) -> str:
-    """One line of daily01, the other columns at usual values."""
-    return (
-        f"53926 {day:%Y%m%d}  2.622 {lon:7.2f} {lat:7.2f}     2.1     0.2     1.2     0.8    23.0     3.51 C "
-        f"    1.0    -0.3     0.3    93.1    70.1    86.2 {moisture:7.3f}   0.440   0.458 -99.000   0.429 "
-        "    3.9     4.2     5.4     8.3     9.9\n"
-    )
-
-
-def uscrn(folder: Path, name: str, moisture: dict[date, float], **place: float) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"CRND0103-2021-{name}.txt"
-    path.write_text("".join(uscrn_line(day, value, **place) for day, value in moisture.items()))
-    return path
 
 
 def days(count: int, start: date = date(2021, 6, 1)) -> list[date]:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from test_insitu import uscrn
 
 from analytic import LATTICES, AnalyticSource
+from insitu_files import uscrn
 from mmnet_maps.block import Needs, fetched_days, require
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.features import INDICES, Feature, encode_snapshot

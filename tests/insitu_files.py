@@ -1,11 +1,11 @@
-"""ISMN archives as its portal hands them out, in both of its formats, with values that follow a closed formula."""
+"""Files as publishers of observations hand them out: USCRN daily01, and ISMN archives in both of their formats."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,23 @@ land cover classification;;;;130;;CCI_landcover_2000
 land cover classification;;;;130;;CCI_landcover_2005
 land cover classification;;;;130;;CCI_landcover_2010
 """
+
+
+def uscrn_line(day: date, moisture: float, lat: float = 36.12, lon: float = -97.09) -> str:
+    """One line of daily01, the other columns at usual values."""
+    return (
+        f"53926 {day:%Y%m%d}  2.622 {lon:7.2f} {lat:7.2f}     2.1     0.2     1.2     0.8    23.0     3.51 C "
+        f"    1.0    -0.3     0.3    93.1    70.1    86.2 {moisture:7.3f}   0.440   0.458 -99.000   0.429 "
+        "    3.9     4.2     5.4     8.3     9.9\n"
+    )
+
+
+def uscrn(folder: Path, name: str, moisture: dict[date, float], **place: float) -> Path:
+    """A file of daily01 with the days' soil moisture at 5 cm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"CRND0103-2021-{name}.txt"
+    path.write_text("".join(uscrn_line(day, value, **place) for day, value in moisture.items()))
+    return path
 
 
 @dataclass(frozen=True, kw_only=True)
