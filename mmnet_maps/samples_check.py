@@ -187,7 +187,10 @@ def format_check(found: SamplesCheck) -> str:
         f"{found.samples.name}: {len(found.samples)} rows, {len(found.stations)} stations, {min(days_of)} to "
         f"{max(days_of)}; soil moisture in m³/m³"
     )
-    products = [f"input    {name}: {product}" for name, product in found.about.get("inputs", {}).items()]
+    named: dict[str, list[str]] = {}
+    for name, product in found.about.get("inputs", {}).items():
+        named.setdefault(product, []).append(name)
+    products = [f"input    {', '.join(names)}: {product}" for product, names in named.items()]
     lines = [
         head,
         "",
