@@ -30,7 +30,7 @@ MOST_STATIONS = 120
 _WIDTH, _DPI = 13.0, 130
 _ACROSS = 6
 _SIDE, _PANEL, _BETWEEN = 0.55, 1.05, 0.27  # inches
-_INK, _QUIET, _SMAP = "#222222", "#777777", "#b9b9b9"
+_INK, _QUIET, _SMAP = "#222222", "#777777", "#9a9a9a"
 
 
 def draw_samples(found: SamplesCheck, path: str | Path) -> None:
@@ -181,7 +181,8 @@ def _draw_panels(
     observed = samples.numbers(TARGET) if TARGET in names else np.full(len(samples), np.nan, np.float32)
     smap = samples.snapshot(["smap"])["smap"] if "smap" in names else None
     days = samples.date
-    limit = max(0.1, min(1.0, float(np.nanmax(observed, initial=0.1)) * 1.05))
+    highest = max(float(np.nanmax(values, initial=0.1)) for values in (observed, smap) if values is not None)
+    limit = min(1.0, highest * 1.05)
     span = days.min(), max(days.max(), days.min() + 1)
     step = (_WIDTH - 2 * _SIDE + 0.15) / _ACROSS
     for k, one in enumerate(shown):
@@ -192,7 +193,7 @@ def _draw_panels(
         rows = np.flatnonzero(samples.station == one.station)
         rows = rows[np.argsort(days[rows], kind="stable")]
         if smap is not None:
-            axes.plot(*_broken_at_gaps(days[rows], smap[rows]), color=_SMAP, linewidth=0.8, zorder=1)
+            axes.plot(*_broken_at_gaps(days[rows], smap[rows]), color=_SMAP, linewidth=0.8, zorder=2.5)
         shade = colours(one.mean / FULL_RANGE[1]) if np.isfinite(one.mean) else _QUIET
         axes.plot(*_broken_at_gaps(days[rows], observed[rows]), color=_INK, linewidth=0.7, zorder=3)
         axes.fill_between(*_broken_at_gaps(days[rows], observed[rows]), color=shade, linewidth=0, zorder=2, alpha=0.85)
