@@ -401,6 +401,26 @@ def require(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> N
                 )
 
 
+def fetched_days(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> list[date]:
+    """Those of the days, in order, for which a stack holds what `require` asks for.
+
+    Raises
+    ------
+    RequestError, InputError
+        As `uses`.
+    """
+    kept = list(days)
+    for group, window, _ in uses(stack, grid, needs, min(days)) if kept else []:
+        own = {day: [day] if group.kind == "static" else needs.own_days(group.kind, day) for day in kept}
+        wanted = sorted({other for others in own.values() for other in others})
+        marks = (stack.marks(group, window, wanted) > 0).all(axis=(1, 2))
+        there = {other for other, mark in zip(wanted, np.broadcast_to(marks, len(wanted)), strict=True) if mark}
+        kept = [day for day in kept if there.issuperset(own[day])]
+        if not kept:
+            break
+    return kept
+
+
 def require_values(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> None:
     """Check that not the whole of a map would be missing because an input was looked at and found empty everywhere.
 

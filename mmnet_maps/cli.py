@@ -328,6 +328,97 @@ def batch_status_command(root: str, json_path: str | None, debug: bool) -> int:
     return 0 if found.complete else TilesFailedError.exit_code
 
 
+@mmnet.group("samples", invoke_without_command=True, subcommand_metavar="[check TABLE]")
+@click.option(
+    "--observations",
+    multiple=True,
+    metavar="PATH",
+    help="USCRN daily01 files or a folder of them, ISMN archive as zip or folder; may be repeated.  [required]",
+)
+@click.option("--source", metavar="earthengine|YAML|demo", help="Where inputs come from; either this or --stack.")
+@click.option("--stack", metavar="STORE", help="Stack that holds the inputs at the stations (see mmnet stack).")
+@click.option("--model", metavar="FOLDER|NAME", help="Model whose inputs and days are wanted; either this or --config.")
+@click.option("--config", metavar="YAML", help="Training configuration that says them, as for mmnet train.")
+@click.option("--start", metavar="DAY", help="First day.  [default: of the observations]")
+@click.option("--end", metavar="DAY", help="Last day.  [default: of the observations]")
+@click.option(
+    "--positions",
+    metavar="CSV",
+    help="station, lat, lon: better positions than those in the files, which USCRN rounds.",
+)
+@click.option(
+    "--min-hours",
+    type=click.IntRange(1, 24),
+    default=12,
+    show_default=True,
+    help="Hours with a usable value that a day of an ISMN archive needs.",
+)
+@click.option(
+    "--smap-resampling",
+    type=click.Choice(["bilinear", "nearest"]),
+    default="bilinear",
+    show_default=True,
+    help="As for mmnet map.",
+)
+@click.option("--out", metavar="PARQUET", help="The table.  [required]")
+@_QUIET
+@_DEBUG
+@click.pass_context
+def samples_command(
+    context: click.Context,
+    /,
+    observations: tuple[str, ...],
+    out: str | None,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Build a table of station samples from observations and inputs at the stations, or look at one.
+
+    \b
+    mmnet samples --observations uscrn/ --stack stack.zarr --model mmnet-uscrn --out samples.parquet
+    mmnet samples --observations ismn.zip --source earthengine --config train.yaml --out samples.parquet
+    mmnet samples check samples.parquet --picture samples.png
+    """  # noqa: D301  (see map_command)
+    if context.invoked_subcommand:
+        _refuse_options_before(context)
+        return
+    for name, value in (("--observations", observations), ("--out", out)):
+        if not value:
+            raise click.UsageError(f"Missing option '{name}'", context)
+    _require_tables()
+    from mmnet_maps.sampling import make_samples
+
+    made = make_samples(observations, out or "", quiet=quiet, **options)
+    stations = len(set(made["station"].to_pylist()))
+    click.echo(f"{out}: {made.num_rows} rows, {stations} stations; look at it with: mmnet samples check {out}")
+
+
+@samples_command.command("check")
+@click.argument("table", metavar="TABLE")
+@click.option("--picture", metavar="PNG", help="Draw a map of the stations and the days of each.")
+@_DEBUG
+def samples_check_command(table: str, picture: str | None, debug: bool) -> int:
+    """Say what is in a table of samples and what is wrong with it: duplicates, gaps, units, ranges, missing inputs.
+
+    Ends with 3 when it is to be corrected before training.
+
+    \b
+    mmnet samples check samples.parquet --picture samples.png
+    """  # noqa: D301  (see map_command)
+    _require_tables()
+    from mmnet_maps.samples import read_samples
+    from mmnet_maps.samples_check import check_samples, format_check
+    from mmnet_maps.samples_picture import draw_samples
+
+    found = check_samples(read_samples(table, target=False))
+    click.echo(format_check(found))
+    if picture:
+        draw_samples(found, picture)
+        click.echo(picture)
+    return InputError.exit_code if found.problems else 0
+
+
 @mmnet.command("train")
 @_SAMPLES
 @click.option(

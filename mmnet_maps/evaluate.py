@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.reliability import Reliability, format_reliability, judge
-from mmnet_maps.samples import Samples, inputs, read_samples
+from mmnet_maps.samples import Samples, inputs, read_samples, write_samples
 
 if TYPE_CHECKING:
     from mmnet_maps.checkpoint import Checkpoint
@@ -245,7 +243,6 @@ def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> in
         ``out`` cannot be written.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     source, out = Path(source), Path(out)
     if out.exists() and source.exists() and out.samefile(source):
@@ -261,15 +258,7 @@ def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> in
             table = table.set_column(table.column_names.index(name), field, column)
         else:
             table = table.append_column(field, column)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, partial)
-        partial.replace(out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {out}: {error.strerror or error}; give a file in a writable folder") from None
+    write_samples(table, out)
     return int(np.isfinite(found.estimate).sum())
 
 

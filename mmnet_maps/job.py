@@ -27,8 +27,9 @@ from mmnet_maps.sources import open_source
 from mmnet_maps.stack import Stack
 
 if TYPE_CHECKING:
-    from mmnet_maps.checkpoint import Checkpoint, ModelSpec
+    from mmnet_maps.checkpoint import Checkpoint
     from mmnet_maps.engine import Engine
+    from mmnet_maps.spec import Profile
 
 PRODUCT_VERSION = 2
 
@@ -332,7 +333,7 @@ def source_line(job: Job) -> str:
     return f"Model {model} (MMNet, Xu et al. 2025). Inputs: {inputs}. mmnet_maps {__version__}."
 
 
-def needs_of(spec: ModelSpec) -> Needs:
+def needs_of(spec: Profile) -> Needs:
     """What a model needs of a stack; SMAP and land cover are always needed, for the product's layers and masks."""
     from mmnet_maps.features import required
 

@@ -18,6 +18,7 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import conus_grid, pixel_of, tiles
 from mmnet_maps.sources.base import Source
+from mmnet_maps.stack import Stack
 from mmnet_maps.variables import VARIABLES
 
 
@@ -89,6 +90,25 @@ def _at(
 ) -> dict[str, NDArray[Any]]:
     """The rows of one pixel, through a stack whose fine lattice is that pixel."""
     stack = fetch(path, sources, pixel, pixel, tiles(pixel), needs, days, today=today, quiet=quiet)
+    return read_pixel(stack, pixel, days, needs, smap_resampling=smap_resampling)
+
+
+def read_pixel(
+    stack: Stack, pixel: GeoBox, days: Sequence[date], needs: Needs, *, smap_resampling: SmapResampling = "bilinear"
+) -> dict[str, NDArray[Any]]:
+    """A model's inputs at one pixel of a stack that holds them: the columns of `sample`, one row for each day.
+
+    Parameters
+    ----------
+    stack
+        An open stack.
+    pixel
+        One pixel of its target lattice (`grid.pixel_of`).
+    days
+        Days of the samples, in order.
+    needs, smap_resampling
+        As `sample`.
+    """
     block = read_block(stack, pixel, needs, days, smap_resampling=smap_resampling)
     snapshots = list(block.snapshots)
     columns: dict[str, NDArray[Any]] = {}

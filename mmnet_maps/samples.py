@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import InputError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.features import encode_series, encode_snapshot
+from mmnet_maps.released_csv import read_released_csv
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
 if TYPE_CHECKING:
@@ -110,6 +113,33 @@ class Samples:
         """
         return {name: self._series(name, days, days if needed is None else needed) for name in names}
 
+    def stored_series(self, name: str) -> NDArray[np.float32]:
+        """A series variable as stored, float32 of shape (n, days), oldest day first; NaN where missing.
+
+        Raises
+        ------
+        InputError
+            The column is absent, is not a list of numbers, or its lists are of several lengths.
+        """
+        import pyarrow as pa
+
+        column = self._plain(name)
+        kind = column.type
+        is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
+        if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
+            raise InputError(f"{self.name}: column '{name}' holds {kind}, expected lists of numbers, one value a day")
+        present = column.is_valid().to_numpy(zero_copy_only=False)
+        filled = column.drop_null()
+        values = filled.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        length = _common_length(filled, values.size)
+        if length is None:
+            raise InputError(
+                f"{self.name}: column '{name}' holds lists of several lengths, expected the same days each"
+            )
+        series = np.full((len(column), length), np.nan, np.float32)
+        series[present] = values.reshape(len(filled), length)
+        return series
+
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Samples:
         """The rows of a boolean mask, or of indices in their order."""
         return Samples(table=self.table.take(np.flatnonzero(rows) if rows.dtype == np.bool_ else rows), name=self.name)
@@ -160,37 +190,28 @@ class Samples:
         return classes
 
     def _series(self, name: str, days: int, needed: int) -> NDArray[np.float32]:
-        import pyarrow as pa
-
-        column = self._plain(name)
-        kind = column.type
-        is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
-        if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
-            raise InputError(f"{self.name}: column '{name}' holds {kind}, expected lists of numbers, one value a day")
-        present = column.is_valid().to_numpy(zero_copy_only=False)
-        filled = column.drop_null()
-        values = filled.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        length = _common_length(filled, values.size)
-        if length is None or (len(filled) and length < needed):
-            found = "lists of several lengths" if length is None else f"lists of {length} days"
+        stored = self.stored_series(name)
+        length = stored.shape[1]
+        if length < needed and self._plain(name).null_count < len(self):
             raise InputError(
-                f"{self.name}: column '{name}' holds {found}, expected at least {needed} days in every row"
+                f"{self.name}: column '{name}' holds lists of {length} days, "
+                f"expected at least {needed} days in every row"
             )
-        series = np.full((len(column), days), np.nan, np.float32)
-        if len(filled):
-            kept = min(length, days)
-            series[present, days - kept :] = values.reshape(len(filled), length)[:, length - kept :]
+        kept = min(length, days)
+        series = np.full((len(self), days), np.nan, np.float32)
+        series[:, days - kept :] = stored[:, length - kept :]
         return _possible(series, name, self.name)
 
 
 def read_samples(path: str | Path, *, target: bool = True) -> Samples:
-    """Read and check a table of station samples (Parquet).
+    """Read and check a table of station samples (Parquet, or a CSV of the authors' released code).
 
     Parameters
     ----------
     path
         A Parquet file with one row per station-day: ``station, date, lat, lon``, the snapshot variables, one list
-        column per series variable and, when ``target``, ``soil_moisture``.
+        column per series variable and, when ``target``, ``soil_moisture``. A file named ``.csv`` is read by
+        `released_csv.read_released_csv`.
     target
         Whether observed soil moisture is needed. Without it, rows are only predicted.
 
@@ -209,13 +230,16 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
 
     if not Path(path).is_file():
         raise InputError(f"no file {path}; expected a Parquet table of station samples")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} is not a readable Parquet table ({reason}); give a table of station samples"
-        ) from None
+    if Path(path).suffix.lower() == ".csv":
+        table = read_released_csv(path)
+    else:
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{path} is not a readable Parquet table ({reason}); give a table of station samples"
+            ) from None
     needed = (*IDENTITY, TARGET) if target else IDENTITY
     absent = [name for name in needed if name not in table.column_names]
     if absent:
@@ -223,6 +247,28 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected one row per station and day")
     return Samples(table=_dated(table, path), name=str(path))
+
+
+def write_samples(table: pa.Table, path: str | Path) -> None:
+    """Write a table of samples as Parquet; the file appears whole or not at all, missing folders are made.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; what was there before is unchanged.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, partial)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; give a file in a writable folder") from None
 
 
 def encode(samples: Samples, profile: Profile) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

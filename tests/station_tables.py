@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmnet_maps.features import Feature
 from mmnet_maps.train import TrainConfig
+
+WEATHER = ("eto", "etr", "pr", "sph", "srad", "vpd", "vs")
+"""Weather of the released code's tables."""
 
 CLASSES = ("grassland", "pasture", "developed")
 POSITIONS = {f"S{i:02d}": (33.0 + i % 3 * 4, -118.0 + 4.0 * i) for i in range(8)}
@@ -64,6 +68,33 @@ def write_table(path: Path, table: pa.Table | None = None) -> Path:
 def replace(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
     """The table with one column replaced."""
     return table.set_column(table.column_names.index(name), name, column)
+
+
+def released(rows: int = 40, seed: int = 4) -> pd.DataFrame:
+    """A table with the columns of the released code."""
+    random = np.random.default_rng(seed)
+    columns = {
+        "ID": np.repeat([101, 102], rows // 2),
+        "Network": "USCRN",
+        "Latitude": np.repeat([36.12, 47.42], rows // 2),
+        "Longitude": np.repeat([-97.09, -117.53], rows // 2),
+        "Date": [f"{day:%Y%m%d}" for day in pd.date_range("2019-12-20", periods=rows // 2)] * 2,
+        "Year": 2020,
+        "Domain": np.repeat(["M", "W"], rows // 2),
+        "VWC_5": random.uniform(0.05, 0.4, rows),
+        "DoY_normalized": 0.5,
+        "bd": 1.4,
+        "LC_name": np.repeat(["Grassland", "Cropland"], rows // 2),
+        "aspect": 135.0,
+        "angle": 38.0,
+        "VV": random.uniform(-14, -8, rows),
+        "pol": random.uniform(-5, -3, rows),
+    }
+    for name in (*WEATHER, "LST", "SMAP"):
+        for suffix in ("", *(f"_{lag}" for lag in range(1, 11))):
+            low, high = {"LST": (14_000, 15_500), "SMAP": (0.1, 0.4), "sph": (0.004, 0.01)}.get(name, (1, 5))
+            columns[f"{name}{suffix}"] = random.uniform(low, high, rows)
+    return pd.DataFrame(columns)
 
 
 def small_config(**changes: Any) -> TrainConfig:

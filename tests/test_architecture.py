@@ -44,6 +44,7 @@ MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
 TRAINING = {
     *("train", "samples", "splits", "evaluate", "experiment", "experiment_figures", "experiment_report"),
     *("explain", "reliability", "charts"),
+    *("insitu", "released_csv", "sampling", "samples_check", "samples_picture"),
 }
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
@@ -60,7 +61,9 @@ MAY_IMPORT = {
     "stack": {"errors", "variables", "cells", "sources"},
     "block": {"errors", "variables", "cells", "stack"},
     "fetch": {"errors", "variables", "cells", "grid", "stack", "block", "sources"},
-    "points": {"errors", "variables", "grid", "sources", "block", "fetch"},
+    "insitu": {"errors"},
+    "released_csv": {"errors"},
+    "points": {"errors", "variables", "grid", "sources", "stack", "block", "fetch"},
     "inputs": {"block", "fetch", "grid", "settings", "sources", "stack"},
     "features": {"errors", "variables"},
     "network": {"errors"},

@@ -275,7 +275,7 @@ def test_interrupting_ends_with_130(
     assert [path for path in (tmp_path / "maps").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("name", ["train", "predict", "evaluate", "recalibrate", "explain"])
+@pytest.mark.parametrize("name", ["train", "predict", "evaluate", "recalibrate", "explain", "samples"])
 def test_without_pyarrow_tables_are_refused_in_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -286,8 +286,10 @@ def test_without_pyarrow_tables_are_refused_in_a_line(
         "evaluate": ["--model", "m"],
         "recalibrate": ["--model", "m", "--out", "o"],
         "explain": ["--model", "m", "--out", "o"],
+        "samples": ["--observations", "o", "--out", "t.parquet"],
     }
-    code, out, err = run(capsys, monkeypatch, name, "--samples", "s", *words[name])
+    table = [] if name == "samples" else ["--samples", "s"]
+    code, out, err = run(capsys, monkeypatch, name, *table, *words[name])
     refused(code, out, err, 2, "pip install pyarrow")
 
 
@@ -339,6 +341,63 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert "--aoi" in done.stdout
     assert "grant_county.geojson" in done.stdout
+
+
+def test_a_table_of_samples_is_built_and_checked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, inputs: Path, model: Path, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    from insitu_files import uscrn
+
+    days = {date.fromisoformat(DAY) + timedelta(days=k): 0.2 + 0.01 * k for k in range(-2, 3)}
+    uscrn(tmp_path / "uscrn", "WA_Ephrata_1_N", days, lat=47.11, lon=-119.57)
+    base = ("samples", "--observations", tmp_path / "uscrn", "--out", "t.parquet")
+    code, out, err = run(capsys, monkeypatch, *base, "--stack", inputs, "--model", model, "-q")
+    assert (code, out) == (
+        0,
+        "t.parquet: 1 rows, 1 stations; look at it with: mmnet samples check t.parquet\n",
+    ), err
+    assert "4 days of the other stations are left out" in err
+    made = pq.read_table("t.parquet")
+    assert (made["station"].to_pylist(), made["date"].to_pylist()) == (["Ephrata-1-N"], [date.fromisoformat(DAY)])
+
+    code, out, err = run(capsys, monkeypatch, "samples", "check", "t.parquet", "--picture", "t.png")
+    assert (code, err) == (0, "")
+    assert re.search(r"^input    .*\bsmap\b.*: closed formula$", out, re.MULTILINE)
+    assert out.endswith("nothing is wrong with it\nt.png\n")
+    assert Path("t.png").stat().st_size > 10_000
+    pq.write_table(made.take([0, 0]), "twice.parquet")
+    code, out, err = run(capsys, monkeypatch, "samples", "check", "twice.parquet")
+    assert (code, err) == (3, "")
+    assert "problem  1 rows repeat a station and day" in out
+
+    refused(*run(capsys, monkeypatch, *base, "--model", model), 2, "either a source")
+    refused(*run(capsys, monkeypatch, "samples", "--out", "t.parquet"), 2, "Missing option '--observations'")
+    refused(*run(capsys, monkeypatch, "samples", "--out", "o", "check", "t.parquet"), 2, "--out stands before check")
+    refused(*run(capsys, monkeypatch, *base, "--source", "demo"), 2, "either a model")
+    refused(*run(capsys, monkeypatch, "samples", "check", "none.parquet"), 3, "no file none.parquet")
+
+
+def test_a_table_of_the_released_code_is_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import yaml
+
+    from station_tables import released, small_config
+
+    released(80).to_csv("t.csv", index=False)
+    classes = ("grassland", "cropland")
+    snapshot = [{"name": "smap", "encoding": "identity"}, {"name": "pol", "encoding": "identity"}]
+    config = small_config(batch=16, max_epochs=1, validation="none").model_dump(mode="json")
+    config["snapshot"] = [*snapshot, {"name": "landcover", "encoding": "onehot", "classes": classes}]
+    Path("c.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config))))
+    code, _, err = run(capsys, monkeypatch, "train", "--samples", "t.csv", "--config", "c.yaml", "--out", "m", "-q")
+    assert code == 0, err
+    code, out, err = run(capsys, monkeypatch, "evaluate", "--samples", "t.csv", "--model", "m")
+    assert code == 0, err
+    assert "median, 2 stations" in out
+    assert run(capsys, monkeypatch, "samples", "check", "t.csv")[0] == 0
 
 
 def test_a_model_from_a_table_and_back(
