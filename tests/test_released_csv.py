@@ -12,6 +12,7 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.features import Feature
 from mmnet_maps.released_csv import read_released_csv
 from mmnet_maps.samples import encode, read_samples
+from mmnet_maps.spec import Profile
 from station_tables import WEATHER, released
 
 
@@ -50,15 +51,17 @@ def test_a_missing_value_is_missing_where_it_is(tmp_path: Path) -> None:
     frame.loc[5, "LC_name"] = None
     frame.to_csv(tmp_path / "t.csv", index=False)
     samples = read_samples(tmp_path / "t.csv")
-    snapshot, series = encode(
-        samples,
-        snapshot=[
+    profile = Profile(
+        architecture="mmnet",
+        snapshot=(
             Feature(name="smap", encoding="identity"),
             Feature(name="landcover", encoding="onehot", classes=("grassland", "cropland")),
-        ],
-        series=[Feature(name="pr", encoding="log1p")],
+        ),
+        series=(Feature(name="pr", encoding="log1p"),),
         steps=11,
+        includes_day=True,
     )
+    snapshot, series = encode(samples, profile)
     assert np.argwhere(np.isnan(series)).tolist() == [[3, 0, 0]]
     assert np.argwhere(np.isnan(snapshot)).tolist() == [[3, 0], [5, 1], [5, 2]]
 
