@@ -456,6 +456,55 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
         click.echo(path)
 
 
+@mmnet.command("points")
+@click.option(
+    "--points",
+    multiple=True,
+    metavar="CSV|LON,LAT",
+    help="Places: a CSV with station, lat, lon, or degrees; may be repeated. With --stack or --source and days.",
+)
+@click.option("--stack", metavar="STORE", help="Stack that holds the inputs there (see mmnet stack).")
+@click.option("--source", metavar="earthengine|YAML|demo", help="Where inputs come from, in place of a stack.")
+@click.option("--start", metavar="DAY", help="First day.")
+@click.option("--end", metavar="DAY", help="Last day.")
+@click.option(
+    "--observations",
+    multiple=True,
+    metavar="PATH",
+    help="USCRN files or ISMN archive with what was measured at stations of these names; may be repeated.",
+)
+@click.option("--samples", metavar="PARQUET", help="Table of station samples, in place of all of these.")
+@_NAMED_MODEL
+@click.option("--uncertainty", type=int, metavar="N", help="Standard deviation over N drawn members, such as 20.")
+@click.option("--out", required=True, metavar="CSV|PARQUET", help="One row a place and day.")
+@click.option("--picture", metavar="PNG", help="Draw the series as well.")
+@_QUIET
+@_DEBUG
+def points_command(
+    model: str, out: str, uncertainty: int | None, picture: str | None, quiet: bool, debug: bool, **options: Any
+) -> None:
+    """Complete daily series at stations or fields: observed, estimated, standard deviation, gaps filled.
+
+    \b
+    mmnet points --samples samples.parquet --model mmnet-uscrn --out series.csv --picture series.png
+    mmnet points --points -119.6,47.1 --stack stack.zarr --start 2021-07-29 --end 2021-08-08 --model mmnet-uscrn \\
+        --out field.csv
+    """  # noqa: D301  (see map_command)
+    _require_tables()
+    from mmnet_maps.checkpoint import load_checkpoint
+    from mmnet_maps.engine import Engine
+    from mmnet_maps.station_series import draw_series, fill_gaps, samples_for, write_series
+
+    engine = Engine(load_checkpoint(model), draws=uncertainty or 0)
+    samples = samples_for(engine, quiet=quiet, **options)
+    series = fill_gaps(engine, samples)
+    write_series(series, out)
+    days = series["soil_moisture_estimate"].notna().sum()
+    click.echo(f"{out}: {series['station'].nunique()} places, {len(series)} days, {days} of them with an estimate")
+    if picture:
+        click.echo(draw_series(series, samples, picture, model=engine.spec.name))
+
+
 @mmnet.command("predict")
 @_SAMPLES
 @_NAMED_MODEL

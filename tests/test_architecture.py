@@ -44,7 +44,7 @@ MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
 TRAINING = {
     *("train", "samples", "splits", "evaluate", "experiment", "experiment_figures", "experiment_report"),
     *("explain", "reliability", "charts"),
-    *("insitu", "released_csv", "sampling", "samples_check", "samples_picture"),
+    *("insitu", "released_csv", "sampling", "samples_check", "samples_picture", "station_series"),
 }
 RASTERS = {"xarray", "rioxarray", "dask", "rasterio", "zarr", "ee", "odc"}
 
