@@ -247,7 +247,7 @@ def test_a_map_that_has_rotted_is_made_anew(tmp_path: Path, made: Path, stack: P
 def test_another_model_makes_all_anew_and_the_store_says_so(tmp_path: Path, made: Path, stack: Path) -> None:
     root, other = tmp_path / "maps", make_model(tmp_path / "other", name="other", seed=9)
     shutil.copytree(made, root)
-    done = run(*arguments(stack, other, root), "--workers", "2")
+    done = run(*arguments(stack, other, root), "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "12 maps made" in done.stdout
     store = xr.open_zarr(root / "corner_20210807_20210809.zarr")
@@ -262,7 +262,7 @@ def test_broken_smap_does_not_undo_a_run(tmp_path: Path, made: Path, stack: Path
     for path in (mine / "smap/smap/c" / str(index)).rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
-    done = run(*arguments(mine, model, root), "--workers", "2")
+    done = run(*arguments(mine, model, root), "--workers", "1")
     assert done.returncode == 4, done.stderr
     assert done.stdout.count("failed: the stack") == 4
     report = json.loads((root / "reports/corner_20210807_20210809.json").read_text())

@@ -325,7 +325,8 @@ def test_a_cloudy_month_is_missing_and_not_asked_again(tmp_path: Path, server: F
     path, known = config(tmp_path, server), server.datasets
     hls = known["NASA/HLS/HLSL30/v002"]
     overcast = replace(hls, scenes=tuple(scene for scene in hls.scenes if scene.day == world.OVERCAST))
-    arguments = (conus_grid(), SOLE, tiles(SOLE), NEEDS, [world.OVERCAST + timedelta(days=9)])
+    needs = Needs(snapshot=("red",), series=("pr",), steps=1, includes_day=True)
+    arguments = (conus_grid(), SOLE, tiles(SOLE), needs, [world.OVERCAST + timedelta(days=9)])
     try:
         server.datasets = {**known, hls.id: overcast}
         source = EarthEngineSource(path)
@@ -333,7 +334,7 @@ def test_a_cloudy_month_is_missing_and_not_asked_again(tmp_path: Path, server: F
         stack = fetch(tmp_path / "s.zarr", [source], *arguments, quiet=True)
         assert any("red_20210517" in str(request.body) for request in server.pixel_requests())
         with pytest.raises(InputError, match="no value of .*red"):
-            require_values(stack, SOLE, NEEDS, arguments[-1])
+            require_values(stack, SOLE, needs, arguments[-1])
         server.reset()
         fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments, quiet=True)
         assert not server.count()
@@ -354,17 +355,18 @@ def test_a_day_that_is_published_late_is_asked_again(tmp_path: Path, server: Fak
     path, known = config(tmp_path, server), server.datasets
     smap = known["NASA/SMAP/SPL4SMGP/008"]
     early = replace(smap, scenes=tuple(scene for scene in smap.scenes if scene.day < DAY))
-    arguments = ([conus_grid(), SOLE, tiles(SOLE), NEEDS, [DAY]], {"quiet": True, "today": DAY + timedelta(days=2)})
+    needs = Needs(snapshot=("smap",), series=("pr",), steps=1, includes_day=True)
+    arguments = ([conus_grid(), SOLE, tiles(SOLE), needs, [DAY]], {"quiet": True, "today": DAY + timedelta(days=2)})
     try:
         server.datasets = {**known, smap.id: early}
         stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **arguments[1])
         with pytest.raises(InputError, match="no value of smap"):
-            require_values(stack, SOLE, NEEDS, [DAY])
+            require_values(stack, SOLE, needs, [DAY])
     finally:
         server.datasets = known
     server.reset()
     stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **arguments[1])
-    require_values(stack, SOLE, NEEDS, [DAY])
+    require_values(stack, SOLE, needs, [DAY])
     assert server.count() == 1
     later = {**arguments[1], "today": DAY + timedelta(days=200)}
     for _ in range(2):
