@@ -17,7 +17,7 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist loadgroup --durations 10
+	$(BIN)/pytest -n auto --dist loadfile --durations 10
 
 check: test
 

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mmnet_maps")
 
-_LOOK_EVERY = 5  # seconds
+_LOOK_EVERY, _CLOSE = 5, 30  # seconds
+_ALONE = 60
+"""Seconds without a worker on this machine after which nothing is waited for any more."""
 
 _LOST = (
     "the Dask scheduler is gone; what was finished is kept: start it again and run the same command, which continues"
@@ -226,21 +229,22 @@ def _cluster(scheduler: str | None, workers: int, memory_limit: int | None) -> I
         # Torch and caches keep memory: a worker that is paused for it would never go on.
         **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
+    with dask.config.set(settings):
+        cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=memory_limit or "auto",
             host="127.0.0.1",
             dashboard_address=f"127.0.0.1:{_free_port()}",
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-        _kept_at(cluster, workers),
-    ):
-        _say_where(client)
-        yield client
+        )
+        try:
+            with Client(cluster) as client, _kept_at(cluster, workers):
+                _say_where(client)
+                yield client
+        finally:
+            with suppress(TimeoutError):  # a worker that died while it started may block it for ever
+                cluster.close(timeout=_CLOSE)
 
 
 @contextmanager
@@ -376,12 +380,9 @@ def _run(
     MMNetError
         What a worker raises of these: it makes no sense to go on. Without the scheduler as well.
     """
-    from distributed import as_completed
-
     run = secrets.token_hex(8)
-    waiting, running = [*reversed(work)], dict[str, _Work]()
+    waiting, running = [*reversed(work)], dict[Future[Any], _Work]()
     tried: Counter[Hashable] = Counter()
-    completed = as_completed()
 
     def submit() -> None:
         """Hand out what there is room for."""
@@ -390,27 +391,51 @@ def _run(
             one = waiting.pop()
             tried[one.name] += 1
             key = f"{run}-{one.name}-{tried[one.name]}"
-            running[key] = one
-            completed.add(client.submit(one.call, key=key, pure=False))
+            running[client.submit(one.call, key=key, pure=False)] = one
 
     try:
         submit()
-        for future in completed:
-            one = running.pop(str(future.key))
-            if future.status == "finished":
-                done(one, future.result(), tried[one.name])
-            elif future.status in ("cancelled", "lost"):
-                raise TilesFailedError(_LOST)
-            elif isinstance(error := future.exception(), MMNetError):
-                raise error
-            elif tried[one.name] <= retries:
-                waiting.append(one)
-            else:
-                failed(one, _why(client, future, error), tried[one.name])
+        while running:
+            for future in _ended(client, [*running]):
+                one = running.pop(future)
+                if future.status == "finished":
+                    done(one, future.result(), tried[one.name])
+                elif isinstance(error := future.exception(), MMNetError):
+                    raise error
+                elif tried[one.name] <= retries:
+                    waiting.append(one)
+                else:
+                    failed(one, _why(client, future, error), tried[one.name])
             submit()
     finally:
         with suppress(OSError):  # the scheduler may be gone
-            client.cancel([*completed.futures], force=True)
+            client.cancel([*running], force=True)
+
+
+def _ended(client: Client, running: Sequence[Future[Any]]) -> list[Future[Any]]:
+    """Wait until one or more have ended.
+
+    Raises
+    ------
+    TilesFailedError
+        The scheduler is lost, or all workers of this machine have been gone for long. Elsewhere new ones may come.
+    """
+    from distributed import wait
+
+    since = time.monotonic()
+    while True:
+        try:
+            return list(wait(running, timeout=_LOOK_EVERY, return_when="FIRST_COMPLETED").done)
+        except CancelledError:
+            raise TilesFailedError(_LOST) from None
+        except TimeoutError:
+            if client.cluster is None or client.nthreads():
+                since = time.monotonic()
+            elif time.monotonic() - since > _ALONE:
+                raise TilesFailedError(
+                    "the workers died again and again, and none is left; what was finished is kept: run the same "
+                    "command, which continues"
+                ) from None
 
 
 def _why(client: Client, future: Future[Any], error: BaseException | None) -> str:

@@ -14,8 +14,6 @@ from mmnet_maps.experiment import ExperimentConfig, Run, execute_all, plan_runs,
 from mmnet_maps.experiment_report import markdown, summarise, write_results
 from station_tables import small_config, write_table
 
-pytestmark = pytest.mark.xdist_group("experiment")
-
 
 def values(**changes: Any) -> dict[str, Any]:
     """Two small networks, one table of eight stations on 60 days of two years."""

@@ -23,8 +23,6 @@ from mmnet_maps.station_series import fill_gaps, read_places, samples_for, write
 from mmnet_maps.train import train
 from station_tables import make_table, small_config, write_table
 
-pytestmark = pytest.mark.xdist_group("station series")
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:

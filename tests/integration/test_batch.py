@@ -29,8 +29,6 @@ from mmnet_maps.grid import Tile, window_of
 from mmnet_maps.predict import Packed, downscale_product, write_days
 from mmnet_maps.stack import Stack
 
-pytestmark = pytest.mark.xdist_group("batch")
-
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
