@@ -381,7 +381,8 @@ def _run(
         What a worker raises of these: it makes no sense to go on. Without the scheduler as well.
     """
     run = secrets.token_hex(8)
-    waiting, running = [*reversed(work)], dict[Future[Any], _Work]()
+    waiting = [*reversed(work)]
+    running: dict[Future[Any], _Work] = {}
     tried: Counter[Hashable] = Counter()
 
     def submit() -> None:
