@@ -21,18 +21,16 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from tqdm import tqdm
 
 from mmnet_maps.checkpoint import save_checkpoint
 from mmnet_maps.engine import Engine
-from mmnet_maps.errors import RequestError
 from mmnet_maps.evaluate import ESTIMATE, predict_samples
-from mmnet_maps.samples import TARGET, Samples, read_samples
-from mmnet_maps.spec import first_error
-from mmnet_maps.splits import Split, cross_region, off_site, on_site
+from mmnet_maps.samples import TARGET, Samples, read_samples, write_samples
+from mmnet_maps.spec import first_error, read_yaml
+from mmnet_maps.splits import BORDERS, Split, cross_region, off_site, on_site
 from mmnet_maps.train import TrainConfig, train
 from mmnet_maps.write import write_whole
 
@@ -91,7 +89,7 @@ class ExperimentConfig(BaseModel):
     training: dict[str, Any] = {}
     seeds: Annotated[int, Field(ge=1)] = 3
     folds: Annotated[int, Field(ge=2)] = 5
-    borders: tuple[float, float] = (-104.0, -91.0)
+    borders: tuple[float, float] = BORDERS
 
     @model_validator(mode="after")
     def _check_training(self) -> Self:
@@ -118,14 +116,7 @@ def read_experiment(path: str | Path) -> ExperimentConfig:
     RequestError
         The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
     """
-    try:
-        return ExperimentConfig.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise RequestError(f"experiment {path} cannot be read: {error.strerror}; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from None
-    except ValidationError as error:
-        raise RequestError(f"{path}: {first_error(error)}; correct it") from None
+    return read_yaml(path, ExperimentConfig, "experiment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +230,6 @@ def execute(run: Run, split: Split, samples: Samples) -> dict[str, Any]:
     The scalers, early stopping and the choice of an epoch see training rows alone.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     started = time.perf_counter()
     trained = train(samples.take(split.train), run.config, progress=False)
@@ -247,9 +237,7 @@ def execute(run: Run, split: Split, samples: Samples) -> dict[str, Any]:
     tested = samples.take(split.test)
     columns = {"station": tested.station, "date": tested.date, TARGET: tested.target}
     columns[ESTIMATE] = predict_samples(Engine(checkpoint, device="cpu", threads=1), tested)
-    stream = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), stream)
-    write_whole(run.folder / "estimates.parquet", stream.getvalue().to_pybytes())
+    write_samples(pa.table(columns), run.folder / "estimates.parquet")
     facts = {
         "key": run.key,
         "epochs": trained.spec.training["epochs"],

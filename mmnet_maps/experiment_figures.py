@@ -16,6 +16,7 @@ from mmnet_maps.figures import Pairs, StationSeries, density_figure, series_figu
 from mmnet_maps.samples import TARGET, Samples
 from mmnet_maps.station_classes import ELEVATION_BANDS, TEXTURES, elevation_band, soil_texture
 from mmnet_maps.station_figures import box_figure, grouped_box_figure, map_figure
+from mmnet_maps.station_series import on_days
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,8 +158,8 @@ def _series(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Samp
                 days=days,
                 observed=first[TARGET][first["station"] == name],
                 estimates={one["network"]: _on(days, estimates[one["network"]], name) for one in shown},
-                smap=_at(days, here.date, here.numbers("smap")) if "smap" in there else None,
-                rain=_at(days, here.date, here.series(["pr"], 1)["pr"][:, 0]) if "pr" in there else None,
+                smap=on_days(here.date, here.numbers("smap"), days) if "smap" in there else None,
+                rain=on_days(here.date, here.series(["pr"], 1)["pr"][:, 0], days) if "pr" in there else None,
                 metrics={one["network"]: _metrics_of(one, name) for one in shown},
             )
         )
@@ -172,13 +173,4 @@ def _metrics_of(one: Found, station: str) -> dict[str, float | None]:
 
 def _on(days: NDArray[np.datetime64], rows: Rows, station: str) -> NDArray[np.float32]:
     mine = rows["station"] == station
-    return _at(days, rows["date"][mine], rows[ESTIMATE][mine])
-
-
-def _at(
-    days: NDArray[np.datetime64], dates: NDArray[np.datetime64], values: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Values on some days, NaN where there is none."""
-    order = np.argsort(dates)
-    place = np.searchsorted(dates[order], days).clip(max=len(dates) - 1)
-    return np.where(dates[order][place] == days, values[order][place], np.float32(np.nan))
+    return on_days(rows["date"][mine], rows[ESTIMATE][mine], days)

@@ -350,7 +350,7 @@ def _placed(rows: pd.DataFrame, positions: str | Path | None) -> pd.DataFrame:
     place = rows.groupby("station")[["lat", "lon", "elevation"]].last()
     places = rows.groupby("station")[["lat", "lon"]]
     spread = (places.max() - places.min()).max(axis=1)
-    known = _positions(positions) if positions is not None else None
+    known = read_positions(positions) if positions is not None else None
     if known is not None:
         absent = sorted(set(place.index) - set(known.index))
         if absent:
@@ -365,8 +365,14 @@ def _placed(rows: pd.DataFrame, positions: str | Path | None) -> pd.DataFrame:
     return rows.drop(columns=["lat", "lon", "elevation"]).merge(place, left_on="station", right_index=True)
 
 
-def _positions(path: str | Path) -> pd.DataFrame:
-    """Stations of a CSV: lat and lon in degrees, elevation in m or NaN."""
+def read_positions(path: str | Path) -> pd.DataFrame:
+    """Stations of a CSV, by name: ``lat`` and ``lon`` in degrees, ``elevation`` in m or NaN.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, lacks a column, or a station has no position.
+    """
     import pandas as pd
 
     try:

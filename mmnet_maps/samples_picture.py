@@ -15,7 +15,7 @@ from mmnet_maps.errors import OutputError
 from mmnet_maps.picture import WATERMARK
 from mmnet_maps.samples import TARGET
 from mmnet_maps.samples_check import SamplesCheck, StationCheck
-from mmnet_maps.sampling import EAST_OF, WEST_OF
+from mmnet_maps.splits import BORDERS
 from mmnet_maps.style import COLOURS, FULL_RANGE
 from mmnet_maps.write import is_ours, write_whole
 
@@ -117,7 +117,7 @@ def _draw_map(
     axes.set_facecolor("#f7f7f5")
     axes.grid(color="#e3e3df", linewidth=0.6)
     axes.set_axisbelow(True)
-    for lon in (WEST_OF, EAST_OF):
+    for lon in BORDERS:
         if west < lon < east:
             axes.axvline(lon, color=_QUIET, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     points = axes.scatter(

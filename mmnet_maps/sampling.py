@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -25,6 +26,7 @@ from mmnet_maps.insitu import MIN_HOURS, read_observations
 from mmnet_maps.points import read_pixel, sample
 from mmnet_maps.samples import write_samples
 from mmnet_maps.sources.base import Provenance, Source
+from mmnet_maps.splits import BORDERS, REGIONS
 from mmnet_maps.stack import EPOCH, Stack
 from mmnet_maps.variables import LANDCOVER_CLASSES
 
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
 
 METADATA = b"mmnet_maps"
 """Key of the Parquet schema's metadata under which a table says, as JSON, what it was made from."""
-
-WEST_OF, EAST_OF = -104.0, -91.0
-"""Longitudes between which a station lies in the middle region, degrees."""
 
 _CLASS_OF = {code: name for name, codes in LANDCOVER_CLASSES.items() for code in codes}
 _NO_OBSERVATION = 255  # as an age in days
@@ -202,7 +201,7 @@ def region(lon: float) -> str:
     >>> region(-117.5), region(-104.0), region(-91.0)
     ('west', 'middle', 'east')
     """
-    return "west" if lon < WEST_OF else "middle" if lon < EAST_OF else "east"
+    return REGIONS[bisect(BORDERS, lon)]
 
 
 def _needs(model: str | Path | None, config: str | Path | None) -> Needs:

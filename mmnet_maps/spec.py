@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from itertools import accumulate, takewhile
-from typing import Annotated, Any, Literal, Self
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -29,6 +30,7 @@ _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 Count = Annotated[int, Field(ge=1, le=4096)]
 Range = tuple[float, float]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def _feature(value: Any) -> Feature:
@@ -74,8 +76,8 @@ class Profile(BaseModel):
 
     @property
     def needed_days(self) -> int:
-        """The last days of a series, without which there is no estimate: those that are steps of their own."""
-        return self.steps if self.step_days is None else len([*takewhile(lambda days: days == 1, self.step_days[::-1])])
+        """The last days of a series, without which there is no estimate: from the oldest step of one day on."""
+        return self.steps if self.step_days is None else sum(self.step_days[self.step_days.index(1) :])
 
     @property
     def windows(self) -> tuple[tuple[int, int], ...]:
@@ -105,6 +107,8 @@ class Profile(BaseModel):
                 raise ValueError(f"{kind} gives a column twice: {', '.join(columns)}")
         if self.step_days is not None and len(self.step_days) != self.steps:
             raise ValueError(f"step_days has {len(self.step_days)} entries for {self.steps} steps")
+        if self.step_days is not None and self.step_days[-1] != 1:
+            raise ValueError(f"step_days ends with {self.step_days[-1]}; the last step, which is needed, is one day")
         return self
 
 
@@ -224,17 +228,8 @@ class ModelSpec(Profile):
 
 _ORDER = (
     *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
-    *(
-        "snapshot",
-        "series",
-        "steps",
-        "includes_day",
-        "step_days",
-        "snapshot_mean",
-        "snapshot_std",
-        "series_mean",
-        "series_std",
-    ),
+    *("snapshot", "series", "steps", "includes_day", "step_days"),
+    *("snapshot_mean", "snapshot_std", "series_mean", "series_std"),
     *("snapshot_range", "series_range", "inputs", "target", "training", "weights_sha256"),
 )
 
@@ -266,9 +261,31 @@ def profile(name: str) -> dict[str, Any]:
     return dict(Profile.model_validate(yaml.safe_load(text)))
 
 
-def first_error(error: ValidationError) -> str:
-    """The first of a specification's faults, on one line: where, what, and how many more there are."""
+def read_yaml(path: str | Path, model: type[Model], what: str) -> Model:
+    """A YAML file as a model of its fields; `what` is what messages call it.
+
+    Raises
+    ------
+    RequestError
+        The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
+    """
+    try:
+        return model.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RequestError(f"{what} {path} cannot be read: {error.strerror}; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from None
+    except ValidationError as error:
+        raise RequestError(f"{path}: {first_error(error, values=True)}; correct it") from None
+
+
+def first_error(error: ValidationError, *, values: bool = False) -> str:
+    """The first of a specification's faults, on one line: where, what, and how many more there are.
+
+    With `values` also the value at fault, unless it is a whole list or section.
+    """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {' '.join(first['msg'].split())}{more}"
+    shown = f" is {first['input']!r}" if values and not isinstance(first["input"], dict | list) else ""
+    return f"{where}{shown}: {' '.join(first['msg'].split())}{more}"

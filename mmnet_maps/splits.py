@@ -20,6 +20,9 @@ Scenario = Literal["on-site", "off-site", "cross-region"]
 
 REGIONS = ("west", "middle", "east")
 
+BORDERS = (-104.0, -91.0)
+"""Longitudes between which a station lies in the middle region, degrees."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, OutputError, RequestError
@@ -208,18 +209,11 @@ def read_places(given: Sequence[str]) -> pd.DataFrame:
 
 
 def _places_of(path: str) -> pd.DataFrame:
-    import pandas as pd
+    from mmnet_maps.insitu import read_positions
 
-    try:
-        found = pd.read_csv(path, dtype={"station": str})
-    except FileNotFoundError:
-        raise RequestError(f"{path!r} is neither LON,LAT in degrees nor a CSV file of stations") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); give a CSV of stations") from None
-    absent = [name for name in ("station", "lat", "lon") if name not in found.columns]
-    if absent:
-        raise InputError(f"{path} lacks {', '.join(absent)}; expected the columns station, lat, lon")
-    return found[["station", "lat", "lon"]]
+    if not Path(path).exists():
+        raise RequestError(f"{path!r} is neither LON,LAT in degrees nor a CSV file of stations")
+    return read_positions(path).reset_index()[["station", "lat", "lon"]]
 
 
 def write_series(series: pd.DataFrame, path: str | Path) -> None:
@@ -279,8 +273,8 @@ def draw_series(series: pd.DataFrame, samples: Samples, path: str | Path, *, mod
                 observed=observed,
                 estimates={model: estimate},
                 band=(estimate - _NINETY * std, estimate + _NINETY * std) if np.isfinite(std).any() else None,
-                smap=_by_day(here, here.numbers("smap"), days) if "smap" in there else None,
-                rain=_by_day(here, here.series(["pr"], 1)["pr"][:, 0], days) if "pr" in there else None,
+                smap=on_days(here.date, here.numbers("smap"), days) if "smap" in there else None,
+                rain=on_days(here.date, here.series(["pr"], 1)["pr"][:, 0], days) if "pr" in there else None,
                 metrics=metrics,
             )
         )
@@ -288,7 +282,8 @@ def draw_series(series: pd.DataFrame, samples: Samples, path: str | Path, *, mod
     return write_figure(series_figure(drawn, title="Soil moisture day by day", source=source), Path(path))
 
 
-def _by_day(samples: Samples, values: Any, days: Any) -> Any:
+def on_days(dates: NDArray[np.datetime64], values: NDArray[Any], days: NDArray[np.datetime64]) -> NDArray[np.float32]:
+    """Values of some dates, each once, on other days; NaN where there is none."""
     import pandas as pd
 
-    return pd.Series(values, index=samples.date).reindex(days).to_numpy(np.float32)
+    return pd.Series(values, index=dates).reindex(days).to_numpy(np.float32)

@@ -11,18 +11,17 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmnet_maps.checkpoint import Checkpoint, save_checkpoint
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError
 from mmnet_maps.evaluate import Report, report
 from mmnet_maps.features import fill_steps, standardise
 from mmnet_maps.samples import Samples, encode, read_samples
-from mmnet_maps.spec import ModelSpec, Profile
+from mmnet_maps.spec import ModelSpec, Profile, read_yaml
 from mmnet_maps.splits import later_block, validation_stations
 
 GOLDEN_ROWS = 64
@@ -120,21 +119,7 @@ def read_config(path: str | Path) -> TrainConfig:
     RequestError
         The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(
-            f"training configuration {path} cannot be read: {error.strerror}; give a YAML file"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from None
-    try:
-        return TrainConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise RequestError(f"{path}: {where} is {first['input']!r}: {first['msg']}{more}; correct it") from None
+    return read_yaml(path, TrainConfig, "training configuration")
 
 
 def train_checkpoint(

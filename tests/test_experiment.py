@@ -167,8 +167,8 @@ def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, t
     [
         ({"networks": {"m": {"architecture": "cnn"}}}, "network m on table t: architecture"),
         ({"networks": {"../m": {"architecture": "mmnet"}}}, "should match pattern"),
-        ({"seeds": 0}, "seeds: Input should be greater than or equal to 1"),
-        ({"more": 1}, "more: Extra inputs"),
+        ({"seeds": 0}, "seeds is 0: Input should be greater than or equal to 1"),
+        ({"more": 1}, "more is 1: Extra inputs"),
         ({"training": {}}, "snapshot: Field required"),
     ],
 )

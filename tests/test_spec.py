@@ -85,3 +85,19 @@ def test_the_profiles_are_those_of_the_paper_and_the_released_code() -> None:
     assert Profile(**paper).architecture == "mmnet"
     with pytest.raises(RequestError, match="paper, released"):
         profile("best")
+
+
+@pytest.mark.parametrize(
+    ("step_days", "message"),
+    [((1, 1), "2 entries for 3 steps"), ((1, 1, 5), "the last step, which is needed, is one day")],
+)
+def test_steps_that_do_not_fit(step_days: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        small_spec(steps=3, step_days=step_days)
+
+
+def test_days_of_steps() -> None:
+    spec = small_spec(steps=4, step_days=(10, 1, 5, 1))
+    assert (spec.days, spec.needed_days) == (17, 7)  # from the oldest step of one day on
+    assert spec.windows == ((0, 10), (10, 11), (11, 16), (16, 17))
+    assert (small_spec(steps=4).days, small_spec(steps=4).needed_days) == (4, 4)

@@ -16,15 +16,16 @@ import pystac
 import pytest
 import rasterio
 import xarray as xr
+from distributed import Client, LocalCluster
 from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
 from batch_world import CORNER, DAYS, SPAN, command, contents, fill, leftovers, run
 from mmnet_maps import cli, write
-from mmnet_maps.batch import run_batch, tasks_of
+from mmnet_maps.batch import _run, _Work, run_batch, tasks_of
 from mmnet_maps.batch_plan import Batch, plan_batch
 from mmnet_maps.batch_worker import run_task
-from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailedError
 from mmnet_maps.grid import Tile, window_of
 from mmnet_maps.predict import Packed, downscale_product, write_days
 from mmnet_maps.stack import Stack
@@ -355,6 +356,22 @@ def test_a_worker_over_its_memory_limit_fails_its_tiles(tmp_path: Path, stack: P
     done = run(*one, "-q", "--workers", "1", "--retries", "0", "--memory-limit", "100MB")
     assert done.returncode == 4, done.stderr
     assert "h06v02 failed: its worker ended while it was made: over its memory limit (--memory-limit)" in done.stdout
+
+
+def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmnet_maps.batch._LOOK_EVERY", 0.2)
+    monkeypatch.setattr("mmnet_maps.batch._ALONE", 1.0)
+
+    def nothing(*found: object) -> None:
+        raise AssertionError(found)
+
+    work = [_Work(name="one", call=int)]
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        pytest.raises(TilesFailedError, match="none is left; what was finished is kept"),
+    ):
+        _run(client, work, 0, nothing, nothing)
 
 
 @pytest.mark.parametrize(
