@@ -16,10 +16,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ MARK = "MMNET_FINGERPRINT"
 """The GeoTIFF tag and Zarr attribute by which files of this software are known."""
 
 _SOFTWARE = b"mmnet_maps"
+
+_LOCK = "lock"  # in a work folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +160,7 @@ def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str
 def remove_leftovers(out: Path, name: str, day: date, synthetic: bool) -> None:
     """Remove what killed processes have left hidden beside the finished product of a day."""
     names = _Names.of(out, name, day, synthetic)
-    _remove_leftovers(names)
+    _remove_leftovers(names.folder, names.leftovers)
     with suppress(OSError):
         names.aside.unlink(missing_ok=True)
 
@@ -172,20 +175,25 @@ def write_whole(path: Path, data: bytes | str) -> None:
     OutputError
         When it cannot be written; what was there before is unchanged.
     """
-    hidden = path.with_name(f".{secrets.token_hex(8)}.partial")
     content = data.encode() if isinstance(data, str) else data
     with _told(path, "what was there before is unchanged"):
+        _remove_leftovers(path.parent, f".{escape(path.name)}.*.partial")
         if path.is_file() and path.read_bytes() == content:
             return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with hidden.open("xb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = None
+        while file is None:
+            hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+            file = _claim(hidden)
+        with file:
+            try:
                 file.write(content)
-            sync(hidden)
-            os.replace(hidden, path)
-        finally:
-            with suppress(OSError):
-                hidden.unlink(missing_ok=True)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(hidden, path)
+            finally:
+                with suppress(OSError):
+                    hidden.unlink(missing_ok=True)
 
 
 class DayWriter:
@@ -251,18 +259,19 @@ class DayWriter:
         self._check()
         with self._told():
             self._names.folder.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(self._names)
+            _remove_leftovers(self._names.folder, self._names.leftovers)
             self._check_space()
             try:
-                self._work = Path(
-                    tempfile.mkdtemp(prefix=f".{self._names.stem}.", suffix=".partial", dir=self._names.folder)
-                )
-                self._lock = _lock(self._work)
+                while self._lock is None:  # another process may take a new folder for one that was left
+                    self._work = work = Path(
+                        tempfile.mkdtemp(prefix=f".{self._names.stem}.", suffix=".partial", dir=self._names.folder)
+                    )
+                    self._lock = _claim(work / _LOCK)
                 for layer in self._layers:
-                    path = self._work / self._names.layer(layer).name
+                    path = work / self._names.layer(layer).name
                     self._writers[layer] = CogWriter(path, layer=LAYERS[layer], geobox=self._geobox, tags=self._tags)
                 if self._count:
-                    path = self._work / self._names.members.name
+                    path = work / self._names.members.name
                     self._members = MembersWriter(path, count=self._count, geobox=self._geobox, tags=self._tags)
             except BaseException:
                 self._remove()
@@ -444,6 +453,11 @@ class _Names:
         return self.folder / f"{self.stem}_members.zarr"
 
     @property
+    def leftovers(self) -> str:
+        """Pattern of the hidden work folders."""
+        return f".{escape(self.stem)}.*.partial"
+
+    @property
     def aside(self) -> Path:
         """Where the old item lies during an exchange, so that its version is known even if the process is killed."""
         return self.folder / f".{self.stem}.previous.json"
@@ -497,27 +511,49 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _lock(work: Path) -> IO[bytes]:
-    """Hold a lock in a work folder; the system drops it when the process ends, however it ends."""
-    file = (work / "unlocked").open("wb")
-    if sys.platform != "win32":
-        import fcntl
+def _claim(path: Path, *, own: bool = True) -> IO[bytes] | None:
+    """Open a file, made where it is not there, and hold it; the system lets go of it when the process ends, however.
 
+    Parameters
+    ----------
+    path
+        The file.
+    own
+        Whether this process has named it. Only then is it taken on a file system without locks, where what another
+        process is writing looks like what a dead one has left.
+
+    Returns
+    -------
+    file or None
+        None where another process holds it or has just removed it.
+    """
+    with suppress(FileNotFoundError), ExitStack() as stack:
+        file = stack.enter_context(path.open("ab"))
         try:
+            if sys.platform == "win32":
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+            import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # a file system without locks: leftovers stay
+            held = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        except OSError:
+            held = own
+        if held:
+            stack.pop_all()
             return file
-        os.replace(work / "unlocked", work / "lock")  # so that nobody sees a lock file that is not locked yet
-    return file
+    return None
 
 
-def _remove_leftovers(names: _Names) -> None:
-    """Remove the work folders of killed processes, whose lock is free."""
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    for work in names.folder.glob(f".{names.stem}.*.partial"):
-        with suppress(OSError), (work / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(work, ignore_errors=True)
+def _remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove the hidden files and work folders of killed processes: those that nobody holds."""
+    for left in folder.glob(pattern):
+        with suppress(OSError):
+            lock = _claim(left / _LOCK if left.is_dir() else left, own=False)
+            if lock is not None:
+                with lock:
+                    if left.is_dir():
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink()

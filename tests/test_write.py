@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -31,7 +32,7 @@ from rio_cogeo.cogeo import cog_validate
 from mmnet_maps import cog, write
 from mmnet_maps.errors import OutputError
 from mmnet_maps.product import LAYERS, QUALITY_BITS
-from mmnet_maps.write import DayProduct, DayWriter, check_target, completed, is_ours, write_whole
+from mmnet_maps.write import DayProduct, DayWriter, check_target, completed, is_ours, remove_leftovers, write_whole
 
 DAY = date(2021, 8, 8)
 NAMES = ("soil_moisture", "quality", "smap")
@@ -342,7 +343,7 @@ def test_an_interrupted_exchange_is_undone(
             assert content(tmp_path) == before
         else:
             break
-    assert stop > (10 if again else 6) + (members > 0) * (7 if again else 6)
+    assert stop > (9 if again else 5) + (members > 0) * (7 if again else 6)
     assert completed(tmp_path, "grant", DAY, False, "new")
 
 
@@ -368,7 +369,7 @@ def test_a_kill_at_any_step_is_mended_by_the_next_run(tmp_path: Path, again: boo
     if again:
         produce(expected, packed(5, 5))
     produce(expected, packed(5, 5, seed=1), fingerprint="new")
-    for stop in (5, 8) if again else (4,):
+    for stop in (4, 7) if again else (3,):
         out = tmp_path / str(stop)
         if again:
             produce(out, packed(5, 5))
@@ -390,6 +391,42 @@ def test_work_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
         produce(tmp_path, packed(5, 5, seed=1), fingerprint="other")
         first.finish(None)
     assert completed(tmp_path, "grant", DAY, False, "f00d")
+
+
+@pytest.mark.parametrize("half_gone", [False, True], ids=["just made", "half removed"])
+def test_a_work_folder_without_a_lock_is_removed(tmp_path: Path, half_gone: bool) -> None:
+    """A process may be killed between making its folder and locking it, or while it removes it."""
+    product = produce(tmp_path, packed(5, 5))
+    before = content(tmp_path)
+    work = product.folder / ".grant_20210808.x1.partial"
+    work.mkdir()
+    if half_gone:
+        (work / "old").mkdir()
+        (work / "old" / "grant_20210808_quality.tif").write_bytes(b"II")
+    remove_leftovers(tmp_path, "grant", DAY, False)
+    assert not work.exists()
+    assert content(tmp_path) == before
+
+
+def test_a_new_work_folder_that_is_taken_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may sweep between the making of a folder and its lock."""
+    made: list[str] = []
+    mkdtemp = tempfile.mkdtemp
+
+    def swept(**options: Any) -> str:
+        made.append(mkdtemp(**options))
+        if len(made) < 3:
+            remove_leftovers(tmp_path, "grant", DAY, False)
+            assert not Path(made[-1]).exists()
+        return made[-1]
+
+    monkeypatch.setattr(write.tempfile, "mkdtemp", swept)
+    produce(tmp_path, packed(5, 5))
+    assert len(made) == 3
+    assert completed(tmp_path, "grant", DAY, False, "f00d")
+    assert not any(Path(one).exists() for one in made)
 
 
 @pytest.mark.parametrize("call", ["rasterio.shutil.copy", "picture", "CogWriter.write"])
@@ -562,6 +599,34 @@ def test_write_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match=r"report\.txt: No space left on device; what was there before is unchanged"):
         write_whole(path, "half")
     assert content(tmp_path) == {"new/report.txt": b"\x00\x01"}
+    assert [one.name for one in path.parent.iterdir()] == ["report.txt"]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new", "the same"])
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path, again: bool) -> None:
+    path = tmp_path / "report [1].txt"
+    write_whole(path, "old")
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom mmnet_maps.write import write_whole\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nwrite_whole(Path(sys.argv[1]), 'new')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    write_whole(path, "old" if again else "other")
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_small_files_of_living_processes_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, replace = tmp_path / "report.txt", os.replace
+
+    def meanwhile(source: Path, target: Path) -> None:
+        monkeypatch.setattr(write.os, "replace", replace)
+        write_whole(path, "first")
+        replace(source, target)
+
+    monkeypatch.setattr(write.os, "replace", meanwhile)
+    write_whole(path, "second")
+    assert path.read_text() == "second"
 
 
 def test_files_may_be_read_by_others(tmp_path: Path) -> None:
