@@ -213,7 +213,7 @@ def _cluster(scheduler: str | None, workers: int, memory_limit: int | None) -> I
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout=20)
+            client = Client(scheduler)
         except (OSError, ValueError) as error:
             raise RequestError(
                 f"no Dask scheduler answers at {scheduler}; expected an address such as tcp://host:8786"

@@ -12,6 +12,7 @@ import json
 import logging
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from tqdm import tqdm
 from mmnet_maps.checkpoint import save_checkpoint
 from mmnet_maps.engine import Engine
 from mmnet_maps.evaluate import ESTIMATE, predict_samples
+from mmnet_maps.explain import ROWS, explain_samples
 from mmnet_maps.samples import TARGET, Samples, read_samples, write_samples
 from mmnet_maps.spec import first_error, read_yaml
 from mmnet_maps.splits import BORDERS, Split, cross_region, off_site, on_site
@@ -131,6 +133,8 @@ class Run:
         The table's file.
     config
         How it is trained, seed and kind of validation included.
+    explained
+        How many of its test rows are explained, see `explain`; 0 for none.
     key
         Hash of all that decides the result.
     folder
@@ -144,6 +148,7 @@ class Run:
     seed: int
     samples: Path
     config: TrainConfig
+    explained: int
     key: str
     folder: Path
 
@@ -200,14 +205,18 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
         path = Path(data, about.samples)
         samples = _read(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        splits = splits_of(config, table, samples)
+        in_scenario = Counter(split.scenario for split in splits)
         for seed in range(config.seeds):
-            for split in splits_of(config, table, samples):
+            for split in splits:
                 rows = hashlib.sha256(np.packbits([split.train, split.test]).tobytes()).hexdigest()
                 for network in config.networks:
                     chosen = config.training_of(table, network).model_copy(
                         update={"seed": seed, "validation": split.validation}
                     )
-                    parts = [chosen.model_dump_json(), digest, rows]
+                    first = (network, seed) == (next(iter(config.networks)), 0)
+                    explained = ROWS // in_scenario[split.scenario] if first else 0
+                    parts = [chosen.model_dump_json(), digest, rows, explained]
                     found.append(
                         Run(
                             table=table,
@@ -217,6 +226,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                             seed=seed,
                             samples=path,
                             config=chosen,
+                            explained=explained,
                             key=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
                             folder=Path(out, "runs", table, split.scenario, split.name, network, f"seed{seed}"),
                         )
@@ -225,7 +235,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
 
 
 def execute(run: Run, split: Split, samples: Samples) -> dict[str, Any]:
-    """Train and test one network, through a checkpoint and the engine as a map does; returns what is written last.
+    """Train, test and explain one network, through a checkpoint and the engine as a map; returns what is written last.
 
     The scalers, early stopping and the choice of an epoch see training rows alone.
     """
@@ -244,6 +254,8 @@ def execute(run: Run, split: Split, samples: Samples) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 1),
         "history": trained.history,
     }
+    if run.explained:
+        facts["importance"] = explain_samples(checkpoint, tested, rows=run.explained, progress=False)
     write_whole(run.folder / "run.json", json.dumps(facts, indent=1) + "\n")
     return facts
 

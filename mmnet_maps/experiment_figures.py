@@ -1,4 +1,4 @@
-"""The figures of an experiment, after the paper's: scatter, series, maps, boxes by network and by class of station."""
+"""The figures of an experiment, after the paper's: scatter, importance, series, maps, boxes by network or class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmnet_maps import __version__
 from mmnet_maps.evaluate import ESTIMATE, METRICS
 from mmnet_maps.figure_sheet import write_figure
-from mmnet_maps.figures import Pairs, StationSeries, density_figure, series_figure
+from mmnet_maps.figures import Pairs, StationSeries, density_figure, importance_figure, series_figure
 from mmnet_maps.samples import TARGET, Samples
 from mmnet_maps.station_classes import ELEVATION_BANDS, TEXTURES, elevation_band, soil_texture
 from mmnet_maps.station_figures import box_figure, grouped_box_figure, map_figure
@@ -34,7 +34,8 @@ def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence
     Returns
     -------
     list of Path
-        ``{table}_scatter.png`` and ``{table}_{scenario}_{kind}.png``: boxes, groups, map_r, map_ubrmse, series.
+        ``{table}_{kind}.png``: scatter, importance; ``{table}_{scenario}_{kind}.png``: boxes, groups, map_r,
+        map_ubrmse, series.
     """
     from mmnet_maps.experiment_report import read_table
 
@@ -56,6 +57,14 @@ def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence
                 made[f"{table}_{scenario}_{kind}"] = figure
         title = f"Estimated and observed soil moisture, {table}"
         made[f"{table}_scatter"] = density_figure(scatter, title=title, source=source)
+        importance = {one["scenario"]: one["importance"] for mine in by_scenario.values() for one in mine[:1]}
+        if all(importance.values()):
+            made[f"{table}_importance"] = importance_figure(
+                {scenario: {row["name"]: row["share"] for row in rows} for scenario, rows in importance.items()},
+                {row["name"] for rows in importance.values() for row in rows if row["kind"] == "series"},
+                title=f"What {next(iter(config.networks))} depends on, {table}",
+                source=source,
+            )
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     return [write_figure(figure, folder / f"{name}.png") for name, figure in made.items()]

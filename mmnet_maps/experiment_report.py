@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +42,21 @@ SCENARIOS = ("on-site", "off-site", "cross-region")
 _PAPER_METRICS = ("r", "rmse", "ubrmse")
 
 
+class Share(TypedDict):
+    """Share of a variable in the estimates, %."""
+
+    name: str
+    kind: Literal["snapshot", "series"]
+    share: float
+
+
 class Found(TypedDict):
     """What a network reached in a scenario on a table.
 
     ``median`` is over stations, rows pooled over splits, averaged over seeds; ``interval_95`` its bootstrap interval
     over stations, of metrics averaged over seeds; ``by_split`` and ``by_seed`` the medians of each; ``difference`` the
-    median over stations of metric less the first network's, with its interval, empty for the first.
+    median over stations of metric less the first network's, with its interval, empty for the first; ``importance`` each
+    variable's share, mean over splits, in what the first seed estimates, empty where that was not explained.
     """
 
     table: str
@@ -63,6 +72,7 @@ class Found(TypedDict):
     by_seed: dict[str, list[float]]
     by_split: dict[str, dict[str, float]]
     difference: dict[str, list[float]]
+    importance: list[Share]
     per_station: list[StationMetrics]
 
 
@@ -156,8 +166,22 @@ def _found(
             for split, values in sorted(by_split.items())
         },
         "difference": {},
+        "importance": _importance(facts),
         "per_station": stations,
     }
+
+
+def _importance(facts: Sequence[Mapping[str, Any]]) -> list[Share]:
+    """Shares as the mean over splits, the largest first."""
+    each = [fact["importance"]["variables"] for fact in facts if "importance" in fact]
+    total: dict[tuple[str, Literal["snapshot", "series"]], float] = {}
+    for row in (row for rows in each for row in rows):
+        key = (row["name"], row["kind"])
+        total[key] = total.get(key, 0.0) + row["share"] / len(each)
+    return [
+        {"name": name, "kind": kind, "share": share}
+        for (name, kind), share in sorted(total.items(), key=lambda one: -one[1])
+    ]
 
 
 _KEYS = ("station", TARGET, ESTIMATE)

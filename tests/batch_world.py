@@ -1,4 +1,4 @@
-"""A small world for batches: an area at the corner of four tiles, and the command run on it in processes of its own."""
+"""A small world for batches: an area at the corner of four tiles, and the command run on it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import date
+from io import StringIO
 from pathlib import Path
 
+import pytest
+
 from analytic import AnalyticSource
+from mmnet_maps import cli
 from mmnet_maps.checkpoint import load_checkpoint
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import conus_grid, read_aoi, target_grid, touched_tiles
@@ -38,8 +43,22 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run ``mmnet batch`` to its end."""
+    """Run ``mmnet batch`` in a process of its own to its end."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run ``mmnet batch`` in this process."""
+    words = ["mmnet", "batch", *map(str, arguments)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(StringIO()) as out,
+        redirect_stderr(StringIO()) as err,
+    ):
+        patch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return subprocess.CompletedProcess(words, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def contents(root: Path) -> dict[str, str]:

@@ -117,10 +117,31 @@ def test_the_tables_are_those_of_the_estimates(config: ExperimentConfig, data: P
 def test_the_figures_are_there(out: Path) -> None:
     kinds = ("boxes", "map_r", "map_ubrmse", "groups", "series")
     scenarios = ("on-site", "off-site", "cross-region")
-    expected = {f"t_{scenario}_{kind}.png" for scenario in scenarios for kind in kinds} | {"t_scatter.png"}
+    expected = {f"t_{scenario}_{kind}.png" for scenario in scenarios for kind in kinds}
+    expected |= {"t_scatter.png", "t_importance.png"}
     assert {path.name for path in (out / "figures").iterdir()} == expected
     for path in (out / "figures").iterdir():
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_first_network_is_explained(config: ExperimentConfig, data: Path, out: Path) -> None:
+    runs = plan_runs(config, data, out)
+    assert {(run.network, run.seed) for run in runs if run.explained} == {("mmnet", 0)}
+    for one in summarise(config, runs):
+        if one["network"] != "mmnet":
+            assert one["importance"] == []
+            continue
+        shares = {row["name"]: row["share"] for row in one["importance"]}
+        assert sum(shares.values()) == pytest.approx(100)
+        mine = [run for run in runs if run.explained and run.scenario == one["scenario"]]
+        of_smap = [
+            row["share"]
+            for run in mine
+            for row in (run.facts or {})["importance"]["variables"]
+            if row["name"] == "smap"
+        ]
+        assert len(of_smap) == len(mine)
+        assert shares["smap"] == pytest.approx(np.mean(of_smap))
 
 
 def test_differences_are_those_of_each_station(config: ExperimentConfig, data: Path, out: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
+from odc.geo.geobox import GeoBox
 
 from analytic import AnalyticSource
 from mmnet_maps.block import Needs, read_block
@@ -14,7 +14,9 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.fetch import fetch
 from mmnet_maps.grid import conus_grid, lonlat, read_aoi, target_grid, tiles
 from mmnet_maps.points import sample
+from mmnet_maps.sources.base import Source
 from mmnet_maps.sources.synthetic import SyntheticWorld
+from mmnet_maps.stack import Stack
 from mmnet_maps.variables import VARIABLES
 
 DAYS = [date(2021, 8, 6) + timedelta(days=k) for k in range(3)]
@@ -26,11 +28,19 @@ NEEDS = Needs(
 )
 
 
-@pytest.mark.parametrize("source", [AnalyticSource(), SyntheticWorld()], ids=["closed formula", "demo"])
-@pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
-def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_map(tmp_path: Path, source, resampling: str) -> None:
+@pytest.fixture(scope="module", params=[AnalyticSource(), SyntheticWorld()], ids=["closed formula", "demo"])
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, GeoBox, Stack]:
+    """A source, and a stack of it on a small grid."""
     grid = target_grid(read_aoi("-119.30,47.10,-119.28,47.11"))
-    stack = fetch(tmp_path / "s.zarr", [source], conus_grid(), grid, tiles(grid), NEEDS, DAYS, quiet=True)
+    path = tmp_path_factory.mktemp("points") / "s.zarr"
+    return request.param, grid, fetch(path, [request.param], conus_grid(), grid, tiles(grid), NEEDS, DAYS, quiet=True)
+
+
+@pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
+def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_map(
+    filled: tuple[Source, GeoBox, Stack], resampling: str
+) -> None:
+    source, grid, stack = filled
     block = read_block(stack, grid, NEEDS, DAYS, smap_resampling=resampling)
     maps = list(block.snapshots)
     lon, lat = lonlat(grid)

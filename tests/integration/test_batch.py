@@ -1,16 +1,16 @@
-"""Whole batches on a local cluster, in processes of their own: what is made, kept, made anew, and what fails."""
+"""Whole batches on workers that are processes of their own: what is made, kept, made anew, and what fails."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pystac
 import pytest
@@ -20,8 +20,8 @@ from distributed import Client, LocalCluster
 from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
-from batch_world import CORNER, DAYS, SPAN, command, contents, fill, leftovers, run
-from mmnet_maps import cli, write
+from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, run
+from mmnet_maps import write
 from mmnet_maps.batch import _run, _Work, run_batch, tasks_of
 from mmnet_maps.batch_plan import Batch, plan_batch
 from mmnet_maps.batch_worker import run_task
@@ -29,11 +29,6 @@ from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailed
 from mmnet_maps.grid import Tile, window_of
 from mmnet_maps.predict import Packed, downscale_product, write_days
 from mmnet_maps.stack import Stack
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    return fill(tmp_path_factory.mktemp("batch") / "s.zarr", model).path
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +100,9 @@ def test_its_catalogue_and_its_report(made: Path) -> None:
     assert (made / "styles/soil_moisture.qml").exists()
 
 
-def test_the_same_again_keeps_all(made: Path, stack: Path, model: Path) -> None:
+def test_the_same_again_keeps_all(made: Path, stack: Path, model: Path, workers: list[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*.tif")}
-    done = run(*arguments(stack, model, made), "--workers", "1")
+    done = call(*arguments(stack, model, made), *workers)
     assert done.returncode == 0
     assert "0 maps made" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*.tif")} == before
@@ -149,10 +144,12 @@ def test_a_damaged_chunk_fails_the_days_that_need_it(tmp_path: Path, stack: Path
     assert "damaged in smap/smap on 2021-08-08" in str(outcomes[1].error)
 
 
-def test_a_tile_without_data_fails_alone(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
-    done = run(
+def test_a_tile_without_data_fails_alone(
+    tmp_path: Path, made: Path, stack: Path, model: Path, workers: list[str]
+) -> None:
+    done = call(
         *("--tiles", "h20v10", "--date", "2021-08-08", "--stack", stack, "--model", model),
-        *("--out", tmp_path / "maps", "--workers", "1", "-q"),
+        *("--out", tmp_path / "maps", *workers, "-q"),
     )
     assert done.returncode == 4
     assert "2021-08-08 h20v10 failed: the stack" in done.stdout
@@ -229,7 +226,9 @@ def test_a_tile_is_made_by_one_worker_at_a_time(
         run_task(task)
 
 
-def test_a_map_that_has_rotted_is_made_anew(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+def test_a_map_that_has_rotted_is_made_anew(
+    tmp_path: Path, made: Path, stack: Path, model: Path, workers: list[str]
+) -> None:
     root = tmp_path / "maps"
     shutil.copytree(made, root)
     shutil.rmtree(root / "corner_20210807_20210809.zarr")
@@ -237,16 +236,18 @@ def test_a_map_that_has_rotted_is_made_anew(tmp_path: Path, made: Path, stack: P
     content = bytearray(broken.read_bytes())
     content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
     broken.write_bytes(content)
-    done = run(*arguments(stack, model, root), "--workers", "1")
+    done = call(*arguments(stack, model, root), *workers)
     assert done.returncode == 0, done.stderr
     with rasterio.open(broken) as data:
         data.read(1)
 
 
-def test_another_model_makes_all_anew_and_the_store_says_so(tmp_path: Path, made: Path, stack: Path) -> None:
+def test_another_model_makes_all_anew_and_the_store_says_so(
+    tmp_path: Path, made: Path, stack: Path, workers: list[str]
+) -> None:
     root, other = tmp_path / "maps", make_model(tmp_path / "other", name="other", seed=9)
     shutil.copytree(made, root)
-    done = run(*arguments(stack, other, root), "--workers", "1")
+    done = call(*arguments(stack, other, root), *workers)
     assert done.returncode == 0, done.stderr
     assert "12 maps made" in done.stdout
     store = xr.open_zarr(root / "corner_20210807_20210809.zarr")
@@ -254,14 +255,16 @@ def test_another_model_makes_all_anew_and_the_store_says_so(tmp_path: Path, made
     assert xr.open_zarr(made / "corner_20210807_20210809.zarr").attrs["model"] == "random"
 
 
-def test_broken_smap_does_not_undo_a_run(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+def test_broken_smap_does_not_undo_a_run(
+    tmp_path: Path, made: Path, stack: Path, model: Path, workers: list[str]
+) -> None:
     mine, root = tmp_path / "s.zarr", tmp_path / "maps"
     shutil.copytree(stack, mine)
     index = (DAYS[1] - date(2015, 1, 1)).days
     for path in (mine / "smap/smap/c" / str(index)).rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
-    done = run(*arguments(mine, model, root), "--workers", "1")
+    done = call(*arguments(mine, model, root), *workers)
     assert done.returncode == 4, done.stderr
     assert done.stdout.count("failed: the stack") == 4
     report = json.loads((root / "reports/corner_20210807_20210809.json").read_text())
@@ -269,11 +272,13 @@ def test_broken_smap_does_not_undo_a_run(tmp_path: Path, made: Path, stack: Path
     assert (root / "collection.json").exists()
 
 
-def test_a_foreign_file_stops_the_run_before_it_is_lost(tmp_path: Path, stack: Path, model: Path) -> None:
+def test_a_foreign_file_stops_the_run_before_it_is_lost(
+    tmp_path: Path, stack: Path, model: Path, workers: list[str]
+) -> None:
     foreign = tmp_path / "maps/20210808/h06v02_20210808_soil_moisture.tif"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("mine")
-    done = run(*arguments(stack, model, tmp_path / "maps"), "--workers", "1")
+    done = call(*arguments(stack, model, tmp_path / "maps"), *workers)
     assert done.returncode == 5
     assert "was not made by mmnet_maps" in done.stderr
     assert foreign.read_text() == "mine"
@@ -291,39 +296,43 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_stops_the_run_and_what_was_made_is_kept(small_disk: Path, stack: Path, model: Path) -> None:
+def test_a_full_disk_stops_the_run_and_what_was_made_is_kept(
+    small_disk: Path, stack: Path, model: Path, workers: list[str]
+) -> None:
     root = small_disk / "maps"
     (small_disk / "other").write_bytes(bytes(14 << 20))
-    done = run(*arguments(stack, model, root), "--workers", "1", "--no-zarr")
+    done = call(*arguments(stack, model, root), *workers, "--no-zarr")
     assert done.returncode == 5, done.stderr
     assert "space" in done.stderr
     items = list(root.rglob("h*.json"))
     (small_disk / "other").unlink()
-    assert run(*arguments(stack, model, root), "--workers", "1", "--no-zarr").returncode == 0
+    assert call(*arguments(stack, model, root), *workers, "--no-zarr").returncode == 0
     assert len(list(root.rglob("h*.json"))) == 12 > len(items)
 
 
-def test_an_output_that_cannot_be_written(small_disk: Path, made: Path, stack: Path, model: Path) -> None:
+def test_an_output_that_cannot_be_written(
+    small_disk: Path, made: Path, stack: Path, model: Path, workers: list[str]
+) -> None:
     root = small_disk / "maps"
     shutil.copytree(made, root)
     before = contents(root)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    done = run(*arguments(stack, model, root), "--workers", "1", "--no-zarr")
+    done = call(*arguments(stack, model, root), *workers, "--no-zarr")
     assert done.returncode == 5, done.stderr
     assert f"cannot write to {root} (Read-only file system)" in done.stderr
     assert contents(root) == before
 
 
-def test_one_run_at_a_time(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+def test_one_run_at_a_time(tmp_path: Path, made: Path, stack: Path, model: Path, workers: list[str]) -> None:
     root = tmp_path / "maps"
     shutil.copytree(made, root)
     (root / ".mmnet-batch.json").write_text('{"host": "here", "pid": 1, "started": "2021-08-08T00:00:00"}')
     with FileLock(root / ".mmnet-batch.lock"):
-        done = run(*arguments(stack, model, root))
+        done = call(*arguments(stack, model, root))
     assert done.returncode == 5
     assert "another batch is writing" in done.stderr
     assert "process 1 on here" in done.stderr
-    done = run(*arguments(stack, model, root), "--workers", "1")
+    done = call(*arguments(stack, model, root), *workers)
     assert done.returncode == 0
     assert "ended without finishing (process 1 on here" in done.stderr
     assert leftovers(root) == []
@@ -335,11 +344,13 @@ def test_other_tiles_need_another_name(made: Path, stack: Path, model: Path) -> 
         run_batch(batch)
 
 
-def test_a_store_is_filled_from_maps_that_are_there(tmp_path: Path, made: Path, stack: Path, model: Path) -> None:
+def test_a_store_is_filled_from_maps_that_are_there(
+    tmp_path: Path, made: Path, stack: Path, model: Path, workers: list[str]
+) -> None:
     root = tmp_path / "maps"
     shutil.copytree(made, root)
     shutil.rmtree(root / "corner_20210807_20210809.zarr")
-    done = run(*arguments(stack, model, root), "--workers", "1")
+    done = call(*arguments(stack, model, root), *workers)
     assert done.returncode == 0
     assert "0 maps made" in done.stdout
     assert contents(root) == contents(made)
@@ -367,7 +378,7 @@ def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> Non
 
     work = [_Work(name="one", call=int)]
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         pytest.raises(TilesFailedError, match="none is left; what was finished is kept"),
     ):
@@ -384,17 +395,8 @@ def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> Non
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
     ],
 )
-def test_wrong_command_lines(
-    extra: list[str],
-    message: str,
-    stack: Path,
-    model: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    words = ["mmnet", "batch", "--aoi", CORNER, "--stack", stack, "--model", model, *extra]
-    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err
+def test_wrong_command_lines(extra: list[str], message: str, stack: Path, model: Path) -> None:
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        done = call("--aoi", CORNER, "--stack", stack, "--model", model, *extra)
+    assert done.returncode == 2
+    assert message in done.stderr

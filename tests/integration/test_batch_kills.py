@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,20 +20,16 @@ from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 import rasterio
 import xarray as xr
 
-from batch_world import CORNER, SPAN, command, contents, fill, leftovers, run
+from batch_world import CORNER, SPAN, call, command, contents, leftovers, run
 from mmnet_maps.grid import TILE_PIXELS
 from mmnet_maps.job import fill_stack
 from mmnet_maps.stac import read_item
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    return fill(tmp_path_factory.mktemp("batch") / "s.zarr", model).path
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +38,9 @@ def request_(stack: Path, model: Path) -> list[str | Path]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, request_: list[str | Path]) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, request_: list[str | Path], workers: list[str]) -> Path:
     root = tmp_path_factory.mktemp("undisturbed") / "maps"
-    done = run(*request_, "--out", root, "--workers", "2")
+    done = call(*request_, "--out", root, *workers)
     assert done.returncode == 0, done.stderr
     return root
 
@@ -169,10 +166,12 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
-def test_a_command_that_is_killed_continues(tmp_path: Path, request_: list[str | Path], undisturbed: Path) -> None:
+def test_a_command_that_is_killed_continues(
+    tmp_path: Path, request_: list[str | Path], undisturbed: Path, workers: list[str]
+) -> None:
     root = tmp_path / "maps"
     assert kill_command([*request_, "--workers", "2"], root, undisturbed, 3, random.Random(1)) >= 2
-    done = run(*request_, "--out", root, "--workers", "2")
+    done = call(*request_, "--out", root, *workers)
     assert done.returncode == 0, done.stderr
     assert contents(root) == contents(undisturbed)
     assert leftovers(root) == []
@@ -189,27 +188,39 @@ def test_workers_that_are_killed_are_replaced(tmp_path: Path, request_: list[str
 
 @pytest.mark.slow
 def test_workers_that_die_again_and_again_are_replaced(
-    tmp_path: Path, request_: list[str | Path], undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    request_: list[str | Path],
+    undisturbed: Path,
+    workers: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    root = tmp_path / "maps"
-    # Dask gives a worker up that is not there so long after it died, as one that has died once more may be.
-    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "2s")
-    process = subprocess.Popen(
-        command(*request_, "--out", root, "--workers", "2", "--retries", "50"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert wait_for_more(root, process, set())
-    end = time.monotonic() + 4
-    while time.monotonic() < end:
-        for worker in filter(_is_worker, children(process)):
-            worker.kill()
-        time.sleep(0.1)
-    out, err = process.communicate(timeout=240)
-    if process.returncode:  # Dask may have lost its workers for good, and says so
-        assert process.returncode == 4, (out.decode(), err.decode())
-        assert "none is left; what was finished is kept" in err.decode()
-        again = run(*request_, "--out", root, "--workers", "2")
+    root, over = tmp_path / "maps", threading.Event()
+    monkeypatch.setattr("mmnet_maps.batch._LOOK_EVERY", 1.0)
+    monkeypatch.setattr("mmnet_maps.batch._ALONE", 10.0)
+    others = set(psutil.Process().children(recursive=True))
+
+    def kill_for_a_while() -> None:
+        while not started(root) and not over.wait(0.01):
+            pass
+        end = time.monotonic() + 4
+        while time.monotonic() < end and not over.wait(0.1):
+            for process in set(psutil.Process().children(recursive=True)) - others:
+                if _is_worker(process):
+                    process.kill()
+
+    killer = threading.Thread(target=kill_for_a_while)
+    killer.start()
+    try:
+        # Dask gives a worker up that is not there so long after it died, as one that has died once more may be.
+        with dask.config.set({"distributed.deploy.lost-worker-timeout": "2s"}):
+            done = call(*request_, "--out", root, "--workers", "2", "--retries", "50")
+    finally:
+        over.set()
+        killer.join()
+    if done.returncode:  # Dask may have lost its workers for good, and says so
+        assert done.returncode == 4, (done.stdout, done.stderr)
+        assert "none is left; what was finished is kept" in done.stderr
+        again = call(*request_, "--out", root, *workers)
         assert again.returncode == 0, again.stderr
     assert contents(root) == contents(undisturbed)
     assert leftovers(root) == []
@@ -241,9 +252,11 @@ def own_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_is_killed(tmp_path: Path, request_: list[str | Path], undisturbed: Path) -> None:
+def test_a_scheduler_that_is_killed(
+    tmp_path: Path, request_: list[str | Path], undisturbed: Path, workers: list[str]
+) -> None:
     root = tmp_path / "maps"
-    with own_cluster(tmp_path / "one") as (address, scheduler):
+    with own_cluster(tmp_path / "cluster") as (address, scheduler):
         process = subprocess.Popen(
             command(*request_, "--out", root, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -253,9 +266,8 @@ def test_a_scheduler_that_is_killed(tmp_path: Path, request_: list[str | Path], 
         assert process.returncode == 4, err.decode()
         assert "the Dask scheduler is gone; what was finished is kept" in err.decode()
     assert_whole(root, undisturbed)
-    with own_cluster(tmp_path / "two") as (address, _):
-        done = run(*request_, "--out", root, "--scheduler", address)
-        assert done.returncode == 0, done.stderr
+    done = call(*request_, "--out", root, *workers)
+    assert done.returncode == 0, done.stderr
     assert contents(root) == contents(undisturbed)
     assert leftovers(root) == []
 

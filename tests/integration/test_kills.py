@@ -21,6 +21,7 @@ from mmnet_maps.stack import Stack
 
 GRID = target_grid(read_aoi("-119.62,47.00,-119.20,47.30"))
 DAYS = [date(2021, 8, 7), date(2021, 8, 8)]
+SUMMER = slice(*((date(2021, month, 1) - date(2015, 1, 1)).days for month in (4, 12)))
 NEEDS = Needs(snapshot=("smap", "red", "vv", "landcover"), series=("pr", "lst"), steps=4, includes_day=True)
 
 
@@ -37,18 +38,22 @@ def run(path: str) -> None:
     fetch(path, [AnalyticSource()], conus_grid(), GRID, tiles(GRID), NEEDS, DAYS, quiet=True)
 
 
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a store, cut to the blocks that hold something."""
-    stack, root, found = Stack(path), zarr.open_group(path, mode="r"), {}
+def arrays(path: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """How many blocks of a store hold something, and the arrays of that summer, cut to the rectangle around these."""
+    stack, root, found, blocks = Stack(path), zarr.open_group(path, mode="r"), {}, 0
     for group in stack.groups.values():
-        marks = np.asarray(root[f"{group.name}/fetched"])
+        marked = root[f"{group.name}/fetched"]
+        marks = np.asarray(marked[SUMMER] if marked.ndim == 3 else marked)
         found[f"{group.name} marks"] = marks
-        for place in np.argwhere(marks > 1):
-            *day, row, col = (int(k) for k in place)
-            cells = tuple(slice(k * group.block, (k + 1) * group.block) for k in (row, col))
+        there = marks.reshape(-1, *marks.shape[-2:]) > 1  # (day or one, rows, cols)
+        for day in np.flatnonzero(there.any(axis=(1, 2))):
+            blocks += int(there[day].sum())
+            rows, cols = np.nonzero(there[day].any(axis=1))[0], np.nonzero(there[day].any(axis=0))[0]
+            cells = tuple(slice(k.min() * group.block, (k.max() + 1) * group.block) for k in (rows, cols))
+            index = (SUMMER.start + int(day), *cells) if marks.ndim == 3 else cells
             for variable in group.variables:
-                found[f"{group.name} {variable} {place}"] = np.asarray(root[f"{group.name}/{variable}"][(*day, *cells)])
-    return found
+                found[f"{group.name} {variable} {day}"] = np.asarray(root[f"{group.name}/{variable}"][index])
+    return blocks, found
 
 
 @pytest.mark.slow
@@ -68,12 +73,11 @@ def test_kills_change_nothing(tmp_path: Path, kills: int) -> None:
         assert lines == ["ready\n", *["wrote\n"] * (len(lines) - 1)]
         process.wait()
         process.stdout.close()
-    killed = len(arrays(tmp_path / "s.zarr"))
+    killed, _ = arrays(tmp_path / "s.zarr")
     for name in ("s.zarr", "whole.zarr"):
         fetch(tmp_path / name, [AnalyticSource()], conus_grid(), GRID, tiles(GRID), NEEDS, DAYS, quiet=True)
-    found, expected = arrays(tmp_path / "s.zarr"), arrays(tmp_path / "whole.zarr")
-    marks = sum(name.endswith("marks") for name in expected)
-    assert marks < killed < len(expected), "the kills came before the first block or after the last"
+    (_, found), (blocks, expected) = arrays(tmp_path / "s.zarr"), arrays(tmp_path / "whole.zarr")
+    assert 0 < killed < blocks, "the kills came before the first block or after the last"
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
