@@ -420,7 +420,13 @@ def samples_check_command(table: str, picture: str | None, debug: bool) -> int:
 
 
 @mmnet.command("train")
-@_SAMPLES
+@click.option(
+    "--samples",
+    required=True,
+    multiple=True,
+    metavar="PARQUET",
+    help="Table of station samples; may be given several times.",
+)
 @click.option(
     "--config", required=True, metavar="YAML", help="What to train and how, such as configs/mmnet-uscrn.yaml."
 )
@@ -428,7 +434,7 @@ def samples_check_command(table: str, picture: str | None, debug: bool) -> int:
 @click.option("--out", required=True, metavar="FOLDER", help="Folder of the new checkpoint.")
 @_QUIET
 @_DEBUG
-def train_command(samples: str, config: str, seed: int | None, out: str, quiet: bool, debug: bool) -> None:
+def train_command(samples: tuple[str, ...], config: str, seed: int | None, out: str, quiet: bool, debug: bool) -> None:
     """Train a network on station samples."""
     _require_tables()
     from mmnet_maps.train import train_checkpoint

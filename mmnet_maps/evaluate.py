@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.features import encoded_columns
 from mmnet_maps.reliability import Reliability, format_reliability, judge
 from mmnet_maps.samples import Samples, inputs, read_samples, write_samples
 
@@ -137,15 +138,18 @@ def prediction(engine: Engine, samples: Samples) -> Prediction:
     Returns
     -------
     Prediction
-        m³/m³, float32, shape (n,), in the table's order; NaN where an input is missing.
+        m³/m³, float32, shape (n,), in the table's order; NaN where an input is missing that a row may not lack.
 
     Raises
     ------
     InputError
-        The table lacks an input of the model, or holds one in the wrong form.
+        The table lacks an input that it may not lack, or holds one in the wrong form.
     """
     spec = engine.spec
     columns, series = inputs(samples, spec)
+    average = dict(zip(encoded_columns(spec.snapshot), spec.snapshot_mean, strict=True))
+    for name in spec.may_lack:
+        columns[name] = np.nan_to_num(columns[name].astype(np.float32), nan=average[name])
     if spec.target.residual_of is not None:
         columns[spec.target.residual_of] = samples.numbers(spec.target.residual_of)
     groups = (terms for [terms] in engine.encode_in_groups(series))

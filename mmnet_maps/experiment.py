@@ -13,7 +13,7 @@ import logging
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -28,11 +28,12 @@ from tqdm import tqdm
 
 from mmnet_maps.checkpoint import save_checkpoint
 from mmnet_maps.engine import Engine
+from mmnet_maps.errors import InputError
 from mmnet_maps.evaluate import ESTIMATE, predict_samples
 from mmnet_maps.explain import ROWS, explain_samples
 from mmnet_maps.samples import TARGET, Samples, read_samples, write_samples
 from mmnet_maps.spec import first_error, read_yaml
-from mmnet_maps.splits import BORDERS, Split, cross_region, off_site, on_site
+from mmnet_maps.splits import BORDERS, REGIONS, Split, cross_region, near, off_site, on_site
 from mmnet_maps.train import TrainConfig, train
 from mmnet_maps.write import write_whole
 
@@ -73,6 +74,8 @@ class ExperimentConfig(BaseModel):
         By name.
     networks
         Fields of `train.TrainConfig` by the network's name; the first is the one that the others are compared with.
+        ``also`` names tables that a network is trained on besides: those of their rows that tell nothing of the tested
+        ones. Where ``validation`` is given it takes the place of the one that matches the scenario.
     training
         Fields that hold for all.
     seeds
@@ -97,6 +100,9 @@ class ExperimentConfig(BaseModel):
     def _check_training(self) -> Self:
         for table in self.tables:
             for network in self.networks:
+                for other in self.also(table, network):
+                    if other not in self.tables:
+                        raise ValueError(f"network {network} is also to be trained on {other!r}, which is no table")
                 try:
                     self.training_of(table, network)
                 except ValidationError as error:
@@ -105,9 +111,12 @@ class ExperimentConfig(BaseModel):
 
     def training_of(self, table: str, network: str) -> TrainConfig:
         """How a network is trained on a table."""
-        return TrainConfig.model_validate(
-            {"name": network, **self.training, **self.tables[table].training, **self.networks[network]}
-        )
+        own = {key: value for key, value in self.networks[network].items() if key != "also"}
+        return TrainConfig.model_validate({"name": network, **self.training, **self.tables[table].training, **own})
+
+    def also(self, table: str, network: str) -> list[str]:
+        """The other tables that a network which is tested on a table is trained on."""
+        return [name for name in self.networks[network].get("also", []) if name != table]
 
 
 def read_experiment(path: str | Path) -> ExperimentConfig:
@@ -129,8 +138,8 @@ class Run:
     ----------
     table, scenario, split, network, seed
         What tells it apart.
-    samples
-        The table's file.
+    samples, also
+        The table's file, and those of others that it is trained on.
     config
         How it is trained, seed and kind of validation included.
     explained
@@ -147,6 +156,7 @@ class Run:
     network: str
     seed: int
     samples: Path
+    also: tuple[Path, ...]
     config: TrainConfig
     explained: int
     key: str
@@ -201,22 +211,24 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
         When a table cannot be read or does not fill the splits.
     """
     found = []
-    for table, about in config.tables.items():
-        path = Path(data, about.samples)
+    paths = {table: Path(data, about.samples) for table, about in config.tables.items()}
+    digests = {table: _digest(path) for table, path in paths.items()}
+    for table, path in paths.items():
         samples = _read(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         splits = splits_of(config, table, samples)
         in_scenario = Counter(split.scenario for split in splits)
         for seed in range(config.seeds):
             for split in splits:
                 rows = hashlib.sha256(np.packbits([split.train, split.test]).tobytes()).hexdigest()
                 for network in config.networks:
-                    chosen = config.training_of(table, network).model_copy(
-                        update={"seed": seed, "validation": split.validation}
-                    )
+                    asked = config.training_of(table, network)
+                    validation = asked.validation if "validation" in asked.model_fields_set else split.validation
+                    chosen = asked.model_copy(update={"seed": seed, "validation": validation})
+                    also = config.also(table, network)
                     first = (network, seed) == (next(iter(config.networks)), 0)
                     explained = ROWS // in_scenario[split.scenario] if first else 0
-                    parts = [chosen.model_dump_json(), digest, rows, explained]
+                    used = [digests[name] for name in (table, *also)]
+                    parts = [chosen.model_dump_json(), used, rows, explained]
                     found.append(
                         Run(
                             table=table,
@@ -225,6 +237,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                             network=network,
                             seed=seed,
                             samples=path,
+                            also=tuple(paths[name] for name in also),
                             config=chosen,
                             explained=explained,
                             key=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
@@ -234,15 +247,42 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
     return sorted(found, key=lambda run: run.seed)
 
 
-def execute(run: Run, split: Split, samples: Samples) -> dict[str, Any]:
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"no table {path} ({error.strerror}); give the folder that holds it as --data") from error
+
+
+def rows_beside(split: Split, samples: Samples, other: Samples, borders: tuple[float, float]) -> NDArray[np.bool_]:
+    """Rows of another table that tell nothing of what a split tests.
+
+    On-site those of earlier days than all tested ones; off-site those of stations that are not tested and have no
+    tested one within 25 km; cross-region those of other regions.
+    """
+    tested = samples.take(split.test)
+    if split.scenario == "on-site":
+        return np.asarray(other.date < tested.date.min())
+    if split.scenario == "off-site":
+        return ~np.isin(other.station, sorted(near(tested.stations, other.stations)))
+    region = np.searchsorted(np.asarray(borders), other.numbers("lon"), side="right")
+    return np.asarray(region != REGIONS.index(split.name))
+
+
+def execute(
+    run: Run, split: Split, samples: Samples, more: Sequence[tuple[Samples, NDArray[np.bool_]]] = ()
+) -> dict[str, Any]:
     """Train, test and explain one network, through a checkpoint and the engine as a map; returns what is written last.
 
-    The scalers, early stopping and the choice of an epoch see training rows alone.
+    The scalers, early stopping and the choice of an epoch see training rows alone; `more` are other tables and those
+    of their rows that are trained on as well.
     """
     import pyarrow as pa
 
     started = time.perf_counter()
-    trained = train(samples.take(split.train), run.config, progress=False)
+    tables = [samples.take(split.train), *(table.take(rows) for table, rows in more)]
+    trained = train(tables, run.config, progress=False)
     checkpoint = save_checkpoint(run.folder / "model", trained.spec, trained.network, trained.golden)
     tested = samples.take(split.test)
     columns = {"station": tested.station, "date": tested.date, TARGET: tested.target}
@@ -319,7 +359,9 @@ def _execute_alone(config: ExperimentConfig, run: Run) -> None:
     samples = _read(run.samples)
     for split in _splits(config.model_dump_json(), run.table, run.samples):
         if (split.scenario, split.name) == (run.scenario, run.split):
-            execute(run, split, samples)
+            others = [_read(path) for path in run.also]
+            more = [(other, rows_beside(split, samples, other, config.borders)) for other in others]
+            execute(run, split, samples, more)
 
 
 @lru_cache(maxsize=2)

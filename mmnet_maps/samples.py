@@ -289,7 +289,7 @@ def encode(samples: Samples, profile: Profile) -> tuple[NDArray[np.float32], NDA
     Raises
     ------
     InputError
-        The table lacks an input, or holds one in the wrong form.
+        The table lacks an input that it may not lack, or holds one in the wrong form.
     """
     columns, days = inputs(samples, profile)
     return encode_snapshot(columns, profile.snapshot), encode_series(days, profile.series, profile.windows)
@@ -305,8 +305,12 @@ def inputs(
     after = 0 if profile.includes_day else 1
     names = [feature.name for feature in profile.series]
     days = samples.series(names, profile.days + after, profile.needed_days + after)
+    wanted = [feature.name for feature in profile.snapshot]
+    absent = {name for name in profile.may_lack if name not in samples.table.column_names}
+    columns = samples.snapshot(name for name in wanted if name not in absent)
+    nothing = np.full(len(samples), np.nan, np.float32)
     return (
-        samples.snapshot([feature.name for feature in profile.snapshot]),
+        {name: columns.get(name, nothing) for name in wanted},
         {name: values[:, : profile.days] for name, values in days.items()},
     )
 

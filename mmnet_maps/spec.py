@@ -58,6 +58,9 @@ class Profile(BaseModel):
         Steps of a series, oldest first, and whether the last of them is the day of the estimate or the day before.
     step_days
         How many days each step is the mean of; one each where left out.
+    may_lack
+        Snapshot variables, of encoding ``identity``, that a row of a table may lack: they are taken as average there.
+        So a network learns from tables that have them and tables that do not. A map needs them all.
     """
 
     model_config = _CONFIG
@@ -68,6 +71,7 @@ class Profile(BaseModel):
     steps: Count
     includes_day: bool
     step_days: tuple[Count, ...] | None = None
+    may_lack: tuple[str, ...] = ()
 
     @property
     def days(self) -> int:
@@ -109,6 +113,10 @@ class Profile(BaseModel):
             raise ValueError(f"step_days has {len(self.step_days)} entries for {self.steps} steps")
         if self.step_days is not None and self.step_days[-1] != 1:
             raise ValueError(f"step_days ends with {self.step_days[-1]}; the last step, which is needed, is one day")
+        whole = {feature.name for feature in self.snapshot if feature.encoding == "identity"}
+        for name in self.may_lack:
+            if name not in whole:
+                raise ValueError(f"may_lack names {name!r}, which is no snapshot variable of encoding identity")
         return self
 
 
@@ -228,7 +236,7 @@ class ModelSpec(Profile):
 
 _ORDER = (
     *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
-    *("snapshot", "series", "steps", "includes_day", "step_days"),
+    *("snapshot", "series", "steps", "includes_day", "step_days", "may_lack"),
     *("snapshot_mean", "snapshot_std", "series_mean", "series_std"),
     *("snapshot_range", "series_range", "inputs", "target", "training", "weights_sha256"),
 )

@@ -169,6 +169,21 @@ def validation_stations(stations: Mapping[str, tuple[float, float]], fraction: f
     return frozenset(name for name, fold in folds.items() if fold == seed % k)
 
 
+def near(stations: Mapping[str, tuple[float, float]], others: Mapping[str, tuple[float, float]]) -> frozenset[str]:
+    """Which of the others are one of some stations, by name, or lie within 25 km of one (latitude, longitude; degrees).
+
+    Examples
+    --------
+    >>> sorted(near({"a": (40.0, -110.0)}, {"a": (41.0, -110.0), "b": (40.1, -110.1), "c": (40.0, -111.0)}))
+    ['a', 'b']
+    """
+    if not stations or not others:
+        return frozenset()
+    position = np.array([*stations.values(), *others.values()], dtype=np.float64)
+    away = _distance_km(position)[: len(stations), len(stations) :].min(axis=0)
+    return frozenset(name for name, km in zip(others, away, strict=True) if km <= NEIGHBOUR_KM or name in stations)
+
+
 def year_split(
     date: NDArray[np.datetime64], *, train: range, test: range
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

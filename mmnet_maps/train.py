@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mmnet_maps.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.errors import InputError
 from mmnet_maps.evaluate import Report, report
-from mmnet_maps.features import fill_steps, standardise
+from mmnet_maps.features import encoded_columns, fill_steps, standardise
 from mmnet_maps.samples import Samples, encode, read_samples
 from mmnet_maps.spec import ModelSpec, Profile, read_yaml
 from mmnet_maps.splits import later_block, validation_stations
@@ -69,6 +69,14 @@ class TrainConfig(Profile):
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Dropout rate p; the noise has p / (1 - p).")
     d_model: Annotated[int, Field(ge=4, le=4096, multiple_of=4, description="Width of the embeddings.")] = 128
     heads: int = Field(default=16, ge=1, le=256, description="Attention heads; they divide d_model.")
+    feedforward: int = Field(default=256, ge=1, le=16384, description="Width of the encoder's feedforward part.")
+    hide_history: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the rows of a batch whose steps of several days are hidden, as in tables that reach back "
+        "less far.",
+    )
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
@@ -123,11 +131,16 @@ def read_config(path: str | Path) -> TrainConfig:
 
 
 def train_checkpoint(
-    samples: str | Path, config: str | Path, out: str | Path, *, seed: int | None = None, progress: bool = True
+    samples: Sequence[str | Path],
+    config: str | Path,
+    out: str | Path,
+    *,
+    seed: int | None = None,
+    progress: bool = True,
 ) -> Checkpoint:
     """What ``mmnet train --samples SAMPLES --config CONFIG --out OUT`` does: read, train, write a checkpoint.
 
-    `seed` takes the place of the configuration's.
+    `samples` are files of one or several tables; `seed` takes the place of the configuration's.
 
     Raises
     ------
@@ -137,14 +150,15 @@ def train_checkpoint(
     settings = read_config(config)
     if seed is not None:
         settings = settings.model_copy(update={"seed": seed})
-    trained = train(read_samples(samples), settings, progress=progress)
+    trained = train([read_samples(path) for path in samples], settings, progress=progress)
     return save_checkpoint(out, trained.spec, trained.network, trained.golden)
 
 
-def train(samples: Samples, config: TrainConfig, *, progress: bool = True) -> Trained:
+def train(samples: Samples | Sequence[Samples], config: TrainConfig, *, progress: bool = True) -> Trained:
     """Train a network on station samples.
 
-    Rows with a missing input or target are left out, and their number is kept in the specification. Means, standard
+    Rows with a missing target, or without an input that they may not lack, are left out, and their number is kept in
+    the specification. Means, standard
     deviations and ranges come from the training rows alone. Each epoch draws a share of them; the loss is the mean
     squared error, the optimiser Adam with a cosine from ``learning_rate`` to 0; a running average of the weights is
     judged on the held-out rows after each epoch, and its best state is kept. The same samples, configuration and
@@ -153,7 +167,7 @@ def train(samples: Samples, config: TrainConfig, *, progress: bool = True) -> Tr
     Parameters
     ----------
     samples
-        With ``soil_moisture``, m³/m³.
+        With ``soil_moisture``, m³/m³; the rows of several tables count alike, and stations of one name are one station.
     config
         What to train and how.
     progress
@@ -166,8 +180,9 @@ def train(samples: Samples, config: TrainConfig, *, progress: bool = True) -> Tr
     RequestError
         There are too few stations to hold some out.
     """
-    rows = _complete_rows(samples, config)
-    spec = _specify(rows, len(samples), config)
+    tables = [samples] if isinstance(samples, Samples) else [*samples]
+    rows = _complete_rows(tables, config)
+    spec = _specify(rows, sum(len(table) for table in tables), config)
     training, validation = (_tensors(rows, spec, ~rows.held_out), _tensors(rows, spec, rows.held_out))
     station = torch.from_numpy(np.unique(rows.station[~rows.held_out], return_inverse=True)[1])
     torch.manual_seed(config.seed)
@@ -181,37 +196,49 @@ def train(samples: Samples, config: TrainConfig, *, progress: bool = True) -> Tr
     return Trained(spec=spec, network=best, history=history, golden=(golden[0], golden[1]))
 
 
-def _complete_rows(samples: Samples, config: TrainConfig) -> _Rows:
-    snapshot, series = encode(samples, config)
-    needed = [stop - start == 1 for start, stop in config.windows]
-    complete = (
-        np.isfinite(snapshot).all(axis=1)
-        & np.isfinite(series[:, needed]).all(axis=(1, 2))
-        & np.isfinite(samples.target)
-    )
-    held_out = _held_out(samples.take(complete), config) if complete.any() else complete[complete]
+def _complete_rows(tables: Sequence[Samples], config: TrainConfig) -> _Rows:
+    parts = [_complete(table, config) for table in tables]
+    snapshot, series = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+    kept = [part[2] for part in parts]
+    held_out = _held_out(kept, config) if len(snapshot) else np.zeros(0, np.bool_)
     if (~held_out).sum() < config.batch:
         raise InputError(
-            f"{samples.name}: {(~held_out).sum()} of {len(samples)} rows are complete and not held out, expected at "
-            f"least one batch of {config.batch}; give more samples or a smaller batch"
+            f"{', '.join(table.name for table in tables)}: {(~held_out).sum()} of {sum(map(len, tables))} rows are "
+            f"complete and not held out, expected at least one batch of {config.batch}; give more samples or a smaller "
+            "batch"
         )
     return _Rows(
-        snapshot=snapshot[complete],
-        series=series[complete],
-        target=samples.target[complete],
-        station=samples.station[complete],
+        snapshot=snapshot,
+        series=series,
+        target=np.concatenate([table.target for table in kept]),
+        station=np.concatenate([table.station for table in kept]),
         held_out=held_out,
     )
 
 
-def _held_out(samples: Samples, config: TrainConfig) -> NDArray[np.bool_]:
+def _complete(samples: Samples, config: TrainConfig) -> tuple[NDArray[np.float32], NDArray[np.float32], Samples]:
+    """The rows of a table with all that is needed: encoded, and as they are."""
+    snapshot, series = encode(samples, config)
+    step = [stop - start == 1 for start, stop in config.windows]
+    column = [name not in config.may_lack for name in encoded_columns(config.snapshot)]
+    complete = (
+        np.isfinite(snapshot[:, column]).all(axis=1)
+        & np.isfinite(series[:, step]).all(axis=(1, 2))
+        & np.isfinite(samples.target)
+    )
+    return snapshot[complete], series[complete], samples.take(complete)
+
+
+def _held_out(tables: Sequence[Samples], config: TrainConfig) -> NDArray[np.bool_]:
     """Rows for early stopping, which match the use: other stations, or later days."""
+    station = np.concatenate([table.station for table in tables])
     if config.validation == "stations":
-        held = validation_stations(samples.stations, config.validation_fraction, config.seed)
-        return np.isin(samples.station, sorted(held))
+        places = {name: place for table in reversed(tables) for name, place in table.stations.items()}
+        held = validation_stations(places, config.validation_fraction, config.seed)
+        return np.isin(station, sorted(held))
     if config.validation == "time":
-        return later_block(samples.date, config.validation_fraction)
-    return np.zeros(len(samples), np.bool_)
+        return later_block(np.concatenate([table.date for table in tables]), config.validation_fraction)
+    return np.zeros(len(station), np.bool_)
 
 
 def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
@@ -220,6 +247,7 @@ def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
     statistics: dict[str, Any] = {}
     for kind, values in (("snapshot", rows.snapshot[kept]), ("series", rows.series[kept])):
         column = values.reshape(-1, values.shape[-1]).astype(np.float64)  # (rows [* steps], columns)
+        column[:, ~np.isfinite(column).any(axis=0)] = 0  # it may be missing, and is in all rows
         low, high = np.nanmin(column, axis=0), np.nanmax(column, axis=0)
         statistics[f"{kind}_mean"] = np.nanmean(column, axis=0).tolist()
         statistics[f"{kind}_std"] = np.where(low == high, 0.0, np.nanstd(column, axis=0)).tolist()
@@ -231,6 +259,7 @@ def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
         **{key: getattr(config, key) for key in Profile.model_fields},
         d_model=config.d_model,
         heads=config.heads,
+        feedforward=config.feedforward,
         dropout=config.dropout,
         inputs=config.inputs,
         training={
@@ -248,8 +277,9 @@ def _tensors(rows: _Rows, spec: ModelSpec, chosen: NDArray[np.bool_]) -> tuple[T
     """Standardised snapshot (n, columns), standardised series (n, steps, columns), and target (n,)."""
     series = standardise(rows.series[chosen], spec.series_mean, spec.series_std)
     fill_steps(series, spec.windows)
+    snapshot = standardise(rows.snapshot[chosen], spec.snapshot_mean, spec.snapshot_std)
     return (
-        torch.from_numpy(standardise(rows.snapshot[chosen], spec.snapshot_mean, spec.snapshot_std)),
+        torch.from_numpy(np.nan_to_num(snapshot, copy=False)),  # NaN only where a row may lack a variable
         torch.from_numpy(series),
         torch.from_numpy(rows.target[chosen]),
     )
@@ -285,12 +315,16 @@ def _fit(
     average = copy.deepcopy(network).eval()
     best, lowest, waited = copy.deepcopy(average), math.inf, 0
     history: list[dict[str, float]] = []
+    history_steps = torch.tensor([stop - start > 1 for start, stop in config.windows]).unsqueeze(1)  # (steps, 1)
     bar = tqdm(total=steps * config.max_epochs, desc="training", unit="step", disable=not progress)
     with bar:
         for epoch in range(1, config.max_epochs + 1):
             losses = []
             for batch in _batches(count, config.batch, steps):
                 snapshot, series, target, station = (part[batch] for part in training)
+                if config.hide_history:
+                    hidden = torch.rand(len(series), 1, 1) < config.hide_history
+                    series = series.masked_fill(hidden & history_steps, 0.0)
                 loss = station_loss(network(snapshot, series) - target, station, config.station_mean_weight)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -26,7 +26,7 @@ from mmnet_maps.features import Feature
 
 FIELDS = [  # in the order in which people read them
     *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
-    *("snapshot", "series", "steps", "includes_day", "step_days"),
+    *("snapshot", "series", "steps", "includes_day", "step_days", "may_lack"),
     *("snapshot_mean", "snapshot_std", "series_mean", "series_std"),
     *("snapshot_range", "series_range", "inputs", "target", "training", "weights_sha256"),
 ]

@@ -6,19 +6,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
-from mmnet_maps.errors import RequestError
-from mmnet_maps.experiment import ExperimentConfig, Run, execute_all, plan_runs, read_experiment
+from mmnet_maps.checkpoint import load_checkpoint
+from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.experiment import (
+    ExperimentConfig,
+    Run,
+    _execute_alone,
+    execute_all,
+    plan_runs,
+    read_experiment,
+    rows_beside,
+    splits_of,
+)
 from mmnet_maps.experiment_report import markdown, summarise, write_results
-from station_tables import small_config, write_table
+from mmnet_maps.samples import Samples
+from station_tables import make_table, replace, small_config, write_table
 
 
 def values(**changes: Any) -> dict[str, Any]:
     """Two small networks, one table of eight stations on 60 days of two years."""
     training = small_config(max_epochs=1, validation_fraction=0.34).model_dump(
-        mode="json", exclude={"name", "architecture", "seed"}
+        mode="json", exclude={"name", "architecture", "seed", "validation"}
     )
     networks = {"mmnet": {"architecture": "mmnet"}, "days": {"architecture": "mlp_full"}}
     table = {"samples": "table.parquet", "on_site_years": 1}
@@ -177,6 +189,63 @@ def test_what_decides_the_result_decides_what_is_run_again(config: ExperimentCon
     assert {run.scenario for run in folds if run.facts is None} == {"off-site"}
 
 
+def two_tables(**changes: Any) -> dict[str, Any]:
+    networks = {"mmnet": {"architecture": "mmnet"}, "more": {"architecture": "mmnet", "also": ["t", "u"]}}
+    tables = {name: {"samples": f"{name}.parquet", "on_site_years": 1} for name in ("t", "u")}
+    return values(tables=tables, networks=networks, **changes)
+
+
+def test_rows_of_another_table_tell_nothing_of_what_is_tested() -> None:
+    config = ExperimentConfig.model_validate(two_tables())
+    samples = Samples(table=make_table())
+    table = make_table(days=90, start="2020-10-25")
+    moved = replace(table, "lat", pa.array(np.asarray(table["lat"]) + 0.1))  # 11 km, within the reach of a neighbour
+    other = Samples(
+        table=replace(moved, "station", pa.array([f"near {name}" for name in table["station"].to_pylist()]))
+    )
+    for split in splits_of(config, "t", samples):
+        tested, allowed = samples.take(split.test), rows_beside(split, samples, other, config.borders)
+        chosen = other.take(allowed)
+        assert allowed.any()
+        assert not allowed.all()
+        if split.scenario == "on-site":
+            assert chosen.date.max() < tested.date.min()
+            assert (allowed == (other.date < tested.date.min())).all()
+        elif split.scenario == "off-site":
+            assert set(chosen.station) == {f"near {name}" for name in set(samples.station) - set(tested.station)}
+        else:
+            assert not set(chosen.numbers("lon")) & set(tested.numbers("lon"))
+
+
+def test_another_table_is_trained_on_and_decides_the_result(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet")
+    write_table(tmp_path / "u.parquet", make_table(days=50, seed=3))
+    config = ExperimentConfig.model_validate(two_tables(seeds=1))
+    runs = plan_runs(config, tmp_path, tmp_path / "out")
+    assert {(run.table, run.network, run.also) for run in runs} == {
+        ("t", "mmnet", ()),
+        ("u", "mmnet", ()),
+        ("t", "more", (tmp_path / "u.parquet",)),
+        ("u", "more", (tmp_path / "t.parquet",)),
+    }
+    chosen = [run for run in runs if run.table == "t" and run.scenario == "off-site" and run.split == "fold0"]
+    for run in chosen:
+        _execute_alone(config, run)
+    plain, more = (load_checkpoint(run.folder / "model").spec.training for run in chosen)
+    assert more["samples"] > plain["samples"]
+    write_table(tmp_path / "u.parquet", make_table(days=50, seed=4))
+    again = plan_runs(config, tmp_path, tmp_path / "out")
+    assert [run.facts is not None for run in again if run.folder in [one.folder for one in chosen]] == [True, False]
+
+
+def test_a_validation_of_its_own(data: Path, tmp_path: Path) -> None:
+    networks = {"mmnet": {"architecture": "mmnet", "validation": "none"}, "days": {"architecture": "mlp_full"}}
+    config = ExperimentConfig.model_validate(values(networks=networks))
+    runs = plan_runs(config, data, tmp_path)
+    assert {run.config.validation for run in runs if run.network == "mmnet"} == {"none"}
+    assert {run.config.validation for run in runs if run.network == "days"} == {"time", "stations"}
+
+
 def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, tmp_path: Path) -> None:
     runs = plan_runs(config, data, tmp_path)
     assert summarise(config, runs) == []
@@ -188,6 +257,10 @@ def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, t
     [
         ({"networks": {"m": {"architecture": "cnn"}}}, "network m on table t: architecture"),
         ({"networks": {"../m": {"architecture": "mmnet"}}}, "should match pattern"),
+        (
+            {"networks": {"m": {"architecture": "mmnet", "also": ["v"]}}},
+            "network m is also to be trained on 'v', which is no table",
+        ),
         ({"seeds": 0}, "seeds is 0: Input should be greater than or equal to 1"),
         ({"more": 1}, "more is 1: Extra inputs"),
         ({"training": {}}, "snapshot: Field required"),
@@ -214,5 +287,7 @@ def test_regions_and_years_that_are_not_there(data: Path, tmp_path: Path) -> Non
     with pytest.raises(RequestError, match="no sample lies east"):
         plan_runs(ExperimentConfig.model_validate(values(borders=[-104, -60])), data, tmp_path)
     late = values(tables={"t": {"samples": "table.parquet", "on_site_years": 2}})
+    with pytest.raises(InputError, match="no table .*table.parquet"):
+        plan_runs(ExperimentConfig.model_validate(values()), tmp_path, tmp_path)
     with pytest.raises(RequestError, match="2 years to train on"):
         plan_runs(ExperimentConfig.model_validate(late), data, tmp_path)

@@ -96,6 +96,13 @@ def test_steps_that_do_not_fit(step_days: tuple[int, ...], message: str) -> None
         small_spec(steps=3, step_days=step_days)
 
 
+@pytest.mark.parametrize("name", ["landcover", "pr", "nothing"])
+def test_what_may_lack_is_a_plain_snapshot_variable(name: str) -> None:
+    assert small_spec(may_lack=("smap",)).may_lack == ("smap",)
+    with pytest.raises(ValidationError, match=f"may_lack names '{name}', which is no snapshot variable"):
+        small_spec(may_lack=(name,))
+
+
 def test_days_of_steps() -> None:
     spec = small_spec(steps=4, step_days=(10, 1, 5, 1))
     assert (spec.days, spec.needed_days) == (17, 7)  # from the oldest step of one day on

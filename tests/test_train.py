@@ -9,11 +9,11 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from mmnet_maps.checkpoint import check_golden, load_checkpoint
+from mmnet_maps.checkpoint import check_golden, load_checkpoint, save_checkpoint
 from mmnet_maps.engine import Engine
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.evaluate import predict_samples, report
-from mmnet_maps.features import Feature, encoded_columns
+from mmnet_maps.features import Feature, encoded_columns, standardise
 from mmnet_maps.samples import Samples, encode
 from mmnet_maps.spec import Profile
 from mmnet_maps.splits import later_block, validation_stations
@@ -36,6 +36,17 @@ def trained(samples: Samples) -> Trained:
 def same_weights(a: Trained, b: Trained) -> bool:
     pairs = zip(a.network.state_dict().values(), b.network.state_dict().values(), strict=True)
     return all(torch.equal(x, y) for x, y in pairs)
+
+
+def batch_without_history(trained: Trained, samples: Samples) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Standardised inputs with all steps of several days missing, and what was observed."""
+    spec = trained.spec
+    snapshot, series = encode(samples, spec)
+    steps = torch.from_numpy(standardise(series, spec.series_mean, spec.series_std))
+    steps[:, [stop - start > 1 for start, stop in spec.windows]] = 0
+    known = torch.from_numpy(standardise(snapshot, spec.snapshot_mean, spec.snapshot_std))
+    with torch.inference_mode():
+        return float(np.mean((trained.network(known, steps).numpy() - samples.target) ** 2))
 
 
 def held_rows(samples: Samples, config: TrainConfig) -> np.ndarray:
@@ -187,6 +198,52 @@ def test_preceding_days_alone(samples: Samples) -> None:
         train(samples, small_config(includes_day=False, steps=11, max_epochs=1), progress=False)
 
 
+@pytest.mark.parametrize("validation", ["stations", "time"])
+def test_several_tables_are_as_one(samples: Samples, validation: str) -> None:
+    config = small_config(validation=validation, max_epochs=1)
+    cut = np.arange(len(samples)) % 3 == 0  # of every station
+    parts = [samples.take(cut), samples.take(~cut)]
+    joined = Samples(table=pa.concat_tables([part.table for part in parts]))
+    assert same_weights(train(parts, config, progress=False), train(joined, config, progress=False))
+
+
+def test_a_table_may_lack_what_another_has(samples: Samples, tmp_path: Path) -> None:
+    config = small_config(may_lack=("smap",), max_epochs=1, validation="none")
+    without = Samples(table=samples.table.drop_columns(["smap"]))
+    with pytest.raises(InputError, match="has no column 'smap'"):
+        train([samples, without], small_config(max_epochs=1), progress=False)
+    trained = train([samples, without], config, progress=False)
+    assert trained.spec.training["samples"] == 2 * len(samples)
+    column = encoded_columns(config.snapshot).index("smap")
+    assert trained.spec.snapshot_mean[column] == pytest.approx(samples.numbers("smap").mean(dtype=float))
+    average = np.full(len(samples), trained.spec.snapshot_mean[column], np.float32)
+    filled = Samples(table=replace(samples.table, "smap", pa.array(average)))
+    assert same_weights(
+        trained, train([samples, filled], small_config(max_epochs=1, validation="none"), progress=False)
+    )
+    engine = Engine(save_checkpoint(tmp_path / "model", trained.spec, trained.network))
+    np.testing.assert_allclose(predict_samples(engine, without), predict_samples(engine, filled), atol=1e-6)
+    assert np.isfinite(predict_samples(engine, without)).all()
+
+
+def test_a_variable_that_no_row_has_has_no_effect(samples: Samples) -> None:
+    config = small_config(may_lack=("smap",), max_epochs=1, validation="none")
+    trained = train(Samples(table=samples.table.drop_columns(["smap"])), config, progress=False)
+    column = encoded_columns(config.snapshot).index("smap")
+    assert (trained.spec.snapshot_mean[column], trained.spec.snapshot_std[column]) == (0, 0)
+    assert not trained.network.encoder_s[0].weight[:, column].any()
+
+
+def test_history_may_be_hidden_in_training(samples: Samples) -> None:
+    long = {"steps": 4, "step_days": (6, 3, 1, 1), "max_epochs": 8, "validation": "none", "learning_rate": 0.01}
+    plain, hidden = (train(samples, small_config(**long, hide_history=share), progress=False) for share in (0.0, 0.5))
+    rows = {trained: batch_without_history(trained, samples) for trained in (plain, hidden)}
+    errors = {
+        trained: float(((trained.network(*batch) - target) ** 2).mean()) for trained, (batch, target) in rows.items()
+    }
+    assert errors[hidden] < errors[plain]
+
+
 def test_nothing_to_train_on(samples: Samples) -> None:
     with pytest.raises(InputError, match="expected at least one batch of 32"):
         train(samples.take(np.arange(20)), small_config(validation="none"), progress=False)
@@ -205,7 +262,7 @@ def write_config(path: Path, **changes: object) -> Path:
 def test_train_checkpoint_writes_what_train_returns(samples: Samples, trained: Trained, tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", samples.table)
     config = write_config(tmp_path / "c.yaml")
-    checkpoint = train_checkpoint(table, config, tmp_path / "model", progress=False)
+    checkpoint = train_checkpoint([table], config, tmp_path / "model", progress=False)
     np.testing.assert_allclose(
         predict_samples(Engine(checkpoint, device="cpu"), samples), estimates_of(trained, samples), atol=1e-5
     )
@@ -216,7 +273,7 @@ def test_train_checkpoint_writes_what_train_returns(samples: Samples, trained: T
         "weights.safetensors",
     ]
     assert checkpoint.spec.training["config"]["seed"] == 0
-    other = train_checkpoint(table, config, tmp_path / "other", seed=5, progress=False)
+    other = train_checkpoint([table], config, tmp_path / "other", seed=5, progress=False)
     assert other.spec.training["config"]["seed"] == 5
     assert other.sha256 != checkpoint.sha256
 
