@@ -218,9 +218,6 @@ def test_a_table_may_lack_what_another_has(samples: Samples, tmp_path: Path) -> 
     assert trained.spec.snapshot_mean[column] == pytest.approx(samples.numbers("smap").mean(dtype=float))
     average = np.full(len(samples), trained.spec.snapshot_mean[column], np.float32)
     filled = Samples(table=replace(samples.table, "smap", pa.array(average)))
-    assert same_weights(
-        trained, train([samples, filled], small_config(max_epochs=1, validation="none"), progress=False)
-    )
     engine = Engine(save_checkpoint(tmp_path / "model", trained.spec, trained.network))
     np.testing.assert_allclose(predict_samples(engine, without), predict_samples(engine, filled), atol=1e-6)
     assert np.isfinite(predict_samples(engine, without)).all()
@@ -237,11 +234,7 @@ def test_a_variable_that_no_row_has_has_no_effect(samples: Samples) -> None:
 def test_history_may_be_hidden_in_training(samples: Samples) -> None:
     long = {"steps": 4, "step_days": (6, 3, 1, 1), "max_epochs": 8, "validation": "none", "learning_rate": 0.01}
     plain, hidden = (train(samples, small_config(**long, hide_history=share), progress=False) for share in (0.0, 0.5))
-    rows = {trained: batch_without_history(trained, samples) for trained in (plain, hidden)}
-    errors = {
-        trained: float(((trained.network(*batch) - target) ** 2).mean()) for trained, (batch, target) in rows.items()
-    }
-    assert errors[hidden] < errors[plain]
+    assert error_without_history(hidden, samples) < error_without_history(plain, samples)
 
 
 def test_nothing_to_train_on(samples: Samples) -> None:
