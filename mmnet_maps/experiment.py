@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -330,8 +331,8 @@ def execute_all(
 
 
 def _executed(config: ExperimentConfig, waiting: list[Run], workers: int) -> Iterator[Run]:
-    """Runs as they are finished."""
-    todo = iter(waiting)
+    """Runs as they are finished; whatever ends this ends the others, which takes none of what is finished."""
+    todo, others = iter(waiting), set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_single) as pool:
         running: dict[Future[None], Run] = {}
         try:
@@ -346,11 +347,16 @@ def _executed(config: ExperimentConfig, waiting: list[Run], workers: int) -> Ite
                 for future in done:
                     future.result()
                     yield running.pop(future)
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _single() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     torch.set_num_threads(1)
 
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +181,30 @@ def test_an_interrupted_experiment_continues(config: ExperimentConfig, data: Pat
     after = {run.folder: (run.folder / "run.json").stat().st_mtime_ns for run in done}
     assert {folder for folder in after if after[folder] != before[folder]} == {runs[3].folder, runs[5].folder}
     pd.testing.assert_frame_equal(pooled(done), estimates)
+
+
+def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path) -> None:
+    long = values()
+    long["training"].update(max_epochs=1000, patience=1000)
+    long["networks"] = {"days": {"architecture": "mlp_full", "max_epochs": 1}, "mmnet": {"architecture": "mmnet"}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(long))
+    words = ["experiment", tmp_path / "e.yaml", "--data", data, "--out", tmp_path / "out", "--workers", "1", "-q"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from mmnet_maps.cli import main; main()", *words], stderr=subprocess.PIPE
+    )
+    end = time.monotonic() + 120
+    while not list(tmp_path.rglob("run.json")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(1)  # into the network that would take minutes
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"interrupted; what was finished is kept" in err
+    assert b"Traceback" not in err
+    runs = plan_runs(ExperimentConfig.model_validate(long), data, tmp_path / "out")
+    assert any(run.facts for run in runs)
 
 
 def test_what_decides_the_result_decides_what_is_run_again(config: ExperimentConfig, data: Path, out: Path) -> None:

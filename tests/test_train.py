@@ -38,15 +38,16 @@ def same_weights(a: Trained, b: Trained) -> bool:
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-def batch_without_history(trained: Trained, samples: Samples) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Standardised inputs with all steps of several days missing, and what was observed."""
+def error_without_history(trained: Trained, samples: Samples) -> float:
+    """Mean squared error where all steps of several days are missing."""
     spec = trained.spec
     snapshot, series = encode(samples, spec)
-    steps = torch.from_numpy(standardise(series, spec.series_mean, spec.series_std))
+    steps = standardise(series, spec.series_mean, spec.series_std)
     steps[:, [stop - start > 1 for start, stop in spec.windows]] = 0
-    known = torch.from_numpy(standardise(snapshot, spec.snapshot_mean, spec.snapshot_std))
+    known = standardise(snapshot, spec.snapshot_mean, spec.snapshot_std)
     with torch.inference_mode():
-        return float(np.mean((trained.network(known, steps).numpy() - samples.target) ** 2))
+        found = trained.network(torch.from_numpy(known), torch.from_numpy(steps)).numpy()
+    return float(np.mean((found - samples.target) ** 2))
 
 
 def held_rows(samples: Samples, config: TrainConfig) -> np.ndarray:
