@@ -1,0 +1,96 @@
+"""How often the stated intervals hold the observation at stations not trained on, and the factor that makes them.
+
+Takes the off-site networks that `mmnet experiment` has left, one a fold, and draws members of each for the rows of its
+own fold. The factor on the standard deviations is taken from all folds but one and judged on that one: no station judges
+a factor that it helped to find; the factor of all folds together is that of a model trained on all stations.
+
+    python benchmarks/offsite_coverage.py configs/experiment.yaml --data TABLES --out build/experiment \
+        --table multimodal --network mmnet_uscrn --members 20 --json build/coverage.json --into models/mmnet-uscrn
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmnet_maps.checkpoint import load_checkpoint, read_golden, save_checkpoint
+from mmnet_maps.engine import Engine
+from mmnet_maps.evaluate import prediction
+from mmnet_maps.experiment import plan_runs, read_experiment, splits_of
+from mmnet_maps.reliability import judge
+from mmnet_maps.samples import read_samples
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    for name in ("--data", "--out", "--table", "--network"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--members", type=int, default=20)
+    parser.add_argument("--json", type=Path, help="where the numbers go")
+    parser.add_argument("--into", type=Path, help="checkpoint whose std_factor is set")
+    chosen = parser.parse_args()
+    config = read_experiment(chosen.config)
+    folder = {
+        run.split: run.folder / "model"
+        for run in plan_runs(config, chosen.data, chosen.out)
+        if (run.table, run.network, run.scenario, run.seed) == (chosen.table, chosen.network, "off-site", 0)
+    }
+    samples = read_samples(Path(chosen.data, config.tables[chosen.table].samples))
+    found: dict[str, Any] = {}
+    for split in splits_of(config, chosen.table, samples):
+        if split.scenario == "off-site":
+            engine = Engine(load_checkpoint(folder[split.name]), device="cpu", draws=chosen.members)
+            tested = samples.take(split.test)
+            found[split.name] = (tested, prediction(engine, tested))
+    together = judge(*joined(found, found))
+    held_out = []
+    for name in found:
+        factor = judge(*joined(found, [other for other in found if other != name]))["std_factor"]
+        station, observed, estimate, std = joined(found, [name])
+        held_out.append((station, observed, estimate, factor * std))
+    recalibrated = judge(*(np.concatenate(parts) for parts in zip(*held_out, strict=True)))
+    numbers = {
+        "members": chosen.members,
+        "samples": together["samples"],
+        "stations": together["stations"],
+        "std_factor": together["std_factor"],
+        "given": together["given"],
+        "off_site": recalibrated["given"],
+    }
+    text = json.dumps(numbers, indent=1)
+    print(text)
+    if chosen.json:
+        chosen.json.write_text(text + "\n")
+    if chosen.into:
+        checkpoint = load_checkpoint(chosen.into)
+        spec = checkpoint.spec
+        basis = {key: numbers[key] for key in ("samples", "stations", "members")}
+        basis["coverage"] = recalibrated["given"]["coverage"]
+        changed = spec.model_copy(
+            update={
+                "target": spec.target.model_copy(update={"std_factor": together["std_factor"]}),
+                "training": spec.training | {"std_factor": basis},
+            }
+        )
+        save_checkpoint(chosen.into, changed, checkpoint.network, read_golden(checkpoint))
+
+
+def joined(found: dict[str, Any], names: Any) -> tuple[Any, Any, Any, Any]:
+    """Station, observation, estimate and standard deviation of the rows of some folds."""
+    chosen = [found[name] for name in names]
+    return (
+        np.concatenate([samples.station for samples, _ in chosen]),
+        np.concatenate([samples.target for samples, _ in chosen]),
+        np.concatenate([made.estimate for _, made in chosen]),
+        np.concatenate([made.std for _, made in chosen]),
+    )
+
+
+if __name__ == "__main__":
+    main()
