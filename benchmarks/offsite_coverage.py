@@ -1,8 +1,9 @@
 """How often the stated intervals hold the observation at stations not trained on, and the factor that makes them.
 
 Takes the off-site networks that `mmnet experiment` has left, one a fold, and draws members of each for the rows of its
-own fold. The factor on the standard deviations is taken from all folds but one and judged on that one: no station judges
-a factor that it helped to find; the factor of all folds together is that of a model trained on all stations.
+own fold. The factor on the standard deviations is taken from all folds but one and judged on that one, so that no
+station judges a factor that it helped to find; the factor of all folds together is that of a model trained on all
+stations.
 
     python benchmarks/offsite_coverage.py configs/experiment.yaml --data TABLES --out build/experiment \
         --table multimodal --network mmnet_uscrn --members 20 --json build/coverage.json --into models/mmnet-uscrn

@@ -11,7 +11,9 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -357,7 +359,16 @@ def _executed(config: ExperimentConfig, waiting: list[Run], workers: int) -> Ite
 
 def _single() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A process that waits for work does not notice by itself that the one that gives it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _execute_alone(config: ExperimentConfig, run: Run) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 import yaml
@@ -183,7 +184,8 @@ def test_an_interrupted_experiment_continues(config: ExperimentConfig, data: Pat
     pd.testing.assert_frame_equal(pooled(done), estimates)
 
 
-def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path, how: signal.Signals) -> None:
     long = values()
     long["training"].update(max_epochs=1000, patience=1000)
     long["networks"] = {"days": {"architecture": "mlp_full", "max_epochs": 1}, "mmnet": {"architecture": "mmnet"}}
@@ -198,11 +200,14 @@ def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path)
         assert time.monotonic() < end
         time.sleep(0.1)
     time.sleep(1)  # into the network that would take minutes
-    process.send_signal(signal.SIGINT)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(how)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert b"interrupted; what was finished is kept" in err
-    assert b"Traceback" not in err
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert b"interrupted; what was finished is kept" in err
+        assert b"Traceback" not in err
     runs = plan_runs(ExperimentConfig.model_validate(long), data, tmp_path / "out")
     assert any(run.facts for run in runs)
 
