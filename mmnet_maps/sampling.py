@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import shutil
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +33,7 @@ from mmnet_maps.stack import EPOCH, Stack
 from mmnet_maps.variables import LANDCOVER_CLASSES
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 METADATA = b"mmnet_maps"
@@ -64,7 +67,8 @@ def make_samples(
     observations, positions, min_hours
         As `insitu.read_observations`.
     out
-        The Parquet file; it appears whole or not at all.
+        The Parquet file; it appears whole or not at all. Until then finished stations are kept in a hidden folder
+        beside it, so that the same command continues after an interruption.
     source, stack
         Where the inputs come from, one of the two: as for maps.
     model, config
@@ -99,10 +103,12 @@ def make_samples(
     first, last = (parse_days(day)[0] if day is not None else None for day in (start, end))
     inputs = Stack(stack) if stack is not None else open_source(str(source))
     table = read_observations(observations, min_hours=min_hours, positions=positions, progress=not quiet)
+    parts = out.with_name(f".{out.name}.parts")
     made = build_samples(
-        table, inputs, needs, start=first, end=last, smap_resampling=smap_resampling, progress=not quiet
+        table, inputs, needs, start=first, end=last, smap_resampling=smap_resampling, parts=parts, progress=not quiet
     )
     write_samples(made, out)
+    shutil.rmtree(parts, ignore_errors=True)
     return made
 
 
@@ -114,6 +120,7 @@ def build_samples(
     start: date | None = None,
     end: date | None = None,
     smap_resampling: SmapResampling = "bilinear",
+    parts: Path | None = None,
     progress: bool = False,
 ) -> pa.Table:
     """Join observations with a model's inputs at the stations, by the code that makes maps.
@@ -135,6 +142,8 @@ def build_samples(
         First and last day of the rows (default: of the observations, as far as stacks reach back).
     smap_resampling
         As for maps.
+    parts
+        Folder in which finished stations are kept, and looked for; None for none.
     progress
         Show a bar.
 
@@ -168,21 +177,30 @@ def build_samples(
             f"{max(days)}: choose another --start and --end"
         )
     provenance = _provenance(inputs, needs)
-    parts: list[pa.Table] = []
+    origin = inputs.path if isinstance(inputs, Stack) else [source.name for source in inputs]
+    settings = f"{__version__} {origin} {provenance} {needs} {smap_resampling}"
+    found: list[pa.Table] = []
     for name, station in tqdm(rows.groupby("station"), desc="stations", disable=not progress):
-        place = float(station["lon"].iloc[0]), float(station["lat"].iloc[0])
-        try:
-            days, columns = _inputs_at(inputs, place, station["date"].tolist(), needs, smap_resampling)
-        except InputError as error:
-            raise InputError(f"station {name}: {error}") from error
-        if days:
-            parts.append(_rows(station[station["date"].isin(days)], columns, needs))
-    if not parts:
+        kept = parts and parts / f"{_digest(settings, station)}.parquet"
+        part = _kept(kept)
+        if part is None:
+            place = float(station["lon"].iloc[0]), float(station["lat"].iloc[0])
+            try:
+                days, columns = _inputs_at(inputs, place, station["date"].tolist(), needs, smap_resampling)
+            except InputError as error:
+                raise InputError(f"station {name}: {error}") from error
+            if not days:
+                continue
+            part = _rows(station[station["date"].isin(days)], columns, needs)
+            if kept:
+                write_samples(part, kept)
+        found.append(part)
+    if not found:
         raise InputError(
             f"none of the {rows['station'].nunique()} stations and their days has inputs; the stations must lie in the "
             "conterminous United States and, where a stack is given, it must be filled there (see mmnet stack)"
         )
-    made = pa.concat_tables(parts)
+    made = pa.concat_tables(found)
     _tell(rows, made, provenance)
     about = {
         "software": f"mmnet_maps {__version__}",
@@ -191,6 +209,24 @@ def build_samples(
         "smap_resampling": smap_resampling,
     }
     return made.replace_schema_metadata({METADATA: json.dumps(about).encode()})
+
+
+def _digest(settings: str, station: pd.DataFrame) -> str:
+    """Hash of all that decides the rows of a station."""
+    return hashlib.sha256(f"{settings}\n{station.to_csv(index=False)}".encode()).hexdigest()
+
+
+def _kept(path: Path | None) -> pa.Table | None:
+    """The rows of a station that an interrupted run has left; None where there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path is None or not path.is_file():
+        return None
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError):
+        return None
 
 
 def region(lon: float) -> str:

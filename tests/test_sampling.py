@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from odc.geo.geobox import GeoBox
 
 from analytic import LATTICES, AnalyticSource
 from insitu_files import uscrn
@@ -23,6 +25,7 @@ from mmnet_maps.grid import conus_grid, pixel_of, read_aoi, target_grid, touched
 from mmnet_maps.points import sample
 from mmnet_maps.samples import read_samples
 from mmnet_maps.sampling import METADATA, build_samples, make_samples, region
+from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack import Stack
 from mmnet_maps.variables import LANDCOVER_CLASSES
 from station_tables import small_config
@@ -198,6 +201,29 @@ def test_a_table_is_written_and_trained_on(tmp_path: Path) -> None:
     assert samples.series(["pr", "lst"], 3)["pr"].shape == (20, 3)
     assert train(samples, config, progress=False).spec.training["samples"] == 20
     assert [path.name for path in out.parent.iterdir()] == ["t.parquet"]
+
+
+def test_an_interrupted_table_continues(tmp_path: Path, table: pa.Table) -> None:
+    class Dying(AnalyticSource):
+        def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+            if len(self.reads) > whole * 2 // 3:
+                raise KeyboardInterrupt
+            return super().read(group, geobox, days)
+
+    counted = AnalyticSource()
+    build_samples(observed(), [counted], NEEDS)
+    whole = len(counted.reads)
+    with pytest.raises(KeyboardInterrupt):
+        build_samples(observed(), [Dying()], NEEDS, parts=tmp_path / "parts")
+    (kept,) = (tmp_path / "parts").glob("*.parquet")
+    again = AnalyticSource()
+    assert build_samples(observed(), [again], NEEDS, parts=tmp_path / "parts").equals(table)
+    assert len(again.reads) == whole / 2
+    kept.write_bytes(b"half")
+    assert build_samples(observed(), [AnalyticSource()], NEEDS, parts=tmp_path / "parts").equals(table)
+    other = replace(NEEDS, steps=3)  # asks for something else, which nothing kept answers
+    build_samples(observed(), [again], other, parts=tmp_path / "parts")
+    assert len(list((tmp_path / "parts").iterdir())) == 4
 
 
 def test_options_that_do_not_go_together(tmp_path: Path, model: Path) -> None:
