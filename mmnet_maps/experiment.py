@@ -42,6 +42,7 @@ from mmnet_maps.write import write_whole
 
 log = logging.getLogger("mmnet_maps")
 
+_RECIPE = 2  # to be raised when a change of the code changes what comes out of a run
 _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
 Name = Annotated[str, _NAME]
 
@@ -231,7 +232,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                     first = (network, seed) == (next(iter(config.networks)), 0)
                     explained = ROWS // in_scenario[split.scenario] if first else 0
                     used = [digests[name] for name in (table, *also)]
-                    parts = [chosen.model_dump_json(), used, rows, explained]
+                    parts = [_RECIPE, chosen.model_dump_json(), used, rows, config.borders, explained]
                     found.append(
                         Run(
                             table=table,
@@ -284,6 +285,7 @@ def execute(
     import pyarrow as pa
 
     started = time.perf_counter()
+    (run.folder / "run.json").unlink(missing_ok=True)  # it would vouch for what is about to be replaced
     tables = [samples.take(split.train), *(table.take(rows) for table, rows in more)]
     trained = train(tables, run.config, progress=False)
     checkpoint = save_checkpoint(run.folder / "model", trained.spec, trained.network, trained.golden)

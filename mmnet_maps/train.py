@@ -315,6 +315,7 @@ def _fit(
     average = copy.deepcopy(network).eval()
     best, lowest, waited = copy.deepcopy(average), math.inf, 0
     history: list[dict[str, float]] = []
+    done = 0
     history_steps = torch.tensor([stop - start > 1 for start, stop in config.windows]).unsqueeze(1)  # (steps, 1)
     bar = tqdm(total=steps * config.max_epochs, desc="training", unit="step", disable=not progress)
     with bar:
@@ -330,7 +331,8 @@ def _fit(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
-                _average(average, network, min(config.averaging, bar.n / (10 + bar.n)))
+                _average(average, network, min(config.averaging, done / (10 + done)))
+                done += 1
                 losses.append(float(loss.detach()))
                 bar.update()
             history.append({"epoch": epoch, "loss": float(np.mean(losses))})

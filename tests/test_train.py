@@ -63,6 +63,18 @@ def test_a_seed_gives_one_network_and_another_seed_another(samples: Samples, tra
     assert not same_weights(trained, train(samples, small_config(seed=8), progress=False))
 
 
+def test_a_progress_bar_changes_nothing(samples: Samples, trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    assert same_weights(trained, train(samples, small_config(), progress=True))
+    assert "training" in capsys.readouterr().err
+
+
+def test_the_weights_are_averaged(samples: Samples) -> None:
+    plain, averaged = (
+        train(samples, small_config(averaging=share, max_epochs=1), progress=False) for share in (0.0, 0.98)
+    )
+    assert not same_weights(plain, averaged)
+
+
 def test_it_learns_what_can_be_learnt(samples: Samples) -> None:
     config = small_config(
         snapshot=(Feature(name="smap", encoding="identity"),),
