@@ -37,12 +37,16 @@ def lengthen(
     samples: Samples, row_of: dict[str, int], values: NDArray[np.float32], names: list[str], days: int
 ) -> pa.Table:
     """The table with series of `days` days."""
+    unknown = sorted(set(samples.station.tolist()) - set(row_of))
+    if unknown:
+        raise SystemExit(f"the daily table has no station {unknown[0]}")
     row = np.array([row_of[name] for name in samples.station.tolist()])
     last = (samples.date - FIRST).astype(np.int64)
     back = last[:, None] - np.arange(days - 1, -1, -1)  # (n, days), oldest first
     table = samples.table
     for k, name in enumerate(names):
-        window = np.where(back >= 0, values[row[:, None], back, k], np.float32(np.nan))
+        there = (back >= 0) & (back < values.shape[1])
+        window = np.where(there, values[row[:, None], np.where(there, back, 0), k], np.float32(np.nan))
         known = samples.stored_series(name)
         recent = window[:, -known.shape[1] :]  # a view
         both = np.isfinite(recent) & np.isfinite(known)
@@ -64,7 +68,8 @@ def main() -> None:
     daily = pq.read_table(chosen.daily)
     for path in chosen.samples:
         samples = read_samples(path)
-        lists = [field.name for field in samples.table.schema if pa.types.is_fixed_size_list(field.type)]
+        lists = [field.name for field in samples.table.schema if field.name in daily.column_names]
+        lists = [name for name in lists if pa.types.is_fixed_size_list(samples.table.schema.field(name).type)]
         made = lengthen(samples, *by_day(daily, lists), lists, chosen.days)
         write_samples(made, chosen.out / path.name)
         print(f"{chosen.out / path.name}: {made.num_rows} rows, {chosen.days} days of {', '.join(lists)}")

@@ -24,6 +24,7 @@ from mmnet_maps.evaluate import prediction
 from mmnet_maps.experiment import plan_runs, read_experiment, splits_of
 from mmnet_maps.reliability import judge
 from mmnet_maps.samples import read_samples
+from mmnet_maps.write import write_whole
 
 
 def main() -> None:
@@ -37,11 +38,14 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="checkpoint whose std_factor is set")
     chosen = parser.parse_args()
     config = read_experiment(chosen.config)
-    folder = {
-        run.split: run.folder / "model"
+    runs = [
+        run
         for run in plan_runs(config, chosen.data, chosen.out)
         if (run.table, run.network, run.scenario, run.seed) == (chosen.table, chosen.network, "off-site", 0)
-    }
+    ]
+    if not runs or any(run.facts is None for run in runs):
+        parser.error("not all folds of that network are finished as the configuration says; run the experiment first")
+    folder = {run.split: run.folder / "model" for run in runs}
     samples = read_samples(Path(chosen.data, config.tables[chosen.table].samples))
     found: dict[str, Any] = {}
     for split in splits_of(config, chosen.table, samples):
@@ -67,7 +71,7 @@ def main() -> None:
     text = json.dumps(numbers, indent=1)
     print(text)
     if chosen.json:
-        chosen.json.write_text(text + "\n")
+        write_whole(chosen.json, text + "\n")
     if chosen.into:
         checkpoint = load_checkpoint(chosen.into)
         spec = checkpoint.spec

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.features import encoded_columns
 from mmnet_maps.reliability import Reliability, format_reliability, judge
 from mmnet_maps.samples import Samples, inputs, read_samples, write_samples
+from mmnet_maps.write import write_whole
 
 if TYPE_CHECKING:
     from mmnet_maps.checkpoint import Checkpoint
@@ -267,17 +268,14 @@ def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> in
 
 
 def write_report(found: Report, out: str | Path) -> None:
-    """Write a report as JSON, with null for an undefined R.
+    """Write a report as JSON, with null for an undefined R; the file appears whole or not at all.
 
     Raises
     ------
     OutputError
         The file cannot be written.
     """
-    try:
-        Path(out).write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}; give a file in a writable folder") from None
+    write_whole(Path(out), json.dumps(found, indent=1, allow_nan=False) + "\n")
 
 
 def format_report(found: Report) -> str:

@@ -103,7 +103,9 @@ class ExperimentConfig(BaseModel):
     @model_validator(mode="after")
     def _check_training(self) -> Self:
         for table in self.tables:
-            for network in self.networks:
+            for network, about in self.networks.items():
+                if not isinstance(about.get("also", []), list):
+                    raise ValueError(f"also of network {network} is {about['also']!r}, expected a list of tables")
                 for other in self.also(table, network):
                     if other not in self.tables:
                         raise ValueError(f"network {network} is also to be trained on {other!r}, which is no table")
@@ -219,6 +221,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
     digests = {table: _digest(path) for table, path in paths.items()}
     for table, path in paths.items():
         samples = _read(path)
+        _check_once(samples)
         splits = splits_of(config, table, samples)
         in_scenario = Counter(split.scenario for split in splits)
         for seed in range(config.seeds):
@@ -249,6 +252,15 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                         )
                     )
     return sorted(found, key=lambda run: run.seed)
+
+
+def _check_once(samples: Samples) -> None:
+    day = np.char.add(np.char.add(samples.station, " on "), samples.date.astype(str))
+    found, count = np.unique(day, return_counts=True)
+    if (count > 1).any():
+        raise InputError(
+            f"{samples.name} has {found[count > 1][0]} {count.max()} times; mmnet samples check tells all such"
+        )
 
 
 def _digest(path: Path) -> str:

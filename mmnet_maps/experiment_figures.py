@@ -21,6 +21,7 @@ from mmnet_maps.station_series import on_days
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from mmnet_maps.evaluate import StationMetrics
     from mmnet_maps.experiment import ExperimentConfig, Run
     from mmnet_maps.experiment_report import Found
 
@@ -51,7 +52,7 @@ def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence
         source = f"Estimates: networks of {config.name!r}. Observations and inputs: {table}. mmnet_maps {__version__}."
         scatter: dict[str, dict[str, Pairs]] = {}
         for scenario, mine in by_scenario.items():
-            estimates = {one["network"]: _estimates(runs, one, samples) for one in mine}
+            estimates = {one["network"]: _estimates(config, runs, one, samples) for one in mine}
             scatter[scenario] = {one["network"]: _pairs(one, estimates[one["network"]]) for one in mine}
             for kind, figure in _figures(mine, estimates, samples, source).items():
                 made[f"{table}_{scenario}_{kind}"] = figure
@@ -73,22 +74,18 @@ def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence
 Rows = Mapping[str, NDArray[Any]]
 
 
-def _estimates(runs: Sequence[Run], one: Found, samples: Samples) -> Rows:
-    """Station, day, observation and estimate of the rows tested, of the first seed."""
-    mine = [
-        run.estimates()
-        for run in runs
-        if (run.table, run.scenario, run.network, run.seed) == (one["table"], one["scenario"], one["network"], 0)
-        and run.facts
-    ]
-    if mine:
-        return {key: np.concatenate([part[key] for part in mine]) for key in mine[0]}
-    return {
-        "station": samples.station,
-        "date": samples.date,
-        TARGET: samples.target,
-        ESTIMATE: samples.numbers(one["network"]),
-    }
+def _estimates(config: ExperimentConfig, runs: Sequence[Run], one: Found, samples: Samples) -> Rows:
+    """Station, day, observation and estimate of the rows tested, of the first whole seed."""
+    from mmnet_maps.experiment_report import smap_estimates, whole_seeds
+
+    table, scenario, network = one["table"], one["scenario"], one["network"]
+    if network in config.networks:
+        here = [run for run in runs if (run.table, run.scenario) == (table, scenario)]
+        mine = [run for run in here if run.network == network and run.facts]
+        parts = [run.estimates() for run in whole_seeds(mine, {run.split for run in here})[0]]
+    else:
+        parts = [*smap_estimates(config, table, scenario, samples).values()]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _pairs(one: Found, rows: Rows) -> Pairs:
@@ -101,8 +98,7 @@ def _figures(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Sam
     of_station = [{row["station"]: row for row in one["per_station"]} for one in found]
     values = {
         one["network"]: {
-            metric: np.array([rows[name][metric] for name in names], np.float64)  # type: ignore[literal-required]
-            for metric in METRICS
+            metric: np.array([_metrics_of(rows, name)[metric] for name in names], np.float64) for metric in METRICS
         }
         for one, rows in zip(found, of_station, strict=True)
     }
@@ -110,6 +106,8 @@ def _figures(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Sam
     lat, lon = np.array([samples.stations[name] for name in names]).T
     made = {"boxes": box_figure(values, title=f"Metrics of {len(names)} stations, {where}", source=source)}
     for metric in _SHOWN:
+        if not any(np.isfinite(of[metric]).any() for of in values.values()):
+            continue
         made[f"map_{metric}"] = map_figure(
             lon, lat, {name: of[metric] for name, of in values.items()}, metric, title=where, source=source
         )
@@ -142,9 +140,10 @@ def _groups(samples: Samples, names: Sequence[str]) -> dict[str, NDArray[np.str_
                 [value or "" for value in rows.table[name].to_pylist()], np.str_
             )
     if {"clay", "sand"} <= there:
-        found["soil texture"] = soil_texture(rows.numbers("clay"), rows.numbers("sand"))
+        clay, sand = rows.possible("clay"), rows.possible("sand")
+        found["soil texture"] = soil_texture(np.where(clay + sand > 100, np.nan, clay), sand)  # maps made one by one
     if "elevation" in there:
-        found["elevation"] = elevation_band(rows.numbers("elevation"))
+        found["elevation"] = elevation_band(rows.possible("elevation"))
     return found
 
 
@@ -167,17 +166,21 @@ def _series(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Samp
                 days=days,
                 observed=first[TARGET][first["station"] == name],
                 estimates={one["network"]: _on(days, estimates[one["network"]], name) for one in shown},
-                smap=on_days(here.date, here.numbers("smap"), days) if "smap" in there else None,
+                smap=on_days(here.date, here.possible("smap"), days) if "smap" in there else None,
                 rain=on_days(here.date, here.series(["pr"], 1)["pr"][:, 0], days) if "pr" in there else None,
-                metrics={one["network"]: _metrics_of(one, name) for one in shown},
+                metrics={
+                    one["network"]: _metrics_of({row["station"]: row for row in one["per_station"]}, name)
+                    for one in shown
+                },
             )
         )
     return made
 
 
-def _metrics_of(one: Found, station: str) -> dict[str, float | None]:
-    (row,) = (row for row in one["per_station"] if row["station"] == station)
-    return {metric: row[metric] for metric in METRICS}  # type: ignore[literal-required]
+def _metrics_of(rows: Mapping[str, StationMetrics], station: str) -> dict[str, float | None]:
+    """None for a station that a network estimates nothing at."""
+    row: Mapping[str, Any] = rows.get(station, {})
+    return {metric: row.get(metric) for metric in METRICS}
 
 
 def _on(days: NDArray[np.datetime64], rows: Rows, station: str) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mmnet_maps.checkpoint import Checkpoint
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.features import Feature, fill_steps, standardise
+from mmnet_maps.features import Feature, encoded_columns, fill_steps, standardise
 from mmnet_maps.samples import Samples, encode
 
 ROWS = 1500
@@ -241,8 +241,11 @@ def _inputs(
     steps = standardise(series, spec.series_mean, spec.series_std)
     fill_steps(steps, spec.windows)
     residual_of = spec.target.residual_of
+    plain = standardise(snapshot, spec.snapshot_mean, spec.snapshot_std)
+    may_lack = [name in spec.may_lack for name in encoded_columns(spec.snapshot)]
+    plain[:, may_lack] = np.nan_to_num(plain[:, may_lack])
     return (
-        standardise(snapshot, spec.snapshot_mean, spec.snapshot_std),
+        plain,
         steps,
         np.zeros(len(samples), np.float32) if residual_of is None else samples.numbers(residual_of),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps import __version__
-from mmnet_maps.errors import OutputError, RequestError
+from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.write import is_ours, write_whole
 
 if TYPE_CHECKING:
@@ -31,9 +31,25 @@ WIDTH = 10.0
 
 NETWORK_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """One a network, in their order: those of Okabe and Ito, told apart with any colour vision."""
+SMAP_COLOUR = "#8a8a8a"
 
 INK, PALE, RULE = "#222222", "#555555", "#999999"
 _DPI, _SIDE = 160, 0.15
+
+
+def network_colours(names: Iterable[str]) -> dict[str, str]:
+    """The colour of each network; ``smap`` is grey.
+
+    Raises
+    ------
+    InputError
+        There are more networks than colours.
+    """
+    found = dict.fromkeys(names, SMAP_COLOUR)
+    networks = [name for name in found if name != "smap"]
+    if len(networks) > len(NETWORK_COLOURS):
+        raise InputError(f"{len(networks)} networks in one figure; expected {len(NETWORK_COLOURS)} at most")
+    return found | dict(zip(networks, NETWORK_COLOURS, strict=False))
 
 
 def write_figure(figure: Figure, path: Path) -> Path:

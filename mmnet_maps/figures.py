@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from mmnet_maps.errors import InputError
 from mmnet_maps.figure_sheet import (
     INK,
-    NETWORK_COLOURS,
     PALE,
+    SMAP_COLOUR,
     UNIT,
     WIDTH,
     Floats,
@@ -29,6 +29,7 @@ from mmnet_maps.figure_sheet import (
     label_outer,
     legend,
     metric_texts,
+    network_colours,
     patch_legend,
     plain,
     sheet,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CELL = 0.01
-_SMAP_COLOUR, _RAIN_COLOUR, _RAIN_INK = "#8a8a8a", "#6fa8d6", "#3f7cad"
+_RAIN_COLOUR, _RAIN_INK = "#6fa8d6", "#3f7cad"
 _SNAPSHOT_COLOUR, _SERIES_COLOUR = "#0072b2", "#e69f00"
 
 
@@ -224,14 +225,13 @@ def series_figure(
     if not stations:
         raise InputError("there is no station to draw; give at least one")
     names = list(dict.fromkeys(name for station in stations for name in station.estimates))
-    if len(names) > len(NETWORK_COLOURS):
-        raise InputError(f"{len(names)} networks in one figure; expected {len(NETWORK_COLOURS)} at most")
+    colours = network_colours(names)
     days = [_daily(station) for station in stations]
     lines = max(len(station.metrics) for station in stations)
     figure = sheet((1.95 + 0.14 * lines) * len(stations) + 0.25, title, source, legend=True)
     rows = figure.subplots(len(stations), 1, squeeze=False, sharex=True)[:, 0]
     for axes, station, axis in zip(rows, stations, days, strict=True):
-        _draw_series(axes, station, axis, names, band_label)
+        _draw_series(axes, station, axis, colours, band_label)
     margin = np.timedelta64(1, "D")
     rows[0].set_xlim(min(axis[0] for axis in days) - margin, max(axis[-1] for axis in days) + margin)
     locator = AutoDateLocator(minticks=4, maxticks=12)
@@ -260,7 +260,7 @@ def _daily(station: StationSeries) -> NDArray[np.datetime64]:
 
 
 def _draw_series(
-    axes: Axes, station: StationSeries, axis: NDArray[np.datetime64], names: Sequence[str], band_label: str
+    axes: Axes, station: StationSeries, axis: NDArray[np.datetime64], colours: Mapping[str, str], band_label: str
 ) -> None:
     places = (np.asarray(station.days, "datetime64[D]") - axis[0]).astype(int)
 
@@ -275,11 +275,11 @@ def _draw_series(
         markeredgewidth=0, label="observed", zorder=3,
     )  # fmt: skip
     if station.smap is not None:
-        _line(axes, axis, on_axis(station.smap), "SMAP", _SMAP_COLOUR, linestyle=(0, (4, 1.5)), zorder=2)
+        _line(axes, axis, on_axis(station.smap), "SMAP", SMAP_COLOUR, linestyle=(0, (4, 1.5)), zorder=2)
     for name, values in station.estimates.items():
-        _line(axes, axis, on_axis(values), name, NETWORK_COLOURS[names.index(name)], zorder=4)
+        _line(axes, axis, on_axis(values), name, colours[name], zorder=4)
     if station.band:
-        colour = NETWORK_COLOURS[names.index(next(iter(station.estimates)))] if station.estimates else _SMAP_COLOUR
+        colour = colours[next(iter(station.estimates))] if station.estimates else SMAP_COLOUR
         low, high = map(on_axis, station.band)
         axes.fill_between(axis, low, high, color=colour, alpha=0.22, linewidth=0, label=band_label, zorder=1)
     floor, top = min(0.0, axes.get_ylim()[0]), axes.get_ylim()[1]
@@ -296,9 +296,9 @@ def _draw_series(
     for line, (name, metrics) in enumerate(reversed(list(station.metrics.items()))):
         text = "   ".join([*metric_texts(metrics), UNIT])
         axes.annotate(
-            f"{name}   {text}" if len(names) > 1 else text, (1, 1), (0, 4 + 10 * line), xycoords="axes fraction",
+            f"{name}   {text}" if len(colours) > 1 else text, (1, 1), (0, 4 + 10 * line), xycoords="axes fraction",
             textcoords="offset points", ha="right", fontsize=7.5,
-            color=NETWORK_COLOURS[names.index(name)] if len(names) > 1 and name in names else PALE,
+            color=colours.get(name, PALE) if len(colours) > 1 else PALE,
         )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmnet_maps.spec import Profile
 
 TARGET = "soil_moisture"
+POSSIBLE_TARGET = (0.0, 1.0)  # m³/m³
 """The observed 0-5 cm soil moisture, m³/m³."""
 
 IDENTITY = ("station", "date", "lat", "lon")
@@ -61,14 +62,14 @@ class Samples:
 
     @cached_property
     def target(self) -> NDArray[np.float32]:
-        """Observed soil moisture, m³/m³, float32, shape (n,); NaN where missing.
+        """Observed soil moisture, m³/m³, float32, shape (n,); NaN where missing or impossible.
 
         Raises
         ------
         InputError
-            The table has no such column.
+            The table has no such column, or it holds nothing that is possible.
         """
-        return self.numbers(TARGET)
+        return _within(self.numbers(TARGET), TARGET, self.name, POSSIBLE_TARGET, "m³/m³")
 
     @cached_property
     def stations(self) -> dict[str, tuple[float, float]]:
@@ -173,13 +174,17 @@ class Samples:
             raise InputError(f"{self.name}: column '{name}' holds {column.type}, expected numbers")
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float32)
 
+    def possible(self, name: str) -> NDArray[np.float32]:
+        """As `numbers`, NaN where physically impossible, as a network sees it."""
+        return _possible(self.numbers(name), name, self.name)
+
     def _snapshot(self, name: str) -> NDArray[np.float32] | NDArray[np.str_]:
         if name == "doy":
             return day_of_year(self.date)
         if name == "landcover":
             return self._landcover()
         column = {"latitude": "lat", "longitude": "lon"}.get(name, name)
-        return _possible(self.numbers(column), name, self.name)
+        return self.possible(column)
 
     def _landcover(self) -> NDArray[np.str_]:
         classes = np.asarray(["" if value is None else value for value in self._plain("landcover").to_pylist()], "U")
@@ -354,11 +359,18 @@ def _possible(values: NDArray[np.float32], name: str, table: str) -> NDArray[np.
     variable = VARIABLES.get(name)
     if variable is None:
         return values
+    return _within(values, name, table, (variable.valid_min, variable.valid_max), variable.units)
+
+
+def _within(
+    values: NDArray[np.float32], name: str, table: str, possible: tuple[float, float], units: str
+) -> NDArray[np.float32]:
+    low, high = possible
     with np.errstate(invalid="ignore"):
-        good = (values >= variable.valid_min) & (values <= variable.valid_max)
+        good = (values >= low) & (values <= high)
     if np.isfinite(values).any() and not good.any():
         raise InputError(
-            f"{table}: '{name}' is nowhere within {variable.valid_min:g} to {variable.valid_max:g} {variable.units} "
-            f"(its median is {np.nanmedian(values):g}); give it in {variable.units}"
+            f"{table}: '{name}' is nowhere within {low:g} to {high:g} {units} "
+            f"(its median is {np.nanmedian(values):g}); give it in {units}"
         )
     return np.where(good, values, np.float32(np.nan))

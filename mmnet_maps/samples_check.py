@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.features import INDICES
-from mmnet_maps.samples import TARGET, Samples
+from mmnet_maps.samples import POSSIBLE_TARGET, TARGET, Samples
 from mmnet_maps.sampling import METADATA
 from mmnet_maps.variables import VARIABLES
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MOVED_DEGREES = 0.02
 """A station whose rows are further apart than this is two stations."""
 
-_POSSIBLE_TARGET = (0.0, 1.0)
 _CONSTANT = (TARGET, "smap")  # what is the same every day at a station is no measurement of it
 
 
@@ -229,7 +228,7 @@ def _values(samples: Samples, name: str) -> tuple[NDArray[Any], NDArray[np.bool_
 
 def _range(name: str) -> tuple[float, float]:
     if name == TARGET:
-        return _POSSIBLE_TARGET
+        return POSSIBLE_TARGET
     variable = VARIABLES.get(name.removesuffix("_series"))
     return (variable.valid_min, variable.valid_max) if variable else (-np.inf, np.inf)
 
@@ -284,7 +283,7 @@ def _wrong_rows(rows: pd.DataFrame, samples: Samples) -> Iterator[str]:
     spread = (place.max() - place.min()).max(axis=1)
     for name in spread.index[spread > MOVED_DEGREES]:
         yield f"station {name} is at several places, {spread[name]:.2f}° apart; two stations need two names"
-    if not rows[TARGET].between(*_POSSIBLE_TARGET).any():
+    if not rows[TARGET].between(*POSSIBLE_TARGET).any():
         yield f"no row has an observed {TARGET}; a model cannot be trained on it"
 
 
@@ -315,7 +314,7 @@ def _stations(rows: pd.DataFrame, samples: Samples) -> Iterator[StationCheck]:
     for name, part in rows.groupby("station"):
         day = np.unique(part["day"])
         between = np.diff(day) - 1
-        moisture = part[TARGET].where(part[TARGET].between(*_POSSIBLE_TARGET))
+        moisture = part[TARGET].where(part[TARGET].between(*POSSIBLE_TARGET))
         yield StationCheck(
             station=str(name),
             region=regions[part.index[0]] or "",

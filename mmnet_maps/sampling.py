@@ -67,8 +67,8 @@ def make_samples(
     observations, positions, min_hours
         As `insitu.read_observations`.
     out
-        The Parquet file; it appears whole or not at all. Until then finished stations are kept in a hidden folder
-        beside it, so that the same command continues after an interruption.
+        The Parquet file; it appears whole or not at all. Until then stations that a source was asked for are kept in
+        a hidden folder beside it, so that the same command continues after an interruption.
     source, stack
         Where the inputs come from, one of the two: as for maps.
     model, config
@@ -103,12 +103,13 @@ def make_samples(
     first, last = (parse_days(day)[0] if day is not None else None for day in (start, end))
     inputs = Stack(stack) if stack is not None else open_source(str(source))
     table = read_observations(observations, min_hours=min_hours, positions=positions, progress=not quiet)
-    parts = out.with_name(f".{out.name}.parts")
+    parts = out.with_name(f".{out.name}.parts") if source else None  # a stack is read in no time
     made = build_samples(
         table, inputs, needs, start=first, end=last, smap_resampling=smap_resampling, parts=parts, progress=not quiet
     )
     write_samples(made, out)
-    shutil.rmtree(parts, ignore_errors=True)
+    if parts:
+        shutil.rmtree(parts, ignore_errors=True)
     return made
 
 

@@ -58,7 +58,9 @@ def on_site(date: NDArray[np.datetime64], years: int) -> list[Split]:
     """
     there = sorted({int(year) + 1970 for year in np.unique(date.astype("datetime64[Y]").astype(np.int64))})
     found = []
-    for year in there[years:]:
+    for year in there:
+        if not set(range(year - years, year)) <= set(there):
+            continue
         train, test = year_split(date, train=range(year - years, year), test=range(year, year + 1))
         found.append(Split(scenario="on-site", name=str(year), train=train, test=test))
     if not found:
@@ -207,7 +209,9 @@ def year_split(
     chosen = np.isin(year, list(train)), np.isin(year, list(test))
     for name, years, mask in (("training", train, chosen[0]), ("test", test, chosen[1])):
         if not mask.any():
-            raise RequestError(f"no samples in the {name} years {list(years)}; the samples hold {sorted(set(year))}")
+            raise RequestError(
+                f"no samples in the {name} years {list(years)}; the samples hold {sorted(set(year.tolist()))}"
+            )
     return chosen
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from mmnet_maps.errors import InputError
 from mmnet_maps.figure_sheet import (
     INK,
-    NETWORK_COLOURS,
     RULE,
     WIDTH,
     Floats,
@@ -24,6 +23,7 @@ from mmnet_maps.figure_sheet import (
     legend,
     metric_label,
     metric_number,
+    network_colours,
     patch_legend,
     plain,
     sheet,
@@ -174,16 +174,18 @@ def box_figure(values: Mapping[str, Mapping[str, Floats]], *, title: str, source
     labels = [metric_label(metric) for metric in metrics]
     if not metrics:
         raise InputError("there is no metric to draw; give at least one network with one metric")
-    figure = sheet(3.7, title, source)
+    colours = network_colours(values)
+    figure = sheet(3.4, title, source, legend=True)
     for axes, metric, label in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, labels, strict=True):
-        ticks = []
+        counts = []
         for place, (name, found) in enumerate(values.items()):
             seen = _finite(found.get(metric, np.array([])))
-            _draw_box(axes, place, seen, 0.55, NETWORK_COLOURS[place % len(NETWORK_COLOURS)])
-            ticks.append(f"{name.replace('_', chr(10))}\nn = {seen.size}")
-        axes.set_xticks(range(len(values)), ticks)
+            _draw_box(axes, place, seen, 0.6, colours[name])
+            counts.append(seen.size)
+        axes.set_xticks([(len(values) - 1) / 2], [f"n = {_counts(counts)}"])
         axes.set_xlim(-0.6, len(values) - 0.4)
         _value_axis(axes, metric, label)
+    patch_legend(figure, colours)
     return figure
 
 
@@ -232,7 +234,7 @@ def grouped_box_figure(
                 f"{category}: classes of shape {np.shape(classes)}, {metric} of {shape}; expected the same"
             )
     figure = sheet(2.25 * len(groups) + 0.1, title, source, legend=len(values) > 1)
-    width = 0.7 / len(values)
+    width, colours = 0.7 / len(values), network_colours(values)
     for axes, (category, classes) in zip(
         figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups.items(), strict=True
     ):
@@ -240,20 +242,24 @@ def grouped_box_figure(
         ticks = []
         for place, name in enumerate(names):
             counts = []
-            for number, found in enumerate(values.values()):
+            for number, (network, found) in enumerate(values.items()):
                 seen = _finite(np.asarray(found)[classes == name])
                 offset = (number - (len(values) - 1) / 2) * width
-                _draw_box(axes, place + offset, seen, 0.8 * width, NETWORK_COLOURS[number % len(NETWORK_COLOURS)])
+                _draw_box(axes, place + offset, seen, 0.8 * width, colours[network])
                 counts.append(seen.size)
-            shown = ", ".join(map(str, counts if len(set(counts)) > 1 else counts[:1]))
-            ticks.append("\n".join([*textwrap.wrap(name, max(9, 90 // len(names))), f"n = {shown}"]))
+            ticks.append("\n".join([*textwrap.wrap(name, max(9, 90 // len(names))), f"n = {_counts(counts)}"]))
         axes.set_xticks(range(len(names)), ticks)
         axes.set_xlim(-0.6, max(len(names), 5) - 0.4)
         axes.set_title(category, loc="left", fontsize=9, weight="bold", color=INK, pad=4)
         _value_axis(axes, metric, label)
     if len(values) > 1:
-        patch_legend(figure, dict(zip(values, NETWORK_COLOURS, strict=False)))
+        patch_legend(figure, colours)
     return figure
+
+
+def _counts(counts: Sequence[int]) -> str:
+    """How many stations the boxes are of, once where it is the same for all."""
+    return ", ".join(map(str, counts if len(set(counts)) > 1 else counts[:1]))
 
 
 def _classes(found: NDArray[np.str_], order: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmnet_maps.checkpoint import Checkpoint, save_checkpoint
-from mmnet_maps.errors import InputError
+from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.evaluate import Report, report
 from mmnet_maps.features import encoded_columns, fill_steps, standardise
 from mmnet_maps.samples import Samples, encode, read_samples
@@ -234,7 +234,13 @@ def _held_out(tables: Sequence[Samples], config: TrainConfig) -> NDArray[np.bool
     station = np.concatenate([table.station for table in tables])
     if config.validation == "stations":
         places = {name: place for table in reversed(tables) for name, place in table.stations.items()}
-        held = validation_stations(places, config.validation_fraction, config.seed)
+        try:
+            held = validation_stations(places, config.validation_fraction, config.seed)
+        except RequestError:
+            raise RequestError(
+                f"{len(places)} stations are too few to hold {config.validation_fraction:g} of them out; give a larger "
+                "validation_fraction, up to 0.5, or validation: time or none"
+            ) from None
         return np.isin(station, sorted(held))
     if config.validation == "time":
         return later_block(np.concatenate([table.date for table in tables]), config.validation_fraction)

@@ -27,7 +27,8 @@ from mmnet_maps.experiment import (
     rows_beside,
     splits_of,
 )
-from mmnet_maps.experiment_report import markdown, summarise, write_results
+from mmnet_maps.experiment_figures import _estimates
+from mmnet_maps.experiment_report import markdown, read_table, summarise, write_results
 from mmnet_maps.samples import Samples
 from station_tables import make_table, replace, small_config, write_table
 
@@ -159,6 +160,69 @@ def test_the_first_network_is_explained(config: ExperimentConfig, data: Path, ou
         ]
         assert len(of_smap) == len(mine)
         assert shares["smap"] == pytest.approx(np.mean(of_smap))
+
+
+def test_smap_is_judged_and_drawn_on_the_rows_that_are_tested(config: ExperimentConfig, data: Path, out: Path) -> None:
+    runs = plan_runs(config, data, out)
+    samples = read_table(runs, "t")
+    for one in summarise(config, runs):
+        if one["network"] == "smap":
+            rows = _estimates(config, runs, one, samples)
+            assert len(rows["station"]) == one["samples"]
+            tested = pooled(
+                [run for run in runs if (run.scenario, run.network, run.seed) == (one["scenario"], "days", 0)]
+            )
+            assert sorted(zip(rows["station"], rows["date"].astype(str), strict=True)) == sorted(
+                zip(tested["station"], tested["date"].astype(str), strict=True)
+            )
+
+
+def test_a_station_that_one_network_estimates_nothing_at(tmp_path: Path) -> None:
+    table = make_table()
+    there = np.asarray(table["smap"]).copy()
+    there[np.array(table["station"].to_pylist()) == "S03"] = np.nan
+    write_table(tmp_path / "table.parquet", replace(table, "smap", pa.array(there)))
+    networks = {"mmnet": {"architecture": "mmnet", "may_lack": ["smap"]}}
+    config = ExperimentConfig.model_validate(values(networks=networks, seeds=1))
+    written = write_results(config, execute_all(config, tmp_path, tmp_path / "out", quiet=True), tmp_path / "out")
+    found = json.loads(written[0].read_text())
+    assert {one["stations"] for one in found if one["network"] == "mmnet"} == {8}
+    assert {one["stations"] for one in found if one["network"] == "smap"} == {7}
+
+
+def test_what_is_replaced_vouches_for_nothing(
+    tmp_path: Path, config: ExperimentConfig, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(run for run in plan_runs(config, data, tmp_path) if run.network == "days" and run.scenario == "off-site")
+    _execute_alone(config, run)
+    assert "facts" not in run.__dict__ or run.facts
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmnet_maps.experiment.write_samples", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _execute_alone(config, run)
+    assert not (run.folder / "run.json").exists()
+
+
+def test_a_station_twice_on_a_day_is_told_before_anything_is_trained(tmp_path: Path, config: ExperimentConfig) -> None:
+    table = make_table()
+    write_table(tmp_path / "table.parquet", pa.concat_tables([table, table.slice(5, 1)]))
+    with pytest.raises(InputError, match="has S00 on 2020-11-20 2 times"):
+        plan_runs(config, tmp_path, tmp_path / "out")
+
+
+def test_a_metric_without_a_value_is_null_and_a_dash(tmp_path: Path, config: ExperimentConfig) -> None:
+    write_table(tmp_path / "table.parquet", make_table(days=52, start="2020-11-15"))  # five days of 2021
+    one = {"days": {"architecture": "mlp_full"}}
+    config = ExperimentConfig.model_validate(values(networks=one, seeds=1))
+    runs = [run for run in plan_runs(config, tmp_path, tmp_path / "out") if run.scenario == "on-site"]
+    for run in runs:
+        _execute_alone(config, run)
+    written = write_results(config, plan_runs(config, tmp_path, tmp_path / "out"), tmp_path / "out")
+    assert json.loads(written[0].read_text())[0]["median"]["r"] is None
+    assert "| days | – |" in written[1].read_text()
 
 
 def test_differences_are_those_of_each_station(config: ExperimentConfig, data: Path, out: Path) -> None:
@@ -294,6 +358,7 @@ def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, t
             {"networks": {"m": {"architecture": "mmnet", "also": ["v"]}}},
             "network m is also to be trained on 'v', which is no table",
         ),
+        ({"networks": {"m": {"architecture": "mmnet", "also": None}}}, "also of network m is None, expected a list"),
         ({"seeds": 0}, "seeds is 0: Input should be greater than or equal to 1"),
         ({"more": 1}, "more is 1: Extra inputs"),
         ({"training": {}}, "snapshot: Field required"),

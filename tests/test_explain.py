@@ -223,6 +223,17 @@ def test_what_the_output_is_added_to_counts_in_full(
     assert sum(row["share"] for row in found["days"]) == 0
 
 
+def test_what_a_row_may_lack_counts_as_average(tmp_path: Path) -> None:
+    samples = Samples(table=make_table().drop_columns(["smap"]))
+    config = small_config(may_lack=("smap",), max_epochs=1, validation="none")
+    trained = train(samples, config, progress=False)
+    model = save_checkpoint(tmp_path / "m", trained.spec, trained.network)
+    found = explain_samples(model, samples, rows=20, progress=False)
+    shares = {row["name"]: row["share"] for row in found["variables"]}
+    assert shares["smap"] == 0
+    assert sum(shares.values()) == pytest.approx(100)
+
+
 def test_the_text_and_the_json_hold_it_all(found: Importance) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     lines = format_importance(found).splitlines()

@@ -24,7 +24,7 @@ from scipy import stats
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.evaluate import METRICS, report
-from mmnet_maps.figure_sheet import METRIC_NAMES, NETWORK_COLOURS, write_figure
+from mmnet_maps.figure_sheet import METRIC_NAMES, NETWORK_COLOURS, SMAP_COLOUR, network_colours, write_figure
 from mmnet_maps.figures import Pairs, StationSeries, density_figure, importance_figure, series_figure
 from mmnet_maps.station_figures import FEWEST_FOR_BOX, box_figure, grouped_box_figure, map_figure
 
@@ -131,7 +131,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         LON, LAT, {"MMNet": VALUES["MMNet"]["r"], "SMAP": np.where(LAT > 40, np.nan, VALUES["SMAP"]["r"])}, "r", **HEAD
     ),
     "five maps": lambda: map_figure(LON, LAT, dict.fromkeys(NETWORKS[:5], VALUES["MMNet"]["bias"]), "bias", **HEAD),
-    "boxes": lambda: box_figure(metric_values(networks=NETWORKS[:3]), **HEAD),
+    "boxes": lambda: box_figure(metric_values(networks=(*NETWORKS[:5], "mmnet_uscrn", "smap")), **HEAD),
     "groups": lambda: grouped_box_figure(
         {name: found["rmse"] for name, found in VALUES.items()}, groups_of(30), "rmse", **HEAD
     ),
@@ -415,8 +415,23 @@ def test_boxes_mark_medians_and_count_stations() -> None:
     for axes, metric in zip(figure.axes, METRICS):
         assert medians(axes) == [np.nanmedian(found[metric]) for found in values.values()]
         assert len(axes.patches) == 2
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["MMNet\nn = 30", "SMAP\nn = 29"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["n = 30, 29"]
     assert figure.axes[1].get_ylim()[0] == 0
+
+
+def test_every_network_has_a_colour_of_its_own_and_smap_is_grey() -> None:
+    names = [*"abcdef", "smap"]
+    colours = network_colours(names)
+    assert list(colours) == names
+    assert len(set(colours.values())) == 7
+    assert colours["smap"] == network_colours(["smap", "a"])["smap"] == SMAP_COLOUR
+    with pytest.raises(InputError, match="7 networks in one figure; expected 6 at most"):
+        network_colours("abcdefg")
+    figure = grouped_box_figure(
+        {name: np.linspace(0, 1, 12) for name in names}, {"class": np.repeat("x", 12)}, "ubrmse", **HEAD
+    )
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
 
 
 @pytest.mark.parametrize("count", [FEWEST_FOR_BOX - 1, FEWEST_FOR_BOX])

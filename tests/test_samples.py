@@ -118,6 +118,19 @@ def test_take_by_mask_and_by_index(samples: Samples) -> None:
     assert chosen.date.tolist() == [samples.date[9].item(), samples.date[2].item()]
 
 
+def test_an_impossible_target_is_missing_and_one_in_percent_is_told(table: pa.Table) -> None:
+    moisture = np.asarray(table["soil_moisture"]).copy()
+    moisture[:2] = -9999, 1.2
+    column = table.column_names.index("soil_moisture")
+    holed = Samples(table=table.set_column(column, "soil_moisture", pa.array(moisture)))
+    assert np.isnan(holed.target).tolist() == [True, True] + [False] * (len(table) - 2)
+    percent = Samples(
+        table=table.set_column(column, "soil_moisture", pa.array(100 * moisture[2:].repeat(2)[: len(table)]))
+    )
+    with pytest.raises(InputError, match="'soil_moisture' is nowhere within 0 to 1 m³/m³"):
+        percent.target  # noqa: B018
+
+
 def profile(classes: tuple[str, ...], rain: Encoding, **more: Any) -> Profile:
     return Profile(
         architecture="mmnet",

@@ -144,6 +144,13 @@ def test_each_year_with_enough_years_before_it_is_tested() -> None:
     assert {split.validation for split in splits} == {"time"}
 
 
+def test_years_with_a_gap_before_them_are_not_tested() -> None:
+    years = np.array(["2015-06-01", "2016-06-01", "2019-06-01", "2020-06-01", "2021-06-01"], "datetime64[D]")
+    assert [split.name for split in on_site(years, years=2)] == ["2021"]
+    with pytest.raises(RequestError, match=r"the samples hold \[2015, 2016, 2019, 2020, 2021\]"):
+        on_site(years, years=3)
+
+
 def test_no_station_is_on_both_sides_of_a_fold() -> None:
     stations = {f"s{k}": (40.0, -120.0 + 3 * k) for k in range(9)}
     station = np.repeat(sorted(stations), 4)

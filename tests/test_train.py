@@ -250,6 +250,12 @@ def test_history_may_be_hidden_in_training(samples: Samples) -> None:
     assert error_without_history(hidden, samples) < error_without_history(plain, samples)
 
 
+def test_too_few_stations_to_hold_some_out(samples: Samples) -> None:
+    few = samples.take(np.isin(samples.station, ["S00", "S01", "S02"]))
+    with pytest.raises(RequestError, match="3 stations are too few to hold 0.125 of them out; give a larger"):
+        train(few, small_config(), progress=False)
+
+
 def test_nothing_to_train_on(samples: Samples) -> None:
     with pytest.raises(InputError, match="expected at least one batch of 32"):
         train(samples.take(np.arange(20)), small_config(validation="none"), progress=False)
