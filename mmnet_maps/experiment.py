@@ -88,6 +88,8 @@ class ExperimentConfig(BaseModel):
         Of the off-site scenario.
     borders
         Longitudes between the regions west, middle and east.
+    stations
+        A CSV beside the tables with the columns ``station`` and ``koppen``, for results by climate; None for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +101,7 @@ class ExperimentConfig(BaseModel):
     seeds: Annotated[int, Field(ge=1)] = 3
     folds: Annotated[int, Field(ge=2)] = 5
     borders: tuple[float, float] = BORDERS
+    stations: str | None = None
 
     @model_validator(mode="after")
     def _check_training(self) -> Self:
@@ -216,6 +219,8 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
     InputError, RequestError
         When a table cannot be read or does not fill the splits.
     """
+    if config.stations:
+        read_climates(Path(data, config.stations))
     found = []
     paths = {table: Path(data, about.samples) for table, about in config.tables.items()}
     digests = {table: _digest(path) for table, path in paths.items()}
@@ -252,6 +257,17 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                         )
                     )
     return sorted(found, key=lambda run: run.seed)
+
+
+def read_climates(path: Path) -> dict[str, str]:
+    """The Köppen-Geiger class of each station of a CSV with the columns ``station`` and ``koppen``."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, usecols=["station", "koppen"], keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no list of stations with the columns station and koppen ({error})") from error
+    return dict(zip(table["station"], table["koppen"], strict=True))
 
 
 def _check_once(samples: Samples) -> None:

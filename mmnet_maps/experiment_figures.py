@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from mmnet_maps import __version__
 from mmnet_maps.evaluate import ESTIMATE, METRICS
+from mmnet_maps.experiment import read_climates
 from mmnet_maps.figure_sheet import write_figure
 from mmnet_maps.figures import Pairs, StationSeries, density_figure, importance_figure, series_figure
 from mmnet_maps.samples import TARGET, Samples
-from mmnet_maps.station_classes import ELEVATION_BANDS, TEXTURES, elevation_band, soil_texture
+from mmnet_maps.station_classes import CLIMATES, ELEVATION_BANDS, TEXTURES, climate_group, elevation_band, soil_texture
 from mmnet_maps.station_figures import box_figure, grouped_box_figure, map_figure
 from mmnet_maps.station_series import on_days
 
@@ -41,6 +42,7 @@ def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence
     from mmnet_maps.experiment_report import read_table
 
     made: dict[str, Figure] = {}
+    climates = read_climates(runs[0].samples.parent / config.stations) if config.stations else {}
     for table in config.tables:
         by_scenario: dict[str, list[Found]] = {}
         for one in found:
@@ -54,7 +56,7 @@ def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence
         for scenario, mine in by_scenario.items():
             estimates = {one["network"]: _estimates(config, runs, one, samples) for one in mine}
             scatter[scenario] = {one["network"]: _pairs(one, estimates[one["network"]]) for one in mine}
-            for kind, figure in _figures(mine, estimates, samples, source).items():
+            for kind, figure in _figures(mine, estimates, samples, climates, source).items():
                 made[f"{table}_{scenario}_{kind}"] = figure
         title = f"Estimated and observed soil moisture, {table}"
         made[f"{table}_scatter"] = density_figure(scatter, title=title, source=source)
@@ -92,7 +94,13 @@ def _pairs(one: Found, rows: Rows) -> Pairs:
     return Pairs(estimate=rows[ESTIMATE], observed=rows[TARGET], median=one["median"], stations=one["stations"])
 
 
-def _figures(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Samples, source: str) -> dict[str, Figure]:
+def _figures(
+    found: Sequence[Found],
+    estimates: Mapping[str, Rows],
+    samples: Samples,
+    climates: Mapping[str, str],
+    source: str,
+) -> dict[str, Figure]:
     """The figures of one scenario on one table."""
     names = [row["station"] for row in found[0]["per_station"]]
     of_station = [{row["station"]: row for row in one["per_station"]} for one in found]
@@ -111,7 +119,7 @@ def _figures(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Sam
         made[f"map_{metric}"] = map_figure(
             lon, lat, {name: of[metric] for name, of in values.items()}, metric, title=where, source=source
         )
-    groups = _groups(samples, names)
+    groups = _groups(samples, names, climates)
     if groups:
         made["groups"] = grouped_box_figure(
             {name: of["ubrmse"] for name, of in values.items()},
@@ -119,7 +127,7 @@ def _figures(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Sam
             "ubrmse",
             title=f"ubRMSE by class of station, {where}",
             source=source,
-            order={"soil texture": TEXTURES, "elevation": ELEVATION_BANDS},
+            order={"climate": CLIMATES, "soil texture": TEXTURES, "elevation": ELEVATION_BANDS},
         )
     made["series"] = series_figure(
         _series(found, estimates, samples), title=f"Stations at the quartiles of R, {where}", source=source
@@ -127,14 +135,16 @@ def _figures(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Sam
     return made
 
 
-def _groups(samples: Samples, names: Sequence[str]) -> dict[str, NDArray[np.str_]]:
-    """The class of each station, of what the table tells of it."""
+def _groups(samples: Samples, names: Sequence[str], climates: Mapping[str, str]) -> dict[str, NDArray[np.str_]]:
+    """The class of each station, of what the table and the list of climates tell of it."""
     _, first = np.unique(samples.station, return_index=True)
     row = dict(zip(samples.stations, first, strict=True))
     rows = samples.take(np.array([row[name] for name in names]))
     there = set(samples.table.column_names)
     found: dict[str, NDArray[np.str_]] = {}
-    for name in ("landcover", "climate", "region"):
+    if climates:
+        found["climate"] = climate_group(climates.get(name, "") for name in names)
+    for name in ("landcover", "region"):
         if name in there:
             found[name.replace("landcover", "land cover")] = np.array(
                 [value or "" for value in rows.table[name].to_pylist()], np.str_

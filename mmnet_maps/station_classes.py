@@ -1,7 +1,8 @@
-"""Classes to group stations by: USDA soil texture and elevation bands."""
+"""Classes to group stations by: USDA soil texture, elevation bands, climate."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -34,6 +35,9 @@ ELEVATION_BANDS = (
     f"{ELEVATION_EDGES[-1]} m and above",
 )
 """Names of the bands, low to high."""
+
+CLIMATES = ("tropical", "arid", "temperate", "continental", "polar")
+"""Main groups of the Köppen-Geiger classification, A to E."""
 
 _DECIMALS = 4  # of a percent: what float32 holds, so that 100 - clay - sand falls on the border that was meant
 
@@ -102,3 +106,20 @@ def elevation_band(elevation: ArrayLike) -> NDArray[np.str_]:
     elevation = np.asarray(elevation, np.float64)
     names = np.array(ELEVATION_BANDS)[np.digitize(elevation, ELEVATION_EDGES)]
     return np.where(np.isnan(elevation), "", names)
+
+
+def climate_group(koppen: Iterable[str]) -> NDArray[np.str_]:
+    """The main group of Köppen-Geiger classes, by their first letter.
+
+    Returns
+    -------
+    numpy.ndarray
+        Names from `CLIMATES`, ``""`` for what is no class.
+
+    Examples
+    --------
+    >>> climate_group(["Cfa", "BSk", ""]).tolist()
+    ['temperate', 'arid', '']
+    """
+    names = dict(zip("ABCDE", CLIMATES, strict=True))
+    return np.array([names.get(one[:1], "") for one in koppen], np.str_)

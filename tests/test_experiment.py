@@ -23,11 +23,12 @@ from mmnet_maps.experiment import (
     _execute_alone,
     execute_all,
     plan_runs,
+    read_climates,
     read_experiment,
     rows_beside,
     splits_of,
 )
-from mmnet_maps.experiment_figures import _estimates
+from mmnet_maps.experiment_figures import _estimates, _groups
 from mmnet_maps.experiment_report import markdown, read_table, summarise, write_results
 from mmnet_maps.samples import Samples
 from station_tables import make_table, replace, small_config, write_table
@@ -223,6 +224,18 @@ def test_a_metric_without_a_value_is_null_and_a_dash(tmp_path: Path, config: Exp
     written = write_results(config, plan_runs(config, tmp_path, tmp_path / "out"), tmp_path / "out")
     assert json.loads(written[0].read_text())[0]["median"]["r"] is None
     assert "| days | – |" in written[1].read_text()
+
+
+def test_climates_come_from_a_list_of_stations(tmp_path: Path, config: ExperimentConfig, data: Path, out: Path) -> None:
+    (tmp_path / "s.csv").write_text("station,koppen\nS00,BSk\nS01,Cfa\nS02,\n")
+    climates = read_climates(tmp_path / "s.csv")
+    samples = read_table(plan_runs(config, data, out), "t")
+    found = _groups(samples, ["S02", "S00", "S07", "S01"], climates)
+    assert found["climate"].tolist() == ["", "arid", "", "temperate"]
+    assert "climate" not in _groups(samples, ["S02"], {})
+    listed = ExperimentConfig.model_validate(values(stations="s.csv"))
+    with pytest.raises(InputError, match=r"s\.csv is no list of stations with the columns station and koppen"):
+        plan_runs(listed, data, tmp_path)
 
 
 def test_differences_are_those_of_each_station(config: ExperimentConfig, data: Path, out: Path) -> None:
