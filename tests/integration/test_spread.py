@@ -12,7 +12,7 @@ from torch import nn
 
 from mmnet_maps.checkpoint import Checkpoint, load_checkpoint
 from mmnet_maps.engine import Engine
-from mmnet_maps.features import standardise
+from mmnet_maps.features import fill_steps, standardise
 from mmnet_maps.network import GaussianDropout
 from mmnet_maps.samples import encode, inputs, read_samples
 
@@ -42,11 +42,9 @@ def test_members_spread_like_textbook_monte_carlo_dropout() -> None:
     table = read_samples(REAL)
     samples = table.take(np.random.default_rng(0).choice(len(table), 300, replace=False))
     snapshot, series = encode(samples, spec)
-    drawn = textbook(
-        checkpoint,
-        standardise(snapshot, spec.snapshot_mean, spec.snapshot_std),
-        standardise(series, spec.series_mean, spec.series_std),
-    )
+    steps = standardise(series, spec.series_mean, spec.series_std)
+    fill_steps(steps, spec.windows)  # the table holds eleven days
+    drawn = textbook(checkpoint, standardise(snapshot, spec.snapshot_mean, spec.snapshot_std), steps)
     engine = Engine(checkpoint, device="cpu", draws=PASSES)
     columns, days = inputs(samples, spec)
     found = engine.predict(columns, engine.encode_series(days)[0], np.arange(len(samples)), keep_members=True)
