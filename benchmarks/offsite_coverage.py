@@ -68,10 +68,11 @@ def main() -> None:
         "given": together["given"],
         "off_site": recalibrated["given"],
     }
-    text = json.dumps(numbers, indent=1)
-    print(text)
     if chosen.json:
-        write_whole(chosen.json, text + "\n")
+        write_whole(chosen.json, json.dumps(numbers, indent=1) + "\n")
+    for name in ("given", "off_site"):
+        print(name, {level: round(share, 1) for level, share in numbers[name]["coverage"].items()})
+    print("factor", round(numbers["std_factor"], 3))
     if chosen.into:
         checkpoint = load_checkpoint(chosen.into)
         spec = checkpoint.spec
