@@ -204,7 +204,7 @@ def test_predictions_that_cannot_be_written(checkpoint: Checkpoint, tmp_path: Pa
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
-        write_report(report(*estimates()), tmp_path / "no" / "r.json")
+        write_report(report(*estimates()), tmp_path)
 
 
 def test_the_spread_of_predictions_is_that_of_drawn_networks(checkpoint: Checkpoint) -> None:

@@ -203,27 +203,28 @@ def test_a_table_is_written_and_trained_on(tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["t.parquet"]
 
 
-def test_an_interrupted_table_continues(tmp_path: Path, table: pa.Table) -> None:
+def test_an_interrupted_table_continues(tmp_path: Path) -> None:
     class Dying(AnalyticSource):
         def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
             if len(self.reads) > whole * 2 // 3:
                 raise KeyboardInterrupt
             return super().read(group, geobox, days)
 
-    counted = AnalyticSource()
-    build_samples(observed(), [counted], NEEDS)
-    whole = len(counted.reads)
+    few = Needs(snapshot=("smap", "landcover"), series=("pr",), steps=2, includes_day=True)
+    source, parts = AnalyticSource(), tmp_path / "parts"
+    table = build_samples(observed(), [source], few)
+    whole = len(source.reads)
     with pytest.raises(KeyboardInterrupt):
-        build_samples(observed(), [Dying()], NEEDS, parts=tmp_path / "parts")
-    (kept,) = (tmp_path / "parts").glob("*.parquet")
-    again = AnalyticSource()
-    assert build_samples(observed(), [again], NEEDS, parts=tmp_path / "parts").equals(table)
-    assert len(again.reads) == whole / 2
-    kept.write_bytes(b"half")
-    assert build_samples(observed(), [AnalyticSource()], NEEDS, parts=tmp_path / "parts").equals(table)
-    other = replace(NEEDS, steps=3)  # asks for something else, which nothing kept answers
-    build_samples(observed(), [again], other, parts=tmp_path / "parts")
-    assert len(list((tmp_path / "parts").iterdir())) == 4
+        build_samples(observed(), [Dying()], few, parts=parts)
+    (kept,) = parts.glob("*.parquet")
+    for content in (kept.read_bytes(), b"half"):
+        kept.write_bytes(content)
+        source.reads.clear()
+        assert build_samples(observed(), [source], few, parts=parts).equals(table)
+        assert len(source.reads) == whole / 2
+    source.reads.clear()
+    build_samples(observed(), [source], replace(few, steps=1), parts=parts)  # nothing kept answers that
+    assert len(source.reads) == whole
 
 
 def test_options_that_do_not_go_together(tmp_path: Path, model: Path) -> None:

@@ -263,7 +263,7 @@ def test_nothing_to_train_on(samples: Samples) -> None:
     empty = replace(samples.table, "soil_moisture", pa.array(np.full(len(samples), np.nan, np.float32)))
     with pytest.raises(InputError, match="0 of 480 rows"):
         train(Samples(table=empty), small_config(), progress=False)
-    with pytest.raises(RequestError, match="do not fill"):
+    with pytest.raises(RequestError, match="1 stations are too few to hold 0.125 of them out"):
         train(samples.take(samples.station == "S01"), small_config(), progress=False)
 
 
