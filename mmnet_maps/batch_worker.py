@@ -152,7 +152,6 @@ def _settled(task: Task, day: date) -> dict[date, Outcome]:
         raise OutputError(
             f"{job.out} holds {task.tile} on {day} of another area, which would be lost; give another --out"
         )
-    remove_leftovers(job.out, task.tile, day, job.synthetic)
     try:
         fingerprint = job.fingerprint(day)
         product = completed(job.out, task.tile, day, job.synthetic, fingerprint)
@@ -162,6 +161,7 @@ def _settled(task: Task, day: date) -> dict[date, Outcome]:
             return {}
     except InputError as error:
         return {day: task.failure(day, str(error))}
+    remove_leftovers(job.out, task.tile, day, job.synthetic)
     if task.store and not _store(task.store).is_current(task.place, day, fingerprint):
         try:
             packed = {name: read_band(path) for name, path in product.layers.items()}

@@ -130,6 +130,21 @@ def test_a_revised_input_reissues_what_depends_on_it(tmp_path: Path, made: Path,
     assert {one.version for one in outcomes if one.tile != "h06v02"} == {1}
 
 
+def test_the_version_of_an_issue_survives_a_kill_in_the_middle_of_its_exchange(
+    tmp_path: Path, made: Path, stack: Path, model: Path
+) -> None:
+    root = tmp_path / "maps"
+    shutil.copytree(made, root)
+    day = root / f"{DAYS[0]:%Y%m%d}"
+    item = json.loads((day / "h06v02_20210807.json").read_text())
+    item["properties"]["version"] = "4"
+    (day / "h06v02_20210807.json").unlink()
+    (day / ".h06v02_20210807.previous.json").write_text(json.dumps(item))
+    task = next(task for task in tasks_of(plan(stack, model, root)) if task.tile == "h06v02")
+    assert [(one.state, one.version) for one in run_task(task)] == [("made", 5), ("kept", 1), ("kept", 1)]
+    assert leftovers(root) == []
+
+
 def test_a_damaged_chunk_fails_the_days_that_need_it(tmp_path: Path, stack: Path, model: Path) -> None:
     mine = tmp_path / "s.zarr"
     shutil.copytree(stack, mine)
