@@ -236,8 +236,11 @@ def newest_day(stack: Stack, pieces: Sequence[GeoBox], needs: Needs, today: date
         for name, (group, _) in used.items():
             reach = SEARCH_DAYS.get(group.kind, 0)
             for own in needs.own_days(group.kind, day) if group.temporal else [day]:
+                if not marks(name, own)[0]:
+                    return False
+            for own in needs.valued_days(group.kind, day) if group.temporal else [day]:
                 around = [own + timedelta(days=k) for k in range(-reach, reach + 1)]
-                if not marks(name, own)[0] or not any(marks(name, near)[1] for near in around):
+                if not any(marks(name, near)[1] for near in around):
                     return False
         return True
 

@@ -36,12 +36,16 @@ _OFFSETS = sorted(
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a model needs of a stack: stored variables, and the days of its series."""
+    """What a model needs of a stack: stored variables, and the days of its series.
+
+    Without a value on one of the last ``valued`` days there is no estimate, None: of all; older ones may be empty.
+    """
 
     snapshot: tuple[str, ...]
     series: tuple[str, ...]
     steps: int
     includes_day: bool
+    valued: int | None = None
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -63,6 +67,11 @@ class Needs:
         series = self.series_days(day) if any(VARIABLES[name].group == kind for name in self.series) else []
         snapshot = [day] if any(VARIABLES[name].group == kind for name in self.snapshot) else []
         return sorted({*series, *snapshot})
+
+    def valued_days(self, kind: str, day: date) -> list[date]:
+        """Those of its own days that need a value."""
+        recent = {day, *self.series_days(day)[-(self.valued or self.steps) :]}
+        return [own for own in self.own_days(kind, day) if own in recent]
 
     def days(self, kind: str, day: date) -> list[date]:
         """The days whose observations may enter a map of `day`: its own and the search window around them."""
@@ -432,7 +441,7 @@ def require_values(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date
     for day in days:
         for group, window, around in uses(stack, grid, needs, day):
             reach = SEARCH_DAYS.get(group.kind, 0)
-            for own in needs.own_days(group.kind, day):
+            for own in needs.valued_days(group.kind, day):
                 near = [other for other in around if not group.temporal or abs((other - own).days) <= reach]
                 if (stack.marks(group, window, near) <= 1).all():
                     within = f" within {reach} days of {own}" if reach else f" on {own}" if group.temporal else ""

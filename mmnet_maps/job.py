@@ -342,6 +342,7 @@ def needs_of(spec: Profile) -> Needs:
         series=required(spec.series),
         steps=spec.days,
         includes_day=spec.includes_day,
+        valued=spec.needed_days,
     )
 
 

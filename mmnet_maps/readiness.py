@@ -182,6 +182,7 @@ def _lacks(stack: Stack, needs: Needs, days: Sequence[date], group: Group, block
     """What a group lacks in some blocks: days never fetched, and days without a value."""
     reach = SEARCH_DAYS.get(group.kind, 0)
     own = {day: [day] if not group.temporal else needs.own_days(group.kind, day) for day in days}
+    valued = {day: [day] if not group.temporal else needs.valued_days(group.kind, day) for day in days}
     wanted = sorted({day for many in own.values() for day in many})
     window = around_blocks(blocks)
     here = blocks[window]
@@ -190,7 +191,8 @@ def _lacks(stack: Stack, needs: Needs, days: Sequence[date], group: Group, block
     }
     unfetched = {day for day in wanted if day not in marks or not marks[day].all()}
     filled = [day for day, mark in marks.items() if (mark > 1).any()]
-    empty = {day for day in wanted if day not in unfetched and not is_near(day, filled, reach)}
+    needed = {day for many in valued.values() for day in many}
+    empty = {day for day in needed - unfetched if not is_near(day, filled, reach)}
     names = f"{group.name} ({', '.join(name for name in group.variables if name in needs.variables)})"
     if unfetched:
         affected = tuple(day for day in days if unfetched & set(own[day]))
@@ -199,7 +201,7 @@ def _lacks(stack: Stack, needs: Needs, days: Sequence[date], group: Group, block
         when = f" for {spans(unfetched)}" if group.temporal else ""
         yield Lack(what=f"{names} was never fetched{when}{extent}", days=affected, remedy="fetch")
     if empty:
-        affected = tuple(day for day in days if empty & set(own[day]))
+        affected = tuple(day for day in days if empty & set(valued[day]))
         near = f" within {reach} days of" if reach else " on"
         when = f"{near} {spans(empty)}" if group.temporal else ""
         yield Lack(what=f"{names} holds no value{when}", days=affected, remedy="other days")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from threading import Event, Thread
@@ -195,6 +196,23 @@ def test_an_input_that_is_empty_everywhere_is_named(tmp_path: Path, group: str, 
     with pytest.raises(InputError, match=f"no value of {message}.*nothing could be mapped for 2021-08-08"):
         require_values(stack, GRID, NEEDS, [DAY])
     require_values(fill(tmp_path / "whole.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+
+
+@pytest.mark.parametrize("valued", [1, 2, 3, None])
+def test_days_that_a_model_can_do_without_may_be_empty(tmp_path: Path, valued: int | None) -> None:
+    class Gap(AnalyticSource):
+        def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
+            found = super().days(kind, geobox, start, end)
+            return [day for day in found if kind != "weather" or day != date(2021, 8, 6)]  # the oldest of three
+
+    needs = replace(NEEDS, valued=valued)
+    stack = fill(tmp_path / "s.zarr", [Gap()])
+    require(stack, GRID, needs, [DAY])
+    if valued in (1, 2):
+        require_values(stack, GRID, needs, [DAY])
+    else:
+        with pytest.raises(InputError, match=r"no value of eto,.* pr, .* on 2021-08-06 in this area"):
+            require_values(stack, GRID, needs, [DAY])
 
 
 def test_a_second_writer_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

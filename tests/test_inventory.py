@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -319,12 +320,12 @@ def test_thinning_picks_single_pixels(patchy: Stack, monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(thin[: picked.shape[0], : picked.shape[1]], picked)
 
 
-def able(stack: Stack, pieces: Sequence[GeoBox], day: date) -> bool:
+def able(stack: Stack, pieces: Sequence[GeoBox], day: date, needs: Needs) -> bool:
     """Whether the map command would go on."""
 
     def passes(test: Callable[..., None], piece: GeoBox) -> bool:
         try:
-            test(stack, piece, NEEDS, [day])
+            test(stack, piece, needs, [day])
         except InputError:
             return False
         return True
@@ -332,12 +333,13 @@ def able(stack: Stack, pieces: Sequence[GeoBox], day: date) -> bool:
     return all(passes(require, piece) and passes(require_values, piece) for piece in pieces)
 
 
+@pytest.mark.parametrize("valued", [None, 1])
 @pytest.mark.parametrize("area", [HERE, THERE], ids=["here", "there"])
-def test_a_check_says_what_a_map_would_meet(patchy: Stack, area: Area) -> None:
-    days = [later(k) for k in range(-8, 9)]
-    found = check(patchy, NEEDS, days, area)
+def test_a_check_says_what_a_map_would_meet(patchy: Stack, area: Area, valued: int | None) -> None:
+    days, needs = [later(k) for k in range(-8, 9)], replace(NEEDS, valued=valued)
+    found = check(patchy, needs, days, area)
     pieces = [tile.geobox for tile in touched_tiles(area, target_grid(area))]
-    expected = [day for day in days if able(patchy, pieces, day)]
+    expected = [day for day in days if able(patchy, pieces, day, needs)]
     assert found.able == expected
     assert set(found.quality) == set(expected)
     assert found.rim == 0
