@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mmnet_maps.checkpoint import load_checkpoint, read_golden, save_checkpoint
+from mmnet_maps.checkpoint import load_checkpoint
 from mmnet_maps.engine import Engine
-from mmnet_maps.evaluate import prediction
+from mmnet_maps.evaluate import prediction, save_factor
 from mmnet_maps.experiment import plan_runs, read_experiment, splits_of
 from mmnet_maps.reliability import judge
 from mmnet_maps.samples import read_samples
@@ -74,17 +74,8 @@ def main() -> None:
         print(name, {level: round(share, 1) for level, share in numbers[name]["coverage"].items()})
     print("factor", round(numbers["std_factor"], 3))
     if chosen.into:
-        checkpoint = load_checkpoint(chosen.into)
-        spec = checkpoint.spec
-        basis = {key: numbers[key] for key in ("samples", "stations", "members")}
-        basis["coverage"] = recalibrated["given"]["coverage"]
-        changed = spec.model_copy(
-            update={
-                "target": spec.target.model_copy(update={"std_factor": together["std_factor"]}),
-                "training": spec.training | {"std_factor": basis},
-            }
-        )
-        save_checkpoint(chosen.into, changed, checkpoint.network, read_golden(checkpoint))
+        model = load_checkpoint(chosen.into)
+        save_factor(chosen.into, model, together["std_factor"], together, recalibrated["given"], chosen.members)
 
 
 def joined(found: dict[str, Any], names: Any) -> tuple[Any, Any, Any, Any]:

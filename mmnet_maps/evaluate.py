@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.features import encoded_columns
-from mmnet_maps.reliability import Reliability, format_reliability, judge
+from mmnet_maps.reliability import Calibration, Reliability, format_reliability, judge
 from mmnet_maps.samples import Samples, inputs, read_samples, write_samples
 from mmnet_maps.write import write_whole
 
@@ -202,28 +202,45 @@ def recalibrate(engine: Engine, samples: Samples, out: str | Path) -> tuple[Chec
     OutputError
         The copy cannot be written.
     """
-    from mmnet_maps.checkpoint import read_golden, save_checkpoint
-
     (checkpoint,) = engine.checkpoints
     found = prediction(engine, samples)
     if found.std is None:
         raise RequestError("a recalibration needs members, such as --uncertainty 20, or there is no spread to scale")
     judged = judge(samples.station, samples.target, found.estimate, found.std)
+    factor = checkpoint.spec.target.std_factor * judged["std_factor"]
+    return save_factor(out, checkpoint, factor, judged, judged["recalibrated"], engine.members), judged
+
+
+def save_factor(
+    out: str | Path, checkpoint: Checkpoint, factor: float, found: Reliability, reached: Calibration, members: int
+) -> Checkpoint:
+    """Write a copy of a checkpoint with another ``std_factor``, and under ``training`` what that rests on.
+
+    Parameters
+    ----------
+    out
+        Folder of the copy, as for `checkpoint.save_checkpoint`.
+    checkpoint, factor
+        The model and its new factor.
+    found, reached, members
+        The judgement that the factor is from, the coverage that it reaches, and the number of members drawn.
+    """
+    from mmnet_maps.checkpoint import read_golden, save_checkpoint
+
     spec = checkpoint.spec
     basis = {
-        "samples": judged["samples"],
-        "stations": judged["stations"],
-        "members": engine.members,
-        "coverage": {**judged["recalibrated"]["coverage"]},
+        "samples": found["samples"],
+        "stations": found["stations"],
+        "members": members,
+        "coverage": {**reached["coverage"]},
     }
-    factor = spec.target.std_factor * judged["std_factor"]
     changed = spec.model_copy(
         update={
             "target": spec.target.model_copy(update={"std_factor": factor}),
             "training": spec.training | {"std_factor": basis},
         }
     )
-    return save_checkpoint(out, changed, checkpoint.network, read_golden(checkpoint)), judged
+    return save_checkpoint(out, changed, checkpoint.network, read_golden(checkpoint))
 
 
 def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> int:
