@@ -67,7 +67,7 @@ def days(count: int) -> list[str]:
 def fill(stack: Path, quick: bool) -> None:
     span = f"{days(10)[0]}/{days(10)[-1]}"
     fill_stack(area([HOME]), span, stack=stack, source="demo")
-    for tile in [] if quick else TILES:
+    for tile in TILES[:4] if quick else TILES:
         fill_stack(area([tile]), str(DAY), stack=stack, source="demo")
 
 

@@ -62,6 +62,13 @@ def regions(root: Path) -> dict[tuple[int, ...], str]:
 whole_regions = cache(regions)
 
 
+def final_files(root: Path, start: str, end: str) -> Iterator[Path]:
+    """Files under their final names; work folders come and go while one looks."""
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if not name.startswith(".")]
+        yield from (Path(folder, name) for name in names if name.startswith(start) and name.endswith(end))
+
+
 def assert_whole(root: Path, undisturbed: Path) -> int:
     """Everything under a final name can be read, and every item's files are what it says; how many items there are.
 
@@ -72,19 +79,16 @@ def assert_whole(root: Path, undisturbed: Path) -> int:
     for path in root.glob("2*/mosaic_*.vrt"):
         with rasterio.open(path) as data:
             data.read(1, out_shape=(TILE_PIXELS // 4, TILE_PIXELS // 4))
-    for path in root.rglob("h*.json"):
-        if path.name.startswith("."):
-            continue
+    for path in final_files(root, "h", ".json"):
         item = read_item(path)
         assert item, f"{path} is not whole"
         for asset in item["assets"].values():
             file = path.parent / asset["href"]
             assert asset["file:checksum"] == f"1220{sha256(file.read_bytes()).hexdigest()}", file
         count += 1
-    for path in root.rglob("[!.]*.tif"):
-        if ".partial" not in str(path):
-            with rasterio.open(path) as data:
-                data.read(1)
+    for path in final_files(root, "h", ".tif"):
+        with rasterio.open(path) as data:
+            data.read(1)
     return count
 
 
@@ -111,6 +115,19 @@ def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return []
 
 
+@contextmanager
+def running(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A batch in a process of its own, which does not outlive a test that fails."""
+    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            for one in children(process):
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            process.kill()
+
+
 def gone(processes: Sequence[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive, "workers outlived the command"
@@ -127,16 +144,14 @@ def kill_command(
     """Run a batch and kill it again and again; how many runs were killed before they had ended."""
     killed = 0
     for _ in range(times):
-        process = subprocess.Popen(
-            command(*arguments, "--out", root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        if wait_for_more(root, process, started(root)):
-            time.sleep(moments.uniform(0, pause))
-            mine = children(process)
-            process.kill()
-            killed += 1
-            gone(mine)
-        process.wait()
+        with running(*arguments, "--out", root) as process:
+            if wait_for_more(root, process, started(root)):
+                time.sleep(moments.uniform(0, pause))
+                mine = children(process)
+                process.kill()
+                killed += 1
+                gone(mine)
+            process.communicate()
         assert_whole(root, undisturbed)
     return killed
 
@@ -145,16 +160,16 @@ def kill_workers(
     arguments: Sequence[str | Path], root: Path, undisturbed: Path, moments: random.Random, pause: float, most: int
 ) -> int:
     """Run a batch to its end while its workers are killed; how many were."""
-    process = subprocess.Popen(command(*arguments, "--out", root), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     killed = 0
-    while killed < most and wait_for_more(root, process, started(root), limit=300):
-        time.sleep(moments.uniform(0, pause))
-        workers = [one for one in children(process) if _is_worker(one)]
-        if workers:
-            moments.choice(workers).kill()
-            killed += 1
-        assert_whole(root, undisturbed)
-    out, err = process.communicate(timeout=1200)
+    with running(*arguments, "--out", root) as process:
+        while killed < most and wait_for_more(root, process, started(root), limit=300):
+            time.sleep(moments.uniform(0, pause))
+            workers = [one for one in children(process) if _is_worker(one)]
+            if workers:
+                moments.choice(workers).kill()
+                killed += 1
+            assert_whole(root, undisturbed)
+        out, err = process.communicate(timeout=1200)
     assert process.returncode == 0, (out.decode(), err.decode())
     return killed
 
@@ -256,10 +271,10 @@ def test_a_scheduler_that_is_killed(
     tmp_path: Path, request_: list[str | Path], undisturbed: Path, workers: list[str]
 ) -> None:
     root = tmp_path / "maps"
-    with own_cluster(tmp_path / "cluster") as (address, scheduler):
-        process = subprocess.Popen(
-            command(*request_, "--out", root, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    with (
+        own_cluster(tmp_path / "cluster") as (address, scheduler),
+        running(*request_, "--out", root, "--scheduler", address) as process,
+    ):
         assert wait_for_more(root, process, set())
         scheduler.kill()
         _, err = process.communicate(timeout=120)
@@ -291,10 +306,10 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert contents(one) == contents(whole)
     assert leftovers(one) == []
-    with own_cluster(tmp_path / "cluster") as (address, scheduler):
-        process = subprocess.Popen(
-            command(*request, "--out", two, "--scheduler", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    with (
+        own_cluster(tmp_path / "cluster") as (address, scheduler),
+        running(*request, "--out", two, "--scheduler", address) as process,
+    ):
         assert wait_for_more(two, process, set())
         time.sleep(12)
         scheduler.kill()
