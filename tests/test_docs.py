@@ -44,6 +44,9 @@ def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_other_pages_run() -> None:
     for page in PAGES[1:]:
+        for name, line in commands():
+            if name == page.name and line.startswith("mmnet-map") and "--source demo" in line:  # read by what follows
+                cli.mmnet.main(["map", *shlex.split(line)[1:], "-q"], standalone_mode=False)
         for code in blocks(page, "python"):
             shared = {"quality": np.arange(2048, dtype=np.uint16)}
             exec(compile(code, page.name, "exec"), shared)  # noqa: S102
