@@ -1,13 +1,14 @@
 # make map    soil moisture maps of Grant County, Washington, from the demo world
 # make test   format, lint, types and all tests
 # make stress  batches whose workers, scheduler and command are killed again and again (up to an hour)
+# make docs   the documentation site, in build/site
 # make bench  how fast the engine is, against the plain network and this machine
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DAYS := --date 2021-07-29 --date 2021-08-08
 
-.PHONY: map test stress bench check install format clean
+.PHONY: map test docs stress bench check install format clean
 
 map: $(INSTALLED)
 	$(BIN)/mmnet stack --aoi examples/grant_county.geojson --start 2021-07-29 --end 2021-08-08 --source demo --out build/demo.zarr
@@ -21,6 +22,9 @@ test: $(INSTALLED)
 
 check: test
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 stress: $(INSTALLED)
 	MMNET_STRESS=1 $(BIN)/pytest -m stress -s tests/integration
 
@@ -31,7 +35,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[batch,dev,train,earthengine]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[batch,dev,docs,train,earthengine]"
 	touch $@
 
 format: $(INSTALLED)
