@@ -126,9 +126,9 @@ def quality_style() -> str:
     root, renderer = _document("paletted")
     palette = ElementTree.SubElement(renderer, "colorPalette")
     for value in sorted(_sums(), key=lambda value: (value.bit_count() > 1, value)):
-        colour, alpha = _quality_colour(value)
+        colour, alpha = quality_colour(value)
         ElementTree.SubElement(
-            palette, "paletteEntry", value=str(value), color=colour, alpha=str(alpha), label=_quality_label(value)
+            palette, "paletteEntry", value=str(value), color=colour, alpha=str(alpha), label=quality_label(value)
         )
     return _text(root)
 
@@ -187,7 +187,8 @@ def _names(value: int) -> list[str]:
     return [name for name, bit in QUALITY_BITS.items() if value >> bit & 1]
 
 
-def _quality_colour(value: int) -> tuple[str, int]:
+def quality_colour(value: int) -> tuple[str, int]:
+    """Colour and opacity (0 to 255) of a value of quality: the reason for no value, else the number of flags."""
     names = _names(value)
     for reason in _REASONS:
         if reason in names:
@@ -196,7 +197,12 @@ def _quality_colour(value: int) -> tuple[str, int]:
     return (_FLAG_COLOURS[min(count, len(_FLAG_COLOURS)) - 1] if count else _NO_FLAG), 255
 
 
-def _quality_label(value: int) -> str:
+def quality_label(value: int) -> str:
+    """A value of quality with its flags spelled out.
+
+    >>> quality_label(0b1000010000)
+    '528: sar old, frozen'
+    """
     names = _names(value)
     words = ", ".join(name.replace("_", " ") for name in names) or "no flag"
     return f"{value}: {'no value, ' if set(names) & set(_REASONS) else ''}{words}"

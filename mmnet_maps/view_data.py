@@ -1,0 +1,195 @@
+"""What the viewer shows, maps or a stack of inputs, behind one interface: layers that are read by window and step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from mmnet_maps.maps import Maps, open_maps
+from mmnet_maps.product import LAYERS
+from mmnet_maps.variables import VARIABLES
+
+if TYPE_CHECKING:
+    from mmnet_maps.cells import Window
+    from mmnet_maps.stack import Stack
+
+Float = NDArray[np.float32]
+
+UNITS = {
+    "1": "",
+    "m3 m-3": "m³/m³",
+    "degree": "°",
+    "g cm-3": "g/cm³",
+    "kg kg-1": "kg/kg",
+    "m s-1": "m/s",
+    "mm day-1": "mm/day",
+    "percent": "%",
+    "W m-2": "W/m²",
+}
+"""Units as people write them, where they differ from UDUNITS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How a layer is named on the page.
+
+    Attributes
+    ----------
+    name, title, units
+        The layer, a phrase for it, and its units as people write them.
+    flags
+        Whether its values are sums of flags (`product.QUALITY_BITS`), or land cover classes, not to be averaged.
+    moisture
+        Whether it is soil moisture, which has one colour scale everywhere.
+    """
+
+    name: str
+    title: str
+    units: str
+    flags: bool = False
+    moisture: bool = False
+
+
+class Viewable(Protocol):
+    """What can be looked at."""
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any of it is not an observation."""
+
+    @property
+    def days(self) -> Sequence[date]:
+        """Days that can be chosen."""
+
+    @property
+    def grid(self) -> GeoBox:
+        """Its pixels."""
+
+    @property
+    def shown(self) -> Sequence[Shown]:
+        """The layers that can be chosen."""
+
+    def read(self, layer: str, day: date, window: Window, *, step: int = 1) -> NDArray[Any]:
+        """Values as `maps.Maps.read` gives them."""
+
+
+class ViewedMaps:
+    """Finished maps."""
+
+    def __init__(self, maps: Maps) -> None:
+        self.maps = maps
+        self.title, self.synthetic, self.days, self.grid = maps.title, maps.synthetic, maps.days, maps.grid
+        titles = {
+            "soil_moisture": "Soil moisture, 0–5 cm",
+            "soil_moisture_std": "Standard deviation",
+            "quality": "Quality",
+            "smap": "SMAP, 9 km",
+        }
+        self.shown = tuple(
+            Shown(
+                name=name,
+                title=titles[name],
+                units=UNITS.get(LAYERS[name].units, LAYERS[name].units),
+                flags=LAYERS[name].nodata is None,
+                moisture=name in ("soil_moisture", "smap"),
+            )
+            for name in maps.layers
+        )
+        self.read = maps.read
+
+
+class ViewedStack:
+    """The inputs in a stack, every variable brought to the fine pixels by nearest neighbour."""
+
+    synthetic: bool
+
+    def __init__(self, stack: Stack) -> None:
+        from mmnet_maps.inventory import around_blocks, in_order, survey
+
+        self.stack = stack
+        self.title = f"inputs in {stack.path.name}"
+        self.synthetic = any(one.synthetic for one in stack.provenance.values())
+        contents = [survey(stack, group) for group in in_order(stack.groups.values())]
+        self.days = tuple(sorted({day for one in contents for day in one.days}))
+        fine = next((one for one in contents if one.group.kind == "static" and one.filled.any()), None)
+        self.grid = stack.target
+        if fine:
+            rows, cols = around_blocks(fine.filled)
+            block = fine.group.block
+            self.grid = fine.group.lattice[
+                rows.start * block : min(rows.stop * block, fine.group.lattice.shape.y),
+                cols.start * block : min(cols.stop * block, fine.group.lattice.shape.x),
+            ]
+        self.shown = tuple(
+            Shown(
+                name=name,
+                title=VARIABLES[name].long_name,
+                units=UNITS.get(VARIABLES[name].units, VARIABLES[name].units),
+                flags=name == "landcover",
+                moisture=name == "smap",
+            )
+            for one in contents
+            if one.filled.any()
+            for name in one.group.variables
+        )
+
+    def read(self, layer: str, day: date, window: Window, *, step: int = 1) -> NDArray[Any]:
+        """Values as `maps.Maps.read` gives them."""
+        from mmnet_maps.cells import nearest_cells
+
+        rows, cols = window
+        shape = (-(-(rows.stop - rows.start) // step), -(-(cols.stop - cols.start) // step))
+        affine = self.grid.affine * Affine.translation(cols.start, rows.start) * Affine.scale(step)
+        coarse = GeoBox(shape, affine, self.grid.crs)
+        lattice = self.stack.group_of(layer).lattice
+        row, col = nearest_cells(coarse, lattice)
+        inside = row >= 0
+        kind = np.uint16 if layer == "landcover" else np.float32
+        found = np.full(row.shape, 0 if layer == "landcover" else np.nan, kind)
+        if inside.any():
+            top, left = int(row[inside].min()), int(col[inside].min())
+            part = (slice(top, int(row.max()) + 1), slice(left, int(col.max()) + 1))
+            found[inside] = self.stack.read(layer, part, day)[row[inside] - top, col[inside] - left]
+        return found
+
+
+def open_view(paths: Sequence[str | Path]) -> Viewable:
+    """Open maps or a stack to be looked at.
+
+    Parameters
+    ----------
+    paths
+        What `maps.open_maps` takes, or the folder of one stack.
+
+    Raises
+    ------
+    RequestError, InputError
+        As `maps.open_maps` and `stack.Stack`.
+    """
+    if len(paths) == 1 and _is_stack(Path(paths[0])):
+        from mmnet_maps.stack import Stack
+
+        return ViewedStack(Stack(paths[0]))
+    return ViewedMaps(open_maps(paths))
+
+
+def _is_stack(path: Path) -> bool:
+    import json
+
+    try:
+        content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        return "mmnet_stack_version" in content["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
