@@ -35,7 +35,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[batch,dev,docs,train,earthengine]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[batch,dev,docs,earthengine,train,zones]"
 	touch $@
 
 format: $(INSTALLED)

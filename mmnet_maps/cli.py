@@ -511,6 +511,72 @@ def points_command(
         click.echo(draw_series(series, samples, picture, model=engine.spec.name))
 
 
+@mmnet.command("zones")
+@click.option("--zones", required=True, metavar="FILE", help="Polygons: GeoJSON, GeoPackage, Shapefile.")
+@click.option(
+    "--maps",
+    "paths",
+    required=True,
+    multiple=True,
+    metavar="PATH",
+    help="Output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
+)
+@click.option("--start", metavar="DAY", help="First day.  [default: all]")
+@click.option("--end", metavar="DAY", help="Last day.  [default: all]")
+@click.option("--id", "id_column", metavar="COLUMN", help="Names the zones.  [default: zone, id or name, or numbers]")
+@click.option(
+    "--layer",
+    type=click.Choice(["soil_moisture", "soil_moisture_std", "smap"]),
+    default="soil_moisture",
+    show_default=True,
+    help="What the statistics are of.",
+)
+@click.option("--picture", metavar="PNG", help="Draw the means as well.")
+@click.option("--out", required=True, metavar="CSV|PARQUET|GPKG", help="One row a zone and day.")
+@_QUIET
+@_DEBUG
+def zones_command(
+    zones: str,
+    paths: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    id_column: str | None,
+    layer: str,
+    picture: str | None,
+    out: str,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Statistics of maps over fields, watersheds or counties: mean, median, spread, percentiles, share with a value.
+
+    Each pixel counts by the area of it that lies in the zone.
+
+    \b
+    mmnet zones --zones fields.gpkg --maps maps --out zones.csv --picture zones.png
+    """  # noqa: D301  (see map_command)
+    if find_spec("exactextract") is None:
+        raise RequestError("mmnet zones needs exactextract, which is not installed: pip install 'mmnet-maps[zones]'")
+    if out.endswith(".parquet"):
+        _require_tables()
+    from mmnet_maps.aoi import parse_days
+    from mmnet_maps.maps import open_maps
+    from mmnet_maps.zone_files import check_target, read_zones, write_statistics
+    from mmnet_maps.zones import zonal_statistics
+    from mmnet_maps.zones_picture import draw_zones
+
+    first, last = (parse_days(day)[0] if day else None for day in (start, end))
+    polygons = read_zones(zones, id_column=id_column)
+    check_target(out, zones)
+    maps = open_maps(paths, start=first, end=last)
+    table = zonal_statistics(maps, polygons, layer=layer, quiet=quiet)
+    write_statistics(table, out, polygons)
+    found = int(table["mean"].notna().sum())
+    click.echo(f"{out}: {len(polygons.ids)} zones, {len(maps.days)} days, {found} of {len(table)} rows with a value")
+    if picture:
+        drawn = draw_zones(table, polygons, picture, layer=layer, title=maps.title, synthetic=maps.synthetic)
+        click.echo(drawn)
+
+
 @mmnet.command("predict")
 @_SAMPLES
 @_NAMED_MODEL

@@ -19,6 +19,7 @@ DATA_SIDE = {
     "catalog",
     "closure",
     "cog",
+    "coverage",
     "fetch",
     "figure_sheet",
     "figures",
@@ -39,6 +40,9 @@ DATA_SIDE = {
     "variables",
     "vrt",
     "write",
+    "zone_files",
+    "zones",
+    "zones_picture",
 }
 MODEL_SIDE = {"network", "spec", "checkpoint", "folded", "engine"}
 TRAINING = {
@@ -90,6 +94,10 @@ MAY_IMPORT = {
         *("block", "cells", "errors", "inventory", "picture", "stack", "style", "variables", "write", ""),
     },
     "picture": {"errors", "product", "style", "variables", "write", ""},
+    "coverage": set(),
+    "zone_files": {"aoi", "errors", "write"},
+    "zones": {"cells", "coverage", "errors", "maps", "product", "zone_files"},
+    "zones_picture": {"figure_sheet", "picture", "product", "style", "zone_files", ""},
     "station_classes": {"errors"},
     "figure_sheet": {"errors", "write", ""},
     "figures": {"errors", "figure_sheet", "style"},
