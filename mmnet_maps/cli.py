@@ -467,12 +467,19 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
     "--points",
     multiple=True,
     metavar="CSV|LON,LAT",
-    help="Places: a CSV with station, lat, lon, or degrees; may be repeated. With --stack or --source and days.",
+    help="Places: a CSV with station, lat, lon and, where something was observed, a row a day with date and "
+    "soil_moisture; or degrees; may be repeated. With --maps, --stack or --source.",
 )
-@click.option("--stack", metavar="STORE", help="Stack that holds the inputs there (see mmnet stack).")
-@click.option("--source", metavar="earthengine|YAML|demo", help="Where inputs come from, in place of a stack.")
-@click.option("--start", metavar="DAY", help="First day.")
-@click.option("--end", metavar="DAY", help="Last day.")
+@click.option(
+    "--maps",
+    multiple=True,
+    metavar="PATH",
+    help="Finished maps: output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
+)
+@click.option("--stack", metavar="STORE", help="Stack whose inputs the model is run on, at the points alone.")
+@click.option("--source", metavar="earthengine|YAML|demo", help="Where inputs come from, in place of a stack; slow.")
+@click.option("--start", metavar="DAY", help="First day.  [default: of the maps]")
+@click.option("--end", metavar="DAY", help="Last day.  [default: of the maps]")
 @click.option(
     "--observations",
     multiple=True,
@@ -480,35 +487,41 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
     help="USCRN files or ISMN archive with what was measured at stations of these names; may be repeated.",
 )
 @click.option("--samples", metavar="PARQUET", help="Table of station samples, in place of all of these.")
-@_NAMED_MODEL
+@_MODEL
 @click.option("--uncertainty", type=int, metavar="N", help="Standard deviation over N drawn members, such as 20.")
-@click.option("--out", required=True, metavar="CSV|PARQUET", help="One row a place and day.")
+@click.option("--out", required=True, metavar="CSV|PARQUET|NC", help="One row a place and day.")
 @click.option("--picture", metavar="PNG", help="Draw the series as well.")
 @_QUIET
 @_DEBUG
-def points_command(
-    model: str, out: str, uncertainty: int | None, picture: str | None, quiet: bool, debug: bool, **options: Any
-) -> None:
-    """Complete daily series at stations or fields: observed, estimated, standard deviation, gaps filled.
+def points_command(out: str, picture: str | None, quiet: bool, debug: bool, **options: Any) -> None:
+    """Daily series at stations or fields: observed, estimated, standard deviation, quality, gaps filled.
+
+    Values are those of the maps at the pixels that hold the points; from a stack no maps are made for that. With
+    observations the metrics of each station are printed.
 
     \b
-    mmnet points --samples samples.parquet --model mmnet-uscrn --out series.csv --picture series.png
-    mmnet points --points -119.6,47.1 --stack stack.zarr --start 2021-07-29 --end 2021-08-08 --model mmnet-uscrn \\
-        --out field.csv
+    mmnet points --points stations.csv --stack stack.zarr --start 2021-07-29 --end 2021-08-08 --out series.csv
+    mmnet points --points -119.6,47.1 --maps maps --out field.nc --picture field.png
+    mmnet points --samples samples.parquet --model models/mine --uncertainty 20 --out series.csv
     """  # noqa: D301  (see map_command)
-    _require_tables()
-    from mmnet_maps.checkpoint import load_checkpoint
-    from mmnet_maps.engine import Engine
-    from mmnet_maps.station_series import draw_series, fill_gaps, samples_for, write_series
+    from mmnet_maps.series_files import check_target, write_series
 
-    engine = Engine(load_checkpoint(model), draws=uncertainty or 0)
-    samples = samples_for(engine, quiet=quiet, **options)
-    series = fill_gaps(engine, samples)
+    check_target(out)
+    if picture and not picture.lower().endswith(".png"):
+        raise RequestError(f"{picture} is no name of a picture; expected one that ends in .png")
+    if options["samples"] or options["observations"] or out.endswith(".parquet"):
+        _require_tables()
+    from mmnet_maps.evaluate import format_report
+    from mmnet_maps.station_series import draw_series, metrics, series_for
+
+    series = series_for(quiet=quiet, **options)
     write_series(series, out)
     days = series["soil_moisture_estimate"].notna().sum()
     click.echo(f"{out}: {series['station'].nunique()} places, {len(series)} days, {days} of them with an estimate")
+    if found := metrics(series):
+        click.echo(format_report(found))
     if picture:
-        click.echo(draw_series(series, samples, picture, model=engine.spec.name))
+        click.echo(draw_series(series, picture))
 
 
 @mmnet.command("zones")
@@ -719,6 +732,29 @@ def explain_command(
     write_whole(Path(out), json.dumps(found, indent=1, allow_nan=False) + "\n")
     if picture:
         draw_importance(found, Path(picture))
+
+
+@mmnet.command("view")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.option("--stack", metavar="STORE", help="Stack with the rain for the series at a place.")
+@click.option("--outline", metavar=_AREA, help="Polygons drawn over the map.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port on this machine.  [default: 5006 or a free one]")
+@click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
+@_DEBUG
+def view_command(
+    paths: tuple[str, ...], stack: str | None, outline: str | None, port: int | None, browser: bool, debug: bool
+) -> None:
+    """Look at maps in the browser: folders of maps, STAC items, COGs, a Zarr store, or a stack.
+
+    The page is for this machine alone; Ctrl-C ends it.
+
+    \b
+    mmnet view maps
+    mmnet view maps --stack stack.zarr --outline grant_county.geojson
+    """  # noqa: D301  (see map_command)
+    from mmnet_maps.viewer import view
+
+    view(paths, stack=stack, outline=outline, port=port, show=browser)
 
 
 @mmnet.command("convert")

@@ -13,6 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from mmnet_maps.errors import RequestError
 from mmnet_maps.maps import Maps, open_maps
 from mmnet_maps.product import LAYERS
 from mmnet_maps.variables import VARIABLES
@@ -74,6 +75,10 @@ class Viewable(Protocol):
         """Days that can be chosen."""
 
     @property
+    def opening(self) -> date:
+        """The day that is shown first."""
+
+    @property
     def grid(self) -> GeoBox:
         """Its pixels."""
 
@@ -91,6 +96,7 @@ class ViewedMaps:
     def __init__(self, maps: Maps) -> None:
         self.maps = maps
         self.title, self.synthetic, self.days, self.grid = maps.title, maps.synthetic, maps.days, maps.grid
+        self.opening = self.days[-1]
         titles = {
             "soil_moisture": "Soil moisture, 0–5 cm",
             "soil_moisture_std": "Standard deviation",
@@ -123,6 +129,10 @@ class ViewedStack:
         self.synthetic = any(one.synthetic for one in stack.provenance.values())
         contents = [survey(stack, group) for group in in_order(stack.groups.values())]
         self.days = tuple(sorted({day for one in contents for day in one.days}))
+        if not self.days:
+            raise RequestError(f"{stack.path} holds no days yet; fill it with mmnet stack")
+        temporal = [set(one.days) for one in contents if one.group.temporal and one.days]
+        self.opening = max(set.intersection(*temporal), default=self.days[-1])
         fine = next((one for one in contents if one.group.kind == "static" and one.filled.any()), None)
         self.grid = stack.target
         if fine:

@@ -141,23 +141,23 @@ class Page:
         if "soil_moisture" in self.named and len(days) > 1:
             layers["Difference between two days"] = DIFFERENCE
         self.day = pn.widgets.DiscretePlayer(
-            name="Day", options=days, value=self.view.days[-1], interval=1200, loop_policy="loop", value_align="start",
+            label="Day", options=days, value=self.view.opening, interval=1200, loop_policy="loop", value_align="start",
             show_loop_controls=False, width=330,
         )  # fmt: skip
         first = "soil_moisture" if "soil_moisture" in self.named else next(iter(layers.values()))
-        self.layer = pn.widgets.Select(name="Layer", options=layers, value=first, width=230)
-        self.other = pn.widgets.Select(name="less the map of", options=days, value=self.view.days[0], width=130)
+        self.layer = pn.widgets.Select(label="Layer", options=layers, value=first, width=230)
+        self.other = pn.widgets.Select(label="less the map of", options=days, value=self.view.days[0], width=130)
         self.arrangement = pn.widgets.RadioButtonGroup(
-            name="Arrangement", options=[SIDE, SWIPE, ALONE], value=SIDE if self.compared else ALONE,
+            label="Arrangement", options=[SIDE, SWIPE, ALONE], value=SIDE if self.compared else ALONE,
             visible=self.compared, width=260,
         )  # fmt: skip
-        self.limits = pn.widgets.RangeSlider(name="Colours", start=0.0, end=1.0, step=0.01, width=230)
+        self.limits = pn.widgets.RangeSlider(label="Colours", start=0.0, end=1.0, step=0.01, width=230)
         flags = {name.replace("_", " "): name for name in QUALITY_BITS if name not in (*_REASONS, "synthetic")}
-        self.hidden = pn.widgets.CheckBoxGroup(name="Hide pixels", options=flags, inline=True)
+        self.hidden = pn.widgets.CheckBoxGroup(label="Hide pixels", options=flags, inline=True)
         self.swipe = pn.widgets.IntSlider(
-            name="SMAP to the left of, % of the map", start=0, end=100, value=50, sizing_mode="stretch_width"
+            label="SMAP to the left of, % of the map", start=0, end=100, value=50, sizing_mode="stretch_width"
         )
-        self.place = pn.widgets.TextInput(name="Series at longitude,latitude", placeholder=self._centre(), width=200)
+        self.place = pn.widgets.TextInput(label="Series at longitude,latitude", placeholder=self._centre(), width=200)
         self.message = pn.pane.Alert("", alert_type="danger", visible=False, sizing_mode="stretch_width")
         self.key, self.heading, self.smap_heading, self.about = (
             pn.pane.HTML(sizing_mode="stretch_width") for _ in range(4)
@@ -165,7 +165,7 @@ class Page:
         self.about.object = "<p>Click on the map for the days at that place.</p>"
         self.below = pn.Column(sizing_mode="stretch_width")
         self.zooms = [
-            pn.widgets.Button(name=name, width=95, on_click=self.told(partial(self.zoom, factor)))
+            pn.widgets.Button(label=name, width=95, on_click=self.told(partial(self.zoom, factor)))
             for name, factor in (("Zoom in", 0.5), ("Zoom out", 2.0), ("Whole map", math.inf))
         ]
         self.save_png = pn.widgets.FileDownload(
@@ -457,8 +457,8 @@ class Page:
         return Seen(0, -(-height // step) * step, 0, -(-width // step) * step, step)
 
     def _first_limits(self, layer: str) -> tuple[float, float]:
-        """Limits of the colours: of the middle 96 % on the first and the last day, one scale for all days."""
-        days = dict.fromkeys((self.view.days[0], self.view.days[-1]))
+        """Limits of the colours: of the middle 96 % on two of the days, one scale for all days."""
+        days = dict.fromkeys((self.view.days[0], self.view.opening))
         if layer == DIFFERENCE:
             first, last = (self._read("soil_moisture", day, self._overview()) for day in days)
             found = np.abs(last - first)

@@ -58,12 +58,15 @@ def png(
         if names is not None
         else LinearSegmentedColormap.from_list("mmnet", list(colours))
     )
-    colormap.set_bad("#dcdcdc")
     low, high = (-0.5, len(colours) - 0.5) if names is not None else limits
     image = axes.imshow(
-        np.ma.masked_invalid(values), extent=(left, right, bottom, top), cmap=colormap, vmin=low, vmax=high,
+        np.ma.masked_invalid(values),
+        extent=(left, right, bottom, top),
+        cmap=colormap.with_extremes(bad="#dcdcdc"),
+        vmin=low,
+        vmax=high,
         interpolation="nearest",
-    )  # fmt: skip
+    )
     for x, y in outline:
         axes.plot(x, y, color="#222222", linewidth=0.8)
     axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -18,43 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+from map_files import DAY, NEXT, ORIGIN, OUTSIDE, grid_at, values_on, write_map
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid import DEFAULT_CRS
 from mmnet_maps.maps import Maps, inside, open_maps
-from mmnet_maps.product import LAYERS, QUALITY_BITS
-from mmnet_maps.write import DayWriter
-
-DAY, NEXT = date(2021, 8, 7), date(2021, 8, 8)
-ORIGIN = Affine(100.0, 0.0, -1_820_000.0, 0.0, -100.0, 2_984_000.0)
-OUTSIDE = 1 << QUALITY_BITS["outside_area"]
-
-
-def grid_at(row: int, col: int, height: int, width: int) -> GeoBox:
-    return GeoBox((height, width), ORIGIN * Affine.translation(col, row), DEFAULT_CRS)
-
-
-def values_on(grid: GeoBox, seed: int) -> dict[str, np.ndarray]:
-    """Layers with holes; the same value at the same place, whatever the grid, but for the seed."""
-    row = np.arange(grid.shape.y)[:, None] + round((ORIGIN.f - grid.affine.f) / 100)
-    col = np.arange(grid.shape.x)[None] + round((grid.affine.c - ORIGIN.c) / 100)
-    steps = (1000 + 7 * row + 3 * col + 131 * seed) % 4000
-    hole = (row * 5 + col * 3) % 11 == 0
-    moisture = np.where(hole, np.nan, steps * 1e-4).astype(np.float32)
-    quality = np.where(hole, 1 << QUALITY_BITS["unknown_land_cover"], (steps % 3) << 3).astype(np.uint16)
-    return {"soil_moisture": moisture, "quality": quality, "smap": np.full(grid.shape, 0.2, np.float32)}
-
-
-def write_map(out: Path, name: str, day: date, grid: GeoBox, *, synthetic: bool = False, seed: int = 0) -> Path:
-    """A map as the commands write it; its item."""
-    layers = values_on(grid, seed)
-    properties = {"mmnet:synthetic": synthetic, "mmnet:model": "m", "mmnet:inputs": {}}
-    with DayWriter(
-        out, name=name, day=day, geobox=grid, layers=list(layers), fingerprint=f"{seed:x}f".rjust(64, "0"),
-        synthetic=synthetic, properties=properties, tags={"date": str(day), "synthetic": json.dumps(synthetic)},
-    ) as writer:  # fmt: skip
-        packed = {name: LAYERS[name].pack(values) for name, values in layers.items()}
-        writer.write(slice(0, grid.shape.y), slice(0, grid.shape.x), packed)
-        return writer.finish(None).item
 
 
 @pytest.fixture(scope="module")
