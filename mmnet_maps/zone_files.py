@@ -157,7 +157,7 @@ def _of_file(given: str | Path, id_column: str | None) -> tuple[str, NDArray[Any
         meta, _, wkb, values = pyogrio.raw.read(path, layer=layer, columns=wanted, force_2d=True)
         polygons = shapely.from_wkb(wkb if wkb is not None else [])
     except (DataLayerError, DataSourceError, FeatureError, GeometryError, shapely.errors.GEOSException) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error).split(";")[0].split()).rstrip(".")
         raise RequestError(
             f"{path} cannot be read: {reason}; expected polygons as GeoJSON, GeoPackage or Shapefile"
         ) from error

@@ -102,7 +102,7 @@ def zonal_statistics(
     polygons = zones.to_crs(grid.crs)
     jobs, last = _plan(polygons, grid)
     if not jobs:
-        raise RequestError(f"none of the {len(last)} zones of {zones.name} touches the maps; {_places(polygons, grid)}")
+        raise RequestError(f"none of the {len(last)} zones of {zones.name} touches the maps; {_places(zones, grid)}")
     tally = _Tally(LAYERS[layer], beside, len(last), len(days))
     pixel_areas, areas = _areas(polygons, grid)
     with tqdm(total=len(jobs) * len(days), desc="zones", unit="block", disable=quiet) as bar:
@@ -195,12 +195,14 @@ def _areas(polygons: NDArray[Any], grid: GeoBox) -> tuple[Floats, Floats]:
     return np.abs(np.diff(y)) * (beside - x[0]), whole
 
 
-def _places(polygons: NDArray[Any], grid: GeoBox) -> str:
+def _places(zones: Zones, grid: GeoBox) -> str:
+    import pyproj
     import shapely
 
-    spans = (shapely.total_bounds(polygons), grid.boundingbox.bbox)
+    move = pyproj.Transformer.from_crs(grid.crs, zones.crs, always_xy=True)
+    spans = (shapely.total_bounds(zones.polygons), move.transform_bounds(*grid.boundingbox.bbox))
     theirs, ours = (f"{left:.6g} to {right:.6g} by {low:.6g} to {high:.6g}" for left, low, right, high in spans)
-    return f"they span {theirs}, the maps {ours} ({grid.crs}): check the CRS of the zones and which maps are given"
+    return f"they span {theirs}, the maps {ours}: check the CRS of the zones, longitude (x) first, and --maps"
 
 
 class _Tally:
@@ -267,7 +269,11 @@ class _Tally:
 
 
 def _by_key(keys: Numbers, areas: Floats) -> tuple[Numbers, Floats]:
-    """Keys ascending, each once, with the sum of its areas."""
+    """Keys ascending, each once, with the sum of its areas, which are above 0."""
+    if keys.size and np.ptp(keys) < 4 * keys.size:  # few large zones: a table of all keys is quicker than sorting
+        sums: Floats = np.bincount(keys - keys.min(), areas).astype(np.float64)
+        there = np.flatnonzero(sums)
+        return there + keys.min(), sums[there]
     order = np.argsort(keys, kind="stable")
     keys, areas = keys[order], areas[order]
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
