@@ -76,7 +76,8 @@ class Keywords(griffe.Extension):
 
     def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:
         """Put the keywords in the place of the parameter."""
-        for parameter in list(func.parameters):
+        text = func.docstring.value if func.docstring else ""
+        for parameter in [one for one in func.parameters if f"**{one.name}\n" not in text]:  # described as a whole
             match parameter.annotation:
                 case griffe.ExprSubscript(canonical_path="typing.Unpack", slice=griffe.Expr() as options):
                     del func.parameters[parameter.name]
@@ -89,3 +90,12 @@ class Keywords(griffe.Extension):
                                 default="None",  # left out and None are the same
                             )
                         )
+                    self._type(func)
+
+    def _type(self, func: griffe.Function) -> None:
+        """Give each parameter its own type: griffe gives all names that share a description that of the first."""
+        for section in func.docstring.parsed if func.docstring else ():
+            if isinstance(section, griffe.DocstringSectionParameters):
+                for described in section.value:
+                    if described.name in func.parameters:
+                        described.annotation = func.parameters[described.name].annotation

@@ -129,4 +129,5 @@ def test_the_api_page_has_the_public_names(site: Path, pages: dict[Path, Page]) 
 def test_the_api_page_names_the_options_and_their_types(site: Path) -> None:
     text = re.sub(r"<[^>]+>|\s+", "", (site / "api.html").read_text(encoding="utf-8"))
     assert "uncertainty:int|None=None" in text
+    assert "crs(str|None" in text  # described together with resolution, a number
     assert "Unpack" not in text
