@@ -131,7 +131,7 @@ class Page:
         self._limited: str | None = None
         self._make_controls()
         self._make_maps()
-        self.told(self.change)()
+        self.change()
 
     # ---- what it is made of ------------------------------------------------------------------------------------------
 
@@ -271,13 +271,20 @@ class Page:
     def told(self, act: Callable[[], None]) -> Callable[..., None]:
         """What answers an event by an act; what goes wrong is told on the page, in one line."""
 
-        def answer(*_: Any) -> None:
+        def run() -> None:
             try:
                 act()
             except MMNetError as error:
                 self.message.param.update(object=escape(str(error)), visible=True)
             else:
                 self.message.visible = False
+
+        def answer(*_: Any) -> None:
+            document = pn.state.curdoc
+            if document is not None and document.session_context is not None:
+                document.add_next_tick_callback(run)  # when the document is locked: widgets tell of changes before
+            else:
+                run()
 
         return answer
 

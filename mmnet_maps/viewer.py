@@ -86,8 +86,9 @@ def _maker(shown: Any, stack: str | Path | None, outline: str | Path | None) -> 
     from mmnet_maps.view_page import Page
 
     pn.extension()
-    logging.getLogger("bokeh").setLevel(logging.ERROR)
-    logging.getLogger("tornado").setLevel(logging.ERROR)
+    logging.getLogger("bokeh.server.views.ws").setLevel(logging.CRITICAL)  # it names every visitor it refuses
+    logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_is_news)
     weather = Stack(stack) if stack is not None else shown.stack if isinstance(shown, ViewedStack) else None
     rings = _rings(outline, str(shown.grid.crs)) if outline is not None else []
 
@@ -97,6 +98,13 @@ def _maker(shown: Any, stack: str | Path | None, outline: str | Path | None) -> 
         return page
 
     return make
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message is other than that a visitor left while something was being sent."""
+    from tornado.websocket import WebSocketClosedError
+
+    return not (record.exc_info and isinstance(record.exc_info[1], WebSocketClosedError))
 
 
 def _rings(outline: str | Path, crs: str) -> Rings:
