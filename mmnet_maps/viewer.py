@@ -86,8 +86,8 @@ def _maker(shown: Any, stack: str | Path | None, outline: str | Path | None) -> 
     from mmnet_maps.view_page import Page
 
     pn.extension()
-    logging.getLogger("bokeh.server.views.ws").setLevel(logging.CRITICAL)  # it names every visitor it refuses
-    logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
+    for name in ("bokeh.server.views.ws", "tornado.access", "tornado.general"):  # they name all that they refuse
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").addFilter(_is_news)
     weather = Stack(stack) if stack is not None else shown.stack if isinstance(shown, ViewedStack) else None
     rings = _rings(outline, str(shown.grid.crs)) if outline is not None else []
