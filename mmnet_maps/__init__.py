@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmnet_maps.checkpoint import load_checkpoint as load_model
+    from mmnet_maps.pointwise import at_points
     from mmnet_maps.predict import downscale, downscale_product
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "downscale", "downscale_product", "load_model"]
+__all__ = ["__version__", "at_points", "downscale", "downscale_product", "load_model"]
 
 _HOMES = {
+    "at_points": ("pointwise", "at_points"),
     "downscale": ("predict", "downscale"),
     "downscale_product": ("predict", "downscale_product"),
     "load_model": ("checkpoint", "load_checkpoint"),

@@ -1,4 +1,4 @@
-"""From the stack to one tile: bands interpolated in time, series by distinct combination of the coarse cells."""
+"""From the stack to one tile, or some pixels of it: bands interpolated in time, series by distinct coarse cells."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES, Variable
 
 Float = NDArray[np.float32]
 Packed = NDArray[np.integer]
+Picked = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Rows and columns of some pixels of a grid, (n,) each."""
+
 SmapResampling = Literal["nearest", "bilinear"]
 
 NEVER = np.uint8(255)
@@ -84,7 +87,7 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a map of one tile and day is made from, apart from the series.
+    """What a map of one tile and day is made from, apart from the series; of picked pixels (y, x) is (1, n).
 
     Attributes
     ----------
@@ -116,7 +119,7 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Everything that maps of one tile are made from.
+    """Everything that maps of one tile are made from; of picked pixels (y, x) is (1, n).
 
     Attributes
     ----------
@@ -316,7 +319,7 @@ def bilinear(values: Float, rows: NDArray[np.float64], cols: NDArray[np.float64]
     whole = bool(known[1:-1, 1:-1].all())
     sampled = np.empty(rows.shape, np.float32)
     # Some rows at a time, so that what is computed on the way stays in the cache.
-    for part in np.array_split(np.arange(len(rows)), max(1, rows.size // 65_536)):
+    for part in np.array_split(np.arange(len(rows)), min(len(rows), max(1, rows.size // 65_536))):
         row, col = (np.nan_to_num(index[part], nan=-9.0) - 0.5 for index in (rows, cols))
         top, left = np.floor(row), np.floor(col)
         down, right = (row - top).astype(np.float32), (col - left).astype(np.float32)
@@ -352,6 +355,12 @@ def uses(stack: Stack, grid: GeoBox, needs: Needs, day: date) -> list[tuple[Grou
     InputError
         When the stack lacks a variable or does not reach over the area.
     """
+    groups = _groups(stack, needs, day)
+    return [(group, _window(group, grid, stack), _days(group, needs, day)) for group in groups]
+
+
+def _groups(stack: Stack, needs: Needs, day: date) -> list[Group]:
+    """The groups that maps of `day` and later may read; errors as `uses`, but for the area."""
     groups = {group.name: group for group in (stack.group_of(name) for name in needs.variables)}
     first = min(needs.own_days(group.kind, day)[0] for group in groups.values() if group.temporal)
     if first < EPOCH:
@@ -359,11 +368,12 @@ def uses(stack: Stack, grid: GeoBox, needs: Needs, day: date) -> list[tuple[Grou
             f"a map of {day} needs inputs from {first} on, stacks begin on {EPOCH}; choose a day "
             f"{(EPOCH - first).days} or more days later"
         )
-    found = []
-    for group in groups.values():
-        days = [other for other in needs.days(group.kind, day) if EPOCH <= other <= LAST_DAY]
-        found.append((group, _window(group, grid, stack), days))
-    return found
+    return list(groups.values())
+
+
+def _days(group: Group, needs: Needs, day: date) -> list[date]:
+    """The days of a group that a map of `day` may read."""
+    return [other for other in needs.days(group.kind, day) if EPOCH <= other <= LAST_DAY]
 
 
 def _window(group: Group, grid: GeoBox, stack: Stack) -> Window:
@@ -430,6 +440,61 @@ def fetched_days(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date])
     return kept
 
 
+def fetched_at(stack: Stack, grid: GeoBox, picked: Picked, needs: Needs, days: Sequence[date]) -> NDArray[np.bool_]:
+    """For which days and single pixels a stack holds what `require` asks for.
+
+    Parameters
+    ----------
+    stack
+        An open stack.
+    grid
+        A window of its target lattice.
+    picked
+        The pixels.
+    needs, days
+        What the model needs, and the days of its maps, in order.
+
+    Returns
+    -------
+    ndarray of bool (days, n)
+        False as well where a pixel lies off the lattice of an input.
+
+    Raises
+    ------
+    RequestError, InputError
+        As `uses`, but for an area that the stack does not reach over.
+    """
+    there = np.ones((len(days), picked[0].size), bool)
+    for group in _groups(stack, needs, days[0]):
+        if group.kind in FINE_GROUPS:
+            top, left = (part.start for part in fine_window(grid, stack))
+            rows, cols, pad = picked[0] + top, picked[1] + left, 0
+        else:
+            rows, cols = (cells[picked] for cells in nearest_cells(grid, group.lattice))
+            pad = _PAD
+        on = rows >= 0
+        there[:, ~on] = False
+        if not on.any():
+            break
+        ends = [
+            [np.clip(index[on] + by, 0, size - 1) for by in (-pad, pad)]
+            for index, size in zip((rows, cols), group.lattice.shape, strict=True)
+        ]
+        window = slice(ends[0][0].min(), ends[0][1].max() + 1), slice(ends[1][0].min(), ends[1][1].max() + 1)
+        top, left = (part.start for part in group.blocks(window))
+        own = [needs.own_days(group.kind, day) if group.temporal else [days[0]] for day in days]
+        wanted = sorted({other for others in own for other in others})
+        marks = stack.marks(group, window, wanted) > 0
+        fetched = np.all(
+            [marks[:, row // group.block - top, col // group.block - left] for row in ends[0] for col in ends[1]],
+            axis=0,
+        )
+        place = {other: k for k, other in enumerate(wanted)}
+        for k, others in enumerate(own):
+            there[k, on] &= fetched[[place[other] for other in others]].all(0)
+    return there
+
+
 def require_values(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> None:
     """Check that not the whole of a map would be missing because an input was looked at and found empty everywhere.
 
@@ -459,8 +524,9 @@ def read_block(
     *,
     smap_resampling: SmapResampling,
     wanted: NDArray[np.bool_] | None = None,
+    picked: Picked | None = None,
 ) -> Block:
-    """Read one tile for maps of some days; what they share is read once.
+    """Read one tile, or some pixels of it, for maps of some days; what they share is read once.
 
     Parameters
     ----------
@@ -476,6 +542,8 @@ def read_block(
         ``nearest`` gives every pixel its SMAP cell's value, ``bilinear`` interpolates between cell centres.
     wanted
         Pixels (y, x) that are mapped; all where left out.
+    picked
+        The only pixels that are read, in place of `wanted`: values are those of the whole tile there, of shape (1, n).
     """
     parts = _parts(stack, grid, needs, days)
     observed = {name: _observed(stack, *part) for name, part in parts.items() if part[0].temporal}
@@ -484,15 +552,20 @@ def read_block(
         for name, group in ((name, stack.group_of(name)) for name in needs.variables)
         if group.kind not in FINE_GROUPS
     }
-    pair, places = _pairs(grid, {fields[name].group.name: fields[name] for name in needs.series}, wanted)
+    pair, places = _pairs(grid, {fields[name].group.name: fields[name] for name in needs.series}, wanted, picked)
     first, last = needs.series_days(days[0])[0], needs.series_days(days[-1])[-1]
     series = {name: fields[name].on(first, last, places[fields[name].group.name]) for name in needs.series}
     return Block(
         pair=pair,
         series={name: np.ascontiguousarray(values.T) for name, (values, _, _) in series.items()},
         starts=tuple((needs.series_days(day)[0] - first).days for day in days),
-        snapshots=_snapshots(stack, grid, observed, fields, places, needs, days, smap_resampling),
+        snapshots=_snapshots(stack, grid, observed, fields, places, needs, days, smap_resampling, picked),
     )
+
+
+def _taken(values: NDArray[Any], picked: Picked | None) -> NDArray[Any]:
+    """What there is of a tile (y, x) for the pixels that are picked, (1, n)."""
+    return values if picked is None else values[picked][None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -515,20 +588,22 @@ class _Field:
 
         return cells(self.values), cells(self.gaps), cells(self.lent)
 
-    def to_pixels(self, grid: GeoBox, day: date, resampling: SmapResampling) -> tuple[Float, NDArray[np.bool_]]:
+    def to_pixels(
+        self, grid: GeoBox, day: date, resampling: SmapResampling, picked: Picked | None
+    ) -> tuple[Float, NDArray[np.bool_]]:
         """The day's value for every pixel, NaN off the lattice, and whether its cell's is borrowed."""
         today = (day - self.first).days
         values, lent = self.values[today], self.lent[today]
         top, left = self.window[0].start, self.window[1].start
-        borrowed = np.zeros(grid.shape, bool)
+        borrowed = np.zeros(_shape(grid, picked), bool)
         if lent.any() or resampling == "nearest":
-            rows, cols = nearest_cells(grid, self.group.lattice)
+            rows, cols = (_taken(cells, picked) for cells in nearest_cells(grid, self.group.lattice))
             on_lattice = rows >= 0
             index = np.where(on_lattice, rows - top, 0), np.where(on_lattice, cols - left, 0)
             borrowed = lent[index] & on_lattice if lent.any() else borrowed
             if resampling == "nearest":
                 return np.where(on_lattice, values[index], np.float32(np.nan)), borrowed
-        y, x = fractional_cells(grid, self.group.lattice)
+        y, x = (_taken(cells, picked) for cells in fractional_cells(grid, self.group.lattice))
         sampled = bilinear(values, y - top, x - left)
         height, width = self.group.lattice.shape
         if not (y.min() >= 0 and x.min() >= 0 and y.max() < height and x.max() < width):
@@ -540,12 +615,10 @@ def _parts(
     stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]
 ) -> dict[str, tuple[Group, Window, list[date]]]:
     """Per group of the stack the window and all days that maps of some days may read."""
-    parts: dict[str, tuple[Group, Window, list[date]]] = {}
-    for day in days:
-        for group, window, around in uses(stack, grid, needs, day):
-            known = parts[group.name][2] if group.name in parts else []
-            parts[group.name] = (group, window, sorted({*known, *around}))
-    return parts
+    return {
+        group.name: (group, window, sorted({other for day in days for other in _days(group, needs, day)}))
+        for group, window, _ in uses(stack, grid, needs, days[0])
+    }
 
 
 def _read_field(
@@ -575,17 +648,18 @@ def _observed(stack: Stack, group: Group, window: Window, days: Sequence[date]) 
 
 
 def _pairs(
-    grid: GeoBox, fields: Mapping[str, _Field], wanted: NDArray[np.bool_] | None
+    grid: GeoBox, fields: Mapping[str, _Field], wanted: NDArray[np.bool_] | None, picked: Picked | None
 ) -> tuple[NDArray[np.int32], dict[str, NDArray[np.intp]]]:
     """Distinct combinations of cells: which one each pixel (y, x) has, −1 for none, and per group the cell of each.
 
     Cells are counted along the rows of the field's window.
     """
-    key = np.zeros(grid.shape, np.int64)
-    off = np.zeros(grid.shape, bool) if wanted is None else ~wanted
+    shape = _shape(grid, picked)
+    key = np.zeros(shape, np.int64)
+    off = np.zeros(shape, bool) if wanted is None else ~wanted
     sizes = {name: field.values[0].shape for name, field in fields.items()}
     for name, field in fields.items():
-        rows, cols = nearest_cells(grid, field.group.lattice)
+        rows, cols = (_taken(cells, picked) for cells in nearest_cells(grid, field.group.lattice))
         off |= rows < 0
         key *= sizes[name][0] * sizes[name][1]
         key += (rows - field.window[0].start) * np.int64(sizes[name][1]) + (cols - field.window[1].start)
@@ -595,7 +669,7 @@ def _pairs(
     runs = np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))
     distinct, which = np.unique(flat[runs], return_inverse=True)
     none = int(distinct[0] == -1)
-    pair = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(grid.shape)
+    pair = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(shape)
     rest = distinct[none:]
     places = {}
     for name, (height, width) in reversed(sizes.items()):
@@ -612,14 +686,21 @@ def _snapshots(
     needs: Needs,
     days: Sequence[date],
     resampling: SmapResampling,
+    picked: Picked | None,
 ) -> Iterator[Snapshot]:
     """The days one after the other; an observation that several of them need is read once."""
-    window = fine_window(grid, stack)
+    window, shape = fine_window(grid, stack), _shape(grid, picked)
     fine = {name: stack.group_of(name) for name in needs.snapshot if name not in fields}
-    static = {name: stack.read_packed(name, window) for name, group in fine.items() if not group.temporal}
-    whole = lru_cache(_OBSERVATIONS)(lambda name, day: stack.read_packed(name, window, day))
+    static = {
+        name: _taken(stack.read_packed(name, window), picked) for name, group in fine.items() if not group.temporal
+    }
+    whole = lru_cache(_OBSERVATIONS if picked is None else None)(
+        lambda name, day: _taken(stack.read_packed(name, window, day), picked)
+    )
 
     def observation(name: str, day: date, part: Window) -> Packed:
+        if picked is not None:
+            return whole(name, day)[part]
         rows, cols = (slice(one.start + by.start, one.stop + by.start) for one, by in zip(part, window, strict=True))
         return whole(name, day) if (rows, cols) == window else stack.read_packed(name, (rows, cols), day)
 
@@ -628,11 +709,11 @@ def _snapshots(
         ages: dict[str, NDArray[np.uint8]] = {}
         for name, group in fine.items():
             if group.temporal:
-                found[name], age = _on(name, partial(observation, name), observed[group.name], day, grid)
+                found[name], age = _on(name, partial(observation, name), observed[group.name], day, shape)
                 ages[group.kind] = np.maximum(ages[group.kind], age) if group.kind in ages else age
-        borrowed = np.zeros(grid.shape, bool)
+        borrowed = np.zeros(shape, bool)
         for name in (name for name in needs.snapshot if name in fields):
-            found[name], lent = fields[name].to_pixels(grid, day, resampling)
+            found[name], lent = fields[name].to_pixels(grid, day, resampling, picked)
             borrowed |= lent
         own = needs.series_days(day)
         seen = {name: fields[name].on(own[0], own[-1], places[fields[name].group.name]) for name in needs.series}
@@ -650,13 +731,18 @@ def _snapshots(
         )
 
 
+def _shape(grid: GeoBox, picked: Picked | None) -> tuple[int, int]:
+    """Of what is read of each variable and day."""
+    return (grid.shape.y, grid.shape.x) if picked is None else (1, picked[0].size)
+
+
 def _on(
-    name: str, read: Callable[[date, Window], Packed], observed: Iterable[date], day: date, grid: GeoBox
+    name: str, read: Callable[[date, Window], Packed], observed: Iterable[date], day: date, shape: tuple[int, int]
 ) -> tuple[Float, NDArray[np.uint8]]:
     """A fine variable on a day, and the age of its observation."""
     variable = VARIABLES[name]
     reach = SEARCH_DAYS[variable.group]
     near = [other for other in observed if abs((other - day).days) <= reach]
     if not near:
-        return np.full(grid.shape, np.nan, np.float32), np.full(grid.shape, NEVER)
-    return interpolate_days(read, near, day, reach, (grid.shape.y, grid.shape.x), variable)
+        return np.full(shape, np.nan, np.float32), np.full(shape, NEVER)
+    return interpolate_days(read, near, day, reach, shape, variable)

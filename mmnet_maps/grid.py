@@ -284,13 +284,61 @@ def pixel_of(grid: GeoBox, lon: float, lat: float) -> GeoBox:
     >>> pixel_of(conus_grid(), -119.3, 47.1).shape
     Shape2d(x=1, y=1)
     """
+    row, col = (int(index) for index in pixels_of(grid, np.array(lon), np.array(lat)))
+    if row < 0:
+        raise RequestError(f"longitude {lon}, latitude {lat} is not on the grid; expected a place in it, in degrees")
+    return grid[row : row + 1, col : col + 1]
+
+
+def pixels_of(
+    grid: GeoBox, lon: NDArray[np.float64], lat: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Row and column of the pixels of a grid that hold some points, of the shape of both; −1 in both off the grid.
+
+    Examples
+    --------
+    >>> rows, cols = pixels_of(conus_grid(), np.array([-119.3, 10.0]), np.array([47.1, 50.0]))
+    >>> rows.tolist(), cols.tolist()
+    ([3812, -1], [6977, -1])
+    """
     from pyproj import Transformer
 
     x, y = Transformer.from_crs("EPSG:4326", grid.crs, always_xy=True).transform(lon, lat)
-    col, row = ~grid.affine * (x, y)
-    if not (0 <= col < grid.shape.x and 0 <= row < grid.shape.y):
-        raise RequestError(f"longitude {lon}, latitude {lat} is not on the grid; expected a place in it, in degrees")
-    return grid[int(row) : int(row) + 1, int(col) : int(col) + 1]
+    col, row = ~grid.affine * (np.asarray(x), np.asarray(y))
+    on = (col >= 0) & (col < grid.shape.x) & (row >= 0) & (row < grid.shape.y)
+    return np.where(on, row, -1).astype(np.intp), np.where(on, col, -1).astype(np.intp)
+
+
+def pixel_groups(
+    grid: GeoBox, rows: NDArray[np.intp], cols: NDArray[np.intp], size: int = TILE_PIXELS
+) -> Iterator[tuple[NDArray[np.intp], Window]]:
+    """Pixels of a grid by the square of `size` pixels that they lie in, from the north-west; those at −1 in none.
+
+    Yields
+    ------
+    which : ndarray (n,)
+        Which of the pixels.
+    window : tuple of slice
+        The smallest window of the grid that holds them.
+
+    Examples
+    --------
+    >>> groups = pixel_groups(conus_grid(), np.array([5, 2000, -1, 9]), np.array([8, 8, -1, 3]))
+    >>> for which, (down, right) in groups:
+    ...     print(which, down, right)
+    [0 3] slice(5, 10, None) slice(3, 9, None)
+    [1] slice(2000, 2001, None) slice(8, 9, None)
+    """
+    square = (rows // size) * (grid.shape.x // size + 1) + cols // size
+    order = np.argsort(square, kind="stable")
+    order = order[rows[order] >= 0]
+    for which in np.split(order, np.flatnonzero(np.diff(square[order])) + 1):
+        if which.size:
+            yield which, (_span(rows[which]), _span(cols[which]))
+
+
+def _span(index: NDArray[np.intp]) -> slice:
+    return slice(int(index.min()), int(index.max()) + 1)
 
 
 def tiles(grid: GeoBox) -> tuple[Tile, ...]:

@@ -97,12 +97,13 @@ class Job:
         """Names of the product's layers."""
         return [name for name in LAYERS if name != "soil_moisture_std" or self.engine.members]
 
-    def spells(self, days: Sequence[date]) -> list[tuple[date, ...]]:
+    def spells(self, days: Sequence[date], most: int | None = None) -> list[tuple[date, ...]]:
         """Days to be mapped together, because their series overlap and they share observations.
 
-        What is kept of a series takes memory for every day and network, so there are fewer days the more members.
+        What is kept of a series takes memory for every day and network, so there are fewer days the more members,
+        unless `most` days are said to be few enough.
         """
-        most = self.engine.days_at_once
+        most = most or self.engine.days_at_once
         spells: list[list[date]] = []
         for day in days:
             if spells and len(spells[-1]) < most and (day - spells[-1][-1]).days < self.needs.steps:

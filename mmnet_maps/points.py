@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from itertools import groupby
 from pathlib import Path
@@ -64,33 +64,47 @@ def sample(
         When a source lacks something or cannot be read.
     """
     found: list[dict[str, NDArray[Any]]] = []
-    ordered = sorted(set(days))
-    for number, (lon, lat) in enumerate(points):
+    for number, point in enumerate(points):
         try:
-            pixel = pixel_of(conus_grid(), lon, lat)
+            pixels = pixel_stacks(sources, point, days, needs, today=today, quiet=quiet)
+            for of_year, pixel, stack in pixels:
+                rows = read_pixel(stack, pixel, of_year, needs, smap_resampling=smap_resampling)
+                place = {"point": np.full(len(of_year), number), "date": np.array(of_year, "datetime64[D]")}
+                found.append({**place, **rows})
         except RequestError as error:
             raise RequestError(f"point {number}: {error}") from error
-        for _, year in groupby(ordered, key=lambda day: day.year):  # a release of the land cover is a year's
-            of_year = list(year)
-            with tempfile.TemporaryDirectory() as folder:
-                rows = _at(Path(folder, "point.zarr"), sources, pixel, of_year, needs, smap_resampling, today, quiet)
-            found.append({"point": np.full(len(of_year), number), "date": np.array(of_year, "datetime64[D]"), **rows})
     return {name: np.concatenate([rows[name] for rows in found]) for name in (found[0] if found else ())}
 
 
-def _at(
-    path: Path,
+def pixel_stacks(
     sources: Sequence[Source],
-    pixel: GeoBox,
-    days: Sequence[date],
+    point: tuple[float, float],
+    days: Iterable[date],
     needs: Needs,
-    smap_resampling: SmapResampling,
-    today: date | None,
-    quiet: bool,
-) -> dict[str, NDArray[Any]]:
-    """The rows of one pixel, through a stack whose fine lattice is that pixel."""
-    stack = fetch(path, sources, pixel, pixel, tiles(pixel), needs, days, today=today, quiet=quiet)
-    return read_pixel(stack, pixel, days, needs, smap_resampling=smap_resampling)
+    *,
+    today: date | None = None,
+    quiet: bool = True,
+) -> Iterator[tuple[list[date], GeoBox, Stack]]:
+    """Bring what the days at a point need into stacks of its one pixel, one a year, as land cover is a year's.
+
+    Parameters and errors are those of `sample`.
+
+    Yields
+    ------
+    days, pixel, stack
+        The days of a year, ascending; the pixel, all of the stack's fine lattice; the stack, which is there until the
+        next is asked for.
+    """
+    pixel = pixel_of(conus_grid(), *point)
+    for _, year in groupby(sorted(set(days)), key=lambda day: day.year):
+        of_year = list(year)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "point.zarr")
+            yield (
+                of_year,
+                pixel,
+                fetch(path, sources, pixel, pixel, tiles(pixel), needs, of_year, today=today, quiet=quiet),
+            )
 
 
 def read_pixel(

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.block import Block, Snapshot, read_block
+from mmnet_maps.block import Block, Picked, Snapshot, read_block
 from mmnet_maps.cells import lonlat
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid import Tile, area_mask, tiles
 from mmnet_maps.job import Job, describe, open_stack, prepare, source_line, title
 from mmnet_maps.members import ARRAY as MEMBERS
 from mmnet_maps.members import ATTRIBUTES
-from mmnet_maps.product import LAYERS, Evidence, attributes, compose, unknown_cover
+from mmnet_maps.product import LAYERS, Evidence, Mask, attributes, compose, unknown_cover
 from mmnet_maps.settings import MapOptions
 from mmnet_maps.variables import VARIABLES
 
@@ -119,7 +119,7 @@ def downscale(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[Ma
 def mapped(
     job: Job, pieces: Iterable[Tile], days: Sequence[date], stop: Event | None = None
 ) -> Iterator[tuple[Tile, date, Layers]]:
-    """Compute tiles and days: the route of the data, from the stack to the product.
+    """Compute tiles and days: `computed` of `read_parts`, the route of the data from the stack to the product.
 
     While a tile is computed the next one is read. Three are in memory at most: one being read, one waiting, one being
     computed, about 70 MB each.
@@ -138,14 +138,24 @@ def mapped(
     tile, day, layers
         Tile by tile and day by day; layers as `product.compose`, arrays (y, x) of the tile.
     """
-    engine = job.engine
-    for part in ahead(read_parts(job, pieces, days)):
-        day, fine, shape = part.snapshot.day, part.snapshot.fine, part.inside.shape
-        if day == days[0]:
-            groups: Iterable[list[Terms]] = ()  # the last tile's make room
-            groups = engine.encode_in_groups(part.block.series, part.block.starts, stop)
-            groups = [*groups] if len(days) > 1 else groups
-        terms = map(itemgetter(days.index(day)), groups)
+    for part, layers in computed(job, read_parts(job, pieces, days), stop):
+        yield part.tile, part.snapshot.day, layers
+
+
+def computed(job: Job, parts: Iterator[Part], stop: Event | None = None) -> Iterator[tuple[Part, Layers]]:
+    """What parts come to, each read while the one before is computed; errors and layers as `mapped`.
+
+    What depends on the series alone is computed for all days of a block at its first.
+    """
+    engine, block = job.engine, None
+    groups: Iterable[list[Terms]] = ()
+    for part in ahead(parts):
+        fine, shape = part.snapshot.fine, part.inside.shape
+        if part.block is not block:
+            block, groups = part.block, ()  # the last one's make room
+            groups = engine.encode_in_groups(block.series, block.starts, stop)
+            groups = [*groups] if len(block.starts) > 1 else groups
+        terms = map(itemgetter(part.number), groups)
         found = engine.predict(part.columns, terms, part.pair, keep_members=job.members, stop=stop)
         layers = compose(
             found.estimate.reshape(shape),
@@ -158,19 +168,19 @@ def mapped(
         )
         if found.members is not None:
             layers[MEMBERS] = found.members.reshape(-1, *shape)
-        yield part.tile, day, layers
+        yield part, layers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One tile on one day, read.
+    """One tile on one day, or some pixels of it, read.
 
     Attributes
     ----------
     tile, inside, unknown
         The tile; its pixels (y, x) in the area; those with a land cover that the model does not know.
-    block, snapshot
-        What the tile's maps are made from, and this day's.
+    block, snapshot, number
+        What the tile's maps are made from, this day's, and which of the block's days it is.
     columns, pair
         The same as `engine.Engine.predict` takes it, (pixels,); no pair outside and on unknown land cover.
     """
@@ -180,29 +190,48 @@ class Part:
     unknown: NDArray[np.bool_]
     block: Block
     snapshot: Snapshot
+    number: int
     columns: Layers
     pair: NDArray[np.int32]
 
 
 def read_parts(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
     """Read tiles, each day in turn."""
-    stack, spec = open_stack(job.stack), job.engine.spec
-    classes = next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
+    stack = open_stack(job.stack)
     for tile in pieces:
         inside = area_mask(job.area, tile.geobox, touched=job.touched)
         block = read_block(stack, tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, wanted=inside)
-        for snapshot in block.snapshots:
-            unknown = unknown_cover(snapshot.fine["landcover"], classes)
-            yield Part(
-                tile=tile,
-                inside=inside,
-                unknown=unknown,
-                block=block,
-                snapshot=snapshot,
-                columns={name: values.ravel() for name, values in snapshot.fine.items()}
-                | _computed(spec, tile, snapshot.day),
-                pair=np.where(unknown, np.int32(-1), block.pair).ravel(),
-            )
+        yield from _parts(job, tile, inside, block)
+
+
+def read_pixels(job: Job, tile: Tile, picked: Picked, days: Sequence[date]) -> Iterator[Part]:
+    """Read some pixels of a tile, each day in turn, as `read_parts` reads all; arrays are (1, n)."""
+    block = read_block(
+        open_stack(job.stack), tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, picked=picked
+    )
+    yield from _parts(job, tile, np.ones_like(block.pair, bool), block, picked)
+
+
+def _parts(job: Job, tile: Tile, inside: Mask, block: Block, picked: Picked | None = None) -> Iterator[Part]:
+    spec = job.engine.spec
+    classes = next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
+    place = _place(spec, tile, picked)
+    for number, snapshot in enumerate(block.snapshots):
+        unknown = unknown_cover(snapshot.fine["landcover"], classes)
+        yield Part(
+            tile=tile,
+            inside=inside,
+            unknown=unknown,
+            block=block,
+            snapshot=snapshot,
+            number=number,
+            columns={
+                **{name: values.ravel() for name, values in snapshot.fine.items()},
+                **place,
+                "doy": np.array([snapshot.day.timetuple().tm_yday], np.float32),
+            },
+            pair=np.where(unknown, np.int32(-1), block.pair).ravel(),
+        )
 
 
 def ahead(items: Iterator[T], stop: Event | None = None) -> Generator[T]:
@@ -435,10 +464,9 @@ def _draw(job: Job, days: Mapping[date, dict[str, Path]], path: Path) -> None:
     )
 
 
-def _computed(spec: ModelSpec, tile: Tile, day: date) -> dict[str, NDArray[np.float32]]:
-    """The features that follow from place and day."""
-    columns = {"doy": np.array([day.timetuple().tm_yday], np.float32)}
-    if {"latitude", "longitude"} & {feature.name for feature in spec.snapshot}:
-        longitude, latitude = lonlat(tile.geobox)
-        columns |= {"longitude": longitude.ravel(), "latitude": latitude.ravel()}
-    return columns
+def _place(spec: ModelSpec, tile: Tile, picked: Picked | None) -> Layers:
+    """The features that follow from the place."""
+    if not {"latitude", "longitude"} & {feature.name for feature in spec.snapshot}:
+        return {}
+    longitude, latitude = (part if picked is None else part[picked] for part in lonlat(tile.geobox))
+    return {"longitude": longitude.ravel(), "latitude": latitude.ravel()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps import __version__
-from mmnet_maps.errors import InputError, OutputError, RequestError
-from mmnet_maps.evaluate import ESTIMATE, STD, prediction
-from mmnet_maps.samples import TARGET, Samples, read_samples, write_samples
-from mmnet_maps.write import write_whole
+from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.evaluate import ESTIMATE, METRICS, STD, Report, prediction, report
+from mmnet_maps.samples import TARGET, Samples, read_samples
+from mmnet_maps.sampling import METADATA
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mmnet_maps.engine import Engine
-    from mmnet_maps.sources.base import Source
-    from mmnet_maps.stack import Stack
 
 FILLED = "soil_moisture_filled"
 """The observation where there is one, else the estimate, m³/m³."""
 
 _COLUMNS = ("station", "date", "lat", "lon", TARGET, ESTIMATE, STD, FILLED)
+_BESIDE = ("quality", "smap", "pr")
 _NINETY = 1.6449  # of the normal distribution: half the width of its central 90 %, in standard deviations
 _DRAWN = 8  # stations of a picture
 
@@ -46,7 +45,8 @@ def fill_gaps(engine: Engine, samples: Samples) -> pd.DataFrame:
     pandas.DataFrame
         One row a station and day, sorted: ``station, date, lat, lon, soil_moisture`` (observed, NaN where it was not),
         ``soil_moisture_estimate``, ``soil_moisture_std`` (NaN without members), both NaN where an input is missing or
-        the table has no row, and ``soil_moisture_filled``; m³/m³, float32.
+        the table has no row, and ``soil_moisture_filled``; m³/m³, float32; ``smap`` and ``pr``, the day's rain in mm,
+        where the table has them. ``attrs`` name the model and the table.
 
     Raises
     ------
@@ -66,6 +66,11 @@ def fill_gaps(engine: Engine, samples: Samples) -> pd.DataFrame:
             STD: found.std if found.std is not None else np.float32(np.nan),
         }
     )
+    there = set(samples.table.column_names)
+    if "smap" in there:
+        rows["smap"] = samples.possible("smap")
+    if "pr" in there:
+        rows["pr"] = samples.series(["pr"], 1)["pr"][:, 0]
     twice = rows.duplicated(["station", "date"])
     if twice.any():
         one = rows[twice].iloc[0]
@@ -77,105 +82,185 @@ def fill_gaps(engine: Engine, samples: Samples) -> pd.DataFrame:
         days = pd.date_range(mine["date"].min(), mine["date"].max(), name="date")
         lat, lon = samples.stations[str(name)]
         parts.append(mine.set_index("date").reindex(days).assign(station=name, lat=lat, lon=lon).reset_index())
-    whole = pd.concat(parts, ignore_index=True)
-    whole[FILLED] = whole[TARGET].fillna(whole[ESTIMATE])
-    return whole[list(_COLUMNS)]
+    whole = _filled(pd.concat(parts, ignore_index=True))
+    about = json.loads((samples.table.schema.metadata or {}).get(METADATA, b"{}"))
+    whole.attrs = {
+        "model": engine.spec.name,
+        "samples": Path(samples.name).name,
+        "software": f"mmnet_maps {__version__}",
+        "synthetic": bool(about.get("synthetic")),
+        "inputs": about.get("inputs", {}),
+    }
+    return whole
 
 
-def samples_for(
-    engine: Engine,
+def _filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns in their order, with the one that takes either."""
+    rows[FILLED] = rows[TARGET].fillna(rows[ESTIMATE])
+    return rows[[*_COLUMNS, *(name for name in _BESIDE if name in rows)]]
+
+
+def series_for(
     *,
     samples: str | None = None,
     points: Sequence[str] = (),
+    maps: Sequence[str] = (),
     stack: str | None = None,
     source: str | None = None,
+    model: str | None = None,
+    uncertainty: int | None = None,
     start: str | None = None,
     end: str | None = None,
     observations: Sequence[str] = (),
     quiet: bool = False,
-) -> Samples:
-    """What ``mmnet points`` is given: a table, or places and days whose inputs are read.
+) -> pd.DataFrame:
+    """What ``mmnet points`` writes: series from a table of samples, or at places from maps, a stack or a source.
 
     Parameters
     ----------
-    engine
-        The model.
     samples
-        A table of samples, in place of all the others.
-    points, stack, source, start, end, observations, quiet
-        See `read_places`, `samples_at`.
+        A table of samples, in place of all the others but `model` and `uncertainty`.
+    points
+        See `read_places`, `read_observed`.
+    maps, stack, source
+        Where the values come from, one of the three (`pointwise.at_points`).
+    model, uncertainty
+        Checkpoint and members drawn from it; not with maps.
+    start, end
+        First and last day; of maps as far as there are any.
+    observations
+        Files of observations, or archives, at stations of the same names (`insitu.read_observations`).
+    quiet
+        No progress bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `fill_gaps`, with ``quality`` (see `product.QUALITY_BITS`) where it is not from samples.
 
     Raises
     ------
     RequestError, InputError
         Options do not go together, or something cannot be read.
     """
-    from mmnet_maps.aoi import parse_days
-    from mmnet_maps.insitu import read_observations
-    from mmnet_maps.sources import open_source
-    from mmnet_maps.stack import Stack
-
     if bool(samples) == bool(points):
-        raise RequestError("give either --samples, or --points with --stack or --source and days")
+        raise RequestError("give either --samples, or --points with --maps, --stack or --source")
     if samples:
-        if stack or source or start or end or observations:
+        if maps or stack or source or start or end or observations:
             raise RequestError("--samples brings inputs, days and observations along; leave the other options out")
-        return read_samples(samples, target=False)
-    if (stack is None) == (source is None):
-        raise RequestError("give either a stack (--stack) or a source (--source), which the inputs are taken from")
-    if not start or not end:
+        return fill_gaps(_engine(model, uncertainty), read_samples(samples, target=False))
+    if sum(map(bool, (maps, stack, source))) > 1:
+        raise RequestError("give one of --maps, --stack and --source, which the values are taken from")
+    if not (start and end) and not maps:
         raise RequestError("give the first and the last day: --start 2021-07-29 --end 2021-08-08")
-    places = read_places(points)
-    measured = read_observations(observations).to_pandas() if observations else None
-    inputs = Stack(stack) if stack is not None else open_source(str(source))
-    return samples_at(places, inputs, engine, parse_days(f"{start}/{end}"), observations=measured, quiet=quiet)
+    return series_at(
+        read_places(points),
+        _days(start, end),
+        read_observed(points, observations),
+        maps=list(maps) or None,
+        stack=stack,
+        source=source,
+        model=model,
+        uncertainty=uncertainty,
+        quiet=quiet,
+    )
 
 
-def samples_at(
-    places: pd.DataFrame,
-    inputs: Sequence[Source] | Stack,
-    engine: Engine,
-    days: Sequence[date],
-    *,
-    observations: pd.DataFrame | None = None,
-    quiet: bool = False,
-) -> Samples:
-    """A model's inputs at some places on every one of some days.
+def series_at(
+    places: pd.DataFrame, dates: Any = None, observed: pd.DataFrame | None = None, **options: Any
+) -> pd.DataFrame:
+    """Series at places, with what was observed there.
 
     Parameters
     ----------
-    places
-        ``station, lat, lon`` (degrees).
-    inputs
-        Sources in order of preference, or a stack.
-    engine
-        The model.
-    days
-        The days, ascending.
-    observations
-        As `insitu.read_observations` gives them, as a frame: what was measured at stations of these names.
-    quiet
-        No progress bar.
+    places, dates, options
+        As `pointwise.at_points`.
+    observed
+        ``station, date, soil_moisture`` (m³/m³), each station and day once; None for none.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `series_for`; observations at other places and on other days are left out.
+    """
+    from mmnet_maps.pointwise import at_points
+
+    rows = at_points(places, dates, **options)
+    about = dict(rows.attrs)
+    if observed is None:
+        rows[TARGET] = np.float32(np.nan)
+    else:
+        wanted = observed[["station", "date", TARGET]].astype({"date": rows["date"].dtype, TARGET: np.float32})
+        rows = rows.merge(wanted, on=["station", "date"], how="left")
+    found = _filled(rows)
+    found.attrs = about
+    return found
+
+
+def metrics(series: pd.DataFrame) -> Report | None:
+    """Metrics of the estimates per station (`evaluate.report`); None where nothing was observed with an estimate."""
+    observed, estimate = (series[name].to_numpy(np.float32) for name in (TARGET, ESTIMATE))
+    if not (np.isfinite(observed) & np.isfinite(estimate)).any():
+        return None
+    return report(series["station"].to_numpy(np.str_), estimate, observed)
+
+
+def _engine(model: str | None, uncertainty: int | None) -> Engine:
+    from mmnet_maps.checkpoint import load_checkpoint
+    from mmnet_maps.engine import Engine
+    from mmnet_maps.settings import settle
+
+    settings = settle({"model": model, "uncertainty": uncertainty})
+    return Engine(*map(load_checkpoint, settings.model), draws=settings.uncertainty)
+
+
+def _days(start: str | None, end: str | None) -> str | None:
+    """A range of days; of what has days of its own one end may be left open."""
+    from datetime import date
+
+    from mmnet_maps.aoi import FIRST_DAY
+
+    return f"{start or FIRST_DAY}/{end or date.today()}" if start or end else None
+
+
+def read_observed(points: Sequence[str], observations: Sequence[str] = ()) -> pd.DataFrame | None:
+    """What was measured: the columns ``date`` and ``soil_moisture`` of CSV files of places, and observations.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        ``station, date, soil_moisture`` (m³/m³); None where there is nothing of the kind.
 
     Raises
     ------
     InputError
-        No place has inputs, or one cannot be read.
+        A file cannot be read, a date is none, or a station has two values on a day.
     """
     import pandas as pd
-    import pyarrow as pa
 
-    from mmnet_maps.job import needs_of
-    from mmnet_maps.sampling import build_samples
+    from mmnet_maps.insitu import read_observations
 
-    every = places.merge(pd.DataFrame({"date": list(days)}), how="cross")
-    if observations is None:
-        every[TARGET] = np.float32(np.nan)
-    else:
-        every = every.merge(observations[["station", "date", TARGET]], on=["station", "date"], how="left")
-    table = pa.Table.from_pandas(every.assign(network="", elevation=np.float32(np.nan)), preserve_index=False)
-    made = build_samples(table, inputs, needs_of(engine.spec), start=days[0], end=days[-1], progress=not quiet)
-    return Samples(table=made, name="the inputs at the places")
+    parts = []
+    for path in points:
+        if path.endswith(".csv") and {"date", TARGET} <= set((table := pd.read_csv(path, dtype=str)).columns):
+            try:
+                table["date"] = pd.to_datetime(table["date"], format="ISO8601")
+                table[TARGET] = pd.to_numeric(table[TARGET])
+            except ValueError as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{path}: {reason}; expected dates as 2021-08-08 and numbers in m³/m³") from None
+            parts.append(table[["station", "date", TARGET]].dropna())
+    if observations:
+        found = read_observations(observations).to_pandas()
+        parts.append(found[["station", "date", TARGET]].astype({"date": "datetime64[s]"}))
+    if not parts:
+        return None
+    every = pd.concat(parts, ignore_index=True)
+    twice = every.duplicated(["station", "date"])
+    if twice.any():
+        one = every[twice].iloc[0]
+        raise InputError(f"station {one['station']} has two observations on {one['date']:%Y-%m-%d}; keep one")
+    return every
 
 
 def read_places(given: Sequence[str]) -> pd.DataFrame:
@@ -216,70 +301,69 @@ def _places_of(path: str) -> pd.DataFrame:
     return read_positions(path).reset_index()[["station", "lat", "lon"]]
 
 
-def write_series(series: pd.DataFrame, path: str | Path) -> None:
-    """Write series as CSV or Parquet, by the name of the file; it appears whole or not at all.
-
-    Raises
-    ------
-    RequestError
-        Another ending.
-    OutputError
-        It cannot be written.
-    """
-    import pyarrow as pa
-
-    path = Path(path)
-    if path.suffix == ".parquet":
-        write_samples(pa.Table.from_pandas(series, preserve_index=False), path)
-    elif path.suffix == ".csv":
-        text = series.to_csv(index=False, date_format="%Y-%m-%d", float_format="%.4f", lineterminator="\n")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}; give a file in a writable folder") from None
-        write_whole(path, text)
-    else:
-        raise RequestError(f"the series are to be written to {path}; give a file whose name ends in .csv or .parquet")
-
-
-def draw_series(series: pd.DataFrame, samples: Samples, path: str | Path, *, model: str) -> Path:
+def draw_series(series: pd.DataFrame, path: str | Path) -> Path:
     """Draw up to eight stations, those of most observations first: observed, estimated, 90 % interval, SMAP, rain.
 
     Raises
     ------
+    InputError
+        No place has a value.
     OutputError, RequestError
         The picture cannot be written, or is not to be a PNG.
     """
-    from mmnet_maps.evaluate import METRICS, report
     from mmnet_maps.figure_sheet import write_figure
     from mmnet_maps.figures import StationSeries, series_figure
 
-    most = series.groupby("station")[TARGET].count().sort_values(ascending=False, kind="stable").index[:_DRAWN]
-    there = set(samples.table.column_names)
+    about = series.attrs
+    model = str(about.get("model", "map"))
+    counts = series.groupby("station")[[TARGET, ESTIMATE]].count()
+    counts = counts[counts.any(axis=1)].sort_values([TARGET, ESTIMATE], ascending=False, kind="stable")
+    if counts.empty:
+        raise InputError("no place has an estimate or an observation, so there is nothing to draw")
     drawn = []
-    for name in most:
+    for name in counts.index[:_DRAWN]:
         mine = series[series["station"] == name]
-        here = samples.take(samples.station == name)
-        days = mine["date"].to_numpy().astype("datetime64[D]")
         estimate, std, observed = (mine[column].to_numpy(np.float32) for column in (ESTIMATE, STD, TARGET))
-        metrics: dict[str, Any] = {}
-        if (np.isfinite(observed) & np.isfinite(estimate)).any():
-            (row,) = report(np.full(len(mine), name), estimate, observed)["per_station"]
-            metrics[model] = {metric: row[metric] for metric in METRICS}  # type: ignore[literal-required]
+        found = metrics(mine)
         drawn.append(
             StationSeries(
                 name=str(name),
-                days=days,
+                days=mine["date"].to_numpy().astype("datetime64[D]"),
                 observed=observed,
                 estimates={model: estimate},
                 band=(estimate - _NINETY * std, estimate + _NINETY * std) if np.isfinite(std).any() else None,
-                smap=on_days(here.date, here.numbers("smap"), days) if "smap" in there else None,
-                rain=on_days(here.date, here.series(["pr"], 1)["pr"][:, 0], days) if "pr" in there else None,
-                metrics=metrics,
+                smap=mine["smap"].to_numpy(np.float32) if "smap" in mine else None,
+                rain=mine["pr"].to_numpy(np.float32) if "pr" in mine else None,
+                metrics={model: {key: found["per_station"][0][key] for key in METRICS}} if found else {},  # type: ignore[literal-required]
             )
         )
-    source = f"Estimates: {model}. Observations and inputs: {samples.name}. mmnet_maps {__version__}."
-    return write_figure(series_figure(drawn, title="Soil moisture day by day", source=source), Path(path))
+    source = f"Estimates: {_origin(about)}. {about.get('software', f'mmnet_maps {__version__}')}."
+    rest = len(counts) - len(drawn)
+    title = "Soil moisture day by day" + (f": {len(drawn)} of {len(counts)} places" if rest else "")
+    figure = series_figure(drawn, title=title, source=source)
+    if about.get("synthetic"):
+        _watermark(figure)
+    return write_figure(figure, Path(path))
+
+
+def _origin(about: Any) -> str:
+    """What the estimates come from, for a line of text."""
+    if "model" not in about:
+        return f"maps of {about.get('maps', 'mmnet_maps')}"
+    inputs = "; ".join(dict.fromkeys(about.get("inputs", {}).values())) or about.get("samples", "")
+    return f"{about['model']} from {inputs}" if inputs else str(about["model"])
+
+
+def _watermark(figure: Any) -> None:
+    """Words across a panel that nobody can take away by cropping."""
+    from mmnet_maps.picture import WATERMARK
+
+    for axes in figure.axes:
+        if axes.get_title(loc="left"):  # not the rain's
+            axes.text(
+                0.5, 0.5, WATERMARK.replace("\n", " · "), transform=axes.transAxes, ha="center", va="center",
+                fontsize=15, fontweight="bold", color="#222222", alpha=0.2, zorder=10,
+            )  # fmt: skip
 
 
 def on_days(dates: NDArray[np.datetime64], values: NDArray[Any], days: NDArray[np.datetime64]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from odc.geo.geobox import GeoBox
@@ -258,6 +258,70 @@ def test_a_window_of_a_block_is_the_block_of_a_window(stack: Stack, grid: GeoBox
         np.testing.assert_array_equal(getattr(of_part, name)[part.pair], getattr(of_whole, name)[whole.pair[window]])
     np.testing.assert_array_equal(of_part.borrowed, of_whole.borrowed[window])
     np.testing.assert_array_equal(of_part.ages["sar"], of_whole.ages["sar"][window])
+
+
+@pytest.fixture(scope="module")
+def coast(tmp_path_factory: pytest.TempPathFactory, grid: GeoBox) -> Stack:
+    """Coarse values end within the grid, so that some are borrowed and some are missing; the SMAP lattice ends too."""
+    col = int((-119.42 - LATTICES["smap"].affine.c) / LATTICES["smap"].affine.a)
+
+    class Coast(AnalyticSource):
+        def lattice(self, group: str) -> GeoBox:
+            return super().lattice(group)[:, :col] if group == "smap" else super().lattice(group)
+
+        def value(self, name: str, geobox: GeoBox, day: date) -> np.ndarray:
+            values = super().value(name, geobox, day)
+            if name in ("pr", "lst"):
+                edge = {"pr": -119.60, "lst": -1_770_000}[name]
+                values[:, geobox.affine.c + geobox.affine.a * np.arange(geobox.shape.x) > edge] = np.nan
+            return values
+
+    path = tmp_path_factory.mktemp("coast") / "s.zarr"
+    return fetch(path, [Coast()], conus_grid(), grid, tiles(grid), NEEDS, [DAY, DAY + timedelta(days=1)], quiet=True)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9999), st.integers(0, 9999)), min_size=1, max_size=40),
+    st.sampled_from(["nearest", "bilinear"]),
+)
+@settings(max_examples=15, deadline=None)
+def test_picked_pixels_are_those_of_the_whole(
+    coast: Stack, grid: GeoBox, places: list[tuple[int, int]], resampling: str
+) -> None:
+    days = [DAY, DAY + timedelta(days=1)]
+    index = np.array(places) % np.array(grid.shape)
+    picked = index[:, 0], index[:, 1]
+    whole = read_block(coast, grid, NEEDS, days, smap_resampling=resampling)
+    some = read_block(coast, grid, NEEDS, days, smap_resampling=resampling, picked=picked)
+    assert some.pair.shape == (1, len(places))
+    assert some.starts == whole.starts
+    pair, of_whole = some.pair[0], whole.pair[picked]
+    np.testing.assert_array_equal(pair < 0, of_whole < 0)
+    on = pair >= 0
+    for name, values in some.series.items():
+        np.testing.assert_array_equal(values[pair[on]], whole.series[name][of_whole[on]], err_msg=name)
+    for mine, other in zip(some.snapshots, whole.snapshots, strict=True):
+        for name, values in mine.fine.items():
+            np.testing.assert_array_equal(values[0], other.fine[name][picked], err_msg=name)
+        for kind, ages in mine.ages.items():
+            np.testing.assert_array_equal(ages[0], other.ages[kind][picked])
+        np.testing.assert_array_equal(mine.borrowed[0], other.borrowed[picked])
+        for name in ("pairs_borrowed", "pairs_filled", "surface_temperature"):
+            np.testing.assert_array_equal(getattr(mine, name)[pair[on]], getattr(other, name)[of_whole[on]])
+
+
+def test_the_coast_has_what_is_to_be_tested(coast: Stack, grid: GeoBox) -> None:
+    block, snapshot = one_day(coast, grid)
+    assert (block.pair < 0).any()
+    assert snapshot.pairs_borrowed.any()
+    assert np.isnan(block.series["pr"]).any()
+
+
+def test_a_large_row_of_pixels_is_sampled_as_each_alone() -> None:
+    field = np.arange(12, dtype=np.float32).reshape(3, 4)
+    rows, cols = np.linspace(0.6, 2.4, 140_000)[None], np.linspace(0.6, 3.4, 140_000)[None]
+    found = bilinear(field, rows, cols)
+    np.testing.assert_array_equal(found[:, ::9999], bilinear(field, rows[:, ::9999], cols[:, ::9999]))
 
 
 def test_what_lacks_is_named(stack: Stack, grid: GeoBox) -> None:

@@ -27,6 +27,9 @@ from mmnet_maps.grid import (
     nearest_cells,
     pinned_blocks,
     pixel_centres,
+    pixel_groups,
+    pixel_of,
+    pixels_of,
     stack_lattice,
     target_grid,
     tile_geobox,
@@ -406,3 +409,32 @@ def test_pinned_blocks_cover_a_grid_once(
         assert one.shape == other.shape
         np.testing.assert_allclose(one.affine, other.affine, rtol=0, atol=1e-9)
     assert (count == 1).all()
+
+
+def test_pixels_of_points_are_those_of_each() -> None:
+    grid = conus_grid()
+    random = np.random.default_rng(0)
+    lon, lat = random.uniform(-130, -60, 50), random.uniform(20, 52, 50)
+    rows, cols = pixels_of(grid, lon, lat)
+    for x, y, row, col in zip(lon, lat, rows, cols, strict=True):
+        if row < 0:
+            assert col == -1
+            with pytest.raises(RequestError, match="is not on the grid"):
+                pixel_of(grid, x, y)
+        else:
+            assert window_of(pixel_of(grid, x, y), grid) == (slice(row, row + 1), slice(col, col + 1))
+    assert 0 < (rows < 0).sum() < 50
+
+
+@given(st.lists(st.tuples(st.integers(-1, 400), st.integers(0, 700)), max_size=30), st.sampled_from([1, 64, 512]))
+def test_groups_of_pixels_hold_each_once(places: list[tuple[int, int]], size: int) -> None:
+    grid = GeoBox((401, 701), Affine(100, 0, 0, 0, -100, 0), "EPSG:5070")
+    rows = np.array([row for row, _ in places], np.intp)
+    cols = np.array([col if row >= 0 else -1 for row, col in places], np.intp)
+    seen: list[int] = []
+    for which, window in pixel_groups(grid, rows, cols, size):
+        seen += which.tolist()
+        for index, part in zip((rows[which], cols[which]), window, strict=True):
+            assert (index.min(), index.max() + 1) == (part.start, part.stop)
+            assert len(set((index // size).tolist())) == 1
+    assert sorted(seen) == np.flatnonzero(rows >= 0).tolist()

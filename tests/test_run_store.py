@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import zarr.storage
 
+from cf_checker import faults
 from mmnet_maps.errors import OutputError
 from mmnet_maps.grid import Tile, grid_of_tiles, tiles
 from mmnet_maps.product import attributes
@@ -286,24 +287,6 @@ def test_what_is_no_store_is_told(tmp_path: Path, kind: str) -> None:
     assert "\n" not in str(told.value)
     assert content(tmp_path) == before
     assert path.exists() == (kind != "nothing")
-
-
-def faults(path: Path) -> dict[int, list[str]]:
-    """What the CF checker of IOOS finds, by priority: 3 high, 2 medium, 1 low."""
-    from compliance_checker.suite import CheckSuite
-
-    CheckSuite.load_all_available_checkers()
-    suite = CheckSuite()
-    data = suite.load_dataset(str(path))
-    ((results, errors),) = suite.run_all(data, ["cf:1.11"]).values()
-    data.close()
-    assert not errors
-    found: dict[int, list[str]] = {}
-    for result in results:
-        # Where nothing was counted the text says what was found, not what is wrong.
-        if result.value[0] < result.value[1]:
-            found.setdefault(result.weight, []).extend(result.msgs)
-    return found
 
 
 def test_the_store_passes_the_cf_checker(tmp_path: Path, undisturbed: Path) -> None:

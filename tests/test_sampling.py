@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from analytic import LATTICES, AnalyticSource
 from insitu_files import uscrn
-from mmnet_maps.block import Needs, fetched_days, require
+from mmnet_maps.block import Needs, fetched_at, fetched_days, fine_window, require
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.features import INDICES, Feature, encode_snapshot
 from mmnet_maps.fetch import fetch
@@ -157,6 +157,22 @@ def test_the_days_of_a_stack_are_those_that_a_map_could_be_made_of(part: Stack) 
         able.append(day)
     assert fetched_days(part, pixel, NEEDS, days) == able == DAYS[:2]
     assert fetched_days(part, pixel, NEEDS, []) == []
+
+
+def test_what_was_fetched_is_told_pixel_by_pixel_as_for_each_alone(part: Stack) -> None:
+    days = [date(2021, 7, 30) + timedelta(days=k) for k in range(5)]
+    row, col = (part_.start for part_ in fine_window(pixel_of(part.target, -119.29, 47.11), part))
+    window = slice(row - 300, row + 300), slice(col - 300, col + 300)
+    random = np.random.default_rng(0)
+    picked = np.append(random.integers(0, 600, 12), [300, 0]), np.append(random.integers(0, 600, 12), [300, 599])
+    found = fetched_at(part, part.target[window], picked, NEEDS, days)
+    for k, (i, j) in enumerate(zip(*picked, strict=True)):
+        pixel = part.target[window][int(i) : int(i) + 1, int(j) : int(j) + 1]
+        assert [day for day, there in zip(days, found[:, k], strict=True) if there] == fetched_days(
+            part, pixel, NEEDS, days
+        )
+    assert found.any()
+    assert not found.all(1).any()
 
 
 def test_wants_that_cannot_be_met(part: Stack) -> None:

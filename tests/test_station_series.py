@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from pyproj import Transformer
+import xarray as xr
 
-from batch_world import CORNER, DAYS, fill
+from batch_world import DAYS, fill
 from insitu_files import uscrn
+from map_files import DAY, NEXT, grid_at, values_on, write_map
 from mmnet_maps import cli
-from mmnet_maps.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mmnet_maps.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.engine import Engine
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.evaluate import predict_samples
-from mmnet_maps.predict import downscale_product
+from mmnet_maps.grid import lonlat
 from mmnet_maps.samples import Samples
-from mmnet_maps.station_series import fill_gaps, read_places, samples_for, write_series
+from mmnet_maps.sampling import METADATA
+from mmnet_maps.station_series import fill_gaps, metrics, read_observed, read_places, series_for
 from mmnet_maps.train import train
 from station_tables import make_table, small_config, write_table
 
@@ -64,56 +67,117 @@ def test_a_station_twice_on_a_day_is_refused(checkpoint: Checkpoint) -> None:
         fill_gaps(Engine(checkpoint, device="cpu"), samples)
 
 
-def test_a_series_is_what_the_maps_say_at_its_pixel(stack: Path, model: Path) -> None:
-    maps = downscale_product(CORNER, "2021-08-07/2021-08-09", stack=stack, model=model, quiet=True).compute()
-    valid = np.isfinite(maps["soil_moisture"].to_numpy()).all(0)
-    rows, cols = (index[:: max(1, len(index) // 7)] for index in np.nonzero(valid))
-
-    lon, lat = Transformer.from_crs("EPSG:5070", "EPSG:4326", always_xy=True).transform(
-        maps.x.to_numpy()[cols], maps.y.to_numpy()[rows]
+def test_what_a_table_has_beside_and_was_made_from(checkpoint: Checkpoint) -> None:
+    table = make_table(days=4)
+    made = table.replace_schema_metadata({METADATA: json.dumps({"synthetic": True, "inputs": {"pr": "rain"}})})
+    found = fill_gaps(Engine(checkpoint, device="cpu"), Samples(table=made, name="some/t.parquet"))
+    np.testing.assert_allclose(found["smap"], table["smap"].to_numpy())
+    np.testing.assert_allclose(found["pr"], np.stack(table["pr"].to_numpy())[:, -1])
+    assert found.attrs["synthetic"] is True
+    assert (found.attrs["model"], found.attrs["samples"], found.attrs["inputs"]) == (
+        "small",
+        "t.parquet",
+        {"pr": "rain"},
     )
-    points = [f"{x!r},{y!r}" for x, y in zip(lon.tolist(), lat.tolist(), strict=True)]
-    engine = Engine(load_checkpoint(model), device="cpu", draws=3)
-    samples = samples_for(engine, points=points, stack=str(stack), start="2021-08-07", end="2021-08-09", quiet=True)
-    found = fill_gaps(engine, samples)
-    assert len(found) == 3 * len(points)
-    for k in range(len(points)):
-        mine = found[np.isclose(found["lon"], lon[k]) & np.isclose(found["lat"], lat[k])]
-        expected = maps["soil_moisture"].to_numpy()[:, rows[k], cols[k]]
-        np.testing.assert_allclose(mine["soil_moisture_estimate"].clip(0, 1), expected, atol=1e-5)
-        assert (mine["soil_moisture_std"] > 0).all()
-        assert mine["soil_moisture"].isna().all()
 
 
 def test_observations_at_stations_of_the_same_name(tmp_path: Path, stack: Path, model: Path) -> None:
     place = (47.79, -119.29)
     uscrn(tmp_path, "WA_Here_1_N", {DAYS[0]: 0.21, DAYS[2]: 0.25}, lat=place[0], lon=place[1])
-    (tmp_path / "s.csv").write_text(f"station,lat,lon\nHere-1-N,{place[0]},{place[1]}\n")
-    engine = Engine(load_checkpoint(model), device="cpu")
-    samples = samples_for(
-        engine,
-        points=[str(tmp_path / "s.csv")],
+    rows = f"Other,{place[0]},{place[1]},{DAYS[1]},0.3\nOther,{place[0]},{place[1]},{DAYS[2]},\n"
+    (tmp_path / "s.csv").write_text(f"station,lat,lon,date,soil_moisture\nHere-1-N,{place[0]},{place[1]},,\n{rows}")
+    found = series_for(
+        points=[str(tmp_path / "s.csv"), "-119.291,47.7901"],
         stack=str(stack),
-        start="2021-08-07",
-        end="2021-08-09",
+        model=str(model),
+        start=str(DAYS[0]),
+        end=str(DAYS[2]),
         observations=[str(tmp_path)],
         quiet=True,
     )
-    found = fill_gaps(engine, samples)
-    np.testing.assert_allclose(found["soil_moisture"], [0.21, np.nan, 0.25], atol=1e-6)
+    nan = np.nan
+    np.testing.assert_allclose(found["soil_moisture"], [0.21, nan, 0.25, nan, 0.3, nan, nan, nan, nan], atol=1e-6)
+    assert found["soil_moisture"].dtype == np.float32
     assert found["soil_moisture_filled"].notna().all()
+    assert found["quality"].dtype == np.uint16
+    judged = metrics(found)
+    assert judged is not None
+    assert [(row["station"], row["samples"]) for row in judged["per_station"]] == [("Here-1-N", 2), ("Other", 1)]
+    error = found["soil_moisture_estimate"][4] - 0.3
+    assert judged["per_station"][1]["bias"] == pytest.approx(error, abs=1e-6)
+    assert metrics(found[found["station"] == "-119.291,47.7901"]) is None
+
+
+def test_observations_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    head = "station,lat,lon,date,soil_moisture\n"
+    for rows, message in (
+        ("a,47,-119,2021-08-08,0.2\na,47,-119,2021-08-08,0.3\n", "station a has two observations on 2021-08-08"),
+        ("a,47,-119,8 August,0.2\n", "expected dates as 2021-08-08"),
+        ("a,47,-119,2021-08-08,wet\n", "numbers in m³/m³"),
+    ):
+        path.write_text(head + rows)
+        with pytest.raises(InputError, match=message):
+            read_observed([str(path)])
+    assert read_observed(["-119,47"]) is None
+
+
+def test_series_out_of_maps_with_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = grid_at(0, 0, 60, 50)
+    for seed, day in enumerate((DAY, NEXT)):
+        write_map(tmp_path / "maps", "field", day, grid, seed=seed, synthetic=True, std=True)
+    lon, lat = lonlat(grid)
+    (tmp_path / "s.csv").write_text(f"station,lat,lon,date,soil_moisture\na,{lat[10, 21]},{lon[10, 21]},{DAY},0.3\n")
+    words = ["points", "--points", "s.csv", "--points", f"{lon[5, 6]},{lat[5, 6]}", "--maps", "maps"]
+    assert command(monkeypatch, *words, "--out", "s.nc", "--picture", "p.png", "-q") == 0
+    told = capsys.readouterr()
+    assert "s.nc: 2 places, 4 days, 4 of them with an estimate" in told.out
+    assert "median, 1 stations" in told.out
+    assert "SYNTHETIC INPUTS" in told.err
+    expected = np.array(
+        [[values_on(grid, seed)["soil_moisture"][place] for seed in (0, 1)] for place in ((10, 21), (5, 6))]
+    )
+    with xr.open_dataset("s.nc") as data:
+        np.testing.assert_allclose(data["soil_moisture_estimate"], expected, atol=1e-6)
+        np.testing.assert_allclose(data["soil_moisture_std"], expected / 8, atol=6e-5)
+        np.testing.assert_allclose(data["soil_moisture"][0], [0.3, np.nan])
+        assert data.attrs["synthetic"] == 1
+    assert Path("p.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert command(monkeypatch, *words, "--out", "s.csv", "--start", str(NEXT), "-q") == 0
+    assert pd.read_csv("s.csv")["date"].tolist() == [str(NEXT)] * 2
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["mmnet", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_a_file_of_another_kind_is_refused_before_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["points", "--points", "-119,47", "--stack", "none.zarr", "--start", "2021-08-08", "--end", "2021-08-08"]
+    for extra, code, message in (
+        (["--out", "s.txt"], 2, "ends in .csv, .parquet or .nc"),
+        (["--out", "s.csv", "--picture", "p.jpg"], 2, "ends in .png"),
+        (["--out", "s.csv"], 3, "no stack at none.zarr"),
+    ):
+        assert command(monkeypatch, *words, *extra) == code
+        told = capsys.readouterr().err
+        assert message in told
+        assert "Traceback" not in told
 
 
 def test_the_command_writes_series_and_picture(
     tmp_path: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = write_table(tmp_path / "t.parquet")
-    words = ["mmnet", "points", "--samples", table, "--model", checkpoint.path, "--uncertainty", 3]
+    words = ["points", "--samples", str(table), "--model", str(checkpoint.path), "--uncertainty", "3"]
     for out in ("a.csv", "sub/b.parquet"):
-        monkeypatch.setattr(sys, "argv", [str(word) for word in [*words, "--out", out, "--picture", "p.png"]])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert not end.value.code, capsys.readouterr().err
+        assert command(monkeypatch, *words, "--out", out, "--picture", "p.png") == 0, capsys.readouterr().err
     assert "8 places, 480 days, 480 of them with an estimate" in capsys.readouterr().out
     text, binary = pd.read_csv("a.csv", parse_dates=["date"]), pd.read_parquet("sub/b.parquet")
     pd.testing.assert_frame_equal(text, binary, check_dtype=False, atol=5.1e-5)
@@ -122,19 +186,17 @@ def test_the_command_writes_series_and_picture(
     assert Path("p.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_options_that_do_not_go_together(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    engine = Engine(checkpoint, device="cpu")
+def test_options_that_do_not_go_together() -> None:
     for options, message in (
         ({}, "give either --samples, or --points"),
         ({"samples": "t", "points": ["-119,47"]}, "give either --samples, or --points"),
         ({"samples": "t", "start": "2021-08-08"}, "leave the other options out"),
-        ({"points": ["-119,47"]}, "either a stack"),
+        ({"points": ["-119,47"], "stack": "s", "maps": ["m"]}, "give one of --maps, --stack and --source"),
         ({"points": ["-119,47"], "stack": "s"}, "the first and the last day"),
+        ({"points": ["-119,47"], "start": "2021-08-08", "end": "2021-08-08"}, "nothing is said of where"),
     ):
         with pytest.raises(RequestError, match=message):
-            samples_for(engine, **options)  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match=r"ends in .csv or .parquet"):
-        write_series(fill_gaps(engine, Samples(table=make_table(days=1))), tmp_path / "s.txt")
+            series_for(**options)  # type: ignore[arg-type]
 
 
 def test_places(tmp_path: Path) -> None:
