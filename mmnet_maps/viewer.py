@@ -18,9 +18,7 @@ LOOPBACK = "127.0.0.1"
 _PORT = 5006
 
 # Without it a phone draws the page as wide as a desk's screen.
-_TEMPLATE = """{% extends base %}
-{% block postamble %}<meta name="viewport" content="width=device-width, initial-scale=1">{% endblock %}
-"""
+_TEMPLATE = '{% block preamble %}<meta name="viewport" content="width=device-width, initial-scale=1">{% endblock %}'
 
 
 def view(
@@ -93,10 +91,11 @@ def _maker(shown: Any, stack: str | Path | None, outline: str | Path | None) -> 
     rings = _rings(outline, str(shown.grid.crs)) if outline is not None else []
 
     def make() -> Any:
-        page = pn.Template(_TEMPLATE)
-        page.add_panel("page", Page(shown, stack=weather, outline=rings).layout())
-        return page
+        if pn.state.curdoc is not None:
+            pn.state.curdoc.template = _TEMPLATE
+        return Page(shown, stack=weather, outline=rings).layout()
 
+    make()  # what cannot be read is told before there is a page, and the first visitor need not wait for imports
     return make
 
 
