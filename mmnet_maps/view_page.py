@@ -320,11 +320,12 @@ class Page:
         self.source.data = data
         if self.compared and self.arrangement.value != ALONE:
             smap = _upward(self.read("smap", self.day.value, seen))
-            at = self.x.start + (self.x.end - self.x.start) * self.swipe.value / 100
-            share = (at - place["x"][0]) / place["dw"][0]
-            cut = smap.copy()
-            cut[:, round(smap.shape[1] * min(max(share, 0.0), 1.0)) :] = np.nan
-            self.line.location = at
+            cut = np.full((1, 1), np.nan, np.float32)
+            if self.arrangement.value == SWIPE:
+                self.line.location = self.x.start + (self.x.end - self.x.start) * self.swipe.value / 100
+                share = (self.line.location - place["x"][0]) / place["dw"][0]
+                cut = smap.copy()
+                cut[:, round(smap.shape[1] * min(max(share, 0.0), 1.0)) :] = np.nan
             self.smap_source.data = {"whole": [smap], "cut": [cut], **place}
         self._shown = (chosen, seen)
 
