@@ -2,13 +2,14 @@
 # make test   format, lint, types and all tests
 # make stress  batches whose workers, scheduler and command are killed again and again (up to an hour)
 # make docs   the documentation site, in build/site
+# make screenshots  the pictures of the viewer in docs, made anew from the demo world (needs Chromium)
 # make bench  how fast the engine is, against the plain network and this machine
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DAYS := --date 2021-07-29 --date 2021-08-08
 
-.PHONY: map test docs stress bench check install format clean
+.PHONY: map test docs screenshots stress bench check install format clean
 
 map: $(INSTALLED)
 	$(BIN)/mmnet stack --aoi examples/grant_county.geojson --start 2021-07-29 --end 2021-08-08 --source demo --out build/demo.zarr
@@ -24,6 +25,9 @@ check: test
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+screenshots: $(INSTALLED)
+	$(BIN)/python docs/screenshots.py
 
 stress: $(INSTALLED)
 	MMNET_STRESS=1 $(BIN)/pytest -m stress -s tests/integration
