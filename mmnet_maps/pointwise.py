@@ -141,8 +141,8 @@ def _job(dates: Any, options: MapOptions) -> tuple[Job, Sequence[Source] | None]
             "(--source)"
         )
     stack = Stack(settings.stack) if settings.stack is not None else None
-    area = Area(name="points", geometry=MultiPolygon())  # a point has none
-    job = job_without_inputs(settings, area, stack.target if stack else conus_grid(), (), parse_days(dates))
+    area, nowhere = Area(name="points", geometry=MultiPolygon()), conus_grid()[:1, :1]  # points have neither
+    job = job_without_inputs(settings, area, nowhere, (), parse_days(dates))
     job = replace(job, members=False)
     if stack is None:
         return job, open_source(str(settings.source))
