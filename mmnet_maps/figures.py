@@ -272,7 +272,7 @@ def _draw_series(
     size = 5.0 if axis.size <= 200 else 2.6
     axes.plot(
         axis, on_axis(station.observed), color=INK, linestyle="none", marker=".", markersize=size,
-        markeredgewidth=0, label="observed", zorder=3,
+        markeredgewidth=0, label="observed" if np.isfinite(station.observed).any() else None, zorder=3,
     )  # fmt: skip
     if station.smap is not None:
         _line(axes, axis, on_axis(station.smap), "SMAP", SMAP_COLOUR, linestyle=(0, (4, 1.5)), zorder=2)
