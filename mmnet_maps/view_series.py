@@ -138,12 +138,16 @@ def series_figure(series: Series, shown: date) -> Any:
     )
     plot.toolbar.logo = None
     data: dict[str, Any] = {"day": days, "value": values}
+    if series.rain is not None:
+        rain = np.nan_to_num(series.rain.astype(float))
+        plot.extra_y_ranges = {"rain": Range1d(max(10.0, 3 * rain.max(initial=0)), 0)}
+        plot.add_layout(LinearAxis(y_range_name="rain", axis_label="rain (mm/day)"), "right")
+        bars = {"x": days, "top": rain, "width": 0.7 * 86_400_000, "color": _RAIN, "legend_label": "rain"}
+        plot.vbar(**bars, y_range_name="rain")
     if "soil_moisture_std" in series.values:
         half = _NINETY * series.values["soil_moisture_std"]
         data |= {"low": np.maximum(values - half, 0), "high": values + half, "std": series.values["soil_moisture_std"]}
-        plot.varea(
-            "day", "low", "high", source=data, color=_INK, alpha=0.18, legend_label="central 90 % of the members"
-        )
+        plot.varea("day", "low", "high", source=data, color=_INK, alpha=0.18, legend_label="90 % interval")
     if "smap" in series.values and series.main == "soil_moisture":
         plot.line(days, series.values["smap"].astype(float), color=_SMAP, line_dash="dashed", legend_label="SMAP, 9 km")
     source = {name: data[name] for name in data}
@@ -159,12 +163,6 @@ def series_figure(series: Series, shown: date) -> Any:
         drawn = [data.get("high", values), values, *([series.values["smap"]] if "smap" in series.values else [])]
         top = max((float(part[np.isfinite(part)].max()) for part in drawn if np.isfinite(part).any()), default=0.1)
         plot.y_range = Range1d(0, 1.2 * max(top, 0.1))
-    if series.rain is not None:
-        rain = np.nan_to_num(series.rain.astype(float))
-        plot.extra_y_ranges = {"rain": Range1d(max(10.0, 3 * rain.max(initial=0)), 0)}
-        plot.add_layout(LinearAxis(y_range_name="rain", axis_label="rain (mm/day)"), "right")
-        bars = {"x": days, "top": rain, "width": 0.7 * 86_400_000, "color": _RAIN, "legend_label": "rain"}
-        plot.vbar(**bars, y_range_name="rain", level="underlay")
     here = np.flatnonzero(np.array(series.days) == shown)
     if here.size and np.isfinite(values[here[0]]):
         plot.scatter(days[here], values[here], size=13, line_color="black", line_width=2, fill_color=None)
@@ -172,6 +170,7 @@ def series_figure(series: Series, shown: date) -> Any:
     if series.units == "m³/m³":
         plot.yaxis[0].formatter = NumeralTickFormatter(format="0.00")
     plot.legend.orientation = "horizontal"
+    plot.legend.ncols = 2
     plot.legend.background_fill_alpha = 0.6
     plot.legend.label_text_font_size = "9pt"
     plot.legend.border_line_color = None
