@@ -52,6 +52,7 @@ MARK = "MMNET_FINGERPRINT"
 _SOFTWARE = b"mmnet_maps"
 
 _LOCK = "lock"  # in a work folder
+_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +182,12 @@ def write_whole(path: Path, data: bytes | str) -> None:
         if path.is_file() and path.read_bytes() == content:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = None
-        while file is None:
+        for _ in range(_TRIES):
             hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-            file = _claim(hidden)
+            if file := _claim(hidden):
+                break
+        else:  # not taken by another process each time, but never made, as in /proc
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         with file:
             try:
                 file.write(content)

@@ -582,6 +582,20 @@ def test_an_unwritable_folder_is_said_before_anything_is_computed() -> None:
         check_target(Path("/proc/self/maps_of_mine"), "grant", DAY, False, NAMES)
 
 
+def test_a_folder_in_which_no_file_can_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in /proc, where a new file is not found."""
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.endswith(".partial"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OutputError, match="what was there before is unchanged"):
+        write_whole(tmp_path / "a.txt", "a")
+
+
 def test_write_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "report.txt"
     write_whole(path, "m³/m³\n")
