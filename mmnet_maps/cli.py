@@ -702,7 +702,7 @@ def recalibrate_command(samples: str, model: str, uncertainty: int, out: str, de
 @_NAMED_MODEL
 @click.option("--out", required=True, metavar="FILE.json", help="Where the attributions go.")
 @click.option("--picture", metavar="FILE.png", help="Draw them as well.")
-@click.option("--rows", type=click.IntRange(2), default=1500, show_default=True, help="How many rows are explained.")
+@click.option("--rows", type=click.IntRange(2), default=2500, show_default=True, help="How many rows are explained.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides which rows.")
 @_QUIET
 @_DEBUG

@@ -33,7 +33,7 @@ from mmnet_maps.checkpoint import save_checkpoint
 from mmnet_maps.engine import Engine
 from mmnet_maps.errors import InputError
 from mmnet_maps.evaluate import ESTIMATE, predict_samples
-from mmnet_maps.explain import ROWS, explain_samples
+from mmnet_maps.explain import explain_samples
 from mmnet_maps.samples import TARGET, Samples, read_samples, write_samples
 from mmnet_maps.spec import first_error, read_yaml
 from mmnet_maps.splits import BORDERS, REGIONS, Split, cross_region, near, off_site, on_site
@@ -43,6 +43,7 @@ from mmnet_maps.write import write_whole
 log = logging.getLogger("mmnet_maps")
 
 _RECIPE = 2  # to be raised when a change of the code changes what comes out of a run
+_EXPLAINED = 1500  # rows that say what counts in a network, over all splits of a scenario
 _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
 Name = Annotated[str, _NAME]
 
@@ -238,7 +239,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                     chosen = asked.model_copy(update={"seed": seed, "validation": validation})
                     also = config.also(table, network)
                     first = (network, seed) == (next(iter(config.networks)), 0)
-                    explained = ROWS // in_scenario[split.scenario] if first else 0
+                    explained = _EXPLAINED // in_scenario[split.scenario] if first else 0
                     used = [digests[name] for name in (table, *also)]
                     parts = [_RECIPE, chosen.model_dump_json(), used, rows, config.borders, explained]
                     found.append(

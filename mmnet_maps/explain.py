@@ -16,7 +16,7 @@ from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.features import Feature, encoded_columns, fill_steps, standardise
 from mmnet_maps.samples import Samples, encode
 
-ROWS = 1500
+ROWS = 2500
 """Rows that are explained unless another number is asked for."""
 
 BASELINES = 20
