@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import CRSError
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.product import LAYERS, Layer
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Maps", "open_maps"]
 
 log = logging.getLogger(__name__)
+
+Edges = NDArray[np.intp]
 
 _DAY_FOLDER = re.compile(r"\d{8}")
 _COG = re.compile(r"(?P<name>.+)_(?P<day>\d{8})(_synthetic)?_(?P<layer>[a-z_]+)")
@@ -59,8 +63,8 @@ class Piece(Protocol):
     def layers(self) -> tuple[str, ...]:
         """Names of its layers."""
 
-    def read(self, layer: str, window: Window, shape: tuple[int, int]) -> NDArray[Any]:
-        """Values (y, x) of a window of its pixels as `Maps.read` gives them, reduced to a shape where it is smaller."""
+    def read(self, layer: str, tops: Edges, lefts: Edges) -> NDArray[Any]:
+        """Values (y, x) of cells of its pixels as `Maps.read` gives them; cells lie between these rows and columns."""
 
 
 class Maps:
@@ -137,11 +141,11 @@ class Maps:
             if layer not in piece.layers:
                 continue
             (top, left), (height, width) = self._corner(piece), piece.grid.shape
-            into_rows, of_rows = _overlap(rows, top, height, step)
-            into_cols, of_cols = _overlap(cols, left, width, step)
+            into_rows, tops = _overlap(rows, top, height, step)
+            into_cols, lefts = _overlap(cols, left, width, step)
             target = found[into_rows, into_cols]
             if target.size:
-                values = piece.read(layer, (of_rows, of_cols), target.shape)
+                values = piece.read(layer, tops, lefts)
                 np.copyto(target, values, where=target == about.fill if flags else np.isnan(target))
         return found
 
@@ -159,14 +163,14 @@ class Maps:
         return round(row), round(col)
 
 
-def _overlap(asked: slice, first: int, count: int, step: int) -> tuple[slice, slice]:
-    """Cells of `step` pixels of what is asked for that a piece reaches, and the pixels of the piece under them."""
+def _overlap(asked: slice, first: int, count: int, step: int) -> tuple[slice, Edges]:
+    """Cells of `step` pixels of what is asked for that a piece reaches, and its pixels between which they lie."""
     low, high = max(asked.start, first), min(asked.stop, first + count)
     if low >= high:
-        return slice(0, 0), slice(0, 0)
+        return slice(0, 0), np.zeros(1, np.intp)
     into = slice((low - asked.start) // step, -(-(high - asked.start) // step))
-    start, stop = asked.start + into.start * step - first, asked.start + into.stop * step - first
-    return into, slice(max(start, 0), min(stop, count))
+    edges = asked.start - first + step * np.arange(into.start, into.stop + 1)
+    return into, edges.clip(0, count)
 
 
 def open_maps(paths: str | Path | Sequence[str | Path], *, start: date | None = None, end: date | None = None) -> Maps:
@@ -227,7 +231,7 @@ def _open(given: str | Path, wanted: _Days) -> list[Piece]:
     if re.match(r"[a-z][a-z0-9+.-]+://", str(given), re.IGNORECASE):
         raise RequestError(f"{given} is an address; only files of this machine are read: download the maps first")
     path = Path(given)
-    if not path.exists():
+    if not os.path.exists(path):  # which is not there either where its name is too long
         raise RequestError(f"{path} does not exist; give the output folder of mmnet-map or mmnet batch")
     if path.is_dir():
         return list(_store(path, wanted)) if (path / "zarr.json").is_file() else list(_folder(path, wanted))
@@ -268,7 +272,7 @@ class _Cogs:
     def layers(self) -> tuple[str, ...]:
         return tuple(self.files)
 
-    def read(self, layer: str, window: Window, shape: tuple[int, int]) -> NDArray[Any]:
+    def read(self, layer: str, tops: Edges, lefts: Edges) -> NDArray[Any]:
         import rasterio
         from rasterio.enums import Resampling
         from rasterio.windows import Window as Pixels
@@ -282,8 +286,8 @@ class _Cogs:
                     raise InputError(f"{path} is not on the grid that its item says; make the map again")
                 values: NDArray[np.uint16] = data.read(
                     1,
-                    window=Pixels.from_slices(*window),
-                    out_shape=shape,
+                    window=Pixels.from_slices(*(slice(edges[0], edges[-1]) for edges in (tops, lefts))),
+                    out_shape=(len(tops) - 1, len(lefts) - 1),
                     resampling=Resampling.nearest if about.nodata is None else Resampling.average,
                 )
         except DRIVER_ERRORS as error:
@@ -334,13 +338,13 @@ def _of_item(path: Path, item: Mapping[str, Any], root: Path) -> _Cogs | None:
         assets = {key: asset for key, asset in item["assets"].items() if key not in (PICTURE, MEMBERS)}
         files = {key: (str(asset["href"]), int(asset["file:size"])) for key, asset in assets.items() if key in LAYERS}
         synthetic = bool(about["mmnet:synthetic"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, CRSError) as error:
         raise InputError(f"{path} is a damaged STAC item ({error}); make the map again") from error
     found = {}
     for key in (name for name in LAYERS if name in files):
         href, size = files[key]
         file = inside(path.parent, href, root)
-        if not file.is_file() or file.stat().st_size != size:
+        if not os.path.isfile(file) or file.stat().st_size != size:
             return None
         found[key] = file
     return _Cogs(name=_name(path.stem), day=day, grid=grid, synthetic=synthetic, files=found) if found else None
@@ -361,7 +365,10 @@ def inside(folder: Path, href: str, root: Path) -> Path:
     ...
     mmnet_maps.errors.InputError: maps/20210808 points to '../../secret.tif', which does not lie in maps; not read
     """
-    file = (folder / href).resolve()
+    try:
+        file = (folder / href).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder} points to {href!r}, which is no file ({error}); not read") from error
     if "://" in href or Path(href).is_absolute() or not file.is_relative_to(root.resolve()):
         raise InputError(f"{folder} points to {href!r}, which does not lie in {root}; not read")
     return file
@@ -420,34 +427,31 @@ class _Stored:
     def layers(self) -> tuple[str, ...]:
         return tuple(name for name in LAYERS if name in self.data)
 
-    def read(self, layer: str, window: Window, shape: tuple[int, int]) -> NDArray[Any]:
-        rows, cols = window
-        step = max(-(-(rows.stop - rows.start) // shape[0]), 1)
-        lines = max(_STRIP // step, 1)
+    def read(self, layer: str, tops: Edges, lefts: Edges) -> NDArray[Any]:
+        lines = max(_STRIP * (len(tops) - 1) // int(tops[-1] - tops[0]), 1)
         parts = []
-        for start in range(rows.start, rows.stop, lines * step):  # a strip at a time, so that memory stays bounded
+        for start in range(0, len(tops) - 1, lines):  # a strip at a time, so that memory stays bounded
+            edges = tops[start : start + lines + 1]
+            window = slice(edges[0], edges[-1]), slice(lefts[0], lefts[-1])
             try:
-                values = self.data[layer][self.index, start : min(start + lines * step, rows.stop), cols].to_numpy()
+                values = self.data[layer][self.index, *window].to_numpy()
             except (OSError, ValueError, RuntimeError) as error:
                 raise InputError(f"{self.name}: {layer} on {self.day} cannot be read ({error})") from error
-            parts.append(_reduced(values, step, LAYERS[layer]))
+            parts.append(_reduced(values, edges[:-1] - edges[0], lefts[:-1] - lefts[0], LAYERS[layer]))
         found: NDArray[Any] = np.concatenate(parts)
         return found
 
 
-def _reduced(values: NDArray[Any], step: int, about: Layer) -> NDArray[Any]:
-    """Means over squares of pixels, of those that have a value; of flags the first pixel's."""
-    if step == 1:
-        return values
-    if about.nodata is None:
-        return values[::step, ::step]
-    height, width = (-(-size // step) * step for size in values.shape)
-    padded = np.full((height, width), np.nan, np.float32)
-    padded[: values.shape[0], : values.shape[1]] = values
-    squares = padded.reshape(height // step, step, width // step, step)
-    count = np.isfinite(squares).sum((1, 3))
-    total = np.nansum(squares, (1, 3), dtype=np.float64)
-    means: NDArray[np.float32] = np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
+def _reduced(values: NDArray[Any], tops: Edges, lefts: Edges, about: Layer) -> NDArray[Any]:
+    """Means over cells by where they begin, of the pixels that have a value; of flags the first pixel's."""
+    if about.nodata is None or (len(tops), len(lefts)) == values.shape:
+        return values[np.ix_(tops, lefts)]
+    known = np.isfinite(values)
+    total, count = (
+        np.add.reduceat(np.add.reduceat(part, tops, 0), lefts, 1)
+        for part in (np.where(known, values, 0.0).astype(np.float64), known.astype(np.int64))
+    )
+    means: NDArray[np.float32] = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
     return means
 
 
@@ -456,13 +460,17 @@ def _store(path: Path, wanted: _Days) -> Iterable[Piece]:
     import xarray as xr
     from odc.geo.xr import xr_coords  # noqa: F401  (registers .odc)
 
+    for folder, below, names in os.walk(path):
+        for name in (*below, *names):
+            if os.path.islink(entry := os.path.join(folder, name)):
+                raise InputError(f"{entry} is a link; of a store only what lies in it is read: copy the store")
     try:
         data = xr.open_zarr(path, chunks=None, consolidated=False, decode_coords="all")
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is not a Zarr store that xarray opens ({error})") from error
     if "soil_moisture" not in data or data["soil_moisture"].dims != ("time", "y", "x"):
         raise RequestError(
-            f"{path} holds no maps: expected soil_moisture (time, y, x), as mmnet batch --store writes it; "
+            f"{path} holds no maps: expected soil_moisture (time, y, x), as mmnet batch --zarr writes it; "
             "a stack of inputs goes to --stack"
         )
     grid = data["soil_moisture"].odc.geobox

@@ -16,13 +16,14 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import RequestError
 from mmnet_maps.maps import Maps, open_maps
 from mmnet_maps.product import LAYERS
-from mmnet_maps.variables import VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 if TYPE_CHECKING:
     from mmnet_maps.cells import Window
+    from mmnet_maps.inventory import Contents
     from mmnet_maps.stack import Stack
 
-Float = NDArray[np.float32]
+_STRIP = 1024  # rows of the fine lattice that are read at once
 
 UNITS = {
     "1": "",
@@ -122,7 +123,7 @@ class ViewedStack:
     synthetic: bool
 
     def __init__(self, stack: Stack) -> None:
-        from mmnet_maps.inventory import around_blocks, in_order, survey
+        from mmnet_maps.inventory import in_order, survey
 
         self.stack = stack
         self.title = f"inputs in {stack.path.name}"
@@ -133,15 +134,7 @@ class ViewedStack:
             raise RequestError(f"{stack.path} holds no days yet; fill it with mmnet stack")
         temporal = [set(one.days) for one in contents if one.group.temporal and one.days]
         self.opening = max(set.intersection(*temporal), default=self.days[-1])
-        fine = next((one for one in contents if one.group.kind == "static" and one.filled.any()), None)
-        self.grid = stack.target
-        if fine:
-            rows, cols = around_blocks(fine.filled)
-            block = fine.group.block
-            self.grid = fine.group.lattice[
-                rows.start * block : min(rows.stop * block, fine.group.lattice.shape.y),
-                cols.start * block : min(cols.stop * block, fine.group.lattice.shape.x),
-            ]
+        self.grid = stack.target[_reached(stack, contents)]
         self.shown = tuple(
             Shown(
                 name=name,
@@ -164,15 +157,39 @@ class ViewedStack:
         affine = self.grid.affine * Affine.translation(cols.start, rows.start) * Affine.scale(step)
         coarse = GeoBox(shape, affine, self.grid.crs)
         lattice = self.stack.group_of(layer).lattice
+        cover = layer == "landcover"
+        found = np.full(shape, 0 if cover else np.nan, np.uint16 if cover else np.float32)
         row, col = nearest_cells(coarse, lattice)
-        inside = row >= 0
-        kind = np.uint16 if layer == "landcover" else np.float32
-        found = np.full(row.shape, 0 if layer == "landcover" else np.nan, kind)
-        if inside.any():
-            top, left = int(row[inside].min()), int(col[inside].min())
-            part = (slice(top, int(row.max()) + 1), slice(left, int(col.max()) + 1))
-            found[inside] = self.stack.read(layer, part, day)[row[inside] - top, col[inside] - left]
+        for start in range(0, shape[0], max(_STRIP // step, 1)):  # a strip at a time, so that memory stays bounded
+            strip = slice(start, start + max(_STRIP // step, 1))
+            rows_, cols_ = row[strip], col[strip]
+            inside = rows_ >= 0
+            if inside.any():
+                top, left = int(rows_[inside].min()), int(cols_[inside].min())
+                part = (slice(top, int(rows_.max()) + 1), slice(left, int(cols_.max()) + 1))
+                values = self.stack.read(layer, part, day)
+                found[strip][inside] = values[rows_[inside] - top, cols_[inside] - left]
         return found
+
+
+def _reached(stack: Stack, contents: Sequence[Contents]) -> Window:
+    """The window of a stack's fine lattice around all that it holds: of the fine groups, else of the coarse ones."""
+    from mmnet_maps.cells import cover
+    from mmnet_maps.inventory import around_blocks
+
+    filled = [one for one in contents if one.filled.any()]
+    fine = [one for one in filled if one.group.kind in FINE_GROUPS]
+    windows = []
+    for one in fine or filled:
+        rows, cols = (
+            slice(part.start * one.group.block, min(part.stop * one.group.block, size))
+            for part, size in zip(around_blocks(one.filled), one.group.lattice.shape, strict=True)
+        )
+        windows.append(cover(one.group.lattice[rows, cols], stack.target))
+    return (
+        slice(min(rows.start for rows, _ in windows), max(rows.stop for rows, _ in windows)),
+        slice(min(cols.start for _, cols in windows), max(cols.stop for _, cols in windows)),
+    )
 
 
 def open_view(paths: Sequence[str | Path]) -> Viewable:

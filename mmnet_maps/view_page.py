@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache, partial
@@ -38,7 +38,7 @@ from mmnet_maps.product import QUALITY_BITS
 from mmnet_maps.style import COLOURS, quality_colour, quality_label
 from mmnet_maps.variables import LANDCOVER_CLASSES
 from mmnet_maps.view_picture import png
-from mmnet_maps.view_series import Series, read_series, series_figure
+from mmnet_maps.view_series import Series, number_format, read_series, series_figure
 
 if TYPE_CHECKING:
     from mmnet_maps.stack import Stack
@@ -56,6 +56,7 @@ _HELD = 12  # readings of a layer, each up to some MB
 _WIDTH = 600  # pixels of a map on the page, until the browser has told
 _MARGIN = 0.1  # read around what is seen, so that a small move shows something at once
 _OVERVIEW = 400
+_MESSAGE = {"background": "#f8d7da", "border-left": "5px solid #a52834", "padding": "6px 10px"}
 _TALLEST = 70  # % of the window's height for a map
 
 # Names of the flags that are set in a value of quality.
@@ -158,7 +159,7 @@ class Page:
             label="SMAP to the left of, % of the map", start=0, end=100, value=50, sizing_mode="stretch_width"
         )
         self.place = pn.widgets.TextInput(label="Series at longitude,latitude", placeholder=self._centre(), width=200)
-        self.message = pn.pane.Alert("", alert_type="danger", visible=False, sizing_mode="stretch_width")
+        self.message = pn.pane.HTML(visible=False, sizing_mode="stretch_width", styles=_MESSAGE)
         self.key, self.heading, self.smap_heading, self.about = (
             pn.pane.HTML(sizing_mode="stretch_width") for _ in range(4)
         )
@@ -200,6 +201,14 @@ class Page:
         self.smap, smap_hover = self._figure("smap", self.smap_source, "whole", self.smap_colours)
         smap_hover.tooltips = [("SMAP", "@whole{0.000} m³/m³")]
         self.over = self.map.image("cut", color_mapper=self.smap_colours, source=self.smap_source, **_PLACE)
+        self.map.add_tools(
+            HoverTool(
+                renderers=[self.over],
+                tooltips=[("SMAP", "@cut{0.000} m³/m³")],
+                point_policy="follow_mouse",
+                visible=False,
+            )
+        )
         self.line = Span(location=x, dimension="height", line_color="#222222", line_width=2)
         self.map.add_layout(self.line)
         self.swipe.jscallback(value=_CUT, args={"source": self.smap_source, "range": self.x, "line": self.line})
@@ -275,7 +284,7 @@ class Page:
             try:
                 act()
             except MMNetError as error:
-                self.message.param.update(object=escape(str(error)), visible=True)
+                self._tell(error)
             else:
                 self.message.visible = False
 
@@ -287,6 +296,9 @@ class Page:
                 run()
 
         return answer
+
+    def _tell(self, error: MMNetError) -> None:
+        self.message.param.update(object=f"<span role='alert'>{escape(str(error))}</span>", visible=True)
 
     # ---- what happens ------------------------------------------------------------------------------------------------
 
@@ -309,12 +321,13 @@ class Page:
 
     def refresh(self) -> None:
         """Read what is seen, unless it is what was read last."""
+        self.line.location = self.x.start + (self.x.end - self.x.start) * self.swipe.value / 100
         seen = self._seen_now()
         chosen = (self.layer.value, self.day.value, self.other.value, tuple(self.hidden.value), self.arrangement.value)
         if (chosen, seen) == self._shown:
             return
         place = self._extent(seen)
-        data = {"image": [_upward(self.scale.coded(self._values(seen)))], **place}
+        data = {"image": [_upward(self._coded(self._values(seen)))], **place}
         if "quality" in self.named:
             data["quality"] = [_upward(self.read("quality", self.day.value, seen))]
         self.source.data = data
@@ -322,7 +335,6 @@ class Page:
             smap = _upward(self.read("smap", self.day.value, seen))
             cut = np.full((1, 1), np.nan, np.float32)
             if self.arrangement.value == SWIPE:
-                self.line.location = self.x.start + (self.x.end - self.x.start) * self.swipe.value / 100
                 share = (self.line.location - place["x"][0]) / place["dw"][0]
                 cut = smap.copy()
                 cut[:, round(smap.shape[1] * min(max(share, 0.0), 1.0)) :] = np.nan
@@ -331,7 +343,7 @@ class Page:
 
     def recolour(self) -> None:
         """The limits of the colours were moved, or the layer is another."""
-        low, high = self.limits.value
+        low, high = self._ends()
         classes = bool(self.scale.classes)
         self.colours.update(
             palette=list(self.scale.colours) if classes else _ramp(self.scale.colours),
@@ -345,20 +357,22 @@ class Page:
             own = _bar(Scale(colours=COLOURS, label="m³/m³"), low, high) if self.layer.value != "soil_moisture" else ""
             self.smap_heading.object = f"<b>SMAP, 9 km</b>{own}"
         self.limits.visible = not classes
-        self.key.object = _classes(self.scale) if classes else _bar(self.scale, *self.limits.value)
+        self.key.object = _classes(self.scale) if classes else _bar(self.scale, *self._ends())
 
     def select(self, x: float, y: float) -> None:
         """A place was clicked: its series is shown."""
-        col, row = (math.floor(part) for part in ~self.view.grid.affine * (x, y))
         height, width = self.view.grid.shape
-        if not (0 <= row < height and 0 <= col < width):
+        across, down = ~self.view.grid.affine * (x, y)
+        if not (0 <= down < height and 0 <= across < width):  # nor is what is not finite
             raise RequestError("that place is not on the map; choose one within it")
+        col, row = math.floor(across), math.floor(down)
         layer = "soil_moisture" if self.layer.value == DIFFERENCE else self.layer.value
         self.series = read_series(self.view, row, col, layer, self.stack)
         middle = self.view.grid.affine * (col + 0.5, row + 0.5)
         self.clicked.data = {"x": [middle[0]], "y": [middle[1]]}
         self.save_csv.param.update(
-            disabled=False, filename=f"series_{self.series.lon:.4f}_{self.series.lat:.4f}.csv".replace("-", "m")
+            disabled=False,
+            filename=f"series_{self.series.lon:.4f}_{self.series.lat:.4f}{'_synthetic' * self.view.synthetic}.csv",
         )
         self._show_series()
 
@@ -378,6 +392,8 @@ class Page:
         if math.isinf(factor):
             x0, x1, y0, y1 = self.whole
         else:
+            narrowest, widest = self.x.min_interval, 4 * (self.whole[1] - self.whole[0])
+            factor = min(max(factor, narrowest / (self.x.end - self.x.start)), widest / (self.x.end - self.x.start))
             (x0, x1), (y0, y1) = (
                 ((a + b - factor * (b - a)) / 2, (a + b + factor * (b - a)) / 2)
                 for a, b in ((self.x.start, self.x.end), (self.y.start, self.y.end))
@@ -393,12 +409,17 @@ class Page:
         self.save_png.filename = (
             f"{self.view.title}_{self.day.value:%Y%m%d}{'_synthetic' * self.view.synthetic}_{self.layer.value}.png"
         ).replace(" ", "_")
+        try:
+            values = self._coded(self._values(seen))
+        except MMNetError as error:
+            self._tell(error)
+            return BytesIO()
         return BytesIO(
             png(
-                self.scale.coded(self._values(seen)),
+                values,
                 box=(x, y, x + across, y + along),
                 colours=self.scale.colours,
-                limits=self.limits.value,
+                limits=self._ends(),
                 title=f"{self.view.title}, {self._day_text()}",
                 label=self.scale.label,
                 names=self.scale.names if self.scale.classes else None,
@@ -410,7 +431,7 @@ class Page:
     def table(self) -> StringIO:
         """The series as CSV."""
         assert self.series is not None, "the button is there once there is a series"
-        return StringIO(self.series.table().to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+        return StringIO(self.series.table().to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
@@ -428,7 +449,9 @@ class Page:
             values = self.read(self.layer.value, day, seen)
         if self.hidden.value and not self.scale.classes:
             bits = sum(1 << QUALITY_BITS[name] for name in self.hidden.value)
-            values = np.where(self.read("quality", day, seen) & bits, np.float32(np.nan), values)
+            days = (day, self.other.value) if self.layer.value == DIFFERENCE else (day,)
+            for one in days:
+                values = np.where(self.read("quality", one, seen) & bits, np.float32(np.nan), values)
         return values
 
     def _seen_now(self, margin: float = _MARGIN) -> Seen:
@@ -485,15 +508,27 @@ class Page:
         low, high = (float(part) for part in np.percentile(known, (2, 98)))
         return (low, high) if high > low else (low, low + max(abs(low), 1.0) / 10)
 
-    def _scale(self) -> Scale:
-        """How the chosen layer becomes colours."""
+    def _coded(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """What is drawn of values; classes that the overview did not show are taken into the scale."""
+        if self.scale.classes:
+            seen = {int(value) for value in np.unique(values)}
+            scale = self._scale(seen | set(self.scale.classes))
+            if scale != self.scale:
+                self.scale = scale
+                self.recolour()
+        return self.scale.coded(values)
+
+    def _scale(self, also: Set[int] = frozenset()) -> Scale:
+        """How the chosen layer becomes colours; its classes are those of the overview, and some others."""
         if self.layer.value == DIFFERENCE:
             return Scale(colours=_DRY_WET, label=f"Change from {self.other.value} to {self.day.value} (m³/m³)")
         shown = self.named[self.layer.value]
+        if shown.flags:
+            found = {int(value) for value in np.unique(self.read(shown.name, self.day.value, self._overview()))} | also
         if shown.name == "landcover":
             codes = {code: name for name, some in LANDCOVER_CLASSES.items() for code in some}
             colours = dict(zip(LANDCOVER_CLASSES, _COVERS, strict=True))
-            there = [int(code) for code in np.unique(self._read("landcover", self.day.value, self._overview())) if code]
+            there = sorted(found - {0})
             return Scale(
                 colours=tuple(colours.get(codes.get(code, ""), _OTHER_COVER) for code in there),
                 label=shown.title,
@@ -501,9 +536,7 @@ class Page:
                 names=tuple(f"{codes.get(code, 'other')} (NLCD {code})" for code in there),
             )
         if shown.flags:
-            outside = 1 << QUALITY_BITS["outside_area"]
-            found = np.unique(self._read(shown.name, self.day.value, self._overview()))
-            there = sorted({int(value) for value in found} - {outside})
+            there = sorted(found - {1 << QUALITY_BITS["outside_area"]})
             return Scale(
                 colours=tuple(quality_colour(value)[0] for value in there),
                 label=shown.title,
@@ -522,7 +555,7 @@ class Page:
         shown = "Difference of soil moisture" if difference else self.named[self.layer.value].title
         self.heading.object = f"<b>{'SMAP, 9 km | ' * swiped}{escape(shown)}</b>, {self._day_text()}"
         unit = " m³/m³" if difference else f" {self.named[self.layer.value].units}"
-        tips = [] if self.scale.classes else [(shown, f"@image{{0.000}}{unit}")]
+        tips = [] if self.scale.classes else [(shown, f"@image{{{number_format(unit.strip())}}}{unit}")]
         self.hover.formatters = {}
         if "quality" in self.named:
             tips.append(("quality", "@quality{custom}"))
@@ -546,13 +579,20 @@ class Page:
             if name == "quality":
                 words.append(f"quality: {quality_label(int(value)).partition(': ')[2]}")
             elif np.isfinite(value):
-                words.append(f"{title}: {value:.3f} {self.named[name].units}")
+                words.append(
+                    f"{title}: {value:.{len(number_format(self.named[name].units)) - 2}f} {self.named[name].units}"
+                )
             else:
                 words.append(f"{title}: no value")
         self.about.object = (
             f"<p><b>{series.lat:.4f}°, {series.lon:.4f}°</b> on {self.day.value}: {escape('; '.join(words))}</p>"
         )
         self.below.objects = [series_figure(series, self.day.value)]
+
+    def _ends(self) -> tuple[float, float]:
+        """The limits of the colours, which do not meet."""
+        low, high = self.limits.value
+        return low, max(high, low + self.limits.step)
 
     def _centre(self) -> str:
         """The middle of the map as one types it."""

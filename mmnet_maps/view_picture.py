@@ -70,7 +70,7 @@ def png(
     for x, y in outline:
         axes.plot(x, y, color="#222222", linewidth=0.8)
     axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
     axes.set_xlabel(f"mmnet_maps {__version__}", loc="left", fontsize=7, color="#555555")
     if names is None:
         sheet.colorbar(image, ax=axes, label=label, shrink=0.8, extend="both")

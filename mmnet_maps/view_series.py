@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from bokeh.plotting import figure
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from mmnet_maps.errors import RequestError
 from mmnet_maps.style import quality_label
 from mmnet_maps.view_data import ViewedStack
 
@@ -43,6 +42,8 @@ class Series:
         Per layer an array (day,): float32, NaN where there is none; quality uint16.
     rain
         mm/day, (day,), NaN where there is none; None without a stack.
+    synthetic, synthetic_rain
+        Whether the values, and the rain, are not observations.
     """
 
     lon: float
@@ -52,7 +53,9 @@ class Series:
     units: str
     main: str
     values: Mapping[str, NDArray[Any]]
-    rain: NDArray[np.float32] | None = field(default=None)
+    rain: NDArray[np.float32] | None
+    synthetic: bool
+    synthetic_rain: bool
 
     def table(self) -> pd.DataFrame:
         """One row a day: ``date, lon, lat``, the layers, the flags in words, and rain where there is any."""
@@ -64,6 +67,7 @@ class Series:
             columns["flags"] = [quality_label(int(value)).partition(": ")[2] for value in self.values["quality"]]
         if self.rain is not None:
             columns["precipitation"] = self.rain
+        columns["synthetic"] = self.synthetic or (self.rain is not None and self.synthetic_rain)
         return pd.DataFrame(columns)
 
 
@@ -86,7 +90,7 @@ def read_series(view: Viewable, row: int, col: int, layer: str, stack: Stack | N
     here = (slice(row, row + 1), slice(col, col + 1))
     named = {shown.name: shown for shown in view.shown}
     of_stack = isinstance(view, ViewedStack)
-    main = layer if of_stack else "soil_moisture"
+    main = "soil_moisture" if "soil_moisture" in named and not of_stack else layer
     read = [main] if of_stack else list(named)
     days = tuple(view.days)
     values = {name: np.array([view.read(name, day, here)[0, 0] for day in days]) for name in read}
@@ -99,18 +103,27 @@ def read_series(view: Viewable, row: int, col: int, layer: str, stack: Stack | N
         main=main,
         values=values,
         rain=_rain(stack, x, y, str(view.grid.crs), days) if stack is not None else None,
+        synthetic=view.synthetic,
+        synthetic_rain=stack is not None and "pr" in stack.provenance and stack.provenance["pr"].synthetic,
     )
 
 
-def _rain(stack: Stack, x: float, y: float, crs: str, days: tuple[date, ...]) -> NDArray[np.float32]:
-    """Precipitation of the cell that holds a place, mm/day."""
+def _rain(stack: Stack, x: float, y: float, crs: str, days: tuple[date, ...]) -> NDArray[np.float32] | None:
+    """Precipitation of the cell that holds a place, mm/day; None where the stack has none there."""
+    if not any("pr" in group.variables for group in stack.groups.values()):
+        return None
     lattice = stack.group_of("pr").lattice
     across, along = Transformer.from_crs(crs, str(lattice.crs), always_xy=True).transform(x, y)
     col, row = (int(np.floor(part)) for part in ~lattice.affine * (across, along))
     if not (0 <= row < lattice.shape.y and 0 <= col < lattice.shape.x):
-        raise RequestError(f"the stack {stack.path} has no weather at this place")
+        return None
     span = stack.read_days("pr", (slice(row, row + 1), slice(col, col + 1)), days[0], days[-1])[:, 0, 0]
     return span[[(day - days[0]).days for day in days]]
+
+
+def number_format(units: str) -> str:
+    """How bokeh writes numbers of some units: humidity in kg/kg has its first digits after the third."""
+    return "0.00000" if units == "kg/kg" else "0.000"
 
 
 def series_figure(series: Series, shown: date) -> Any:
@@ -139,10 +152,12 @@ def series_figure(series: Series, shown: date) -> Any:
     plot.toolbar.logo = None
     data: dict[str, Any] = {"day": days, "value": values}
     if series.rain is not None:
-        rain = np.nan_to_num(series.rain.astype(float))
-        plot.extra_y_ranges = {"rain": Range1d(max(10.0, 3 * rain.max(initial=0)), 0)}
-        plot.add_layout(LinearAxis(y_range_name="rain", axis_label="rain (mm/day)"), "right")
-        bars = {"x": days, "top": rain, "width": 0.7 * 86_400_000, "color": _RAIN, "legend_label": "rain"}
+        rain = series.rain.astype(float)
+        most = float(np.nan_to_num(rain).max(initial=0))
+        plot.extra_y_ranges = {"rain": Range1d(max(10.0, 3 * most), 0)}
+        named = "rain, synthetic" if series.synthetic_rain else "rain"
+        plot.add_layout(LinearAxis(y_range_name="rain", axis_label=f"{named} (mm/day)"), "right")
+        bars = {"x": days, "top": rain, "width": 0.7 * 86_400_000, "color": _RAIN, "legend_label": named}
         plot.vbar(**bars, y_range_name="rain")
     if "soil_moisture_std" in series.values:
         half = _NINETY * series.values["soil_moisture_std"]
@@ -155,7 +170,7 @@ def series_figure(series: Series, shown: date) -> Any:
         source["flags"] = [quality_label(int(value)).partition(": ")[2] for value in series.values["quality"]]
     plot.line("day", "value", source=source, color=_INK, line_width=2, legend_label=series.title)
     dots = plot.scatter("day", "value", source=source, color=_INK, size=6)
-    tips = [("day", "@day{%F}"), (series.title, f"@value{{0.000}} {series.units}")]
+    tips = [("day", "@day{%F}"), (series.title, f"@value{{{number_format(series.units)}}} {series.units}")]
     tips += [("standard deviation", "@std{0.000}")] if "std" in source else []
     tips += [("quality", "@flags")] if "flags" in source else []
     plot.add_tools(HoverTool(renderers=[dots], tooltips=tips, formatters={"@day": "datetime"}))

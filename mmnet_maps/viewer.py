@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,6 +89,8 @@ def _maker(shown: Any, stack: str | Path | None, outline: str | Path | None) -> 
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").addFilter(_is_news)
     weather = Stack(stack) if stack is not None else shown.stack if isinstance(shown, ViewedStack) else None
+    if stack is not None and weather is not None:
+        weather.group_of("pr")
     rings = _rings(outline, str(shown.grid.crs)) if outline is not None else []
 
     def make() -> Any:
@@ -120,6 +123,8 @@ def _rings(outline: str | Path, crs: str) -> Rings:
 
 def _free_port(wanted: int | None) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
+        if os.name == "posix":  # as the server itself does: a page that was just closed does not hold its port
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind((LOOPBACK, _PORT if wanted is None else wanted))
         except OSError as error:

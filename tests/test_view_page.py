@@ -229,6 +229,70 @@ def test_a_page_of_one_day_has_no_difference(tmp_path: Path) -> None:
     assert page.day.value == date(2021, 8, 7)
 
 
+def test_classes_that_the_overview_does_not_show_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_map(tmp_path, "field", DAY, GRID)
+    monkeypatch.setattr("mmnet_maps.view_page._OVERVIEW", 4)  # pixels along a side: one in hundreds is looked at
+    page = Page(open_view([tmp_path]))
+    page.layer.value = "quality"
+    codes = drawn(page)
+    assert [page.scale.classes[int(code)] for code in codes.ravel()] == shown("quality", 0).ravel().tolist()
+    assert "sar old" in page.key.object
+
+
+def test_flags_of_either_day_hide_a_difference(page: Page) -> None:
+    page.layer.value = DIFFERENCE
+    page.hidden.value = ["sar_old"]
+    flagged = (shown("quality", 0) | shown("quality", 1)) & (1 << QUALITY_BITS["sar_old"])
+    missing = np.isnan(shown("soil_moisture", 0)) | np.isnan(shown("soil_moisture", 1))
+    np.testing.assert_array_equal(np.isnan(drawn(page)), missing | (flagged > 0))
+
+
+def test_odd_input_is_told_or_does_nothing(page: Page) -> None:
+    for place in ("-119.5,95", "nan,nan", "inf,5"):
+        page.place.value = place
+        assert "is not on the map" in page.message.object
+    page.limits.value = (0.2, 0.2)
+    assert page.colours.low < page.colours.high
+    for _ in range(40):
+        page.zoom(0.5)
+    assert page.x.end - page.x.start >= page.x.min_interval * 0.999
+    for _ in range(40):
+        page.zoom(2.0)
+    assert drawn(page).size
+
+
+def test_a_picture_of_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    write_map(tmp_path, "field", DAY, GRID)
+    page = Page(open_view([tmp_path]))
+    page.read.cache_clear()
+    (tmp_path / "20210807" / "field_20210807_soil_moisture.tif").write_text("broken")
+    assert page.picture().getvalue() == b""
+    assert page.message.visible
+
+
+@pytest.mark.parametrize("layer", ["smap", "quality", "soil_moisture"])
+def test_a_single_cog_has_a_series_too(root: Path, layer: str) -> None:
+    page = Page(open_view([root / "20210808" / f"field_20210808_synthetic_{layer}.tif"]))
+    page.select(*centre(40, 31))
+    assert page.series is not None
+    assert page.series.main == layer
+    assert pd.read_csv(page.table())["synthetic"].tolist() == [True]
+
+
+def test_a_stack_without_rain_there_gives_the_series_all_the_same(root: Path, stack: Stack) -> None:
+    del (found := Stack(stack.path)).groups["weather"]
+    page = Page(open_view([root]), stack=found)
+    page.select(*centre(40, 31))
+    assert page.series is not None
+    assert page.series.rain is None
+
+
+def test_what_is_told_is_no_markup(page: Page) -> None:
+    page.place.value = "<img src=x>![x](http://example.org/x.png)"
+    assert "<img" not in page.message.object
+    assert type(page.message).__name__ == "HTML"
+
+
 def test_places_off_the_map_are_refused(page: Page) -> None:
     with pytest.raises(RequestError, match="is not on the map"):
         page.select(*centre(95, 3))
