@@ -175,6 +175,13 @@ def test_a_picture_replaces_its_own_kind_and_nothing_else(tmp_path: Path) -> Non
         write_figure(importance_figure({"a": {"pr": 100.0}}, ["pr"], **HEAD), tmp_path / "figure.pdf")
 
 
+def test_names_are_no_formulas(tmp_path: Path) -> None:
+    name = "$100 field $x_{"
+    odd = station(name, estimates={name: station().observed, "MLP": station().observed}, metrics={name: TWO["MLP"]})
+    write_figure(series_figure([odd], title=name, source=name), tmp_path / "a.png")
+    write_figure(density_figure({name: {name: pairs()}}, title=name, source=name), tmp_path / "b.png")
+
+
 # density scatter
 
 

@@ -235,6 +235,12 @@ def test_a_station_has_one_place(tmp_path: Path) -> None:
         ("station,lat,lon\nStillwater-2-W,136,-97\n", "Stillwater-2-W has no position in degrees"),
         ("station,lat,lon\nStillwater-2-W,x,-97\n", "Stillwater-2-W has no position in degrees"),
         ("", "cannot be read"),
+        ("station,lat,lon\n", "has no row below its header"),
+        ("station,lat,lon\nStillwater-2-W,36,-97\n ,37,-98\n", "row 2 has no station"),
+        (
+            "station,lat,lon\nStillwater-2-W,36,-97\nStillwater-2-W,36,-97\nStillwater-2-W,37,-97\n",
+            "Stillwater-2-W is at -97.000000,36.000000 and at -97.000000,37.000000; give it one position",
+        ),
     ],
 )
 def test_positions_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:

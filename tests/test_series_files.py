@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from cf_checker import faults
-from mmnet_maps.errors import OutputError, RequestError
+from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.product import QUALITY_BITS
 from mmnet_maps.series_files import check_target, to_dataset, write_series
 
@@ -90,6 +90,20 @@ def test_the_same_series_give_the_same_bytes(tmp_path: Path, series: pd.DataFram
 def test_columns_that_are_not_there_are_not_made_up(series: pd.DataFrame) -> None:
     data = to_dataset(series.drop(columns=["quality", "smap", "pr"]))
     assert not {"quality", "smap", "pr"} & set(data)
+
+
+def test_two_places_of_one_name_are_not_merged(series: pd.DataFrame) -> None:
+    series.loc[series["station"] == "a", "station"] = "b"
+    with pytest.raises(InputError, match=r"station b is at -119\.123457,47\.123457 and elsewhere; give each place"):
+        to_dataset(series)
+
+
+def test_what_is_read_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("station,lat,lon\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "s.csv")
+    with pytest.raises(RequestError, match="s.csv is a file that the series are made from; give another --out"):
+        check_target(tmp_path / "s.csv", ["-119,47", "x" * 300, tmp_path / "link.csv"])
+    check_target(tmp_path / "new.csv", [tmp_path / "s.csv"])
 
 
 def test_what_cannot_be_written_is_told(tmp_path: Path, series: pd.DataFrame) -> None:

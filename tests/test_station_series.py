@@ -115,11 +115,26 @@ def test_observations_that_cannot_be_used(tmp_path: Path) -> None:
         ("a,47,-119,2021-08-08,0.2\na,47,-119,2021-08-08,0.3\n", "station a has two observations on 2021-08-08"),
         ("a,47,-119,8 August,0.2\n", "expected dates as 2021-08-08"),
         ("a,47,-119,2021-08-08,wet\n", "numbers in m³/m³"),
+        (
+            "a,47,-119,2021-08-07,0.2\na,47,-119,2021-08-08T06:00:00,0.2\n",
+            "T06:00:00 has a time of day; expected one row",
+        ),
+        ("a,47,-119,2021-08-08T00:00:00Z,0.2\n", "00Z has a time of day; expected one row a day"),
     ):
         path.write_text(head + rows)
         with pytest.raises(InputError, match=message):
             read_observed([str(path)])
     assert read_observed(["-119,47"]) is None
+
+
+def test_impossible_observations_count_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "".join(f"a,47,-119,2021-08-0{day},{value}\n" for day, value in enumerate((0.2, 23.5, "", -9999, 1), 1))
+    (tmp_path / "s.CSV").write_text(f"station,lat,lon,date,soil_moisture\n{rows}a,47,-119,2021-08-09 00:00:00,0.3\n")
+    found = read_observed([str(tmp_path / "s.CSV")])
+    assert found is not None
+    assert found["soil_moisture"].tolist() == [0.2, 1, 0.3]
+    assert [str(day.date()) for day in found["date"]] == ["2021-08-01", "2021-08-05", "2021-08-09"]
+    assert "s.CSV: 2 of 5 observations lie outside 0 to 1 m³/m³, such as 23.5, and count as missing" in caplog.text
 
 
 def test_series_out_of_maps_with_a_picture(
@@ -145,8 +160,18 @@ def test_series_out_of_maps_with_a_picture(
         np.testing.assert_allclose(data["soil_moisture"][0], [0.3, np.nan])
         assert data.attrs["synthetic"] == 1
     assert Path("p.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert command(monkeypatch, *words, "--out", "s.csv", "--start", str(NEXT), "-q") == 0
-    assert pd.read_csv("s.csv")["date"].tolist() == [str(NEXT)] * 2
+    assert command(monkeypatch, *words, "--out", "s2.csv", "--start", str(NEXT), "-q") == 0
+    assert pd.read_csv("s2.csv")["date"].tolist() == [str(NEXT)] * 2
+    given = Path("s.csv").read_bytes()
+    Path("mine.png").write_bytes(b"mine")
+    for extra, code, message in (
+        (["--out", "s.csv"], 2, "s.csv is a file that the series are made from"),
+        (["--out", "t.csv", "--picture", "mine.png"], 5, "mine.png was not made by mmnet_maps"),
+    ):
+        assert command(monkeypatch, *words, *extra) == code
+        assert message in capsys.readouterr().err
+    assert Path("s.csv").read_bytes() == given
+    assert not Path("t.csv").exists()
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -204,9 +229,13 @@ def test_places(tmp_path: Path) -> None:
     (tmp_path / "no.csv").write_text("name\n7\n")
     found = read_places([str(tmp_path / "s.csv"), "-119.25,47.5"])
     assert found.to_dict("list") == {"station": ["7", "-119.25,47.5"], "lat": [47.0, 47.5], "lon": [-119.0, -119.25]}
+    near = read_places(["-119.60001,47.1", "-119.60002,47.1", "-119.0,-0.0"])
+    assert near["station"].tolist() == ["-119.60001,47.1", "-119.60002,47.1", "-119,0"]
     for given, kind, message in (
         (["47.5,-119.25"], RequestError, "expected LON,LAT"),
         (["none.csv"], RequestError, "neither LON,LAT in degrees nor a CSV"),
+        (["-119.1,47.1 " * 40], RequestError, "neither LON,LAT .*; give each place its own --points"),
+        (["~nouser/x" + "y" * 300], RequestError, "neither LON,LAT"),
         (["-119,47", "-119,47"], RequestError, "given twice"),
         ([str(tmp_path / "no.csv")], InputError, "lacks station, lat, lon"),
     ):

@@ -53,10 +53,8 @@ class Piece:
     def layers(self) -> tuple[str, ...]:
         return tuple(self.values)
 
-    def read(self, layer: str, window: tuple[slice, slice], shape: tuple[int, int]) -> Float:
-        found = self.values[layer][window]
-        assert found.shape == shape
-        return found
+    def read(self, layer: str, tops: np.ndarray, lefts: np.ndarray) -> Float:
+        return self.values[layer][tops[0] : tops[-1], lefts[0] : lefts[-1]]
 
 
 def grid_of(height: int, width: int, crs: str = "EPSG:5070") -> GeoBox:
@@ -244,6 +242,33 @@ def test_pixels_of_maps_in_degrees_count_by_their_area() -> None:
     np.testing.assert_allclose(found["valid_share"], 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:3857+5773", "EPSG:2926"])  # of metres, and of feet
+def test_pixels_of_a_conformal_crs_count_by_their_true_area(crs: str) -> None:
+    move = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    left, bottom, right, top = move.transform_bounds(-121.5, 45.6, -119.5, 49)
+    size = (top - bottom) / 300
+    grid = GeoBox.from_bbox((left, bottom, right, top), crs=crs, resolution=size)
+    values = np.repeat(np.linspace(0.1, 0.4, grid.shape.y).round(4)[:, None], grid.shape.x, axis=1)
+    polygon = shapely.box(left + 5.3 * size, bottom + 4.4 * size, right - 8 * size, top - 3.5 * size)
+    maps = Maps([Piece(DAY, grid, {"soil_moisture": values})])
+    found = zonal_statistics(maps, zones_of(polygon, crs=crs), quiet=True).iloc[0]
+    back = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    on_earth = shapely.transform(
+        shapely.segmentize(polygon, size / 10), lambda xy: np.column_stack(back.transform(*xy.T))
+    )
+    area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(on_earth)
+    np.testing.assert_allclose(found["area_ha"], abs(area) / 1e4, rtol=1e-5)
+    np.testing.assert_allclose(found["valid_share"], 1, rtol=1e-5)
+    if crs == "EPSG:3857":
+        latitude = back.transform(np.full(len(values), left), top - size * (np.arange(len(values)) + 0.5))[1]
+        rows = np.clip(np.arange(len(values)) - 3.5 + 1, 0, 1) * np.clip(
+            (top - size * np.arange(len(values)) - bottom - 4.4 * size) / size, 0, 1
+        )
+        e2 = 0.00669438
+        scale = (1 - e2 * np.sin(np.radians(latitude)) ** 2) ** 2 / (1 - e2) / np.cos(np.radians(latitude)) ** 2
+        np.testing.assert_allclose(found["mean"], np.average(values[:, 0], weights=rows / scale), atol=1e-5)
+
+
 def test_zones_in_another_crs_have_the_same_place() -> None:
     values = [field(60, 60), field(60, 60, 1)]
     polygon = shapely.segmentize(on_map(shapely.box(4.2, 5.1, 50.5, 55.3)), 10)
@@ -392,9 +417,13 @@ def test_a_geopackage_holds_rows_and_polygons(tmp_path: Path, crs: str) -> None:
 
 def test_files_of_others_are_left(tmp_path: Path) -> None:
     write_polygons(tmp_path / "fields.gpkg", "fields")
+    write_polygons(tmp_path / "zones.gpkg", "zones")
+    (tmp_path / "folder.csv").mkdir()
     for path, zones_, kind, message in (
         ("z.txt", None, RequestError, "ends in .csv, .parquet or .gpkg"),
         ("fields.gpkg", None, OutputError, "was not made by mmnet_maps"),
+        ("zones.gpkg", None, OutputError, "was not made by mmnet_maps"),
+        ("folder.csv", None, RequestError, "ends in .csv, .parquet or .gpkg"),
         ("fields.gpkg", "fields.gpkg", RequestError, "is the file of the zones"),
     ):
         with pytest.raises(kind, match=message):
@@ -459,11 +488,22 @@ def test_mistakes_are_told_in_a_line(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = geojson(tmp_path / "fields.geojson", A, name=["x"])
+    Path("mine.png").write_bytes(b"mine")
     for words, code, message in (
         (["--out", "a.txt"], 2, "ends in .csv, .parquet or .gpkg"),
         (["--out", "a.csv", "--id", "crop"], 2, "has no column 'crop'"),
         (["--out", "a.csv"], 2, "none of the 1 zones of fields.geojson touches the maps"),
         (["--out", "a.csv", "--start", "2021-09-01"], 2, "no finished map of 2021-09-01 to any day"),
+        (
+            ["--out", "a.csv", "--start", "2021-08-08", "--end", "2021-08-07"],
+            2,
+            "2021-08-08/2021-08-07' runs backwards",
+        ),
+        (["--out", "a.csv", "--start", "2021-08-07/2021-08-08"], 2, "--start 2021-08-07/2021-08-08 is a range"),
+        (["--out", "a.csv", "--picture", "a.jpg"], 2, "ends in .png"),
+        (["--out", "a.csv", "--picture", "mine.png"], 5, "was not made by mmnet_maps"),
+        (["--out", "a.csv", "--zones", "x" * 300], 2, "does not exist"),
+        (["--out", "a.csv", "--zones", "~nouser/x"], 2, "does not exist"),
         (["--out", "a.csv", "--layer", "soil_moisture_std"], 2, "no statistics of 'soil_moisture_std'"),
     ):
         got, said = run(

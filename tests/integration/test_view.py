@@ -26,7 +26,9 @@ pytest.importorskip("panel", reason="panel is not installed")
 
 from batch_world import CORNER, DAYS
 from map_files import values_on, write_map
+from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid import read_aoi, target_grid
+from mmnet_maps.viewer import view
 
 GRID = target_grid(read_aoi(CORNER))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -232,12 +234,6 @@ def test_it_fits_a_phone(chromium: Any, site: tuple[str, Any]) -> None:
         page.get_by_text("SMAP, 9 km: ").wait_for()
 
 
-def test_a_stack_is_looked_at(chromium: Any, stack: Path) -> None:
-    with serving(stack) as (url, _), visit(chromium, url) as found:
-        found.page.locator("select").first.select_option(label="NLCD land cover code")
-        found.page.get_by_text("(NLCD ").first.wait_for()
-
-
 # ---- who reaches it, and what ----------------------------------------------------------------------------------------
 
 
@@ -290,15 +286,17 @@ def test_a_page_of_another_site_does_not_get_in(site: tuple[str, Any]) -> None:
     connection.close()
 
 
-def test_what_cannot_be_shown_is_told_in_a_line(tmp_path: Path, maps: Path, site: tuple[str, Any]) -> None:
-    program = [sys.executable, "-c", "from mmnet_maps.cli import main; main()", "view", "--no-browser"]
+def test_what_cannot_be_shown_is_told_before_there_is_a_page(
+    tmp_path: Path, maps: Path, stack: Path, site: tuple[str, Any]
+) -> None:
     taken = urlsplit(site[0]).port
-    for words, code, told in (
-        ([tmp_path], 2, "there is no finished map in"),
-        (["https://example.org/maps"], 2, "only files of this machine are read"),
-        ([maps, "--port", str(taken)], 2, f"port {taken} cannot be had"),
-        ([maps, "--stack", tmp_path], 3, "no stack at"),
+    for paths, options, error, told in (
+        ([tmp_path], {}, RequestError, "there is no finished map in"),
+        (["https://example.org/maps"], {}, RequestError, "only files of this machine are read"),
+        ([maps], {"port": taken}, RequestError, f"port {taken} cannot be had"),
+        ([maps], {"stack": tmp_path}, InputError, "no stack at"),
+        ([stack, maps], {}, RequestError, "holds no maps"),
     ):
-        done = subprocess.run([*program, *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
-        assert told in done.stderr
+        with pytest.raises(error, match=told) as caught:
+            view(paths, show=False, **options)
+        assert "\n" not in str(caught.value)
