@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _IDS = ("zone", "id", "name")
 _LAYER = "zones"
+_OURS = ["zone", "date", "mean", "median", "std", "p10", "p90", "valid_share", "pixels", "area_ha"]  # first columns
 _EDGE_METRES = 1000.0
 EDGE_DEGREES = 0.01
 """Edges in longitude and latitude are bent at this distance, about 1 km."""
@@ -141,9 +143,9 @@ def _of_file(given: str | Path, id_column: str | None) -> tuple[str, NDArray[Any
     import shapely
     from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
-    path = Path(given).expanduser()
-    if not path.exists() or (path.is_dir() and path.suffix != ".gdb"):
-        what = "is a folder" if path.exists() else "does not exist"
+    path = Path(os.path.expanduser(given))  # unlike the methods of Path, these raise nothing
+    if not os.path.exists(path) or (os.path.isdir(path) and path.suffix != ".gdb"):
+        what = "is a folder" if os.path.exists(path) else "does not exist"
         raise RequestError(f"{path} {what}; expected a file of polygons, such as fields.gpkg")
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
@@ -235,28 +237,33 @@ def check_target(path: str | Path, zones: str | Path | None = None) -> Path:
     Raises
     ------
     RequestError
-        When its ending is none of ``.csv``, ``.parquet`` and ``.gpkg``, or it is the file of the zones.
+        When its ending is none of ``.csv``, ``.parquet`` and ``.gpkg``, it is a folder, or the file of the zones.
     OutputError
         When a GeoPackage is there that holds anything else.
     """
-    import pyogrio
-    from pyogrio.errors import DataSourceError
-
     path = Path(path)
-    if path.suffix not in (".csv", ".parquet", ".gpkg"):
+    if path.suffix not in (".csv", ".parquet", ".gpkg") or os.path.isdir(path):
         raise RequestError(
             f"statistics are to be written to {path}; give a file whose name ends in .csv, .parquet or .gpkg"
         )
-    if zones is not None and path.exists() and path.samefile(zones):
+    source = os.path.expanduser(zones) if zones is not None else ""
+    if os.path.exists(path) and os.path.exists(source) and path.samefile(source):
         raise RequestError(f"{path} is the file of the zones; give another --out")
-    if path.suffix == ".gpkg" and path.exists():
-        try:
-            layers = [name for name, _ in pyogrio.list_layers(path)]
-        except DataSourceError:
-            layers = []
-        if layers != [_LAYER]:
-            raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+    if path.suffix == ".gpkg" and os.path.exists(path) and not _is_ours(path):
+        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a GeoPackage has the layer and the columns of `write_statistics`, and no other layer."""
+    import pyogrio
+    from pyogrio.errors import DataLayerError, DataSourceError
+
+    try:
+        layers = [name for name, _ in pyogrio.list_layers(path)]
+        return layers == [_LAYER] and list(pyogrio.read_info(path)["fields"][: len(_OURS)]) == _OURS
+    except (DataLayerError, DataSourceError):
+        return False
 
 
 def write_statistics(table: pd.DataFrame, path: str | Path, zones: Zones) -> None:

@@ -31,6 +31,8 @@ _BESIDE = ("soil_moisture_std", "smap")
 _EQUAL_AREA = "EPSG:6933"  # cylindrical: meridians and parallels stay lines, so pixels stay rectangles
 _BLOCK = 1024  # pixels along a side of what is read at once
 _CELLS = 2_000_000  # pairs of zone and pixel that are held at once
+_EDGE_METRES = 1000.0  # longer edges are bent
+_DISTORTION = 1e-4  # of areas: a CRS of less counts as equal-area
 _TIE = 1e-6  # coverage has the precision of float32
 
 
@@ -39,6 +41,7 @@ def zonal_statistics(
 ) -> pd.DataFrame:
     """Statistics of maps over zones, each pixel with the area of it that lies in the zone as its weight.
 
+    Areas are those on the ellipsoid, whatever the CRS of the maps.
     The part of each pixel that each zone covers is found once for all days. Blocks of the maps are read one by one,
     each once a day; of zones that reach over several what is kept are areas by value, so that memory is bounded
     whatever the zones' size.
@@ -71,7 +74,8 @@ def zonal_statistics(
         ``pixels``
             Sum of the pixels with a value, each as far as it is covered.
         ``area_ha``
-            Area of the whole zone, hectares; NaN for one so far away that the maps' CRS cannot show it.
+            Area of the whole zone on the ellipsoid, hectares; NaN for one so far away that the maps' CRS cannot show
+            it.
         ``soil_moisture_std``
             Where the maps have it, and soil moisture is asked for: mean of the layer. The uncertainty of ``mean`` is no
             larger; it is this where members of the ensemble rise and fall together all over the zone.
@@ -104,11 +108,12 @@ def zonal_statistics(
     if not jobs:
         raise RequestError(f"none of the {len(last)} zones of {zones.name} touches the maps; {_places(zones, grid)}")
     tally = _Tally(LAYERS[layer], beside, len(last), len(days))
-    pixel_areas, areas = _areas(polygons, grid)
+    equal = _equal_area(grid)
+    areas = _areas(polygons, grid, equal)
     with tqdm(total=len(jobs) * len(days), desc="zones", unit="block", disable=quiet) as bar:
         for number, job in enumerate(jobs):
             place, pixel, fraction = coverage(job.polygons(polygons), grid[job.window])
-            area = fraction * pixel_areas[job.window[0]][pixel // (job.window[1].stop - job.window[1].start)]
+            area = fraction * _pixel_areas(grid[job.window], equal)[pixel]
             for k, day in enumerate(days):
                 values = {name: maps.read(name, day, job.window).ravel()[pixel] for name in (layer, *beside)}
                 tally.add(k, job.zones, place, values, fraction, area)
@@ -178,21 +183,60 @@ def _boxes(polygons: NDArray[Any], grid: GeoBox) -> Numbers:
     return clipped.astype(np.int64)
 
 
-def _areas(polygons: NDArray[Any], grid: GeoBox) -> tuple[Floats, Floats]:
-    """Area of a pixel of every row, and of every polygon, m²."""
-    import pyproj
+def _areas(polygons: NDArray[Any], grid: GeoBox, equal: bool) -> Floats:
+    """Area of every polygon in the CRS of a grid, m²."""
     import shapely
 
-    crs, transform = pyproj.CRS.from_user_input(grid.crs), grid.affine
-    if crs.is_projected:
-        square = crs.axis_info[0].unit_conversion_factor ** 2
-        return np.full(grid.shape.y, abs(transform.a * transform.e) * square), shapely.area(polygons) * square
-    move = pyproj.Transformer.from_crs(crs, _EQUAL_AREA, always_xy=True)
-    rows = np.arange(grid.shape.y + 1)
-    x, y = move.transform(np.full(len(rows), transform.c), transform.f + rows * transform.e)
-    beside, _ = move.transform(transform.c + transform.a, transform.f)
-    whole = shapely.area(moved(shapely.segmentize(polygons, EDGE_DEGREES), crs, _EQUAL_AREA))
-    return np.abs(np.diff(y)) * (beside - x[0]), whole
+    unit = _metres(grid)
+    if equal:
+        return np.asarray(shapely.area(polygons) * unit**2)
+    edge = _EDGE_METRES / unit if _projected(grid) else EDGE_DEGREES
+    return np.asarray(shapely.area(moved(shapely.segmentize(polygons, edge), grid.crs, _EQUAL_AREA)))
+
+
+def _pixel_areas(grid: GeoBox, equal: bool) -> Floats:
+    """Area of the pixels of a grid, row by row, m²."""
+    height, width = grid.shape
+    if equal:
+        return np.full(height * width, abs(grid.affine.a * grid.affine.e) * _metres(grid) ** 2)
+    return _true_areas(grid, np.arange(height)[:, None], np.arange(width)).ravel()
+
+
+def _true_areas(grid: GeoBox, rows: Numbers, cols: Numbers) -> Floats:
+    """Area on the ellipsoid of pixels at rows and columns that broadcast, m²."""
+    import pyproj
+
+    move = pyproj.Transformer.from_crs(grid.crs, _EQUAL_AREA, always_xy=True)
+    rows, cols = np.broadcast_arrays(rows, cols)
+    to = grid.affine  # north up
+    (ax, ay), (bx, by), (cx, cy), (dx, dy) = (
+        move.transform(to.c + to.a * (cols + right), to.f + to.e * (rows + down))
+        for right, down in ((0, 0), (1, 0), (1, 1), (0, 1))
+    )
+    return np.asarray(np.abs((cx - ax) * (dy - by) - (dx - bx) * (cy - ay)) / 2)
+
+
+def _equal_area(grid: GeoBox) -> bool:
+    """Whether areas in the CRS of a grid are those on the ellipsoid, at 25 pixels all over it."""
+    if not _projected(grid):
+        return False
+    rows, cols = (np.unique(np.linspace(0, size - 1, 5).astype(np.int64)) for size in grid.shape)
+    true = _true_areas(grid, rows[:, None], cols)
+    drawn = abs(grid.affine.a * grid.affine.e) * _metres(grid) ** 2
+    return bool((np.abs(true / drawn - 1) < _DISTORTION).all())
+
+
+def _projected(grid: GeoBox) -> bool:
+    import pyproj
+
+    return bool(pyproj.CRS.from_user_input(grid.crs).is_projected)
+
+
+def _metres(grid: GeoBox) -> float:
+    """The unit of a projected CRS, m."""
+    import pyproj
+
+    return float(pyproj.CRS.from_user_input(grid.crs).axis_info[0].unit_conversion_factor)
 
 
 def _places(zones: Zones, grid: GeoBox) -> str:
