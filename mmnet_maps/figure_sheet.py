@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
@@ -52,6 +53,23 @@ def network_colours(names: Iterable[str]) -> dict[str, str]:
     return found | dict(zip(networks, NETWORK_COLOURS, strict=False))
 
 
+def check_picture(path: str | Path) -> None:
+    """Refuse, before the work is done, what `write_figure` would refuse after it.
+
+    Raises
+    ------
+    RequestError
+        The name does not end in ``.png``.
+    OutputError
+        A file or folder of that name is there that this software did not make.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise RequestError(f"{path} is no name of a picture; expected one that ends in .png")
+    if os.path.exists(path) and not is_ours(path):
+        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+
+
 def write_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, whole or not at all.
 
@@ -62,10 +80,7 @@ def write_figure(figure: Figure, path: Path) -> Path:
     OutputError
         The file cannot be written, or one of that name is there that this software did not make.
     """
-    if path.suffix.lower() != ".png":
-        raise RequestError(f"{path} is no name of a picture; expected one that ends in .png")
-    if path.exists() and not is_ours(path):
-        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+    check_picture(path)
     out = BytesIO()
     figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": f"mmnet_maps {__version__}"})
     write_whole(path, out.getvalue())
@@ -83,8 +98,13 @@ def sheet(body: float, title: str, source: str, *, width: float = WIDTH, legend:
     figure.set_layout_engine(
         "compressed", rect=(0, below / height, 1, body / height), w_pad=0.06, h_pad=0.05, wspace=0.01, hspace=0.01
     )
-    figure.text(_SIDE / width, 1 - 0.12 / height, title, fontsize=12, weight="bold", va="top", color=INK)
-    figure.text(_SIDE / width, 0.1 / height, "\n".join(lines), fontsize=7, va="bottom", color=PALE, linespacing=1.35)
+    figure.text(
+        _SIDE / width, 1 - 0.12 / height, title, fontsize=12, weight="bold", va="top", color=INK, parse_math=False
+    )
+    figure.text(
+        _SIDE / width, 0.1 / height, "\n".join(lines), fontsize=7, va="bottom", color=PALE, linespacing=1.35,
+        parse_math=False,
+    )  # fmt: skip
     return figure
 
 
@@ -111,6 +131,8 @@ def _place_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str])
         frameon=False, fontsize=8, borderaxespad=0, borderpad=0, handlelength=1.8, columnspacing=1.6, labelcolor=INK,
         markerscale=2,
     )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     legend.set_in_layout(False)
 
 
@@ -128,10 +150,10 @@ def colour_bar(figure: Figure, mappable: Any, label: str, *, extend: str = "neit
 
 def head(axes: Axes, title: str, lines: Sequence[str]) -> None:
     """The name of a panel and small lines below it, above the axes, where they hide nothing."""
-    axes.set_title(title, loc="left", fontsize=9, weight="bold", color=INK, pad=6 + 9.5 * len(lines))
+    axes.set_title(title, loc="left", fontsize=9, weight="bold", color=INK, pad=6 + 9.5 * len(lines), parse_math=False)
     axes.annotate(
         "\n".join(lines), (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", va="bottom",
-        fontsize=7.5, color=PALE, linespacing=1.25,
+        fontsize=7.5, color=PALE, linespacing=1.25, parse_math=False,
     )  # fmt: skip
 
 

@@ -292,13 +292,13 @@ def _draw_series(
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.set_ylabel(f"soil moisture ({UNIT})", fontsize=8.5, color=INK)
-    axes.set_title(station.name, loc="left", fontsize=9, weight="bold", color=INK, pad=4)
+    axes.set_title(station.name, loc="left", fontsize=9, weight="bold", color=INK, pad=4, parse_math=False)
     for line, (name, metrics) in enumerate(reversed(list(station.metrics.items()))):
         text = "   ".join([*metric_texts(metrics), UNIT])
         axes.annotate(
             f"{name}   {text}" if len(colours) > 1 else text, (1, 1), (0, 4 + 10 * line), xycoords="axes fraction",
             textcoords="offset points", ha="right", fontsize=7.5,
-            color=colours.get(name, PALE) if len(colours) > 1 else PALE,
+            color=colours.get(name, PALE) if len(colours) > 1 else PALE, parse_math=False,
         )  # fmt: skip
 
 
