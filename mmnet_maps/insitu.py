@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import math
+import os
 import re
 import tempfile
 import zipfile
@@ -250,7 +251,7 @@ def usable(flag: str) -> bool:
 
 def _read(path: Path, min_hours: int, progress: bool) -> Iterator[pa.Table]:
     """The tables behind one path, whatever it holds."""
-    if not path.exists():
+    if not os.path.exists(path):  # raises nothing, unlike the method
         raise InputError(f"no file or folder {path}; expected USCRN daily01 files or an ISMN archive")
     if path.is_file() and not zipfile.is_zipfile(path):
         yield read_uscrn(path)
@@ -371,7 +372,7 @@ def read_positions(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        It cannot be read, lacks a column, or a station has no position.
+        It cannot be read, lacks a column or rows, or a station has no name, no position or two.
     """
     import pandas as pd
 
@@ -382,11 +383,26 @@ def read_positions(path: str | Path) -> pd.DataFrame:
     absent = [name for name in ("station", "lat", "lon") if name not in found.columns]
     if absent:
         raise InputError(f"{path} lacks {', '.join(absent)}; expected the columns station, lat, lon")
-    found = found.drop_duplicates("station").set_index("station").reindex(columns=["lat", "lon", "elevation"])
+    if found.empty:
+        raise InputError(f"{path} has no row below its header; expected one a station")
+    unnamed = found["station"].fillna("").str.strip() == ""
+    if unnamed.any():
+        raise InputError(f"{path}: row {unnamed.argmax() + 1} has no station; give it a name")
+    found = found.set_index("station").reindex(columns=["lat", "lon", "elevation"])
     numbers: pd.DataFrame = found.apply(pd.to_numeric, errors="coerce")
+    places = numbers[["lat", "lon"]].reset_index().drop_duplicates()
+    twice = places[places["station"].duplicated()]
+    numbers = numbers[~numbers.index.duplicated()]
     bad = ~(numbers["lat"].between(-90, 90) & numbers["lon"].between(-180, 180))
     if bad.any():
         raise InputError(f"{path}: station {bad.idxmax()} has no position in degrees; correct it")
+    if not twice.empty:
+        name, lat, lon = twice.iloc[0]
+        first = numbers.loc[name]
+        raise InputError(
+            f"{path}: station {name} is at {first['lon']:.6f},{first['lat']:.6f} and at {lon:.6f},{lat:.6f}; give it "
+            "one position"
+        )
     return numbers
 
 

@@ -128,8 +128,19 @@ def _table(places: pd.DataFrame | Sequence[tuple[float, float]]) -> pd.DataFrame
     if isinstance(places, pd.DataFrame):
         return places
     return pd.DataFrame(
-        [(f"{lon:g},{lat:g}", float(lat), float(lon)) for lon, lat in places], columns=["station", "lat", "lon"]
+        [(place_name(lon, lat), float(lat), float(lon)) for lon, lat in places], columns=["station", "lat", "lon"]
     )
+
+
+def place_name(lon: float, lat: float) -> str:
+    """The name of a place that has none: its position, to 0.1 m.
+
+    Examples
+    --------
+    >>> place_name(-119.6, 47.0), place_name(-119.123456, 47.12345649)
+    ('-119.6,47', '-119.123456,47.123456')
+    """
+    return ",".join(np.format_float_positional(round(float(one), 6) + 0.0, trim="-") for one in (lon, lat))
 
 
 def _job(dates: Any, options: MapOptions) -> tuple[Job, Sequence[Source] | None]:

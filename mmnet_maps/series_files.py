@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmnet_maps.errors import OutputError, RequestError
+from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.product import LAYERS, array_attributes, global_attributes
 from mmnet_maps.variables import VARIABLES
 from mmnet_maps.write import write_whole
@@ -33,18 +35,28 @@ _COORDINATES: dict[str, dict[str, Any]] = {
 }
 
 
-def check_target(path: str | Path) -> None:
-    """Refuse a file of another kind before the work is done.
+def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse a file of another kind, or one that is read, before the work is done.
+
+    Parameters
+    ----------
+    path
+        Where the series are to go.
+    inputs
+        What they are made from: files, or anything else, which is left alone.
 
     Raises
     ------
     RequestError
-        The name has another ending than `ENDINGS`.
+        The name has another ending than `ENDINGS`, or it is one of the inputs.
     """
-    if Path(path).suffix not in ENDINGS or Path(path).is_dir():
+    if Path(path).suffix not in ENDINGS or os.path.isdir(path):
         raise RequestError(
             f"the series are to be written to {path}; give a file whose name ends in .csv, .parquet or .nc"
         )
+    for one in inputs:
+        if os.path.exists(path) and os.path.exists(one) and os.path.samefile(path, one):
+            raise RequestError(f"{path} is a file that the series are made from; give another --out")
 
 
 def write_series(series: pd.DataFrame, path: str | Path) -> None:
@@ -62,6 +74,8 @@ def write_series(series: pd.DataFrame, path: str | Path) -> None:
     ------
     RequestError
         Another ending.
+    InputError
+        Two places have one name (NetCDF).
     OutputError
         It cannot be written.
     """
@@ -110,10 +124,19 @@ def to_dataset(series: pd.DataFrame) -> xr.Dataset:
     xarray.Dataset
         Each place once, in order, by ``station_name``, and every day that any has; where a place has no row for a day
         values are NaN, and ``quality`` says outside the area.
+
+    Raises
+    ------
+    InputError
+        Two places have one name.
     """
     import pandas as pd
     import xarray as xr
 
+    positions = series[["station", "lat", "lon"]].drop_duplicates()
+    if (twice := positions["station"].duplicated(keep=False)).any():
+        name, lat, lon = positions[twice].iloc[0]
+        raise InputError(f"station {name} is at {lon:.6f},{lat:.6f} and elsewhere; give each place a name of its own")
     row, names = pd.factorize(series["station"])
     days, column = np.unique(series["date"].to_numpy().astype("datetime64[D]"), return_inverse=True)
     places = series.drop_duplicates("station")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mmnet_maps.engine import Engine
+
+log = logging.getLogger("mmnet_maps")
 
 FILLED = "soil_moisture_filled"
 """The observation where there is one, else the estimate, m³/m³."""
@@ -229,27 +233,23 @@ def read_observed(points: Sequence[str], observations: Sequence[str] = ()) -> pd
     Returns
     -------
     pandas.DataFrame or None
-        ``station, date, soil_moisture`` (m³/m³); None where there is nothing of the kind.
+        ``station, date, soil_moisture`` (m³/m³); None where there is nothing of the kind. Values outside 0 and 1 are
+        left out, with a notice.
 
     Raises
     ------
     InputError
-        A file cannot be read, a date is none, or a station has two values on a day.
+        A file cannot be read, a date is none or has a time of day, or a station has two values on a day.
     """
     import pandas as pd
 
     from mmnet_maps.insitu import read_observations
 
-    parts = []
-    for path in points:
-        if path.endswith(".csv") and {"date", TARGET} <= set((table := pd.read_csv(path, dtype=str)).columns):
-            try:
-                table["date"] = pd.to_datetime(table["date"], format="ISO8601")
-                table[TARGET] = pd.to_numeric(table[TARGET])
-            except ValueError as error:
-                reason = str(error).splitlines()[0]
-                raise InputError(f"{path}: {reason}; expected dates as 2021-08-08 and numbers in m³/m³") from None
-            parts.append(table[["station", "date", TARGET]].dropna())
+    parts = [
+        _observed(path, table)
+        for path in points
+        if _lonlat(path) is None and {"date", TARGET} <= set((table := _read_csv(path)).columns)
+    ]
     if observations:
         found = read_observations(observations).to_pandas()
         parts.append(found[["station", "date", TARGET]].astype({"date": "datetime64[s]"}))
@@ -261,6 +261,41 @@ def read_observed(points: Sequence[str], observations: Sequence[str] = ()) -> pd
         one = every[twice].iloc[0]
         raise InputError(f"station {one['station']} has two observations on {one['date']:%Y-%m-%d}; keep one")
     return every
+
+
+def _read_csv(path: str) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); give a CSV of stations") from None
+
+
+def _observed(path: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The observations of a CSV of places, as `read_observed`."""
+    import pandas as pd
+
+    try:
+        days = pd.to_datetime(table["date"], format="ISO8601", utc=True).dt.tz_localize(None)
+        values = pd.to_numeric(table[TARGET])
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: {reason}; expected dates as 2021-08-08 and numbers in m³/m³") from None
+    text = table["date"].fillna("").str.strip()
+    timed = text.str.contains("[T ]") & ~text.str.fullmatch(r"\S+[T ]00:00(:00(\.0+)?)?")
+    if timed.any():
+        raise InputError(
+            f"{path}: date {text[timed].iloc[0]} has a time of day; expected one row a day, with dates as 2021-08-08: "
+            "average the hours of a day"
+        )
+    wrong = values.notna() & ~values.between(0, 1)
+    if wrong.any():
+        log.warning(
+            "%s: %d of %d observations lie outside 0 to 1 m³/m³, such as %g, and count as missing",
+            path, wrong.sum(), values.notna().sum(), values[wrong].iloc[0],
+        )  # fmt: skip
+    return table.assign(**{"date": days, TARGET: values.mask(wrong)})[["station", "date", TARGET]].dropna()
 
 
 def read_places(given: Sequence[str]) -> pd.DataFrame:
@@ -275,14 +310,15 @@ def read_places(given: Sequence[str]) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from mmnet_maps.pointwise import place_name
+
     parts = []
     for text in given:
-        try:
-            lon, lat = (float(number) for number in text.split(","))
-        except ValueError:
+        if (place := _lonlat(text)) is None:
             parts.append(_places_of(text))
         else:
-            parts.append(pd.DataFrame({"station": [f"{lon:g},{lat:g}"], "lat": [lat], "lon": [lon]}))
+            lon, lat = place
+            parts.append(pd.DataFrame({"station": [place_name(lon, lat)], "lat": [lat], "lon": [lon]}))
     places = pd.concat(parts, ignore_index=True)
     wrong = ~(places["lat"].between(-90, 90) & places["lon"].between(-180, 180))
     if wrong.any():
@@ -293,11 +329,23 @@ def read_places(given: Sequence[str]) -> pd.DataFrame:
     return places
 
 
+def _lonlat(text: str) -> tuple[float, float] | None:
+    """Longitude and latitude, where a text is two numbers."""
+    try:
+        lon, lat = map(float, text.split(","))
+    except ValueError:
+        return None
+    return lon, lat
+
+
 def _places_of(path: str) -> pd.DataFrame:
     from mmnet_maps.insitu import read_positions
 
-    if not Path(path).exists():
-        raise RequestError(f"{path!r} is neither LON,LAT in degrees nor a CSV file of stations")
+    if not os.path.exists(path):  # raises nothing where it is too long for a name, unlike the method
+        shown = path if len(path) <= 80 else f"{path[:80]}…"
+        raise RequestError(
+            f"{shown!r} is neither LON,LAT in degrees nor a CSV file of stations; give each place its own --points"
+        )
     return read_positions(path).reset_index()[["station", "lat", "lon"]]
 
 

@@ -117,7 +117,7 @@ def test_observations_that_cannot_be_used(tmp_path: Path) -> None:
         ("a,47,-119,2021-08-08,wet\n", "numbers in m³/m³"),
         (
             "a,47,-119,2021-08-07,0.2\na,47,-119,2021-08-08T06:00:00,0.2\n",
-            "T06:00:00 has a time of day; expected one row",
+            "T06:00:00 has a time of day",
         ),
         ("a,47,-119,2021-08-08T00:00:00Z,0.2\n", "00Z has a time of day; expected one row a day"),
     ):
