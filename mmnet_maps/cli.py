@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, MMNetError, RequestError, TilesFailedError
+
+if TYPE_CHECKING:
+    from datetime import date
 
 INTERRUPTED = 130
 
@@ -504,11 +507,12 @@ def points_command(out: str, picture: str | None, quiet: bool, debug: bool, **op
     mmnet points --points -119.6,47.1 --maps maps --out field.nc --picture field.png
     mmnet points --samples samples.parquet --model models/mine --uncertainty 20 --out series.csv
     """  # noqa: D301  (see map_command)
+    from mmnet_maps.figure_sheet import check_picture
     from mmnet_maps.series_files import check_target, write_series
 
-    check_target(out)
-    if picture and not picture.lower().endswith(".png"):
-        raise RequestError(f"{picture} is no name of a picture; expected one that ends in .png")
+    check_target(out, [*options["points"], *options["observations"], options["samples"] or ""])
+    if picture:
+        check_picture(picture)
     if options["samples"] or options["observations"] or out.endswith(".parquet"):
         _require_tables()
     from mmnet_maps.evaluate import format_report
@@ -571,15 +575,17 @@ def zones_command(
         raise RequestError("mmnet zones needs exactextract, which is not installed: pip install 'mmnet-maps[zones]'")
     if out.endswith(".parquet"):
         _require_tables()
-    from mmnet_maps.aoi import parse_days
+    from mmnet_maps.figure_sheet import check_picture
     from mmnet_maps.maps import open_maps
     from mmnet_maps.zone_files import check_target, read_zones, write_statistics
     from mmnet_maps.zones import zonal_statistics
     from mmnet_maps.zones_picture import draw_zones
 
-    first, last = (parse_days(day)[0] if day else None for day in (start, end))
-    polygons = read_zones(zones, id_column=id_column)
     check_target(out, zones)
+    if picture:
+        check_picture(picture)
+    first, last = _ends(start, end)
+    polygons = read_zones(zones, id_column=id_column)
     maps = open_maps(paths, start=first, end=last)
     table = zonal_statistics(maps, polygons, layer=layer, quiet=quiet)
     write_statistics(table, out, polygons)
@@ -785,6 +791,19 @@ def _refuse_options_before(context: click.Context) -> None:
                 f"--{name.replace('_', '-')} stands before {context.invoked_subcommand}; what belongs to "
                 f"{context.invoked_subcommand} comes after it"
             )
+
+
+def _ends(start: str | None, end: str | None) -> tuple[date | None, date | None]:
+    """The first and the last day, where they are given."""
+    from mmnet_maps.aoi import parse_days
+
+    for name, day in (("--start", start), ("--end", end)):
+        if day and "/" in day:
+            raise RequestError(f"{name} {day} is a range; expected one day, such as 2021-08-08: use --start and --end")
+    if start and end:
+        days = parse_days(f"{start}/{end}")
+        return days[0], days[-1]
+    return (parse_days(start)[0] if start else None), (parse_days(end)[0] if end else None)
 
 
 def _require_tables() -> None:
