@@ -201,14 +201,6 @@ class Page:
         self.smap, smap_hover = self._figure("smap", self.smap_source, "whole", self.smap_colours)
         smap_hover.tooltips = [("SMAP", "@whole{0.000} m³/m³")]
         self.over = self.map.image("cut", color_mapper=self.smap_colours, source=self.smap_source, **_PLACE)
-        self.map.add_tools(
-            HoverTool(
-                renderers=[self.over],
-                tooltips=[("SMAP", "@cut{0.000} m³/m³")],
-                point_policy="follow_mouse",
-                visible=False,
-            )
-        )
         self.line = Span(location=x, dimension="height", line_color="#222222", line_width=2)
         self.map.add_layout(self.line)
         self.swipe.jscallback(value=_CUT, args={"source": self.smap_source, "range": self.x, "line": self.line})
@@ -330,15 +322,16 @@ class Page:
         data = {"image": [_upward(self._coded(self._values(seen)))], **place}
         if "quality" in self.named:
             data["quality"] = [_upward(self.read("quality", self.day.value, seen))]
-        self.source.data = data
         if self.compared and self.arrangement.value != ALONE:
             smap = _upward(self.read("smap", self.day.value, seen))
             cut = np.full((1, 1), np.nan, np.float32)
             if self.arrangement.value == SWIPE:
+                data["smap"] = [smap]  # for who points at it
                 share = (self.line.location - place["x"][0]) / place["dw"][0]
                 cut = smap.copy()
                 cut[:, round(smap.shape[1] * min(max(share, 0.0), 1.0)) :] = np.nan
             self.smap_source.data = {"whole": [smap], "cut": [cut], **place}
+        self.source.data = data
         self._shown = (chosen, seen)
 
     def recolour(self) -> None:
@@ -563,7 +556,7 @@ class Page:
         elif self.scale.classes:
             tips.append((shown, "@image{custom}"))
             self.hover.formatters = {"@image": CustomJSHover(code=f"return {list(self.scale.names)!r}[value] ?? ''")}
-        self.hover.tooltips = tips
+        self.hover.tooltips = [*tips, *([("SMAP", "@smap{0.000} m³/m³")] if swiped else [])]
 
     def _day_text(self) -> str:
         day = self.day.value
