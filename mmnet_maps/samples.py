@@ -233,7 +233,7 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"no file {path}; expected a Parquet table of station samples")
     if Path(path).suffix.lower() == ".csv":
         table = read_released_csv(path)

@@ -222,6 +222,8 @@ def test_options_that_do_not_go_together() -> None:
     ):
         with pytest.raises(RequestError, match=message):
             series_for(**options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no file ttt"):
+        series_for(samples="t" * 300)  # too long for a name
 
 
 def test_places(tmp_path: Path) -> None:
