@@ -201,7 +201,7 @@ def test_workers_that_are_killed_are_replaced(tmp_path: Path, request_: list[str
     assert leftovers(root) == []
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_workers_that_die_again_and_again_are_replaced(
     tmp_path: Path,
     request_: list[str | Path],

@@ -57,7 +57,7 @@ def arrays(path: Path) -> tuple[int, dict[str, np.ndarray]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.stress)])
 def test_kills_change_nothing(tmp_path: Path, kills: int) -> None:
     moments = random.Random(5)
     command = [sys.executable, "-c", f"import test_kills; test_kills.run({str(tmp_path / 's.zarr')!r})"]
