@@ -29,13 +29,13 @@ import numpy as np
 import shapely
 import torch
 
-from mmnet_maps.aoi import LONLAT, transform_geometry
-from mmnet_maps.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mmnet_maps.engine import Engine
-from mmnet_maps.grid import tile_geobox
-from mmnet_maps.job import Job, fill_stack, prepare
-from mmnet_maps.parity import plain_inputs
-from mmnet_maps.predict import Part, ahead, mapped, read_parts
+from mmnet_maps.grid.area import LONLAT, transform_geometry
+from mmnet_maps.grid.tiles import tile_geobox
+from mmnet_maps.mapping.pipeline import Part, ahead, mapped, read_parts
+from mmnet_maps.mapping.request import Job, fill_stack, prepare
+from mmnet_maps.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mmnet_maps.model.engine import Engine
+from mmnet_maps.training.parity import plain_inputs
 
 HOME, DAY = "h06v03", date(2021, 8, 8)
 TILES = [HOME, *(t for t in (f"h{h:02d}v{v:02d}" for v in range(2, 6) for h in range(5, 9)) if t != HOME)]
@@ -157,8 +157,8 @@ def differences(checkpoint: Checkpoint, part: Part, pixels: int) -> dict[str, fl
 
 def write_tiles(stack: Path, tiles: list[str], count: int, draws: int = 0) -> dict[str, float]:
     """Stack on disk to COGs, written and read back: seconds and peak memory; in a process of its own, see `apart`."""
-    from mmnet_maps.cog import CogWriter
-    from mmnet_maps.product import LAYERS
+    from mmnet_maps.product.cog import CogWriter
+    from mmnet_maps.product.layers import LAYERS
 
     job = job_for(stack, tiles, count, uncertainty=draws)
     pieces = [piece for piece in job.pieces if piece.id in tiles]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmnet_maps.samples import Samples, read_samples, write_samples
+from mmnet_maps.training.table import Samples, read_samples, write_samples
 
 FIRST = np.datetime64("2000-01-01", "D")
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from mmnet_maps.checkpoint import load_checkpoint
-from mmnet_maps.engine import Engine
-from mmnet_maps.evaluate import prediction, save_factor
-from mmnet_maps.experiment import plan_runs, read_experiment, splits_of
-from mmnet_maps.reliability import judge
-from mmnet_maps.samples import read_samples
-from mmnet_maps.write import write_whole
+from mmnet_maps.model.checkpoint import load_checkpoint
+from mmnet_maps.model.engine import Engine
+from mmnet_maps.product.day_writer import write_whole
+from mmnet_maps.training.calibration import judge
+from mmnet_maps.training.evaluate import prediction, save_factor
+from mmnet_maps.training.experiment.run import plan_runs, read_experiment, splits_of
+from mmnet_maps.training.table import read_samples
 
 
 def main() -> None:

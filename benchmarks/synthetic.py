@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from datetime import date
 
-from mmnet_maps.grid import tile_geobox
-from mmnet_maps.sources.synthetic import SyntheticWorld
+from mmnet_maps.grid.tiles import tile_geobox
+from mmnet_maps.sources.demo.world import SyntheticWorld
 
 WORLD = SyntheticWorld()
 

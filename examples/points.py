@@ -1,7 +1,7 @@
 """Daily series at a place with a standard deviation, without making a map: as NetCDF and as a table."""
 
 import mmnet_maps as mm
-from mmnet_maps.series_files import write_series
+from mmnet_maps.analysis.series_io import write_series
 
 places = [(-119.55, 47.11)]  # longitude, latitude; or a table with the columns station, lat, lon
 series = mm.at_points(places, "2021-08-02/2021-08-08", source="demo", uncertainty=20)

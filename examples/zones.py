@@ -6,10 +6,10 @@ from pathlib import Path
 from shapely.geometry import box, mapping
 
 import mmnet_maps as mm
-from mmnet_maps.maps import open_maps
-from mmnet_maps.zone_files import read_zones, write_statistics
-from mmnet_maps.zones import zonal_statistics
-from mmnet_maps.zones_picture import draw_zones
+from mmnet_maps.analysis.zone_io import read_zones, write_statistics
+from mmnet_maps.analysis.zones import zonal_statistics
+from mmnet_maps.analysis.zones_plot import draw_zones
+from mmnet_maps.product.reader import open_maps
 
 fields = [
     {"type": "Feature", "properties": {"name": name}, "geometry": mapping(box(west, south, west + 0.02, south + 0.013))}

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmnet_maps.checkpoint import load_checkpoint as load_model
-    from mmnet_maps.pointwise import at_points
-    from mmnet_maps.predict import downscale, downscale_product
+    from mmnet_maps.mapping.pipeline import downscale, downscale_product
+    from mmnet_maps.mapping.points import at_points
+    from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "at_points", "downscale", "downscale_product", "load_model"]
 
 _HOMES = {
-    "at_points": ("pointwise", "at_points"),
-    "downscale": ("predict", "downscale"),
-    "downscale_product": ("predict", "downscale_product"),
-    "load_model": ("checkpoint", "load_checkpoint"),
+    "at_points": ("mapping.points", "at_points"),
+    "downscale": ("mapping.pipeline", "downscale"),
+    "downscale_product": ("mapping.pipeline", "downscale_product"),
+    "load_model": ("model.checkpoint", "load_checkpoint"),
 }
 
 

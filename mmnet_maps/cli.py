@@ -90,8 +90,8 @@ def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, debug: bool, **op
     mmnet-map --aoi grant_county.geojson --date 2021-08-08
     mmnet-map --aoi fields.gpkg --date 2021-07-29/2021-08-08 --stack stack.zarr --out maps
     """  # noqa: D301  (click wants the backspace itself, so that the examples keep their lines)
-    from mmnet_maps.job import prepare
-    from mmnet_maps.predict import write_maps
+    from mmnet_maps.mapping.pipeline import write_maps
+    from mmnet_maps.mapping.request import prepare
 
     job = prepare(aoi, list(dates), quiet=quiet, **options)
     for product in write_maps(job, quiet=quiet):
@@ -147,7 +147,7 @@ def stack_command(
             raise click.UsageError(f"Missing option '{name}'", context)
     if (aoi is None) == (tiles is None):
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to fill")
-    from mmnet_maps.job import fill_stack
+    from mmnet_maps.mapping.request import fill_stack
 
     ids = tuple(tile.strip() for tile in tiles.split(",")) if tiles is not None else None
     days = f"{start}/{end or start}"
@@ -173,10 +173,10 @@ def stack_info_command(
     """  # noqa: D301  (see map_command)
     from pathlib import Path
 
-    from mmnet_maps.aoi import parse_days, read_aoi
-    from mmnet_maps.inventory import take_inventory
-    from mmnet_maps.inventory_picture import draw_inventory, format_inventory, write_inventory
-    from mmnet_maps.stack import Stack
+    from mmnet_maps.grid.area import parse_days, read_aoi
+    from mmnet_maps.stack.inventory import take_inventory
+    from mmnet_maps.stack.inventory_plot import draw_inventory, format_inventory, write_inventory
+    from mmnet_maps.stack.store import Stack
 
     if end and not start:
         raise RequestError("--end is given without --start; give both, or neither for the last 31 days")
@@ -207,7 +207,7 @@ def stack_check_command(store: str, model: str, dates: tuple[str, ...], aoi: str
     \b
     mmnet stack check stack.zarr --model mmnet-uscrn --date 2021-07-29/2021-08-08
     """  # noqa: D301  (see map_command)
-    from mmnet_maps.readiness import check_stack
+    from mmnet_maps.mapping.check import check_stack
 
     text, able = check_stack(store, model, list(dates), aoi)
     click.echo(text)
@@ -288,10 +288,10 @@ def batch_command(
         raise RequestError(
             "mmnet batch needs Dask's distributed, which is not installed: pip install 'mmnet-maps[batch]'"
         )
-    from mmnet_maps.batch import run_batch
-    from mmnet_maps.batch_plan import dry_run as plan_text
-    from mmnet_maps.batch_plan import plan_batch
-    from mmnet_maps.batch_report import format_report, report_path
+    from mmnet_maps.mapping.batch.plan import dry_run as plan_text
+    from mmnet_maps.mapping.batch.plan import plan_batch
+    from mmnet_maps.mapping.batch.report import format_report, report_path
+    from mmnet_maps.mapping.batch.run import run_batch
 
     batch = plan_batch(aoi, given, tiles=tiles, name=name, store=store, **options)
     if dry_run:
@@ -320,8 +320,8 @@ def batch_status_command(root: str, json_path: str | None, debug: bool) -> int:
     import json
     from pathlib import Path
 
-    from mmnet_maps.batch_report import format_status, read_status
-    from mmnet_maps.write import write_whole
+    from mmnet_maps.mapping.batch.report import format_status, read_status
+    from mmnet_maps.product.day_writer import write_whole
 
     found = read_status(root)
     click.echo(format_status(found))
@@ -390,7 +390,7 @@ def samples_command(
         if not value:
             raise click.UsageError(f"Missing option '{name}'", context)
     _require_tables()
-    from mmnet_maps.sampling import make_samples
+    from mmnet_maps.training.build_table import make_samples
 
     made = make_samples(observations, out or "", quiet=quiet, **options)
     stations = len(set(made["station"].to_pylist()))
@@ -410,9 +410,9 @@ def samples_check_command(table: str, picture: str | None, debug: bool) -> int:
     mmnet samples check samples.parquet --picture samples.png
     """  # noqa: D301  (see map_command)
     _require_tables()
-    from mmnet_maps.samples import read_samples
-    from mmnet_maps.samples_check import check_samples, format_check
-    from mmnet_maps.samples_picture import draw_samples
+    from mmnet_maps.training.table import read_samples
+    from mmnet_maps.training.table_check import check_samples, format_check
+    from mmnet_maps.training.table_plot import draw_samples
 
     found = check_samples(read_samples(table, target=False))
     click.echo(format_check(found))
@@ -440,7 +440,7 @@ def samples_check_command(table: str, picture: str | None, debug: bool) -> int:
 def train_command(samples: tuple[str, ...], config: str, seed: int | None, out: str, quiet: bool, debug: bool) -> None:
     """Train a network on station samples."""
     _require_tables()
-    from mmnet_maps.train import train_checkpoint
+    from mmnet_maps.training.train import train_checkpoint
 
     click.echo(train_checkpoint(samples, config, out, seed=seed, progress=not quiet).path)
 
@@ -455,9 +455,9 @@ def train_command(samples: tuple[str, ...], config: str, seed: int | None, out: 
 def experiment_command(config: str, data: str, out: str, workers: int | None, quiet: bool, debug: bool) -> None:
     """Train and test several networks in the paper's scenarios; the same command continues after an interruption."""
     _require_tables()
-    from mmnet_maps.batch_plan import cores
-    from mmnet_maps.experiment import execute_all, read_experiment
-    from mmnet_maps.experiment_report import write_results
+    from mmnet_maps.mapping.batch.plan import cores
+    from mmnet_maps.training.experiment.report import write_results
+    from mmnet_maps.training.experiment.run import execute_all, read_experiment
 
     settings = read_experiment(config)
     runs = execute_all(settings, data, out, workers=workers or cores(), quiet=quiet)
@@ -507,16 +507,16 @@ def points_command(out: str, picture: str | None, quiet: bool, debug: bool, **op
     mmnet points --points -119.6,47.1 --maps maps --out field.nc --picture field.png
     mmnet points --samples samples.parquet --model models/mine --uncertainty 20 --out series.csv
     """  # noqa: D301  (see map_command)
-    from mmnet_maps.figure_sheet import check_picture
-    from mmnet_maps.series_files import check_target, write_series
+    from mmnet_maps.analysis.series_io import check_target, write_series
+    from mmnet_maps.plots.canvas import check_picture
 
     check_target(out, [*options["points"], *options["observations"], options["samples"] or ""])
     if picture:
         check_picture(picture)
     if options["samples"] or options["observations"] or out.endswith(".parquet"):
         _require_tables()
-    from mmnet_maps.evaluate import format_report
-    from mmnet_maps.station_series import draw_series, metrics, series_for
+    from mmnet_maps.analysis.series import draw_series, metrics, series_for
+    from mmnet_maps.training.evaluate import format_report
 
     series = series_for(quiet=quiet, **options)
     write_series(series, out)
@@ -575,11 +575,11 @@ def zones_command(
         raise RequestError("mmnet zones needs exactextract, which is not installed: pip install 'mmnet-maps[zones]'")
     if out.endswith(".parquet"):
         _require_tables()
-    from mmnet_maps.figure_sheet import check_picture
-    from mmnet_maps.maps import open_maps
-    from mmnet_maps.zone_files import check_target, read_zones, write_statistics
-    from mmnet_maps.zones import zonal_statistics
-    from mmnet_maps.zones_picture import draw_zones
+    from mmnet_maps.analysis.zone_io import check_target, read_zones, write_statistics
+    from mmnet_maps.analysis.zones import zonal_statistics
+    from mmnet_maps.analysis.zones_plot import draw_zones
+    from mmnet_maps.plots.canvas import check_picture
+    from mmnet_maps.product.reader import open_maps
 
     check_target(out, zones)
     if picture:
@@ -609,9 +609,9 @@ def predict_command(samples: str, model: str, out: str, uncertainty: int, device
     With --uncertainty, soil_moisture_std is added as well.
     """
     _require_tables()
-    from mmnet_maps.checkpoint import load_checkpoint
-    from mmnet_maps.engine import Engine
-    from mmnet_maps.evaluate import write_predictions
+    from mmnet_maps.model.checkpoint import load_checkpoint
+    from mmnet_maps.model.engine import Engine
+    from mmnet_maps.training.evaluate import write_predictions
 
     engine = Engine(load_checkpoint(model), device=device or "auto", draws=uncertainty)
     count = write_predictions(engine, samples, out)
@@ -650,18 +650,18 @@ def evaluate_command(
     if picture and not uncertainty:
         raise RequestError("--picture shows the uncertainty; give --uncertainty as well, such as --uncertainty 20")
     if parity:
-        from mmnet_maps.checkpoint import load_checkpoint
-        from mmnet_maps.parity import format_parity
-        from mmnet_maps.parity import parity as deviations
+        from mmnet_maps.model.checkpoint import load_checkpoint
+        from mmnet_maps.training.parity import format_parity
+        from mmnet_maps.training.parity import parity as deviations
 
         click.echo(format_parity(list(deviations(load_checkpoint(model), quiet=quiet))))
         return
     assert samples is not None
     _require_tables()
-    from mmnet_maps.checkpoint import load_checkpoint
-    from mmnet_maps.engine import Engine
-    from mmnet_maps.evaluate import evaluate_samples, format_report, write_report
-    from mmnet_maps.samples import read_samples
+    from mmnet_maps.model.checkpoint import load_checkpoint
+    from mmnet_maps.model.engine import Engine
+    from mmnet_maps.training.evaluate import evaluate_samples, format_report, write_report
+    from mmnet_maps.training.table import read_samples
 
     engine = Engine(load_checkpoint(model), device=device or "auto", draws=uncertainty)
     found = evaluate_samples(engine, read_samples(samples))
@@ -671,7 +671,7 @@ def evaluate_command(
     if picture:
         from pathlib import Path
 
-        from mmnet_maps.charts import draw_reliability
+        from mmnet_maps.training.plots import draw_reliability
 
         draw_reliability(found["uncertainty"], Path(picture), model=engine.spec.name)
 
@@ -691,11 +691,11 @@ def recalibrate_command(samples: str, model: str, uncertainty: int, out: str, de
     A copy is written that differs by std_factor in model.json alone; maps made with it have the scaled deviations.
     """
     _require_tables()
-    from mmnet_maps.checkpoint import load_checkpoint
-    from mmnet_maps.engine import Engine
-    from mmnet_maps.evaluate import recalibrate
-    from mmnet_maps.reliability import format_reliability
-    from mmnet_maps.samples import read_samples
+    from mmnet_maps.model.checkpoint import load_checkpoint
+    from mmnet_maps.model.engine import Engine
+    from mmnet_maps.training.calibration import format_reliability
+    from mmnet_maps.training.evaluate import recalibrate
+    from mmnet_maps.training.table import read_samples
 
     engine = Engine(load_checkpoint(model), device=device or "auto", draws=uncertainty)
     copy, judged = recalibrate(engine, read_samples(samples), out)
@@ -726,11 +726,11 @@ def explain_command(
     _require_tables()
     if find_spec("captum") is None:
         raise RequestError("mmnet explain needs the package captum, which is not installed: pip install captum")
-    from mmnet_maps.charts import draw_importance
-    from mmnet_maps.checkpoint import load_checkpoint
-    from mmnet_maps.explain import explain_samples, format_importance
-    from mmnet_maps.samples import read_samples
-    from mmnet_maps.write import write_whole
+    from mmnet_maps.model.checkpoint import load_checkpoint
+    from mmnet_maps.product.day_writer import write_whole
+    from mmnet_maps.training.explain import explain_samples, format_importance
+    from mmnet_maps.training.plots import draw_importance
+    from mmnet_maps.training.table import read_samples
 
     table = read_samples(samples, target=False)
     found = explain_samples(load_checkpoint(model), table, rows=rows, seed=seed, progress=not quiet)
@@ -758,7 +758,7 @@ def view_command(
     mmnet view maps
     mmnet view maps --stack stack.zarr --outline grant_county.geojson
     """  # noqa: D301  (see map_command)
-    from mmnet_maps.viewer import view
+    from mmnet_maps.analysis.viewer.server import view
 
     view(paths, stack=stack, outline=outline, port=port, show=browser)
 
@@ -777,7 +777,7 @@ def view_command(
 @_DEBUG
 def convert_command(pth: str, scalers: str, profile: str, out: str, debug: bool) -> None:
     """Bring a checkpoint of the authors' released code into the format used here."""
-    from mmnet_maps.convert import convert
+    from mmnet_maps.model.import_released import convert
 
     convert(pth, scalers, profile, out)
     click.echo(out)
@@ -795,7 +795,7 @@ def _refuse_options_before(context: click.Context) -> None:
 
 def _ends(start: str | None, end: str | None) -> tuple[date | None, date | None]:
     """The first and the last day, where they are given."""
-    from mmnet_maps.aoi import parse_days
+    from mmnet_maps.grid.area import parse_days
 
     for name, day in (("--start", start), ("--end", end)):
         if day and "/" in day:

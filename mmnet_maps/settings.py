@@ -52,7 +52,7 @@ class MapSettings(BaseModel):
 
 
 class MapOptions(TypedDict, total=False):
-    """Keywords of `predict.downscale` and its kin; what is None or left out comes from the settings."""
+    """Keywords of `pipeline.downscale` and its kin; what is None or left out comes from the settings."""
 
     stack: str | os.PathLike[str] | None
     source: str | os.PathLike[str] | None
@@ -72,7 +72,7 @@ class MapOptions(TypedDict, total=False):
 def settle(options: MapOptions) -> MapSettings:
     """Decide every setting: the call, then for inputs ``$MMNET_STACK``, then the file, then the defaults.
 
-    Inputs come from the first of these that names a stack or a source; where none does, see `inputs.open_inputs`.
+    Inputs come from the first of these that names a stack or a source; where none does, see `resolve.open_inputs`.
 
     Raises
     ------

@@ -82,8 +82,9 @@ def make_model(folder: Path, architecture: str = "mmnet", name: str = "random", 
     """A checkpoint with random weights whose inputs are scaled by the analytic source's ranges."""
     import torch
 
-    from mmnet_maps.checkpoint import ModelSpec, save_checkpoint
-    from mmnet_maps.features import Feature
+    from mmnet_maps.model.checkpoint import save_checkpoint
+    from mmnet_maps.model.features import Feature
+    from mmnet_maps.model.spec import ModelSpec
     from mmnet_maps.variables import LANDCOVER_CLASSES
 
     classes = tuple(LANDCOVER_CLASSES)

@@ -15,11 +15,12 @@ import pytest
 
 from analytic import AnalyticSource
 from mmnet_maps import cli
-from mmnet_maps.checkpoint import load_checkpoint
-from mmnet_maps.fetch import fetch
-from mmnet_maps.grid import conus_grid, read_aoi, target_grid, touched_tiles
-from mmnet_maps.job import needs_of
-from mmnet_maps.stack import Stack
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.tiles import conus_grid, target_grid, touched_tiles
+from mmnet_maps.mapping.request import needs_of
+from mmnet_maps.model.checkpoint import load_checkpoint
+from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.store import Stack
 
 CORNER = "-119.3135,47.7767,-119.2735,47.8067"
 TILES = ("h06v02", "h07v02", "h06v03", "h07v03")

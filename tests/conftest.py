@@ -34,7 +34,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_facto
     monkeypatch.setenv("MMNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("MMNET_STACK", "GOOGLE_APPLICATION_CREDENTIALS", "EARTHENGINE_PROJECT", "GOOGLE_CLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("mmnet_maps.inputs.signed_in", lambda: False)
+    monkeypatch.setattr("mmnet_maps.stack.resolve.signed_in", lambda: False)
     monkeypatch.chdir(tmp_path)
 
 

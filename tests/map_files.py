@@ -10,9 +10,9 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.grid import DEFAULT_CRS
-from mmnet_maps.product import LAYERS, QUALITY_BITS
-from mmnet_maps.write import DayWriter
+from mmnet_maps.grid.tiles import DEFAULT_CRS
+from mmnet_maps.product.day_writer import DayWriter
+from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 
 DAY, NEXT = date(2021, 8, 7), date(2021, 8, 8)
 ORIGIN = Affine(100.0, 0.0, -1_820_000.0, 0.0, -100.0, 2_984_000.0)

@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmnet_maps.features import Feature
-from mmnet_maps.train import TrainConfig
+from mmnet_maps.model.features import Feature
+from mmnet_maps.training.train import TrainConfig
 
 WEATHER = ("eto", "etr", "pr", "sph", "srad", "vpd", "vs")
 """Weather of the released code's tables."""

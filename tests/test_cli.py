@@ -17,10 +17,10 @@ import torch
 
 from analytic import AnalyticSource, make_model
 from mmnet_maps import cli
-from mmnet_maps.aoi import read_aoi
-from mmnet_maps.fetch import fetch
-from mmnet_maps.grid import conus_grid, target_grid, touched_tiles
-from mmnet_maps.job import needs_of
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.tiles import conus_grid, target_grid, touched_tiles
+from mmnet_maps.mapping.request import needs_of
+from mmnet_maps.stack.fetch import fetch
 
 AREA = "-119.60,47.10,-119.55,47.13"
 DAY = "2021-08-08"
@@ -82,7 +82,7 @@ def test_the_stack_command_fills_as_before(
         asked.append((aoi, days, options))
         return "what it would take"
 
-    monkeypatch.setattr("mmnet_maps.job.fill_stack", fill)
+    monkeypatch.setattr("mmnet_maps.mapping.request.fill_stack", fill)
     base = ("stack", "--start", DAY, "--source", "demo", "--out", "s.zarr")
     assert run(capsys, monkeypatch, *base, "--aoi", AREA, "-q") == (0, "s.zarr\n", "")
     assert run(capsys, monkeypatch, *base, "--tiles", "h06v03, h06v04", "--dry-run")[1] == "what it would take\n"
@@ -267,7 +267,7 @@ def test_interrupting_ends_with_130(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmnet_maps.predict.mapped", interrupt)
+    monkeypatch.setattr("mmnet_maps.mapping.pipeline.mapped", interrupt)
     words = ["map", "--aoi", AREA, "--date", DAY, "--stack", inputs, "--model", model, "--out", tmp_path / "maps", "-q"]
     code, out, err = run(capsys, monkeypatch, *words)
     assert (code, out) == (130, "")

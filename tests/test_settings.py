@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mmnet_maps.config import to_yaml
 from mmnet_maps.errors import RequestError
 from mmnet_maps.settings import MapSettings, settle
+from mmnet_maps.sources.files.config import to_yaml
 
 
 def test_a_fresh_install_takes_the_demo_world() -> None:

@@ -38,9 +38,9 @@ def open_source(spec: str) -> tuple[Source, ...]:
     >>> [source.name for source in open_source("demo")]
     ['demo']
     """
-    from mmnet_maps.sources.earthengine import EarthEngineSource
-    from mmnet_maps.sources.files import FilesSource
-    from mmnet_maps.sources.synthetic import SyntheticWorld
+    from mmnet_maps.sources.demo.world import SyntheticWorld
+    from mmnet_maps.sources.earthengine.source import EarthEngineSource
+    from mmnet_maps.sources.files.source import FilesSource
 
     if spec == "demo":
         return (SyntheticWorld(),)

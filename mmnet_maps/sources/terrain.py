@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.grid import pixel_centres
+from mmnet_maps.grid.lattice import pixel_centres
 
 METRES_PER_DEGREE = 111_320.0
 

@@ -21,14 +21,15 @@ from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
 from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, run
-from mmnet_maps import write
-from mmnet_maps.batch import _run, _Work, run_batch, tasks_of
-from mmnet_maps.batch_plan import Batch, plan_batch
-from mmnet_maps.batch_worker import run_task
 from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailedError
-from mmnet_maps.grid import Tile, window_of
-from mmnet_maps.predict import Packed, downscale_product, write_days
-from mmnet_maps.stack import Stack
+from mmnet_maps.grid.lattice import window_of
+from mmnet_maps.grid.tiles import Tile
+from mmnet_maps.mapping.batch.plan import Batch, plan_batch
+from mmnet_maps.mapping.batch.run import _run, _Work, run_batch, tasks_of
+from mmnet_maps.mapping.batch.worker import run_task
+from mmnet_maps.mapping.pipeline import Packed, downscale_product, write_days
+from mmnet_maps.product import day_writer as write
+from mmnet_maps.stack.store import Stack
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,7 @@ def test_a_tile_is_made_by_one_worker_at_a_time(
 ) -> None:
     task = tasks_of(plan(stack, model, tmp_path / "maps", store=False))[0]
     (tmp_path / "maps/.mmnet-batch").mkdir(parents=True)
-    monkeypatch.setattr("mmnet_maps.batch_worker._PATIENCE", 0.1)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.worker._PATIENCE", 0.1)
     with FileLock(tmp_path / "maps/.mmnet-batch" / f"{task.tile}.lock"), pytest.raises(TimeoutError, match="another"):
         run_task(task)
 
@@ -385,8 +386,8 @@ def test_a_worker_over_its_memory_limit_fails_its_tiles(tmp_path: Path, stack: P
 
 
 def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmnet_maps.batch._LOOK_EVERY", 0.2)
-    monkeypatch.setattr("mmnet_maps.batch._ALONE", 1.0)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.run._LOOK_EVERY", 0.2)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.run._ALONE", 1.0)
 
     def nothing(*found: object) -> None:
         raise AssertionError(found)

@@ -27,9 +27,9 @@ import rasterio
 import xarray as xr
 
 from batch_world import CORNER, SPAN, call, command, contents, leftovers, run
-from mmnet_maps.grid import TILE_PIXELS
-from mmnet_maps.job import fill_stack
-from mmnet_maps.stac import read_item
+from mmnet_maps.grid.tiles import TILE_PIXELS
+from mmnet_maps.mapping.request import fill_stack
+from mmnet_maps.product.stac_item import read_item
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +210,8 @@ def test_workers_that_die_again_and_again_are_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root, over = tmp_path / "maps", threading.Event()
-    monkeypatch.setattr("mmnet_maps.batch._LOOK_EVERY", 1.0)
-    monkeypatch.setattr("mmnet_maps.batch._ALONE", 10.0)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.run._LOOK_EVERY", 1.0)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.run._ALONE", 10.0)
     others = set(psutil.Process().children(recursive=True))
 
     def kill_for_a_while() -> None:

@@ -15,14 +15,16 @@ import yaml
 
 import earthengine_catalog as world
 from fake_earthengine import FakeEarthEngine, offline
-from mmnet_maps.block import Needs, uses
-from mmnet_maps.checkpoint import load_checkpoint as load_model
-from mmnet_maps.grid import lonlat, read_aoi, target_grid
-from mmnet_maps.job import fill_stack, needs_of, prepare
-from mmnet_maps.packaged import packaged
-from mmnet_maps.predict import write_maps
-from mmnet_maps.product import QUALITY_BITS
-from mmnet_maps.stack import Stack
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.lattice import lonlat
+from mmnet_maps.grid.tiles import target_grid
+from mmnet_maps.mapping.pipeline import write_maps
+from mmnet_maps.mapping.request import fill_stack, needs_of, prepare
+from mmnet_maps.model.checkpoint import load_checkpoint as load_model
+from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.resources import packaged
+from mmnet_maps.stack.reader import Needs, uses
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
 
 pytest.importorskip("ee")

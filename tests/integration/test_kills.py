@@ -14,10 +14,11 @@ import pytest
 import zarr
 
 from analytic import AnalyticSource
-from mmnet_maps.block import Needs
-from mmnet_maps.fetch import fetch
-from mmnet_maps.grid import conus_grid, read_aoi, target_grid, tiles
-from mmnet_maps.stack import Stack
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.reader import Needs
+from mmnet_maps.stack.store import Stack
 
 GRID = target_grid(read_aoi("-119.62,47.00,-119.20,47.30"))
 DAYS = [date(2021, 8, 7), date(2021, 8, 8)]

@@ -15,11 +15,12 @@ import rasterio
 from rio_cogeo.cogeo import cog_validate
 
 import mmnet_maps as mm
-from mmnet_maps.aoi import read_aoi
-from mmnet_maps.grid import area_mask, nearest_cells, target_grid
-from mmnet_maps.product import LAYERS as ALL_LAYERS
-from mmnet_maps.product import QUALITY_BITS
-from mmnet_maps.stack import Stack
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.lattice import nearest_cells
+from mmnet_maps.grid.tiles import area_mask, target_grid
+from mmnet_maps.product.layers import LAYERS as ALL_LAYERS
+from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.stack.store import Stack
 
 AREA = "-119.55,47.00,-119.25,47.16"  # Moses Lake and the fields around it
 DAYS = ("2021-07-29", "2021-08-08")

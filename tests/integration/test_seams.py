@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import shapely
 
-from mmnet_maps.aoi import LONLAT, transform_geometry
-from mmnet_maps.grid import Tile, tile_geobox
-from mmnet_maps.job import Job, prepare
-from mmnet_maps.predict import Layers, map_tile
-from mmnet_maps.product import LAYERS
+from mmnet_maps.grid.area import LONLAT, transform_geometry
+from mmnet_maps.grid.tiles import Tile, tile_geobox
+from mmnet_maps.mapping.pipeline import Layers, map_tile
+from mmnet_maps.mapping.request import Job, prepare
+from mmnet_maps.product.layers import LAYERS
 
 HALF = 3000.0  # m, so that 30 pixels lie on either side of both edges
 

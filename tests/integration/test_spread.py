@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from mmnet_maps.checkpoint import Checkpoint, load_checkpoint
-from mmnet_maps.engine import Engine
-from mmnet_maps.features import fill_steps, standardise
-from mmnet_maps.network import GaussianDropout
-from mmnet_maps.samples import encode, inputs, read_samples
+from mmnet_maps.model.checkpoint import Checkpoint, load_checkpoint
+from mmnet_maps.model.engine import Engine
+from mmnet_maps.model.features import fill_steps, standardise
+from mmnet_maps.model.network import GaussianDropout
+from mmnet_maps.training.table import encode, inputs, read_samples
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "stations" / "samples_multimodal_2019_2021.parquet"
 PASSES = 100

@@ -26,9 +26,10 @@ pytest.importorskip("panel", reason="panel is not installed")
 
 from batch_world import CORNER, DAYS
 from map_files import values_on, write_map
+from mmnet_maps.analysis.viewer.server import view
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.grid import read_aoi, target_grid
-from mmnet_maps.viewer import view
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.tiles import target_grid
 
 GRID = target_grid(read_aoi(CORNER))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

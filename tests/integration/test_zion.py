@@ -15,9 +15,9 @@ from odc.geo.geobox import GeoBox
 from scipy.ndimage import uniform_filter
 
 from mmnet_maps import cli
-from mmnet_maps.cells import window_of
-from mmnet_maps.product import QUALITY_BITS
-from mmnet_maps.stack import Stack
+from mmnet_maps.grid.lattice import window_of
+from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.stack.store import Stack
 
 ROOT = Path(__file__).parents[2]
 RASTERS = ROOT.parent / "shared" / "data" / "rasters" / "zion"

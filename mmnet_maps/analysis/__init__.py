@@ -1,0 +1,1 @@
+"""Summarise maps over polygons and at places."""

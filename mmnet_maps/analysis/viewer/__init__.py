@@ -1,0 +1,1 @@
+"""Show maps in a browser."""

@@ -1,0 +1,156 @@
+"""The picture of zonal statistics: the zones of some days in the colours of the maps."""
+
+from __future__ import annotations
+
+import math
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps import __version__
+from mmnet_maps.analysis.zone_io import Zones, moved
+from mmnet_maps.plots.canvas import INK, PALE, RULE, UNIT, WIDTH, colour_bar, sheet, write_figure
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.picture import WATERMARK, Box, DayPicture, choose, nice_length, scale_range
+from mmnet_maps.product.qgis import COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+_GREY = "#dcdcdc"
+_HIGHEST = 6.5
+
+
+def draw_zones(table: pd.DataFrame, zones: Zones, path: str | Path, *, layer: str, title: str, synthetic: bool) -> Path:
+    """Draw the zones coloured by the mean of a layer, a panel a day; the PNG appears whole or not at all.
+
+    The zones are shown in an equal-area projection about their centre, so that north is up there. Of more than six days
+    the first, the last and four evenly between are drawn.
+
+    Parameters
+    ----------
+    table, zones
+        As `zones.zonal_statistics` gives them.
+    path
+        The PNG.
+    layer
+        What the statistics are of.
+    title
+        What the maps are of.
+    synthetic
+        Whether to mark every panel as not an observation.
+
+    Raises
+    ------
+    OutputError, RequestError
+        The picture cannot be written, or is not to be a PNG.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    days = [stamp.date() for stamp in table["date"].drop_duplicates().dt.to_pydatetime()]
+    shown = [one.day for one in choose([DayPicture(day=day, layers={}) for day in days])]
+    means = table["mean"].to_numpy().reshape(len(zones.ids), len(days))[:, [days.index(day) for day in shown]]
+    paths, box = _outlines(zones)
+    limits = scale_range([means])
+    colours = LinearSegmentedColormap.from_list("dry_to_wet", COLOURS).with_extremes(bad=_GREY)
+    mappable = ScalarMappable(Normalize(*limits), colours)
+
+    subset = f", {len(shown)} of {len(days)} days" if len(shown) < len(days) else ""
+    source = (
+        f"Mean of {LAYERS[layer].long_name}, of each zone; grey: no value. {len(zones.ids)} zones: {zones.name}. "
+        f"Maps: {title}. mmnet_maps {__version__}.{' SYNTHETIC INPUTS: NOT AN OBSERVATION.' if synthetic else ''}"
+    )
+    rows, columns, height = _lay_out(len(shown), (box[2] - box[0]) / (box[3] - box[1]))
+    figure = sheet(height, f"Soil moisture of {zones.name}{subset}", source)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    for axes, day, values in zip(panels, shown, means.T, strict=False):
+        _panel(axes, day, paths, mappable.to_rgba(np.ma.masked_invalid(values)), box)
+        if synthetic:
+            _watermark(axes, box, {1: 20, 2: 15}.get(columns, 11))
+    _scale_bar(panels[(rows - 1) * columns], box)
+    colour_bar(figure, mappable, UNIT, extend=_beyond(means, limits))
+    return write_figure(figure, Path(path))
+
+
+def _outlines(zones: Zones) -> tuple[list[Any], Box]:
+    """The zones as paths in a projection about their centre, m; left, bottom, right, top around them."""
+    import shapely
+    from matplotlib.path import Path as Curve
+
+    lonlat = zones.to_crs("OGC:CRS84")
+    west, south, east, north = shapely.total_bounds(lonlat)
+    local = f"+proj=laea +lat_0={(south + north) / 2:.6f} +lon_0={(west + east) / 2:.6f} +datum=WGS84 +units=m"
+    shapes = moved(lonlat, "OGC:CRS84", local)
+    paths = []
+    for shape in shapes:
+        rings = [
+            Curve(np.asarray(ring.coords), closed=True) for part in shapely.get_parts(shape) for ring in _rings(part)
+        ]
+        paths.append(Curve.make_compound_path(*rings))
+    left, bottom, right, top = shapely.total_bounds(shapes).tolist()
+    pad = 0.02 * max(right - left, top - bottom)
+    return paths, (left - pad, bottom - pad, right + pad, top + pad)
+
+
+def _rings(polygon: Any) -> list[Any]:
+    """The outer ring and those of the holes, turned the other way, so that they stay holes when filled."""
+    import shapely
+
+    turned = shapely.normalize(polygon)
+    return [turned.exterior, *turned.interiors]
+
+
+def _lay_out(count: int, aspect: float) -> tuple[int, int, float]:
+    """Rows and columns of panels of an aspect (width / height), and their height altogether in inches."""
+    columns = min(count, 3 if aspect <= 1.8 else 2 if aspect <= 4 else 1)
+    rows = math.ceil(count / columns)
+    return rows, columns, rows * min((WIDTH - 1.0) / columns / aspect + 0.3, _HIGHEST)
+
+
+def _panel(axes: Axes, day: date, paths: list[Any], colours: NDArray[Any], box: Box) -> None:
+    from matplotlib.collections import PathCollection
+
+    axes.add_collection(
+        PathCollection(paths, facecolors=colours, edgecolors=INK, linewidths=0.4 if len(paths) < 500 else 0.1)
+    )
+    axes.set(xlim=(box[0], box[2]), ylim=(box[1], box[3]), xticks=[], yticks=[], aspect="equal")
+    axes.spines[:].set(linewidth=0.5, color=RULE)
+    axes.set_title(f"{day.day} {day:%B %Y}", loc="left", fontsize=9, weight="bold", color=INK, pad=4)
+
+
+def _watermark(axes: Axes, box: Box, size: int) -> None:
+    from matplotlib.patheffects import withStroke
+
+    axes.text(
+        0.5, 0.5, WATERMARK, transform=axes.transAxes, ha="center", va="center", fontsize=size, fontweight="bold",
+        rotation=math.degrees(math.atan2(box[3] - box[1], box[2] - box[0])) * 0.7, color=INK, alpha=0.3, clip_on=True,
+        path_effects=[withStroke(linewidth=1.6, foreground="white", alpha=0.4)],
+    )  # fmt: skip
+
+
+def _scale_bar(axes: Axes, box: Box) -> None:
+    """A bar of a round length under a panel."""
+    from matplotlib.transforms import ScaledTranslation
+
+    length = nice_length((box[2] - box[0]) * 0.35)
+    share = length / (box[2] - box[0])
+    label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    below = axes.transAxes + ScaledTranslation(0, -9 / 72, axes.figure.dpi_scale_trans)
+    axes.plot([0, share], [0, 0], transform=below, color=INK, linewidth=2, clip_on=False, solid_capstyle="butt")
+    axes.annotate(
+        label, (share, 0), (5, -9), xycoords="axes fraction", textcoords="offset points", va="center", fontsize=7.5,
+        color=PALE,
+    )  # fmt: skip
+
+
+def _beyond(values: NDArray[Any], limits: tuple[float, float]) -> str:
+    valid = values[np.isfinite(values)]
+    below, above = bool((valid < limits[0] - 1e-5).any()), bool((valid > limits[1] + 1e-5).any())
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")

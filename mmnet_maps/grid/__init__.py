@@ -1,0 +1,1 @@
+"""Areas of interest, grids of tiles, and which coarse cell each pixel lies in."""

@@ -1,0 +1,383 @@
+"""From pixels to cells: windows of lattices, and the cell of a coarse lattice under every pixel of a grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from mmnet_maps.errors import InputError
+
+Window = tuple[slice, slice]
+"""Rows and columns of a grid."""
+
+SNAP = 1e-3
+"""Within this share of a pixel an edge lies on a line: reprojection moves by less."""
+
+_STEP = 32
+"""Width and height, in pixels, of the control cells within which positions are interpolated; even, so that knots lie on
+pixel edges."""
+
+_CELL_TOLERANCE = 1e-4
+"""An interpolated position may be wrong by this share of a cell: one metre on a lattice of 10 km."""
+
+_DEGREE_TOLERANCE = 1e-6
+"""An interpolated longitude or latitude may be wrong by this: 0.1 m, less than float32 resolves at these longitudes."""
+
+_SAFETY = 4.0
+"""Errors are measured at a few points a control cell and taken this many times, as they may be larger between them."""
+
+_KEPT_PIXELS = 1024 * 1024
+"""Cells of larger grids than a tile are not kept: a few of them would fill the memory."""
+
+
+def window_of(geobox: GeoBox, parent: GeoBox) -> Window:
+    """Rows and columns of `parent` that are `geobox`.
+
+    Raises
+    ------
+    InputError
+        When `geobox` is not a window of `parent`.
+
+    Examples
+    --------
+    >>> from mmnet_maps.grid.tiles import conus_grid
+    >>> window_of(conus_grid()[5:8, 40:50], conus_grid())
+    (slice(5, 8, None), slice(40, 50, None))
+    """
+    a, b = geobox.affine, parent.affine
+    same = geobox.crs == parent.crs and math.isclose(a.a, b.a, rel_tol=1e-9) and math.isclose(a.e, b.e, rel_tol=1e-9)
+    col, row = (a.c - b.c) / b.a, (a.f - b.f) / b.e
+    left, upper = round(col), round(row)
+    inside = 0 <= left <= parent.shape.x - geobox.shape.x and 0 <= upper <= parent.shape.y - geobox.shape.y
+    if not (same and inside and max(abs(col - left), abs(row - upper)) < SNAP):
+        raise InputError(
+            f"a window of {geobox.shape.y} × {geobox.shape.x} cells at {_place(geobox)} is not part of the grid of "
+            f"{parent.shape.y} × {parent.shape.x} cells at {_place(parent)}; use the same CRS and resolution, inside it"
+        )
+    return slice(upper, upper + geobox.shape.y), slice(left, left + geobox.shape.x)
+
+
+def _place(geobox: GeoBox) -> str:
+    return f"{geobox.affine.c:g}, {geobox.affine.f:g} ({geobox.crs}, cell {geobox.affine.a:g})"
+
+
+def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:
+    """Rows and columns of a lattice, in any CRS, that cover a grid.
+
+    Parameters
+    ----------
+    geobox
+        The grid to cover.
+    lattice
+        The lattice of cells; the window is clipped to it.
+    pad
+        Cells added on every side.
+
+    Raises
+    ------
+    InputError
+        When the grid lies outside the lattice.
+
+    Examples
+    --------
+    >>> from mmnet_maps.grid.tiles import conus_grid
+    >>> cover(conus_grid()[:10, :10], conus_grid(), pad=2)
+    (slice(0, 12, None), slice(0, 12, None))
+    """
+    ny, nx = geobox.shape.y, geobox.shape.x
+    rows = np.concatenate([np.zeros(nx + 1), np.full(nx + 1, ny), np.arange(ny + 1), np.arange(ny + 1)])
+    cols = np.concatenate([np.arange(nx + 1), np.arange(nx + 1), np.zeros(ny + 1), np.full(ny + 1, nx)])
+    y, x = _positions(geobox, lattice, rows, cols)
+    windows = []
+    for edges, size in ((y, lattice.shape.y), (x, lattice.shape.x)):
+        known = edges[np.isfinite(edges)]
+        low = math.floor(known.min() + SNAP) - pad if known.size else size
+        high = math.ceil(known.max() - SNAP) + pad if known.size else 0
+        windows.append(slice(max(low, 0), min(max(high, low + 1), size)))
+    if any(window.start >= window.stop for window in windows):
+        raise InputError(
+            f"the grid at {_place(geobox)} lies outside the inputs' grid at {_place(lattice)}; use inputs that cover it"
+        )
+    return windows[0], windows[1]
+
+
+def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates of the pixel centres: y from north to south and x, in the units of the CRS.
+
+    On grids with edges on multiples of the resolution they do not depend, to the last bit, on the window.
+    """
+    return (
+        lines(geobox, np.arange(geobox.shape.y) + 0.5, axis=0),
+        lines(geobox, np.arange(geobox.shape.x) + 0.5, axis=1),
+    )
+
+
+def origin(geobox: GeoBox) -> tuple[int | None, int | None]:
+    """Columns and rows from the origin of the CRS to the upper left corner (rows count up); None where not whole."""
+    a = geobox.affine
+    parts = (a.c / a.a, a.f / -a.e)
+    x, y = (round(part) if abs(part - round(part)) < SNAP else None for part in parts)
+    return x, y
+
+
+def lines(geobox: GeoBox, index: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
+    """Coordinates along an axis at pixel positions counted from the upper left corner."""
+    a = geobox.affine
+    assert (a.b, a.d) == (0, 0), "grids are not rotated"
+    col, row = origin(geobox)
+    if axis == 1:
+        values = (index + col) * a.a if col is not None else a.c + index * a.a
+    else:
+        values = (index - row) * a.e if row is not None else a.f + index * a.e
+    return values.astype(np.float64, copy=False)
+
+
+def _positions(
+    geobox: GeoBox, lattice: GeoBox, rows: NDArray[np.floating], cols: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions in a lattice of the points at given pixel positions in a grid; NaN where the CRS has none."""
+    x, y = lines(geobox, cols, axis=1), lines(geobox, rows, axis=0)
+    if geobox.crs != lattice.crs:
+        x, y = _mover(geobox.crs, lattice.crs).transform(x, y)
+    a = lattice.affine
+    found = (y - a.f) / a.e, (x - a.c) / a.a
+    for part in found:
+        part[~np.isfinite(part)] = np.nan
+    return found
+
+
+def _mover(source: Any, target: Any) -> Any:
+    return _mover_of_thread(str(source), str(target), get_ident())
+
+
+@lru_cache(maxsize=64)
+def _mover_of_thread(source: str, target: str, thread: int) -> Any:
+    """One transformer a thread: PROJ objects must not be shared."""
+    import pyproj
+
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+def _strips(
+    geobox: GeoBox, lattice: GeoBox, tolerance: float, *, floor_exact: bool = False
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Where the pixel centres of a grid lie in a lattice, strip by strip.
+
+    PROJ finds about five million positions a second, so it is asked for a few knots only. The map between two CRSs is
+    smooth, and between knots a parabola along either axis is wrong by far less than can matter. That is measured in
+    every control cell, not assumed; where it does not hold (a CRS ends, a map jumps at the antimeridian, pixels are
+    very wide) PROJ finds every position in the control cell.
+
+    Parameters
+    ----------
+    geobox, lattice
+        The grid and the lattice.
+    tolerance
+        How far, in cells along either axis, a position may be from the exact one.
+    floor_exact
+        Whether the floor of a position must be that of the exact one: those within `tolerance` of an edge of a cell
+        are then found exactly.
+
+    Yields
+    ------
+    strip : slice
+        Rows of the grid.
+    rows, cols : ndarray of float64
+        Positions as of `fractional_cells`. On the lattice's own CRS, where nothing is interpolated, they are a column
+        and a row that broadcast to the strip.
+    """
+    row_centres, col_centres = np.arange(geobox.shape.y) + 0.5, np.arange(geobox.shape.x) + 0.5
+    first_col, first_row = origin(geobox)
+    row_cells, row_shares, row_knots, row_checks = _control(-(first_row or 0), geobox.shape.y)
+    col_cells, col_shares, col_knots, col_checks = _control(first_col or 0, geobox.shape.x)
+    if geobox.crs == lattice.crs:
+        y, x = _positions(geobox, lattice, row_centres[:, None], col_centres[None])
+        for strip in _runs(row_cells):
+            yield strip, y[strip], x
+        return
+    knots = _positions(geobox, lattice, *np.meshgrid(row_knots, col_knots, indexing="ij"))
+    checks = _positions(geobox, lattice, *np.meshgrid(row_checks, col_checks, indexing="ij"))
+    trusted = _interpolates(knots[0], checks[0], tolerance) & _interpolates(knots[1], checks[1], tolerance)
+    for strip in _runs(row_cells):
+        cell, share = row_cells[strip.start], row_shares[strip, None]
+        y, x = (_parabola(_along(part[2 * cell : 2 * cell + 3], col_cells, col_shares), share) for part in knots)
+        again = np.broadcast_to(~trusted[cell, col_cells], y.shape)
+        if floor_exact:
+            again = again | _near_whole(y, tolerance) | _near_whole(x, tolerance)
+        if again.any():
+            i, j = np.nonzero(again)
+            y[i, j], x[i, j] = _positions(geobox, lattice, row_centres[strip][i], col_centres[j])
+        yield strip, y, x
+
+
+def _control(
+    first: int, size: int
+) -> tuple[NDArray[np.intp], NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+    """Control cells along an axis of `size` pixels, the first of which is pixel `first` from the origin of the CRS.
+
+    They begin at multiples of their size from there, so that what is interpolated does not depend on the window.
+
+    Returns
+    -------
+    cells, shares : ndarray, (pixel,)
+        The control cell of each pixel and how much of it, 0 to 1, lies before the pixel's centre.
+    knots, checks : ndarray
+        Pixel positions: two knots a control cell, on its edge and in its middle, and one at the very end; two checks a
+        control cell, at a quarter and three quarters of it, where a parabola through the knots is about the most wrong.
+    """
+    before = first % _STEP
+    cells, pixels = np.divmod(before + np.arange(size), _STEP)
+    knots = np.arange(-(-(before + size) // _STEP) * 2 + 1) * (_STEP / 2) - before
+    return cells, (pixels + 0.5) / _STEP, knots, knots[:-1] + _STEP / 4
+
+
+def _runs(cells: NDArray[np.intp]) -> Iterator[slice]:
+    """The pixels of each control cell."""
+    starts = np.flatnonzero(np.diff(cells, prepend=-1)).tolist()
+    yield from (slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(cells)], strict=True))
+
+
+def _along(knots: NDArray[np.float64], cells: NDArray[np.intp], shares: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Values along the last axis at shares of control cells."""
+    return _parabola((knots[..., 2 * cells + k] for k in range(3)), shares)
+
+
+def _parabola(knots: Iterable[NDArray[np.float64]], share: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Values between knots at 0, ½ and 1; element by element, so that a value does not depend on its neighbours."""
+    start, middle, end = knots
+    value = (2 * start - 4 * middle + 2 * end) * share
+    value += 4 * middle - 3 * start - end
+    value *= share
+    value += start
+    return value
+
+
+def _interpolates(knots: NDArray[np.float64], checks: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
+    """In which control cells (row, col) interpolation between the knots meets all four checks; NaN meets none."""
+    down, right = (np.arange(size) for size in checks.shape)
+    across = _along(knots, right // 2, 0.25 + 0.5 * (right % 2))
+    found = _along(across.T, down // 2, 0.25 + 0.5 * (down % 2)).T
+    good = _SAFETY * np.abs(found - checks) <= tolerance
+    met: NDArray[np.bool_] = np.all(good.reshape(len(down) // 2, 2, len(right) // 2, 2), axis=(1, 3))
+    return met
+
+
+def _near_whole(positions: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
+    """Which positions lie within `tolerance` of an edge of a cell."""
+    distance = np.rint(positions)
+    distance -= positions
+    np.abs(distance, out=distance)
+    near: NDArray[np.bool_] = distance <= tolerance
+    return near
+
+
+def fractional_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the pixel centres of a grid lie in a lattice, to within 10⁻⁴ of a cell.
+
+    Parameters
+    ----------
+    geobox
+        The grid.
+    lattice
+        A lattice of cells in any CRS.
+
+    Returns
+    -------
+    rows, cols : ndarray of float64, (y, x)
+        Positions in cells from the lattice's upper left corner: cell k spans k to k + 1 and has its centre at
+        k + 0.5. Not clipped to the lattice; NaN where its CRS has no such point. On grids with edges on multiples of
+        the resolution they do not depend, to the last bit, on the window. Read-only, because they may be shared.
+
+    Examples
+    --------
+    >>> from mmnet_maps.grid.tiles import conus_grid
+    >>> rows, cols = fractional_cells(conus_grid()[2:3, 7:9], conus_grid())
+    >>> rows.tolist(), cols.tolist()
+    ([[2.5, 2.5]], [[7.5, 8.5]])
+    """
+    return (_fractional if _is_kept(geobox) else _fractional.__wrapped__)(geobox, lattice)
+
+
+def _is_kept(geobox: GeoBox) -> bool:
+    return geobox.shape.y * geobox.shape.x <= _KEPT_PIXELS
+
+
+# The days of a map ask for the same tiles again. A tile takes 16 MB: 64 MB at most. That is enough for the four tiles
+# that a small area may touch and the one lattice that is sampled between its cells, SMAP's; an area of more tiles finds
+# them anew, which costs little beside the rest of a tile.
+@lru_cache(maxsize=4)
+def _fractional(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rows, cols = np.empty(geobox.shape), np.empty(geobox.shape)
+    for strip, y, x in _strips(geobox, lattice, _CELL_TOLERANCE):
+        rows[strip], cols[strip] = y, x
+    return _read_only(rows), _read_only(cols)
+
+
+def _read_only(array: Any) -> Any:
+    array.setflags(write=False)
+    return array
+
+
+def nearest_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The cell of a lattice that holds the centre of each pixel.
+
+    Parameters
+    ----------
+    geobox
+        The grid.
+    lattice
+        A lattice of cells in any CRS.
+
+    Returns
+    -------
+    row, col : ndarray of int32, (y, x)
+        −1 in both where the centre lies in no cell. The cells are those that PROJ finds pixel by pixel; they do not
+        depend on the window. Read-only, because they may be shared.
+
+    Examples
+    --------
+    >>> from mmnet_maps.grid.tiles import conus_grid
+    >>> row, col = nearest_cells(conus_grid()[2:3, 7:9], conus_grid())
+    >>> row.tolist(), col.tolist()
+    ([[2, 2]], [[7, 8]])
+    """
+    return (_nearest if _is_kept(geobox) else _nearest.__wrapped__)(geobox, lattice)
+
+
+# As `_fractional`, but a tile takes 8 MB and there are three coarse lattices: 96 MB at most.
+@lru_cache(maxsize=12)
+def _nearest(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    row, col = np.empty(geobox.shape, np.int32), np.empty(geobox.shape, np.int32)
+    for strip, y, x in _strips(geobox, lattice, _CELL_TOLERANCE, floor_exact=True):
+        down, right = np.floor(y), np.floor(x)
+        inside = (down >= 0) & (down < lattice.shape.y) & (right >= 0) & (right < lattice.shape.x)
+        row[strip] = np.where(inside, down, -1)
+        col[strip] = np.where(inside, right, -1)
+    return _read_only(row), _read_only(col)
+
+
+def lonlat(geobox: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Longitude and latitude (EPSG:4326, degrees) of the pixel centres, each float32 (y, x); NaN where there is none.
+
+    Before they are rounded to float32 they are right to 10⁻⁶ degrees.
+
+    Examples
+    --------
+    >>> from mmnet_maps.grid.tiles import tile_geobox
+    >>> lon, lat = lonlat(tile_geobox("h06v03")[:1, :1])
+    >>> round(float(lon[0, 0]), 2), round(float(lat[0, 0]), 2)
+    (-120.6, 47.56)
+    """
+    lon, lat = np.empty(geobox.shape, np.float32), np.empty(geobox.shape, np.float32)
+    degrees = GeoBox((1, 1), Affine.identity(), "EPSG:4326")
+    for strip, y, x in _strips(geobox, degrees, _DEGREE_TOLERANCE):
+        lon[strip], lat[strip] = x, y
+    return lon, lat

@@ -1,0 +1,1 @@
+"""Map areas and points: from a request to a written product."""

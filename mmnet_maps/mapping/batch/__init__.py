@@ -1,0 +1,1 @@
+"""Map many tiles on many days with Dask."""

@@ -1,0 +1,299 @@
+"""What became of a batch: outcomes, the report of a run, and what an output folder holds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mmnet_maps.errors import InputError
+from mmnet_maps.product.day_writer import write_whole
+from mmnet_maps.product.stac_item import fingerprint_of, read_item
+
+REPORTS = "reports"
+_LISTED = 20  # failures that are named on the terminal
+_CLOSURE = {"bias": "+.3f", "ubrmse": ".3f", "r": ".3f"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a tile on a day.
+
+    Attributes
+    ----------
+    tile, day
+        Which.
+    state
+        ``made``, ``kept`` (it was there, from the same inputs by the same model) or ``failed``.
+    version
+        Number of the issue that is there, counted from 1; where it failed that is an earlier one, or 0 for none.
+    pixels, bytes, seconds
+        Pixels with a value, size of the COGs, and time on a worker, of what was made.
+    error
+        Why it failed, one line.
+    """
+
+    tile: str
+    day: date
+    state: Literal["made", "kept", "failed"]
+    version: int = 0
+    pixels: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(kw_only=True)
+class Report:
+    """A run, while it goes on and when it has ended.
+
+    Attributes
+    ----------
+    name, root, days, tiles, about
+        What was asked for, and the product's words about model, inputs and stack.
+    state
+        ``running``, ``done``, ``interrupted``, or ``stopped`` with the reason.
+    outcomes, failures
+        In the order in which they came, and how many of them failed.
+    tried
+        How often a tile and day was tried, where more than once.
+    closure
+        By day, the 100 m map against SMAP's own cells (see `smap_consistency.closure`).
+    """
+
+    name: str
+    root: Path
+    days: tuple[date, ...]
+    tiles: tuple[str, ...]
+    about: Mapping[str, Any]
+    started: datetime
+    ended: datetime | None = None
+    state: str = "running"
+    outcomes: list[Outcome] = field(default_factory=list)
+    failures: int = 0
+    tried: dict[tuple[str, date], int] = field(default_factory=dict)
+    closure: dict[date, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(
+        cls, *, name: str, root: Path, days: tuple[date, ...], tiles: tuple[str, ...], about: Mapping[str, Any]
+    ) -> Report:
+        """A report of a run that starts now."""
+        return cls(name=name, root=root, days=days, tiles=tiles, about=about, started=datetime.now(UTC))
+
+    def add(self, outcomes: Sequence[Outcome], tried: int) -> None:
+        """Take up what became of a task, and how often it was tried."""
+        self.outcomes += outcomes
+        self.failures += sum(one.state == "failed" for one in outcomes)
+        if tried > 1:
+            self.tried |= {(outcome.tile, outcome.day): tried for outcome in outcomes}
+
+    def end(self, state: str) -> None:
+        """The run is over."""
+        self.state, self.ended = state, datetime.now(UTC)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """What could not be made, tile by tile within each day."""
+        return sorted((one for one in self.outcomes if one.state == "failed"), key=lambda one: (one.day, one.tile))
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took, or has taken."""
+        return ((self.ended or datetime.now(UTC)) - self.started).total_seconds()
+
+    def counts(self) -> dict[date, Counter[str]]:
+        """By day, how many tiles were ``made``, ``kept`` and ``failed``, and how many are ``missing``."""
+        found: dict[date, Counter[str]] = {day: Counter() for day in self.days}
+        for one in self.outcomes:
+            found[one.day][one.state] += 1
+        for counter in found.values():
+            counter["missing"] = len(self.tiles) - counter.total()
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        made = [one for one in self.outcomes if one.state == "made"]
+        pixels = sum(one.pixels for one in made)
+        return {
+            "mmnet_report_version": 1,
+            "name": self.name,
+            "state": self.state,
+            "started": self.started.isoformat("T", "milliseconds"),
+            "ended": self.ended and self.ended.isoformat("T", "seconds"),
+            "seconds": round(self.seconds, 1),
+            "about": dict(self.about),
+            "days": [str(day) for day in self.days],
+            "tiles": list(self.tiles),
+            "counts": {str(day): dict(counter) for day, counter in self.counts().items()},
+            "pixels_with_value": pixels,
+            "bytes_of_cogs": sum(one.bytes for one in made),
+            "pixels_per_second": round(pixels / self.seconds) if self.seconds else None,
+            "closure": {str(day): figures for day, figures in self.closure.items()},
+            "outcomes": [
+                {**asdict(one), "day": str(one.day), "seconds": round(one.seconds, 2)}
+                | {"tried": self.tried.get((one.tile, one.day), 1)}
+                for one in sorted(self.outcomes, key=lambda one: (one.day, one.tile))
+            ],
+        }
+
+
+def report_path(report: Report) -> Path:
+    """Where the report of a run is written: a later run of the same name and days takes its place."""
+    return report.root / REPORTS / f"{report.name}_{report.days[0]:%Y%m%d}_{report.days[-1]:%Y%m%d}.json"
+
+
+def write_report(report: Report) -> Path:
+    """Write a report as JSON, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written.
+    """
+    path = report_path(report)
+    write_whole(path, json.dumps(report.as_dict(), indent=1) + "\n")
+    return path
+
+
+def format_report(report: Report) -> str:
+    """The table for the terminal: per day what was made, kept and failed, then why."""
+    rows: list[tuple[str, ...]] = [("day", "made", "kept", "failed", "missing", "bias to SMAP", "ubRMSE", "R")]
+    for day, counter in report.counts().items():
+        figures = report.closure.get(day, {})
+        counts = (str(counter[state]) for state in ("made", "kept", "failed", "missing"))
+        closure = ("" if figures.get(key) is None else f"{figures[key]:{form}}" for key, form in _CLOSURE.items())
+        rows.append((str(day), *counts, *closure))
+    lines = _table(rows)
+    lines += [f"{day} closure: {found['error']}" for day, found in report.closure.items() if "error" in found]
+    for one in report.failed[:_LISTED]:
+        lines.append(f"{one.day} {one.tile} failed: {one.error}")
+    if len(report.failed) > _LISTED:
+        lines.append(f"… and {len(report.failed) - _LISTED} more, in {report_path(report)}")
+    made = [one for one in report.outcomes if one.state == "made"]
+    pixels, size = sum(one.pixels for one in made), sum(one.bytes for one in made)
+    lines.append(
+        f"{len(made)} maps made in {report.seconds:.0f} s: {pixels:,} pixels with a value, "
+        f"{pixels / max(report.seconds, 1e-9):,.0f} a second, {size / 1e6:.1f} MB"
+    )
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What an output folder holds of what its runs were to make.
+
+    Attributes
+    ----------
+    done, failed, missing
+        By day, tile ids: with a finished item; those of which the last report says that they failed, and that were not
+        made since; the others.
+    errors
+        Why, by day and tile.
+    """
+
+    done: Mapping[date, tuple[str, ...]]
+    failed: Mapping[date, tuple[str, ...]]
+    missing: Mapping[date, tuple[str, ...]]
+    errors: Mapping[tuple[date, str], str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is there."""
+        return not any(self.failed.values()) and not any(self.missing.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
+            str(day): {
+                "done": list(self.done[day]),
+                "failed": {tile: self.errors[day, tile] for tile in self.failed[day]},
+                "missing": list(self.missing[day]),
+            }
+            for day in self.done
+        }
+
+
+def read_status(root: str | Path) -> Status:
+    """Compare the reports in an output folder with the items there.
+
+    Raises
+    ------
+    InputError
+        When no batch has run there.
+    """
+    root = Path(root)
+    reports = []
+    for path in (root / REPORTS).glob("*.json"):
+        content = read_item(path)
+        if content.get("mmnet_report_version") == 1:
+            reports.append(content)
+    if not reports:
+        raise InputError(f"no batch has run in {root}: {root / REPORTS} holds no report; give the --out of a batch")
+    planned: dict[date, dict[str, bool]] = {}
+    errors: dict[date, dict[str, tuple[str, int]]] = {}
+    for report in sorted(reports, key=lambda content: str(content["started"])):
+        for day in map(date.fromisoformat, report["days"]):
+            planned.setdefault(day, {}).update(dict.fromkeys(report["tiles"], bool(report["about"].get("synthetic"))))
+        for one in report["outcomes"]:
+            of_day = errors.setdefault(date.fromisoformat(one["day"]), {})
+            of_day.pop(one["tile"], None)
+            if one["state"] == "failed":
+                of_day[one["tile"]] = one["error"], one["version"]
+    done: dict[date, set[str]] = {}
+    for day, tiles in sorted(planned.items()):
+        versions = {tile: _version(root, tile, day, synthetic) for tile, synthetic in tiles.items()}
+        known = errors.get(day, {})
+        done[day] = {tile for tile, version in versions.items() if version > known.get(tile, ("", 0))[1]}
+    failed = {day: set(errors.get(day, {})) & set(planned[day]) - done[day] for day in done}
+    return Status(
+        done={day: tuple(sorted(tiles)) for day, tiles in done.items()},
+        failed={day: tuple(sorted(tiles)) for day, tiles in failed.items()},
+        missing={day: tuple(sorted(set(planned[day]) - done[day] - failed[day])) for day in done},
+        errors={(day, tile): errors[day][tile][0] for day, tiles in failed.items() for tile in tiles},
+    )
+
+
+def item_path(root: Path, tile: str, day: date, synthetic: bool) -> Path:
+    """Where the STAC item of a tile and day lies."""
+    return root / f"{day:%Y%m%d}" / f"{tile}_{day:%Y%m%d}{'_synthetic' if synthetic else ''}.json"
+
+
+def read_properties(path: Path) -> dict[str, Any]:
+    """Properties of an item; empty where there is none of this software."""
+    with suppress(OSError):
+        item = read_item(path)
+        if fingerprint_of(item) is not None:
+            return dict(item["properties"])
+    return {}
+
+
+def _version(root: Path, tile: str, day: date, synthetic: bool) -> int:
+    return int(read_properties(item_path(root, tile, day, synthetic)).get("version", 0))
+
+
+def format_status(status: Status) -> str:
+    """Days and how many tiles are done, failed and missing; then why."""
+    rows: list[tuple[str, ...]] = [("day", "done", "failed", "missing")]
+    rows += [
+        (str(day), *(str(len(part[day])) for part in (status.done, status.failed, status.missing)))
+        for day in status.done
+    ]
+    lines = _table(rows)
+    for day, tiles in status.failed.items():
+        lines += [f"{day} {tile} failed: {status.errors[day, tile]}" for tile in tiles]
+    for day, tiles in status.missing.items():
+        if tiles:
+            lines.append(f"{day} missing: {', '.join(tiles[:_LISTED])}{' …' if len(tiles) > _LISTED else ''}")
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines, in columns."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

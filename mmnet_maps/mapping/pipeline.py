@@ -1,0 +1,472 @@
+"""The straight line: area and days → grid → stack → features → engine → product → files, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.grid.lattice import lonlat
+from mmnet_maps.grid.tiles import Tile, area_mask, tiles
+from mmnet_maps.mapping.request import Job, describe, open_stack, prepare, source_line, title
+from mmnet_maps.product.layers import LAYERS, Evidence, Mask, attributes, compose, unknown_cover
+from mmnet_maps.product.member_store import ARRAY as MEMBERS
+from mmnet_maps.product.member_store import ATTRIBUTES
+from mmnet_maps.settings import MapOptions
+from mmnet_maps.stack.reader import Block, Picked, Snapshot, read_block
+from mmnet_maps.variables import VARIABLES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from mmnet_maps.model.engine import Terms
+    from mmnet_maps.model.spec import ModelSpec
+    from mmnet_maps.product.day_writer import DayProduct, DayWriter
+
+log = logging.getLogger("mmnet_maps")
+
+Layers = dict[str, NDArray[Any]]
+Packed = dict[str, NDArray[np.uint16]]
+T = TypeVar("T")
+
+_OUTSIDE: Layers = {"quality": np.array(1, np.uint16)}
+
+
+def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> xr.Dataset:
+    """Map an area on some days: all layers of the product, lazily.
+
+    Parameters
+    ----------
+    aoi
+        Polygons: a file (GeoJSON, GeoPackage, Shapefile, …), ``"west,south,east,north"`` in degrees, or a shapely
+        geometry in longitude and latitude.
+    dates
+        A day, an inclusive range ``"2021-07-29/2021-08-08"``, or a sequence of these.
+    quiet
+        No progress bar while inputs are fetched.
+    stack
+        Path of a stack that holds the inputs (``mmnet stack``).
+    source
+        ``"earthengine"``, a sources YAML or ``"demo"``, instead of a stack; what it gives is kept in a cache. Without
+        either: ``$MMNET_STACK``, the settings file, Earth Engine where somebody is signed in, else the demo world.
+    model
+        Folder of a checkpoint, or the name of a packaged one (default ``mmnet-uscrn``); a list is an ensemble, whose
+        mean is mapped.
+    resolution, crs
+        Pixel size in units of the coordinate reference system, and that system (default 100 m, EPSG:5070).
+    smap_resampling
+        ``"bilinear"`` between SMAP cell centres (default), or ``"nearest"``.
+    uncertainty
+        Monte Carlo dropout members for a standard deviation (default 0: none; several models have one anyway).
+    members
+        True for the members themselves, not clipped, as ``soil_moisture_members`` (time, member, y, x).
+    device
+        ``"auto"`` (default), ``"cpu"`` or ``"cuda"``.
+    precision
+        ``"float32"`` (default), or ``"bfloat16"`` for the products of matrices, with about three digits.
+    threads
+        Processor cores for the network (default: all).
+    config
+        YAML file with any of these settings (default ``mmnet.yaml``, where there is one).
+
+    Returns
+    -------
+    xarray.Dataset
+        Dask-backed (time, y, x): ``soil_moisture`` and ``smap`` float32 in m³/m³, NaN where nodata; ``quality`` uint16,
+        see `layers.QUALITY_BITS`; with members ``soil_moisture_std`` as well. One chunk is one tile; nothing is
+        computed before it is asked for.
+
+    Raises
+    ------
+    RequestError
+        When area, dates, model or an option are wrong.
+    InputError
+        When inputs are missing or broken.
+    """
+    return lazy(prepare(aoi, dates, quiet=quiet, **options))
+
+
+def downscale(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> xr.DataArray:
+    """Map the soil moisture (m³/m³) of an area on some days, lazily; parameters as `downscale_product`.
+
+    Returns
+    -------
+    xarray.DataArray
+        (time, y, x) float32, NaN outside the area, on water and where inputs are missing.
+
+    Examples
+    --------
+    >>> sm = downscale("-119.60,47.10,-119.56,47.13", "2021-08-08", source="demo", quiet=True)
+    >>> sm.dims, sm.rio.crs.to_epsg(), sm.attrs["units"]
+    (('time', 'y', 'x'), 5070, 'm3 m-3')
+    """
+    return downscale_product(aoi, dates, quiet=quiet, **options)["soil_moisture"]
+
+
+def mapped(
+    job: Job, pieces: Iterable[Tile], days: Sequence[date], stop: Event | None = None
+) -> Iterator[tuple[Tile, date, Layers]]:
+    """Compute tiles and days: `computed` of `read_parts`, the route of the data from the stack to the product.
+
+    While a tile is computed the next one is read. Three are in memory at most: one being read, one waiting, one being
+    computed, about 70 MB each.
+
+    Parameters
+    ----------
+    job
+        The request.
+    pieces, days
+        Tiles and days, in order; at most as many days as in one of `request.Job.spells`.
+    stop
+        Once it is set, what is being computed ends with `engine.StoppedError`.
+
+    Yields
+    ------
+    tile, day, layers
+        Tile by tile and day by day; layers as `layers.compose`, arrays (y, x) of the tile.
+    """
+    for part, layers in computed(job, read_parts(job, pieces, days), stop):
+        yield part.tile, part.snapshot.day, layers
+
+
+def computed(job: Job, parts: Iterator[Part], stop: Event | None = None) -> Iterator[tuple[Part, Layers]]:
+    """What parts come to, each read while the one before is computed; errors and layers as `mapped`.
+
+    What depends on the series alone is computed for all days of a block at its first.
+    """
+    engine, block = job.engine, None
+    groups: Iterable[list[Terms]] = ()
+    for part in ahead(parts):
+        fine, shape = part.snapshot.fine, part.inside.shape
+        if part.block is not block:
+            block, groups = part.block, ()  # the last one's make room
+            groups = engine.encode_in_groups(block.series, block.starts, stop)
+            groups = [*groups] if len(block.starts) > 1 else groups
+        terms = map(itemgetter(part.number), groups)
+        found = engine.predict(part.columns, terms, part.pair, keep_members=job.members, stop=stop)
+        layers = compose(
+            found.estimate.reshape(shape),
+            fine["smap"],
+            std=None if found.std is None else found.std.reshape(shape),
+            inside=part.inside,
+            unknown=part.unknown,
+            bulk_density=VARIABLES["bulk_density"].unpack(fine["bulk_density"]) if "bulk_density" in fine else None,
+            evidence=_evidence(job, part, found.outside.reshape(shape)),
+        )
+        if found.members is not None:
+            layers[MEMBERS] = found.members.reshape(-1, *shape)
+        yield part, layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One tile on one day, or some pixels of it, read.
+
+    Attributes
+    ----------
+    tile, inside, unknown
+        The tile; its pixels (y, x) in the area; those with a land cover that the model does not know.
+    block, snapshot, number
+        What the tile's maps are made from, this day's, and which of the block's days it is.
+    columns, pair
+        The same as `engine.Engine.predict` takes it, (pixels,); no pair outside and on unknown land cover.
+    """
+
+    tile: Tile
+    inside: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
+    block: Block
+    snapshot: Snapshot
+    number: int
+    columns: Layers
+    pair: NDArray[np.int32]
+
+
+def read_parts(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
+    """Read tiles, each day in turn."""
+    stack = open_stack(job.stack)
+    for tile in pieces:
+        inside = area_mask(job.area, tile.geobox, touched=job.touched)
+        block = read_block(stack, tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, wanted=inside)
+        yield from _parts(job, tile, inside, block)
+
+
+def read_pixels(job: Job, tile: Tile, picked: Picked, days: Sequence[date]) -> Iterator[Part]:
+    """Read some pixels of a tile, each day in turn, as `read_parts` reads all; arrays are (1, n)."""
+    block = read_block(
+        open_stack(job.stack), tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, picked=picked
+    )
+    yield from _parts(job, tile, np.ones_like(block.pair, bool), block, picked)
+
+
+def _parts(job: Job, tile: Tile, inside: Mask, block: Block, picked: Picked | None = None) -> Iterator[Part]:
+    spec = job.engine.spec
+    classes = next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
+    place = _place(spec, tile, picked)
+    for number, snapshot in enumerate(block.snapshots):
+        unknown = unknown_cover(snapshot.fine["landcover"], classes)
+        yield Part(
+            tile=tile,
+            inside=inside,
+            unknown=unknown,
+            block=block,
+            snapshot=snapshot,
+            number=number,
+            columns={
+                **{name: values.ravel() for name, values in snapshot.fine.items()},
+                **place,
+                "doy": np.array([snapshot.day.timetuple().tm_yday], np.float32),
+            },
+            pair=np.where(unknown, np.int32(-1), block.pair).ravel(),
+        )
+
+
+def ahead(items: Iterator[T], stop: Event | None = None) -> Generator[T]:
+    """The same items, each made in another thread while the one before is used.
+
+    When it is left early `stop` is set, so that the item under way need not be waited for.
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            waiting = pool.submit(next, items, end)
+            while (item := waiting.result()) is not end:
+                waiting = pool.submit(next, items, end)
+                yield item  # type: ignore[misc]
+        finally:
+            if stop is not None:
+                stop.set()
+
+
+def map_tile(job: Job, tile: Tile, day: date) -> Layers:
+    """Compute all layers of one tile of one day, as `mapped`."""
+    return next(layers for _, _, layers in mapped(job, [tile], [day]))
+
+
+def _evidence(job: Job, part: Part, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Quality bits of every pixel, its own and those of its pair."""
+    snapshot = part.snapshot
+    pairs = Evidence(
+        lst_filled=snapshot.pairs_filled,
+        surface_temperature=snapshot.surface_temperature,
+        borrowed=snapshot.pairs_borrowed,
+    ).bits(snapshot.pairs_filled.shape)
+    pixels = Evidence(
+        ages=snapshot.ages,
+        backscatter={name: snapshot.fine[name] for name in ("vv", "vh") if name in snapshot.fine},
+        borrowed=snapshot.borrowed,
+        outside_training=outside,
+        synthetic=job.synthetic,
+    ).bits(part.inside.shape)
+    pixels |= np.append(pairs, np.uint16(0))[part.block.pair]  # without a pair: the last
+    return pixels
+
+
+def lazy(job: Job) -> xr.Dataset:
+    """The job's product as a Dask-backed dataset, one task a tile and day; the model is loaded once a process."""
+    import dask.array as da
+    import rioxarray  # noqa: F401  (arrays answer .rio)
+    import xarray as xr
+    from dask.delayed import delayed
+    from odc.geo.xr import xr_coords
+
+    compute = delayed(map_tile, pure=False)
+    wanted = {tile.id for tile in job.pieces}
+    outside = {name: _OUTSIDE.get(name, np.array(np.nan, np.float32)) for name in job.layers}
+    lead: dict[str, tuple[int, ...]] = dict.fromkeys(outside, ())
+    if job.members:
+        outside[MEMBERS], lead[MEMBERS] = np.array(np.nan, np.float32), (job.engine.members,)
+    stacked: dict[str, list[Any]] = {name: [] for name in outside}
+    for day in job.days:
+        rows: dict[int, list[dict[str, Any]]] = {}
+        for tile in tiles(job.grid):
+            layers = compute(job, tile, day) if tile.id in wanted else None
+            rows.setdefault(tile.rows.start, []).append(
+                {
+                    name: da.full(shape, fill, dtype=fill.dtype, chunks=shape)
+                    if layers is None
+                    else da.from_delayed(layers[name], shape, dtype=fill.dtype)
+                    for name, fill in outside.items()
+                    for shape in [(*lead[name], *tile.geobox.shape)]
+                }
+            )
+        for name, days in stacked.items():
+            days.append(da.block([[piece[name] for piece in row] for row in rows.values()]))
+    coords = xr_coords(job.grid, dims=("y", "x"))
+    times = np.array(job.days, dtype="datetime64[ns]")
+    product = xr.Dataset(
+        {name: (("time", *["member"] * len(lead[name]), "y", "x"), da.stack(days)) for name, days in stacked.items()},
+        coords={"time": times, **coords},
+    )
+    if job.members:
+        product = product.assign_coords(member=np.arange(1, job.engine.members + 1))
+        product[MEMBERS].attrs = dict(ATTRIBUTES)
+    return attributes(product, describe(job))
+
+
+def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
+    """Make and write the product of every day of a job; a day whose product is there with the same fingerprint is left.
+
+    Of several days a picture that shows them together on one colour scale is drawn beside their folders.
+
+    Parameters
+    ----------
+    job
+        From `request.prepare`.
+    quiet
+        No progress bar.
+
+    Returns
+    -------
+    list of DayProduct
+        One a day, in order.
+
+    Raises
+    ------
+    OutputError
+        When the folder cannot be written or holds a file of that name that is not ours.
+    """
+    from mmnet_maps.product.day_writer import check_target, completed, is_ours
+    from mmnet_maps.product.qgis import write_styles
+    from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
+
+    check_catalog(job.out, job.days)
+    for day in job.days:
+        check_target(job.out, job.area.name, day, job.synthetic, job.layers, members=job.members)
+    if len(job.days) > 1 and job.overview.exists() and not is_ours(job.overview):
+        raise OutputError(
+            f"{job.overview} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
+        )
+    there = {day: completed(job.out, job.area.name, day, job.synthetic, job.fingerprint(day)) for day in job.days}
+    for product in filter(None, there.values()):
+        log.info("%s is there already, made from the same inputs by the same model: kept", product.item)
+    new: dict[date, DayProduct] = {}
+    for days in job.spells([day for day, product in there.items() if product is None]):
+        new |= write_days(job, days, quiet=quiet)
+    done = [there[day] or new[day] for day in job.days]
+    if len(done) > 1 and not _is_newer(job.overview, [product.item for product in done]):
+        _draw(job, {product.day: product.layers for product in done}, job.overview)
+    write_catalog(job.out, job.days)
+    write_styles(job.out)
+    return done
+
+
+def _is_newer(path: Path, others: Sequence[Path]) -> bool:
+    return path.exists() and path.stat().st_mtime_ns >= max(other.stat().st_mtime_ns for other in others)
+
+
+def write_days(
+    job: Job,
+    days: Sequence[date],
+    *,
+    quiet: bool = False,
+    pictures: bool = True,
+    also: Callable[[Tile, date, Packed], None] | None = None,
+) -> dict[date, DayProduct]:
+    """Make the products of some days together: what one tile has to be read, computed and written runs at once.
+
+    Parameters
+    ----------
+    job, quiet
+        As `write_maps`.
+    days
+        At most as many as in one of `request.Job.spells`.
+    pictures
+        Whether a picture of each day is drawn.
+    also
+        Called with every tile, day and packed layers before the day's product is there.
+
+    Raises
+    ------
+    InputError
+        When inputs are damaged, or were changed while they were read.
+    OutputError
+        When something cannot be written.
+    """
+    from tqdm import tqdm
+
+    with (
+        ExitStack() as open_days,
+        tqdm(
+            total=len(job.pieces) * len(days),
+            unit="tile",
+            desc=" … ".join(map(str, days[:: len(days) - 1 or 1])),
+            disable=quiet,
+        ) as bar,
+    ):
+        writers = {day: open_days.enter_context(_writer(job, day)) for day in days}
+        stop = Event()
+        results = open_days.enter_context(closing(ahead(mapped(job, job.pieces, days, stop), stop)))
+        for tile, day, layers in results:
+            packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
+            writers[day].write(tile.rows, tile.cols, packed, layers.get(MEMBERS))
+            if also is not None:
+                also(tile, day, packed)
+            bar.update()
+        done = {}
+        for day, writer in writers.items():
+            if job.fingerprint(day) != writer.fingerprint:
+                raise InputError(
+                    f"the stack {job.stack} or the model was changed while the map of {day} was made from it; nothing "
+                    "of that day was kept: run again"
+                )
+            done[day] = writer.finish(partial(_draw_day, job, day) if pictures else None)
+        return done
+
+
+def _writer(job: Job, day: date) -> DayWriter:
+    from mmnet_maps.product.day_writer import DayWriter
+
+    about = describe(job)
+    tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
+    tags |= {"date": day.isoformat(), "stack_fingerprint": job.inputs_fingerprint(day)}
+    return DayWriter(
+        job.out,
+        name=job.area.name,
+        day=day,
+        geobox=job.grid,
+        layers=job.layers,
+        synthetic=job.synthetic,
+        tags=tags,
+        properties={f"mmnet:{key}": value for key, value in about.items()} | {"mmnet:area": job.area_id},
+        fingerprint=job.fingerprint(day),
+        members=job.engine.members if job.members else 0,
+    )
+
+
+def _draw_day(job: Job, day: date, layers: dict[str, Path], path: Path) -> None:
+    _draw(job, {day: layers}, path)
+
+
+def _draw(job: Job, days: Mapping[date, dict[str, Path]], path: Path) -> None:
+    from mmnet_maps.product.picture import DayPicture, draw
+
+    draw(
+        path,
+        [DayPicture(day=day, layers=layers) for day, layers in days.items()],
+        job.area.geometry,
+        title=title(job),
+        source=source_line(job),
+        synthetic=job.synthetic,
+    )
+
+
+def _place(spec: ModelSpec, tile: Tile, picked: Picked | None) -> Layers:
+    """The features that follow from the place."""
+    if not {"latitude", "longitude"} & {feature.name for feature in spec.snapshot}:
+        return {}
+    longitude, latitude = (part if picked is None else part[picked] for part in lonlat(tile.geobox))
+    return {"longitude": longitude.ravel(), "latitude": latitude.ravel()}

@@ -1,0 +1,265 @@
+"""Closure: how far the means of a map over the cells of SMAP's grid are from SMAP itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.grid.lattice import nearest_cells
+from mmnet_maps.grid.tiles import tiles as cut
+from mmnet_maps.product.day_writer import write_whole
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.mosaic import finished_items, finished_tiles
+from mmnet_maps.product.stac_item import fingerprint_of, read_item
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+    from mmnet_maps.stack.store import Stack
+
+Float = NDArray[np.float64]
+
+LEAST_SHARE = 0.5
+"""Cells of which less has a value are listed, but not compared."""
+
+_MARK = "mmnet:tiles"  # under it, a hash of the tiles that went in
+_MOISTURE = LAYERS["soil_moisture"]
+_DIGITS = {"longitude": 4, "latitude": 4, "soil_moisture": 5, "smap": 4, "share": 3}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Closure:
+    """A map of one day against SMAP, on SMAP's grid: for information, since MMNet does not conserve SMAP's means.
+
+    Attributes
+    ----------
+    day
+        The day of the map.
+    row, col
+        The cells of SMAP's lattice that hold a value of the map, (cell,), row by row.
+    longitude, latitude
+        Their centres in degrees.
+    soil_moisture
+        Mean of the map over its pixels with a value whose centre lies in the cell, m³/m³.
+    smap
+        SMAP's own value in the cell on that day, m³/m³; NaN where there is none.
+    share
+        Share of the cell's area, 0 to 1, where the map has a value; to about 0.01, as pixels lie across its edges.
+    n
+        Number of cells compared: those with a value of SMAP of which at least `LEAST_SHARE` has a value of the map.
+    bias, rmse, ubrmse
+        Of the map less SMAP over these cells, m³/m³: mean, root mean square, and that without the mean; None without
+        any cell.
+    r
+        Pearson's correlation over these cells; None where it is not defined, as for fewer than two, or for constants.
+    """
+
+    day: date
+    row: NDArray[np.intp]
+    col: NDArray[np.intp]
+    longitude: Float
+    latitude: Float
+    soil_moisture: Float
+    smap: Float
+    share: Float
+    n: int
+    bias: float | None
+    rmse: float | None
+    ubrmse: float | None
+    r: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for JSON, rounded, with None for what is not there; the cells column by column."""
+        report: dict[str, Any] = {
+            "day": self.day.isoformat(),
+            "units": _MOISTURE.units,
+            "least_share": LEAST_SHARE,
+            "n": self.n,
+        }
+        for name, digits in (("bias", 5), ("rmse", 5), ("ubrmse", 5), ("r", 4)):
+            value = getattr(self, name)
+            report[name] = None if value is None else round(value, digits)
+        report["cells"] = {"row": self.row.tolist(), "col": self.col.tolist()} | {
+            name: [None if np.isnan(value) else round(value, digits) for value in getattr(self, name).tolist()]
+            for name, digits in _DIGITS.items()
+        }
+        return report
+
+
+def closure(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> Closure:
+    """Bring a map back to SMAP's grid and compare it with SMAP.
+
+    A pixel counts in the cell that holds its centre. Cells that several tiles share are added up, so that it does not
+    matter how a map is cut. One tile is in memory at a time.
+
+    Parameters
+    ----------
+    stack
+        The inputs, with SMAP on its own grid.
+    tiles
+        Grid and ``soil_moisture`` file of each part of the map; they do not overlap and lie on one grid.
+    day
+        The day of the map.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be read or is not on its grid, the parts are not of one grid, or the stack has no SMAP.
+    """
+    lattice = stack.group_of("smap").lattice
+    width = lattice.shape.x
+    first: GeoBox | None = None
+    parts: list[tuple[NDArray[np.intp], ...]] = []
+    for geobox, path in tiles:
+        first = first or geobox
+        if (geobox.crs, geobox.affine.a) != (first.crs, first.affine.a):
+            raise InputError(
+                f"{path} has another CRS or resolution than the parts before it; compare one map at a time"
+            )
+        for window, packed in _read(path, geobox):
+            parts.append(_sums(*nearest_cells(window, lattice), packed, width))
+    listed, counts, totals = np.concatenate([np.empty((3, 0), np.intp), *map(np.stack, parts)], axis=1)
+    cells, where = np.unique(listed, return_inverse=True)
+    count, total = (np.bincount(where, values, len(cells)) for values in (counts, totals))
+    row, col = np.divmod(cells, width)
+    # Whole numbers of steps are summed and scaled last: the mean of equal values is that value, to the last bit.
+    mean = total / count * _MOISTURE.scale
+    share = (
+        np.zeros(0) if first is None else np.minimum(count * first.affine.a**2 / _areas(lattice, row, col, first), 1)
+    )
+    smap = _smap(stack, row, col, day)
+    compared = (share >= LEAST_SHARE) & ~np.isnan(smap)
+    longitude, latitude = _corners(lattice, row + 0.5, col + 0.5, "EPSG:4326")
+    return Closure(
+        day=day,
+        row=row,
+        col=col,
+        longitude=longitude,
+        latitude=latitude,
+        soil_moisture=mean,
+        smap=smap,
+        share=share,
+        **_statistics(mean[compared], smap[compared]),
+    )
+
+
+def close_day(folder: Path, day: date, stack: Stack, *, synthetic: bool) -> dict[str, Any]:
+    """The figures of `closure`, for JSON, over the finished tiles in the folder of a day.
+
+    All of it, the cells as well, is kept as ``closure_{YYYYMMDD}[_synthetic].json`` beside them, and taken from there
+    as long as the tiles are the same.
+
+    Parameters
+    ----------
+    folder
+        The folder of the day, which holds the tiles and their items.
+    day, synthetic
+        Which tiles of the folder.
+    stack
+        The inputs, with SMAP on its own grid.
+
+    Raises
+    ------
+    InputError
+        As `closure`.
+    OutputError
+        When the file cannot be written, or one of that name was not made by this software.
+    """
+    path = folder / f"closure_{day:%Y%m%d}{'_synthetic' if synthetic else ''}.json"
+    items = finished_items(folder, day, synthetic=synthetic)
+    known = sorted((tile, fingerprint_of(item)) for tile, item in items.items())
+    fingerprint = hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    report = read_item(path) if path.exists() else {_MARK: None}
+    if _MARK not in report:
+        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+    if report[_MARK] != fingerprint:
+        tiles = finished_tiles(folder, day, synthetic=synthetic, layer=_MOISTURE.name)
+        report = {_MARK: fingerprint, **closure(stack, tiles, day).as_dict()}
+        write_whole(path, json.dumps(report) + "\n")
+    return {key: value for key, value in report.items() if key not in (_MARK, "cells")}
+
+
+def _read(path: Path, geobox: GeoBox) -> Iterator[tuple[GeoBox, NDArray[np.uint16]]]:
+    """The file in windows of one tile at most, packed."""
+    import rasterio
+    from rasterio.windows import Window
+
+    from mmnet_maps.product.cog import DRIVER_ERRORS, gdal
+
+    try:
+        with gdal(), rasterio.open(path) as data:
+            if data.shape != tuple(geobox.shape) or not data.transform.almost_equals(geobox.affine):
+                raise InputError(f"{path} is not on the grid that is expected of it; make the map again")
+            for piece in cut(geobox):
+                yield piece.geobox, data.read(1, window=Window.from_slices(piece.rows, piece.cols))
+    except DRIVER_ERRORS as error:
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); make the map again") from error
+
+
+def _sums(
+    row: NDArray[np.int32], col: NDArray[np.int32], packed: NDArray[np.uint16], width: int
+) -> tuple[NDArray[np.intp], ...]:
+    """Cells that hold a value, counted along the rows of the lattice; how many pixels have one, and their sum."""
+    known = (packed != _MOISTURE.nodata) & (row >= 0)
+    if not known.any():
+        return (np.empty(0, np.intp),) * 3
+    row, col = row[known], col[known]
+    top, left, right = int(row.min()), int(col.min()), int(col.max()) + 1
+    place = (row - top) * (right - left) + (col - left)
+    count = np.bincount(place)
+    total = np.bincount(place, packed[known]).astype(np.intp)
+    found = np.flatnonzero(count)
+    down, along = np.divmod(found, right - left)
+    return (down + top) * width + along + left, count[found], total[found]
+
+
+def _areas(lattice: GeoBox, row: NDArray[np.intp], col: NDArray[np.intp], grid: GeoBox) -> Float:
+    """Area of cells in the square units of a map's CRS, their edges taken as straight there."""
+    x, y = np.stack(
+        [_corners(lattice, row + down, col + right, grid.crs) for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))],
+        axis=1,
+    )
+    area: Float = np.abs((x * np.roll(y, -1, axis=0) - np.roll(x, -1, axis=0) * y).sum(axis=0)) / 2
+    return area
+
+
+def _corners(lattice: GeoBox, row: NDArray[Any], col: NDArray[Any], crs: Any) -> tuple[Float, Float]:
+    """Where positions in a lattice lie in a CRS: x and y."""
+    from pyproj import Transformer
+
+    a = lattice.affine
+    mover = Transformer.from_crs(str(lattice.crs), str(crs), always_xy=True)
+    x, y = mover.transform(a.c + a.a * col, a.f + a.e * row)
+    return np.asarray(x), np.asarray(y)
+
+
+def _smap(stack: Stack, row: NDArray[np.intp], col: NDArray[np.intp], day: date) -> Float:
+    if not row.size:
+        return np.zeros(0)
+    top, left = int(row.min()), int(col.min())
+    values = stack.read("smap", (slice(top, int(row.max()) + 1), slice(left, int(col.max()) + 1)), day)
+    found: Float = values[row - top, col - left].astype(np.float64)
+    return found
+
+
+def _statistics(mapped: Float, smap: Float) -> dict[str, Any]:
+    if not mapped.size:
+        return {"n": 0, "bias": None, "rmse": None, "ubrmse": None, "r": None}
+    off = mapped - smap
+    varies = np.ptp(mapped) > 0 and np.ptp(smap) > 0
+    return {
+        "n": int(off.size),
+        "bias": float(off.mean()),
+        "rmse": float(np.sqrt((off**2).mean())),
+        "ubrmse": float(off.std()),
+        "r": float(np.corrcoef(mapped, smap)[0, 1]) if varies else None,
+    }

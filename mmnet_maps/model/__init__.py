@@ -1,0 +1,1 @@
+"""Define, load and run the networks."""

@@ -1,0 +1,321 @@
+"""A trained network on disk: weights beside their specification, and a strict way back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import nn
+
+from mmnet_maps.errors import OutputError, RequestError
+from mmnet_maps.model.features import encoded_columns
+from mmnet_maps.model.spec import ModelSpec, Profile, Target, first_error, profile
+from mmnet_maps.resources import packaged
+
+__all__ = [
+    "Checkpoint",
+    "ModelSpec",
+    "Profile",
+    "Target",
+    "check_golden",
+    "load_checkpoint",
+    "profile",
+    "read_golden",
+    "restore",
+    "save_checkpoint",
+]
+
+WEIGHTS, SPEC, GOLDEN, CARD = "weights.safetensors", "model.json", "golden.npz", "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A loaded model.
+
+    Attributes
+    ----------
+    spec
+        What ``model.json`` says.
+    network
+        With its weights, in evaluation mode, on the CPU.
+    path
+        Its folder.
+    sha256
+        Hash of the weights file.
+    fingerprint
+        Hash of the weights file and ``model.json`` together.
+    """
+
+    spec: ModelSpec
+    network: nn.Module
+    path: Path
+    sha256: str
+    fingerprint: str
+
+    def seed(self, member: int) -> int:
+        """The seed of a member drawn from it: depends on the weights and the member's number alone."""
+        return int(hashlib.sha256(f"{self.sha256} {member}".encode()).hexdigest()[:15], 16)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Load a checkpoint folder, or a model that comes with the package by its bare name.
+
+    Nothing is repaired or guessed: the weights' hash, keys, shapes and types must be those that ``model.json`` states.
+
+    Parameters
+    ----------
+    path
+        A folder with ``model.json`` and ``weights.safetensors``, or a name such as ``mmnet-uscrn``.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    RequestError
+        When there is no such model, or anything about it is not as it should be.
+    """
+    folder = _find(Path(path))
+    spec_bytes, weights = _read(folder / SPEC), _read(folder / WEIGHTS)
+    spec = _read_spec(folder / SPEC, spec_bytes)
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != spec.weights_sha256:
+        raise RequestError(
+            f"{folder / WEIGHTS}{_is_pickle(weights)} has the SHA-256 {digest[:12]}…, but {SPEC} states "
+            f"{spec.weights_sha256[:12] or 'none'}…: damaged or changed. Get the checkpoint again."
+        )
+    try:
+        state = safetensors.torch.load(weights)
+    except (SafetensorError, KeyError) as error:  # KeyError: a tensor type that this version does not know
+        raise RequestError(
+            f"{folder / WEIGHTS}{_is_pickle(weights)} is not a safetensors file ({error}). Get the checkpoint again."
+        ) from error
+    network = restore(spec, state, str(folder / WEIGHTS))
+    fingerprint = hashlib.sha256(weights + spec_bytes).hexdigest()
+    return Checkpoint(spec=spec, network=network, path=folder, sha256=digest, fingerprint=fingerprint)
+
+
+def restore(spec: ModelSpec, state: dict[str, torch.Tensor], source: str) -> nn.Module:
+    """A network in evaluation mode from a state dict that fits the specification in every key, shape and type.
+
+    Parameters
+    ----------
+    spec
+        Architecture and sizes.
+    state
+        Tensors by name; they are used as they are, not copied.
+    source
+        Where they come from, for messages.
+
+    Raises
+    ------
+    RequestError
+        When a key is missing or unknown, a tensor has another shape or type, or holds NaN or infinity.
+    """
+    with torch.device("meta"):  # no memory, and no draw from the random generator
+        network = spec.network()
+    expected = network.state_dict()
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or unknown:
+        what = f"lacks {missing[0]!r}" if missing else f"holds the unknown {unknown[0]!r}"
+        raise RequestError(
+            f"{source} {what} ({len(missing)} missing, {len(unknown)} unknown of {len(expected)} tensors); "
+            f"it is not a {spec.architecture} network of this specification."
+        )
+    for name, tensor in expected.items():
+        given = state[name]
+        if given.shape != tensor.shape or given.dtype != tensor.dtype:
+            raise RequestError(
+                f"{source}: {name} is {_kind(given)}; expected {_kind(tensor)} for "
+                f"{len(encoded_columns(spec.snapshot))} snapshot columns, {len(encoded_columns(spec.series))} series "
+                f"columns and {spec.steps} steps."
+            )
+        if not bool(torch.isfinite(given).all()):
+            raise RequestError(f"{source}: {name} holds NaN or infinite values. Train or get the model again.")
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval()
+
+
+def save_checkpoint(
+    folder: str | Path,
+    spec: ModelSpec,
+    network: nn.Module,
+    golden: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+) -> Checkpoint:
+    """Write a checkpoint, whole or not at all, and load it back.
+
+    Parameters
+    ----------
+    folder
+        New, empty, or a checkpoint, which is replaced; its ``README.md`` stays.
+    spec
+        ``weights_sha256`` is filled in.
+    network
+        Of the specification's sizes; it is left as it is.
+    golden
+        Standardised inputs (n, snapshot columns) and (n, steps, series columns), float32, kept with the outputs of
+        the network in ``golden.npz`` for `check_golden`.
+
+    Returns
+    -------
+    Checkpoint
+        As loaded from `folder`.
+
+    Raises
+    ------
+    OutputError
+        When the folder holds anything that is not a checkpoint's, or cannot be written.
+    RequestError
+        When network and specification do not match.
+    """
+    folder = Path(os.path.abspath(folder))
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    trained = restore(spec, state, f"Network {spec.name!r}")
+    weights = safetensors.torch.save(state)
+    text = spec.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}).to_json()
+    try:
+        _check_replaceable(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            new = Path(scratch, "new")
+            new.mkdir()
+            (new / WEIGHTS).write_bytes(weights)
+            (new / SPEC).write_text(text, encoding="utf-8")
+            if golden is not None:
+                snapshot, series = (np.asarray(part, np.float32) for part in golden)
+                np.savez(new / GOLDEN, snapshot=snapshot, series=series, output=_forward(trained, snapshot, series))
+            if (folder / CARD).exists():
+                shutil.copy2(folder / CARD, new / CARD)
+            load_checkpoint(new)
+            _swap(new, folder, Path(scratch, "old"))
+    except OSError as error:
+        raise OutputError(f"The checkpoint {folder} cannot be written: {error}.") from error
+    return load_checkpoint(folder)
+
+
+def check_golden(checkpoint: Checkpoint) -> float:
+    """Largest absolute deviation of the network from the outputs that were kept when it was saved.
+
+    Raises
+    ------
+    RequestError
+        When ``golden.npz`` is missing, broken or of other shapes.
+    """
+    path = checkpoint.path / GOLDEN
+    snapshot, series, output = _read_golden(path)
+    try:
+        estimate = _forward(checkpoint.network, snapshot, series)
+    except (RuntimeError, TypeError, IndexError) as error:
+        first = str(error).splitlines()[0]
+        raise RequestError(f"{path} does not fit the network ({first}). Get the checkpoint again.") from error
+    if estimate.shape != output.shape or not np.isfinite(output).all():
+        raise RequestError(
+            f"{path} has outputs {output.shape}; expected finite numbers {estimate.shape}. Get the checkpoint again."
+        )
+    return float(np.abs(estimate - output).max(initial=0.0))
+
+
+def read_golden(checkpoint: Checkpoint) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """The standardised inputs that were kept when a checkpoint was saved; None where there are none.
+
+    Raises
+    ------
+    RequestError
+        When ``golden.npz`` is broken.
+    """
+    path = checkpoint.path / GOLDEN
+    return _read_golden(path)[:2] if path.exists() else None
+
+
+def _read_golden(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    try:
+        with np.load(io.BytesIO(_read(path)), allow_pickle=False) as archive:
+            return archive["snapshot"], archive["series"], archive["output"]
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RequestError(f"{path} is broken ({error}). Get the checkpoint again.") from error
+
+
+def _forward(network: nn.Module, snapshot: NDArray[np.float32], series: NDArray[np.float32]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        estimate: NDArray[np.float32] = network(torch.from_numpy(snapshot), torch.from_numpy(series)).numpy()
+    return estimate
+
+
+def _swap(new: Path, folder: Path, old: Path) -> None:
+    """Put `new` in the place of `folder`, which comes back when that fails."""
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+
+
+def _find(path: Path) -> Path:
+    if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
+        return path
+    if os.path.lexists(path):
+        raise RequestError(
+            f"Model {str(path)!r} is a file; expected a folder with {SPEC} and {WEIGHTS}. "
+            "Convert a released .pth with: mmnet convert."
+        )
+    models = packaged("models")
+    if path.name == str(path) and os.path.isfile(models / path / SPEC):
+        return models / path
+    there = sorted(spec.parent.name for spec in models.glob(f"*/{SPEC}"))
+    raise RequestError(
+        f"There is no model {str(path)!r}; give a checkpoint folder or one of the packaged models: "
+        f"{', '.join(there) or 'none'}."
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(
+            f"Model {str(path.parent)!r}: {path.name} cannot be read ({error.strerror}); "
+            f"a checkpoint holds {SPEC}, {WEIGHTS} and, for parity checks, {GOLDEN}."
+        ) from error
+
+
+def _read_spec(path: Path, data: bytes) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        raise RequestError(f"{path}: {first_error(error)}. Get the checkpoint again or correct it.") from error
+
+
+def _is_pickle(data: bytes) -> str:
+    """A word for messages; only a guess, as a safetensors header may begin with the same byte."""
+    return " looks like a pickle, is not opened, and" if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04" else ""
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or folder.is_symlink():
+        raise OutputError(f"{folder} is not a folder; nothing was written. Name another.")
+    foreign = sorted({item.name for item in folder.iterdir()} - {WEIGHTS, SPEC, GOLDEN, CARD})
+    if foreign:
+        raise OutputError(
+            f"{folder} holds {foreign[0]!r}, which is not a checkpoint's; nothing was written. Name another folder."
+        )
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

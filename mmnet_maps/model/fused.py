@@ -1,0 +1,364 @@
+# ruff: noqa: F722  (shapes in annotations are not Python)
+"""The networks in the form that the engine runs: folded, cut in two, and without copies.
+
+`cut` makes of a plain network a `Cut`: `Cut.terms` is what depends on the series alone, to be run once a pair, and
+`Cut.target` the rest, to be run once a pixel. Both work on blocks, in memory that a thread uses again.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from threading import local
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from mmnet_maps.model.features import encoded_columns, onehot_table
+from mmnet_maps.model.network import MLP, MMNet, Transformer
+from mmnet_maps.model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+PAIRS = {"cpu": 256, "cuda": 8_192}
+"""Rows of the temporal encoder at a time, by device: its attention takes 2 000 numbers a row."""
+
+_NORM_EPS = 1e-5  # of torch's LayerNorm
+
+
+class _Layer(NamedTuple):
+    """A linear layer, or the scale and shift of a normalisation."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, module: Any) -> Self:
+        return cls(module.weight, module.bias)
+
+    def to(self, like: Tensor) -> _Layer:
+        return _Layer(self.weight.to(like), self.bias.to(like))
+
+
+def _fold(linear_: Any, norm: Any) -> _Layer:
+    """BatchNorm after Linear as one linear layer."""
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return _Layer(linear_.weight * scale[:, None], (linear_.bias - norm.running_mean) * scale + norm.bias)
+
+
+def _folded(chain: nn.Sequential) -> list[_Layer]:
+    """The layers of a chain of Linear, BatchNorm, ReLU and dropout, which may end in a Linear alone."""
+    modules = [module for module in chain if isinstance(module, nn.Linear | nn.BatchNorm1d)]
+    pairs = zip(modules[::2], modules[1::2], strict=False)
+    folded = [_fold(a, b) for a, b in pairs if isinstance(a, nn.Linear) and isinstance(b, nn.BatchNorm1d)]
+    return folded + ([_Layer.of(modules[-1])] if isinstance(modules[-1], nn.Linear) else [])
+
+
+def _split(layer: _Layer, first: int) -> tuple[_Layer, _Layer]:
+    """W [s; t] + b as W_s s, of the first columns, and W_t t + b."""
+    weight, bias = layer
+    return _Layer(weight[:, :first], torch.zeros_like(bias)), _Layer(weight[:, first:], bias)
+
+
+class _Scratch(local):
+    """Memory that a thread uses over and over: the system clears fresh memory first, which takes as long as a product.
+
+    What a slot held before is lost; slots are named so that nothing is asked for while it is still needed.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[Any, ...], Tensor] = {}
+
+    def __call__(self, slot: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        size, key = math.prod(shape), (slot, like.dtype, like.device)
+        if key not in self._held or self._held[key].numel() < size:
+            self._held[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return self._held[key][:size].view(*shape)
+
+
+scratch = _Scratch()
+
+
+class _Entry:
+    """The first layer of the snapshot: standardised numeric columns times a matrix, plus a row of a table.
+
+    The table holds, for each land cover code, the bias and what the one-hot columns add to it; NaN where the model has
+    no such class.
+    """
+
+    def __init__(self, layer: _Layer, spec: ModelSpec, like: Tensor) -> None:
+        mean = torch.tensor(spec.snapshot_mean, dtype=torch.float64)
+        std = torch.tensor([value or 1.0 for value in spec.snapshot_std], dtype=torch.float64)
+        table = layer.bias.expand(256, -1)
+        numeric: list[int] = []
+        place = 0
+        for feature in spec.snapshot:
+            columns = range(place, place := place + len(feature.columns))
+            if feature.encoding == "onehot":
+                scaled = (onehot_table(feature) - mean[[*columns]]) / std[[*columns]]  # (256, classes)
+                table = table + scaled @ layer.weight[:, [*columns]].T
+            else:
+                numeric += columns
+        self.weight, self.table = layer.weight[:, numeric].to(like), table.to(like)
+        self.mean, self.std = (part[numeric, None].float().to(like.device) for part in (mean, std))
+
+    def __call__(self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None) -> Float[Tensor, "n out"]:
+        """Before activation, from encoded numeric columns and land cover codes."""
+        scaled = torch.sub(x, self.mean, out=scratch("scaled", x.shape, x)).div_(self.std).to(self.weight)
+        entered = scratch("entered", (x.shape[1], len(self.weight)), scaled)
+        if codes is None:
+            entered.copy_(self.table[:1].expand_as(entered))
+        else:
+            torch.index_select(self.table, 0, codes, out=entered)
+        return entered.addmm_(scaled.T, self.weight.T)
+
+
+class _Chain:
+    """Layers with ReLU, one after the other, without a bias to add: relu(W x + b) = max(W x, -b) + b.
+
+    The last term is left to the next layer, whose bias takes it in, and after the last layer to the caller: what the
+    chain returns is too small by `rest`, a constant of each column.
+    """
+
+    def __init__(self, name: str, layers: Sequence[_Layer], like: Tensor) -> None:
+        self.name = name
+        self.steps: list[tuple[Tensor, Tensor]] = []
+        self.rest = torch.zeros(layers[0].weight.shape[1], dtype=torch.float64)
+        for weight, bias in layers:
+            floor = -(bias + weight @ self.rest).to(like)
+            self.rest = -floor.double().cpu()  # as rounded, so that a unit at rest is exactly 0
+            self.steps.append((weight.T.contiguous().to(like), floor))
+
+    def __call__(self, x: Float[Tensor, "n into"]) -> Float[Tensor, "n out"]:
+        x = x.to(self.steps[0][0])
+        for k, (weight, floor) in enumerate(self.steps):
+            x = torch.mm(x, weight, out=scratch(f"{self.name} {k}", (len(x), len(floor)), x))
+            torch.maximum(x, floor, out=x)
+        return x
+
+
+def _add_product(x: Float[Tensor, "n out"], a: Float[Tensor, "n into"], layer: _Layer) -> Float[Tensor, "n out"]:
+    """Add what a layer makes of `a` to `x`, in place; the sum stays in the precision of `x`."""
+    x.add_(layer.bias)
+    weight = layer.weight.T
+    return x.addmm_(a, weight) if x.dtype == weight.dtype else x.add_(torch.mm(a.to(weight), weight))
+
+
+def _normalise(x: Float[Tensor, "n d_model"], norm: _Layer) -> Float[Tensor, "n d_model"]:
+    """Layer normalisation, in place."""
+    x.sub_(x.mean(-1, keepdim=True))
+    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    x.mul_(scale.square_().div_(x.shape[-1]).add_(_NORM_EPS).rsqrt_())
+    return torch.addcmul(norm.bias, x, norm.weight, out=x)
+
+
+class _Regression:
+    """The decoder: from an embedding to the target; its last product is always in float32."""
+
+    def __init__(self, decoder: nn.Sequential, like: Tensor) -> None:
+        *layers, last = _folded(decoder)
+        self.chain = _Chain("decoder", layers, like)
+        self.last = _Layer(last.weight, last.bias + last.weight @ self.chain.rest).to(like.float())
+
+    def __call__(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+        return linear(self.chain(x).float(), *self.last)[:, 0]
+
+
+class _Attention:
+    """One layer of the Transformer. In bfloat16 what goes into and comes out of a product is rounded, no other sum."""
+
+    def __init__(self, layer: nn.TransformerEncoderLayer, like: Tensor) -> None:
+        attention = layer.self_attn
+        self.heads = attention.num_heads
+        scale = torch.ones(3, attention.embed_dim, dtype=torch.float64)
+        scale[0] /= (attention.embed_dim // self.heads) ** 0.5  # of the queries, put into their weights
+        qkv = _Layer(attention.in_proj_weight * scale.view(-1, 1), attention.in_proj_bias * scale.view(-1))
+        down = _Layer.of(layer.linear2)
+        full = like.float()
+        self.qkv = qkv.to(like)
+        self.out = _Layer(attention.out_proj.weight.to(like), attention.out_proj.bias.to(full))
+        self.up = _Chain("feedforward", [_Layer.of(layer.linear1)], like)
+        self.down = _Layer(down.weight.to(like), (down.bias + down.weight @ self.up.rest).to(full))
+        self.norm1, self.norm2 = (_Layer.of(part).to(full) for part in (layer.norm1, layer.norm2))
+
+    def __call__(
+        self, x: Float[Tensor, "tokens d_model"], qkv: Float[Tensor, "three_d_model steps n"]
+    ) -> Float[Tensor, "tokens d_model"]:
+        """Attention and feedforward, each added to its input and normalised, in place."""
+        mixed = self._mix(*qkv.view(3, self.heads, len(qkv) // 3 // self.heads, *qkv.shape[1:]))
+        _normalise(_add_product(x, mixed.T, self.out), self.norm1)
+        return _normalise(_add_product(x, self.up(x), self.down), self.norm2)
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "d_model tokens"]:
+        """softmax(q k) v of every head; q, k, v are (heads, width, steps, n)."""
+        heads, width, steps, n = q.shape
+        score = torch.mul(q[:, 0, :, None], k[:, 0, None], out=scratch("score", (heads, steps, steps, n), q))
+        for d in range(1, width):
+            score.addcmul_(q[:, d, :, None], k[:, d, None])
+        share = torch.softmax(score, 2, out=scratch("share", score.shape, q))
+        mixed = torch.mul(share[:, None, :, 0], v[:, :, None, 0], out=scratch("mixed", q.shape, q))
+        for step in range(1, steps):
+            mixed.addcmul_(share[:, None, :, step], v[:, :, None, step])
+        return mixed.flatten(0, 1).flatten(1)
+
+
+class _Encoder:
+    """The temporal branch: a shared MLP, positions, the Transformer, the mean over steps.
+
+    Tokens are (step, row, feature): a step is one piece of memory, so positions and means need no copies. Queries, keys
+    and values come out of their product the other way round, (feature, step, row): attention over few steps with narrow
+    heads is then plain arithmetic along the rows, five times faster than a product of tiny matrices.
+    """
+
+    def __init__(self, network: MMNet | Transformer, like: Tensor) -> None:
+        transformer = network.transformerencoder
+        assert isinstance(transformer.norm, nn.LayerNorm)
+        self.entry, *layers = (_fold(layer.lin, layer.bn) for layer in network.encoder_d)
+        self.chain = _Chain("tokens", layers, like)
+        full = like.float()
+        self.rest = self.chain.rest.to(full)
+        self.norm = _Layer.of(network.inlayernorm).to(full)
+        self.steps = len(network.position_enc.pe) - 1
+        positions = network.position_enc.pe[: self.steps]  # (steps, d_model)
+        self.positions = positions.to(full)[:, None]
+        self.attention = [_Attention(layer, like) for layer in transformer.layers]
+        first = _Layer(*(part.to(positions) for part in self.attention[0].qkv))
+        self.qkv_of_positions = linear(positions, *first).T[:, :, None].to(full)  # (3 d_model, steps, 1)
+        self.final = _Layer.of(transformer.norm).to(full)
+
+    def __call__(
+        self, entered: Float[Tensor, "every n width"], places: Sequence[slice | Tensor] = (slice(None),)
+    ) -> list[Float[Tensor, "n d_model"]]:
+        """Embedding of each map's series, from what `entry` makes of the steps of all; `places` says which are whose.
+
+        What does not depend on the place of a step in a series, the tokens and their queries, keys and values but for
+        the positions' share, is computed once for all maps.
+        """
+        x = self.chain(torch.relu(entered).flatten(0, 1)).float().add_(self.rest)
+        tokens = _normalise(x, self.norm).view(*entered.shape[:2], x.shape[1])  # (every, n, d_model)
+        first, *others = self.attention
+        weight = first.qkv.weight
+        rows = tokens.flatten(0, 1).to(weight)
+        product = torch.mm(weight, rows.T, out=scratch("product", (len(weight), len(rows)), rows))
+        product = product.view(len(weight), *tokens.shape[:2])  # queries, keys and values of every step
+        found = []
+        for place in places:
+            part, own = product[:, place], tokens[place]
+            qkv = torch.add(part, self.qkv_of_positions, out=scratch("qkv", part.shape, x))
+            y = torch.add(own, self.positions, out=scratch("step", own.shape, x))
+            y = first(y.flatten(0, 1), qkv)
+            for layer in others:
+                weight = layer.qkv.weight
+                qkv = torch.mm(weight, y.to(weight).T).view_as(qkv).float() + layer.qkv.bias.float()[:, None, None]
+                y = layer(y, qkv)
+            found.append(_normalise(y, self.final).view(self.steps, entered.shape[1], y.shape[1]).mean(0))
+        return found
+
+
+class Cut(Protocol):
+    """A network cut in two: what depends on the series alone, and the rest."""
+
+    def terms(
+        self, series: Float[Tensor, "every n columns"], places: Sequence[slice | Tensor]
+    ) -> list[Float[Tensor, "n width"]]:
+        """What the rest needs to know of each map's series; `places` says which of the steps are whose."""
+
+    def target(
+        self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, term: Float[Tensor, "n width"]
+    ) -> Float[Tensor, " n"]:
+        """The target from the encoded snapshot and each pixel's term, which is used up."""
+
+
+class _MMNet:
+    """Two branches fused late: the fusion layer's sum over the temporal embedding is the term."""
+
+    def __init__(self, network: MMNet, spec: ModelSpec, like: Tensor) -> None:
+        entry, *layers = _folded(network.encoder_s)
+        (fusion,) = _folded(network.fusion)
+        of_snapshot, of_series = _split(fusion, spec.d_model)
+        self.encoder = _Encoder(network, like)
+        self.series_entry = self.encoder.entry.to(like.float())
+        self.entry, self.chain = _Entry(entry, spec, like), _Chain("snapshot", layers, like)
+        self.of_series = _Layer(of_series.weight, of_series.bias + of_snapshot.weight @ self.chain.rest).to(like)
+        self.of_snapshot, self.regression = (
+            of_snapshot.weight.T.contiguous().to(like),
+            _Regression(network.decoder, like),
+        )
+
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        embeddings = self.encoder(linear(series, *self.series_entry), places)
+        return [linear(e.to(self.of_snapshot), *self.of_series) for e in embeddings]
+
+    def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
+        e = self.chain(torch.relu_(self.entry(x, codes)))
+        return self.regression(torch.relu_(term.addmm_(e, self.of_snapshot)))
+
+
+class _MLP:
+    """Snapshot and series side by side from the first layer on: its sum over the series is the term."""
+
+    def __init__(self, network: MLP, spec: ModelSpec, like: Tensor) -> None:
+        entry, *layers = _folded(network.encoder)
+        of_snapshot, of_series = _split(entry, len(encoded_columns(spec.snapshot)))
+        self.full, self.of_series = network.full, of_series.to(like.float())
+        self.entry, self.chain = _Entry(of_snapshot, spec, like), _Chain("snapshot", layers, like)
+        self.regression = _Regression(network.decoder, like)
+        self.rest = self.chain.rest.to(like)
+
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        own = [series[place] for place in places]  # (steps, n, columns) each
+        rows = [steps.movedim(0, 1).flatten(1) if self.full else steps[-1] for steps in own]
+        return [linear(row, *self.of_series).to(self.entry.weight) for row in rows]
+
+    def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
+        return self.regression(self.chain(torch.relu_(term.add_(self.entry(x, codes)))).add_(self.rest))
+
+
+class _Transformer:
+    """The series alone: the term is the target."""
+
+    def __init__(self, network: Transformer, spec: ModelSpec, like: Tensor) -> None:
+        self.encoder = _Encoder(network, like)
+        self.series_entry, self.regression = self.encoder.entry.to(like.float()), _Regression(network.decoder, like)
+
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        return [self.regression(e)[:, None] for e in self.encoder(linear(series, *self.series_entry), places)]
+
+    def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
+        return term[:, 0]
+
+
+class _FullTransformer:
+    """The snapshot at every step, so that the encoder runs once a pixel; only its first layer has a term."""
+
+    def __init__(self, network: Transformer, spec: ModelSpec, like: Tensor) -> None:
+        self.encoder = _Encoder(network, like)
+        of_snapshot, of_series = _split(self.encoder.entry, len(encoded_columns(spec.snapshot)))
+        self.entry, self.of_series = _Entry(of_snapshot, spec, like), of_series.to(like.float())
+        self.regression = _Regression(network.decoder, like)
+
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        entered = linear(series, *self.of_series).to(self.entry.weight).movedim(0, 1)  # (n, every, width)
+        return [entered[:, place].flatten(1) for place in places]
+
+    def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
+        entered = term.view(len(term), self.encoder.steps, term.shape[1] // self.encoder.steps).movedim(
+            1, 0
+        ) + self.entry(x, codes)
+        parts = torch.split(entered, PAIRS[entered.device.type], dim=1)
+        return torch.cat([self.regression(self.encoder(part)[0]) for part in parts])
+
+
+def cut(network: nn.Module, spec: ModelSpec, like: Tensor) -> Cut:
+    """A network in the form that the engine runs; products of weights are formed in float64, then rounded."""
+    exact = copy.deepcopy(network).double().cpu()
+    if isinstance(exact, MMNet):
+        return _MMNet(exact, spec, like)
+    if isinstance(exact, MLP):
+        return _MLP(exact, spec, like)
+    assert isinstance(exact, Transformer)
+    return (_FullTransformer if exact.full else _Transformer)(exact, spec, like)

@@ -1,0 +1,299 @@
+"""What a network is fed with and all that its weights need to be used: profiles and ``model.json``."""
+
+from __future__ import annotations
+
+import json
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from torch import nn
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.model.features import Feature, encoded_columns
+from mmnet_maps.model.network import Architecture, build
+from mmnet_maps.resources import packaged
+
+_FEATURE_KEYS = {"name", "encoding", "classes"}
+_CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+Count = Annotated[int, Field(ge=1, le=4096)]
+Range = tuple[float, float]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _feature(value: Any) -> Feature:
+    """A feature from its JSON or YAML form; pydantic would pass over unknown keys of a plain dataclass."""
+    if isinstance(value, Feature):
+        return value
+    if not isinstance(value, dict) or not {"name", "encoding"} <= set(value) <= _FEATURE_KEYS:
+        raise ValueError(f"a feature needs name, encoding and, for onehot, classes, not {value!r}")
+    classes = value.get("classes", ())
+    if not isinstance(classes, list | tuple) or not all(isinstance(item, str) for item in (*classes, value["name"])):
+        raise ValueError(f"a feature's name is text and its classes a list of texts, not {value!r}")
+    return Feature(name=value["name"], encoding=value["encoding"], classes=tuple(classes))
+
+
+class Profile(BaseModel):
+    """What a network is fed with.
+
+    Attributes
+    ----------
+    architecture
+        One of the five of `network.build`.
+    snapshot, series
+        Features in column order.
+    steps, includes_day
+        Steps of a series, oldest first, and whether the last of them is the day of the estimate or the day before.
+    step_days
+        How many days each step is the mean of; one each where left out.
+    may_lack
+        Snapshot variables, of encoding ``identity``, that a row of a table may lack: they are taken as average there.
+        So a network learns from tables that have them and tables that do not. A map needs them all.
+    """
+
+    model_config = _CONFIG
+
+    architecture: Architecture
+    snapshot: Annotated[tuple[Feature, ...], Field(min_length=1)]
+    series: Annotated[tuple[Feature, ...], Field(min_length=1)]
+    steps: Count
+    includes_day: bool
+    step_days: tuple[Count, ...] | None = None
+    may_lack: tuple[str, ...] = ()
+
+    @property
+    def days(self) -> int:
+        """Days of a series."""
+        return self.steps if self.step_days is None else sum(self.step_days)
+
+    @property
+    def needed_days(self) -> int:
+        """The last days of a series, without which there is no estimate: from the oldest step of one day on."""
+        return self.steps if self.step_days is None else sum(self.step_days[self.step_days.index(1) :])
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """First and past-the-last day of each step."""
+        ends = [*accumulate(self.step_days or (1,) * self.steps)]
+        return tuple(zip([0, *ends], ends, strict=False))
+
+    @field_validator("snapshot", "series", mode="before")
+    @classmethod
+    def _read_features(cls, value: Any) -> tuple[Feature, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"a list of features is expected, not {value!r}")
+        return tuple(_feature(item) for item in value)
+
+    @field_serializer("snapshot", "series")
+    def _write_features(self, features: tuple[Feature, ...]) -> list[dict[str, Any]]:
+        return [
+            {"name": item.name, "encoding": item.encoding} | ({"classes": list(item.classes)} if item.classes else {})
+            for item in features
+        ]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for kind in ("snapshot", "series"):
+            columns = encoded_columns(getattr(self, kind))
+            if len(set(columns)) != len(columns):
+                raise ValueError(f"{kind} gives a column twice: {', '.join(columns)}")
+        if self.step_days is not None and len(self.step_days) != self.steps:
+            raise ValueError(f"step_days has {len(self.step_days)} entries for {self.steps} steps")
+        if self.step_days is not None and self.step_days[-1] != 1:
+            raise ValueError(f"step_days ends with {self.step_days[-1]}; the last step, which is needed, is one day")
+        whole = {feature.name for feature in self.snapshot if feature.encoding == "identity"}
+        for name in self.may_lack:
+            if name not in whole:
+                raise ValueError(f"may_lack names {name!r}, which is no snapshot variable of encoding identity")
+        return self
+
+
+class Target(BaseModel):
+    """What a network estimates.
+
+    Attributes
+    ----------
+    name, units
+        As in the product: ``soil_moisture``, ``m3 m-3``.
+    residual_of
+        The variable that the network's output is to be added to, if any.
+    std_factor
+        Factor on the spread of Monte Carlo or ensemble members.
+    """
+
+    model_config = _CONFIG
+
+    name: str = "soil_moisture"
+    units: str = "m3 m-3"
+    residual_of: str | None = None
+    std_factor: Annotated[float, Field(gt=0)] = 1.0
+
+
+class ModelSpec(Profile):
+    """All that a checkpoint's weights need to be used: ``model.json``.
+
+    Attributes
+    ----------
+    format
+        Version of this file, 1.
+    name
+        Letters, digits, dot, dash and underscore.
+    d_model, heads, layers, feedforward, dropout, positional_base
+        Sizes for `network.build`.
+    snapshot_mean, snapshot_std, series_mean, series_std
+        Per encoded column; a standard deviation of 0 counts as 1.
+    snapshot_range, series_range
+        Lowest and highest encoded value seen in training, per column; None where nobody knows.
+    inputs
+        The product behind each variable in training.
+    target
+        What is estimated.
+    training
+        Whatever is known of data, samples, metrics and commit.
+    weights_sha256
+        Of ``weights.safetensors``; `save_checkpoint` fills it in.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        When a field is missing, unknown, of another type, or statistics do not match the encoded columns.
+    """
+
+    format: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    d_model: Count = 128
+    heads: Count = 16
+    layers: Annotated[int, Field(ge=1, le=24)] = 1
+    feedforward: Count = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    positional_base: Annotated[float, Field(gt=1)] = 1000
+    snapshot_mean: tuple[float, ...]
+    snapshot_std: tuple[float, ...]
+    series_mean: tuple[float, ...]
+    series_std: tuple[float, ...]
+    snapshot_range: tuple[Range, ...] | None = None
+    series_range: tuple[Range, ...] | None = None
+    inputs: dict[str, str] = {}
+    target: Target = Target()
+    training: dict[str, JsonValue] = {}
+    weights_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _check_statistics(self) -> Self:
+        for kind in ("snapshot", "series"):
+            columns = len(encoded_columns(getattr(self, kind)))
+            for statistic in ("mean", "std", "range"):
+                values = getattr(self, f"{kind}_{statistic}")
+                if values is not None and len(values) != columns:
+                    raise ValueError(f"{kind}_{statistic} has {len(values)} entries for {columns} encoded columns")
+            if min(getattr(self, f"{kind}_std")) < 0:
+                raise ValueError(f"{kind}_std holds a negative number")
+            if any(low > high for low, high in getattr(self, f"{kind}_range") or ()):
+                raise ValueError(f"{kind}_range holds a lowest value above its highest")
+        if self.d_model % self.heads or self.d_model % 4:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of 4 and of heads {self.heads}")
+        return self
+
+    def network(self) -> nn.Module:
+        """An untrained network of these sizes."""
+        return build(
+            self.architecture,
+            snapshot=len(encoded_columns(self.snapshot)),
+            series=len(encoded_columns(self.series)),
+            steps=self.steps,
+            d_model=self.d_model,
+            heads=self.heads,
+            layers=self.layers,
+            feedforward=self.feedforward,
+            dropout=self.dropout,
+            positional_base=self.positional_base,
+        )
+
+    def to_json(self) -> str:
+        """The text of ``model.json``: one line a field, one line a feature."""
+        values = self.model_dump(mode="json")
+        lines = []
+        for key in _ORDER:
+            text = json.dumps(values[key], ensure_ascii=False, allow_nan=False)
+            if key in ("snapshot", "series"):
+                items = ",\n    ".join(json.dumps(item) for item in values[key])
+                text = f"[\n    {items}\n  ]"
+            lines.append(f"  {json.dumps(key)}: {text}")
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+_ORDER = (
+    *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
+    *("snapshot", "series", "steps", "includes_day", "step_days", "may_lack"),
+    *("snapshot_mean", "snapshot_std", "series_mean", "series_std"),
+    *("snapshot_range", "series_range", "inputs", "target", "training", "weights_sha256"),
+)
+
+
+def profile(name: str) -> dict[str, Any]:
+    """Inputs and architecture by the name of a file in ``configs``: ``paper`` or ``released``.
+
+    Returns
+    -------
+    dict
+        ``architecture``, ``snapshot``, ``series`` (tuples of `Feature`), ``steps``, ``includes_day``: keyword arguments
+        of `ModelSpec`.
+
+    Raises
+    ------
+    RequestError
+        When there is no such profile.
+
+    Examples
+    --------
+    >>> len(encoded_columns(profile("paper")["snapshot"])), profile("released")["steps"]
+    (25, 11)
+    """
+    folder = packaged("configs")
+    names = ("paper", "released")
+    if name not in names:
+        raise RequestError(f"There is no profile {name!r}; use one of {', '.join(names)}.")
+    text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(Profile.model_validate(yaml.safe_load(text)))
+
+
+def read_yaml(path: str | Path, model: type[Model], what: str) -> Model:
+    """A YAML file as a model of its fields; `what` is what messages call it.
+
+    Raises
+    ------
+    RequestError
+        The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
+    """
+    try:
+        return model.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RequestError(f"{what} {path} cannot be read: {error.strerror}; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from None
+    except ValidationError as error:
+        raise RequestError(f"{path}: {first_error(error, values=True)}; correct it") from None
+
+
+def first_error(error: ValidationError, *, values: bool = False) -> str:
+    """The first of a specification's faults, on one line: where, what, and how many more there are.
+
+    With `values` also the value at fault, unless it is a whole list or section.
+    """
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    shown = f" is {first['input']!r}" if values and not isinstance(first["input"], dict | list) else ""
+    return f"{where}{shown}: {' '.join(first['msg'].split())}{more}"

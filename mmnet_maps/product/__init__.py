@@ -1,0 +1,1 @@
+"""Lay out, write and read daily soil moisture products."""

@@ -1,0 +1,228 @@
+"""One layer of a product as a cloud-optimised GeoTIFF, written window by window and read back."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises; rasterio.errors has no name for it
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from mmnet_maps.errors import OutputError
+from mmnet_maps.product.layers import QUALITY_BITS, Layer
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+DRIVER_ERRORS = (OSError, RasterioError, CPLE_BaseError)
+"""What the system, rasterio and GDAL raise when a file cannot be read or written."""
+
+_BLOCK = 512
+_CACHE = 256 << 20  # bytes; the default is a twentieth of the memory
+
+
+class CogWriter:
+    """Write one layer window by window, then turn it into a COG.
+
+    The windows go to a plain GeoTIFF beside `path`, so that only the windows at hand are in memory; `finish` makes the
+    COG from it. The same windows give the same bytes. Not for several threads at once.
+
+    Parameters
+    ----------
+    path
+        The COG to make.
+    layer
+        Packing, names and units; the band holds them as scale, offset, unit and description.
+    geobox
+        The grid, north up, with a CRS.
+    tags
+        GeoTIFF tags.
+
+    Raises
+    ------
+    DRIVER_ERRORS
+        From any method, when the files cannot be written.
+    """
+
+    def __init__(self, path: Path, *, layer: Layer, geobox: GeoBox, tags: Mapping[str, str]) -> None:
+        self._path, self._layer, self._geobox = path, layer, geobox
+        self._plain = path.with_suffix(".plain.tif")
+        self._sums: dict[tuple[int, int, int, int], int] = {}
+        self._unfilled = 0
+        self._raster = self._create(tags)
+
+    def write(self, rows: slice, cols: slice, values: NDArray[np.uint16]) -> None:
+        """Write one window, (rows, cols) packed; windows do not overlap, pixels in none are nodata or quality bit 0."""
+        key = (rows.start, rows.stop, cols.start, cols.stop)
+        assert not any(_overlap(key, other) for other in self._sums), f"window {key} overlaps an earlier one"
+        with gdal():
+            self._raster.write(values, 1, window=_window(key))
+        self._sums[key] = _checksum(values)
+        self._unfilled += int(np.count_nonzero(values != self._layer.fill))
+
+    def finish(self) -> None:
+        """Make the COG and read every value back.
+
+        Raises
+        ------
+        OutputError
+            When the file is not a valid COG or holds anything else than was written.
+        """
+        self.close()
+        with gdal():
+            # DEFLATE, not ZSTD, because every build of GDAL reads it; higher levels take twice as long for 2 % less.
+            rasterio.shutil.copy(
+                self._plain,
+                self._path,
+                driver="COG",
+                blocksize=_BLOCK,
+                compress="DEFLATE",
+                level=1,
+                predictor="YES" if self._layer.overview == "average" else "NO",
+                overviews="IGNORE_EXISTING",
+                overview_resampling=self._layer.overview.upper(),
+                bigtiff="IF_SAFER",
+            )
+        self._plain.unlink()
+        self._verify()
+
+    def close(self) -> None:
+        """Let go of the plain GeoTIFF; the files stay."""
+        with gdal():
+            self._raster.close()
+
+    def _create(self, tags: Mapping[str, str]) -> Any:
+        """Open the plain tiled GeoTIFF; where there is a nodata value, blocks that are never written read as nodata."""
+        layer = self._layer
+        height, width = self._geobox.shape
+        with gdal():
+            raster = rasterio.open(
+                self._plain,
+                "w",
+                driver="GTiff",
+                height=height,
+                width=width,
+                count=1,
+                dtype="uint16",
+                crs=_crs(self._geobox),
+                transform=self._geobox.affine,
+                nodata=layer.nodata,
+                tiled=True,
+                blockxsize=_BLOCK,
+                blockysize=_BLOCK,
+                sparse_ok=layer.nodata is not None,
+                bigtiff="IF_SAFER",
+            )
+            raster.scales, raster.offsets = (layer.scale,), (0.0,)
+            raster.set_band_unit(1, layer.units)
+            raster.set_band_description(1, layer.long_name)
+            raster.update_tags(**tags)
+            raster.update_tags(1, **band_tags(layer))
+            if layer.nodata is None:
+                for strip in _strips(height, width):
+                    raster.write(np.full((strip.height, width), self._layer.fill, np.uint16), 1, window=strip)
+        return raster
+
+    def _verify(self) -> None:
+        from rio_cogeo.cogeo import cog_validate
+
+        with gdal():
+            valid, faults, warnings = cog_validate(self._path, strict=True, quiet=True)
+        if not valid:
+            told = "; ".join([*faults, *warnings])
+            raise OutputError(f"{self._path.name} is not a valid COG: {told}; run again and report it if it stays")
+        with gdal(), rasterio.open(self._path) as data:
+            same = (
+                data.shape == tuple(self._geobox.shape)
+                and data.crs == _crs(self._geobox)
+                and data.transform.almost_equals(self._geobox.affine)
+                and data.nodata == self._layer.nodata
+                and all(_checksum(data.read(1, window=_window(key))) == sum_ for key, sum_ in self._sums.items())
+                and _count_other(data, self._layer.fill) == self._unfilled
+            )
+        if not same:
+            raise OutputError(
+                f"{self._path.name} did not read back as it was written; check the disk and the memory of this machine "
+                "and run again"
+            )
+
+
+def gdal() -> AbstractContextManager[Any]:
+    """Return the GDAL environment of the product's files: messages go to the log, no side files are read or made."""
+    env: AbstractContextManager[Any] = rasterio.Env(
+        GDAL_PAM_ENABLED=False, GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"
+    )
+    return env
+
+
+def read_tags(path: Path) -> dict[str, str]:
+    """Tags of a GeoTIFF.
+
+    Raises
+    ------
+    DRIVER_ERRORS
+        When it cannot be read.
+    """
+    with gdal(), rasterio.open(path) as data:
+        tags: dict[str, str] = data.tags()
+        return tags
+
+
+def read_band(path: Path) -> NDArray[np.uint16]:
+    """The packed values (y, x) of a layer.
+
+    Raises
+    ------
+    DRIVER_ERRORS
+        When it cannot be read.
+    """
+    with gdal(), rasterio.open(path) as data:
+        values: NDArray[np.uint16] = data.read(1)
+        return values
+
+
+def _crs(geobox: GeoBox) -> CRS:
+    assert geobox.crs is not None
+    return CRS.from_user_input(geobox.crs.to_epsg() or geobox.crs.to_wkt())
+
+
+def band_tags(layer: Layer) -> dict[str, str]:
+    """Band metadata in the words of the CF conventions."""
+    tags = {"long_name": layer.long_name}
+    if layer.standard_name:
+        tags["standard_name"] = layer.standard_name
+    if layer.nodata is None:
+        tags["flag_masks"] = " ".join(str(1 << bit) for bit in QUALITY_BITS.values())
+        tags["flag_meanings"] = " ".join(QUALITY_BITS)
+    return tags
+
+
+def _window(key: tuple[int, int, int, int]) -> Window:
+    top, bottom, left, right = key
+    return Window(left, top, right - left, bottom - top)
+
+
+def _strips(height: int, width: int) -> list[Window]:
+    return [Window(0, top, width, min(_BLOCK, height - top)) for top in range(0, height, _BLOCK)]
+
+
+def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
+
+
+def _checksum(values: NDArray[np.uint16]) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).data)
+
+
+def _count_other(data: Any, value: int) -> int:
+    """Pixels of the first band that do not hold a value, read strip by strip."""
+    return sum(int(np.count_nonzero(data.read(1, window=strip) != value)) for strip in _strips(data.height, data.width))

@@ -1,0 +1,261 @@
+"""The STAC item of one day: what is written and what is read back of it; `catalog` makes many days one collection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps import __version__
+from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+PICTURE, MEMBERS = "picture", "members"
+"""Keys of the picture and the ensemble's members among the assets; every other asset is a layer."""
+
+COLLECTION = "mmnet-maps"
+"""Id of the collection that every item belongs to."""
+
+LEVEL = "L4"
+"""Processing level: a model's output, not measured itself."""
+
+EXTENSIONS = {
+    name: f"https://stac-extensions.github.io/{name}/v{version}/schema.json"
+    for name, version in {
+        "projection": "2.0.0",
+        "raster": "2.0.0",
+        "file": "2.1.0",
+        "classification": "2.0.0",
+        "version": "1.2.0",
+        "processing": "1.1.0",
+    }.items()
+}
+"""The STAC extensions in use, by name, each as the address of its schema."""
+
+
+def build_item(
+    name: str,
+    *,
+    day: date,
+    geobox: GeoBox,
+    files: Mapping[str, Path],
+    version: int,
+    fingerprint: str,
+    properties: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Build a STAC 1.1 item as a dict.
+
+    It holds no time of writing, so that the same run gives the same bytes. Its links lead to the day's catalog beside
+    it and to the collection in the folder above, which `stac_catalog.write_catalog` writes.
+
+    Parameters
+    ----------
+    name
+        The item's id.
+    day
+        The UTC day that the map stands for.
+    geobox
+        The grid of the layers; its outline is the footprint.
+    files
+        Finished files by layer name, ``"picture"`` or ``"members"``; the item points to them as files beside itself.
+    version, fingerprint
+        Number of this issue, counted from 1, and the hash of all that decides the values.
+    properties
+        Further properties.
+    """
+    import pystac
+    from pystac.utils import datetime_to_str
+
+    assert geobox.crs is not None
+    start = datetime.combine(day, time(), UTC)
+    code = geobox.crs.to_epsg()
+    ring = _ring(geobox)
+    west_south, east_north = ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
+    item = pystac.Item(
+        id=name,
+        geometry={"type": "Polygon", "coordinates": [ring.tolist()]},
+        bbox=[*west_south, *east_north],
+        datetime=start,
+        properties={
+            **properties,
+            "start_datetime": datetime_to_str(start),
+            "end_datetime": datetime_to_str(start + timedelta(days=1, seconds=-1)),
+            "version": str(version),
+            "mmnet:fingerprint": fingerprint,
+            "processing:level": LEVEL,
+            "processing:lineage": "Estimated by the network mmnet:model from the inputs that mmnet:inputs lists.",
+            "processing:software": {"mmnet_maps": __version__},
+            **_sample_distance(geobox),
+            **({"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": geobox.crs.to_wkt()}),
+            "proj:shape": list(geobox.shape),
+            "proj:transform": list(geobox.affine)[:6],
+        },
+        stac_extensions=list(EXTENSIONS.values()),
+        collection=COLLECTION,
+    )
+    for key, path in files.items():
+        item.add_asset(key, pystac.Asset.from_dict(_asset(key, path)))
+    for relation, target in (
+        ("root", "../collection.json"),
+        ("collection", "../collection.json"),
+        ("parent", "./catalog.json"),
+    ):
+        item.add_link(pystac.Link(relation, target, "application/json"))
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def describe_asset(key: str) -> dict[str, Any]:
+    """What holds of an asset in every item: title, type, roles and, of a layer, its band.
+
+    Parameters
+    ----------
+    key
+        A name from ``layers.LAYERS``, ``"picture"`` or ``"members"``.
+
+    Examples
+    --------
+    >>> describe_asset("picture")
+    {'title': 'picture', 'type': 'image/png', 'roles': ['overview']}
+    """
+    if key == MEMBERS:
+        return {
+            "title": "members of the ensemble, not clipped",
+            "type": "application/vnd+zarr",
+            "roles": ["data"],
+        }
+    if key == PICTURE:
+        return {"title": "picture", "type": "image/png", "roles": ["overview"]}
+    layer = LAYERS[key]
+    band: dict[str, Any] = {
+        "name": key,
+        "description": layer.long_name,
+        "data_type": "uint16",
+        "unit": layer.units,
+        "raster:sampling": "area",
+        "raster:scale": layer.scale,
+        "raster:offset": 0.0,
+    }
+    if layer.nodata is None:
+        band["classification:bitfields"] = [_bitfield(name, bit) for name, bit in QUALITY_BITS.items()]
+    else:
+        band["nodata"] = layer.nodata
+    return {
+        "title": layer.long_name,
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "roles": ["quality"] if layer.nodata is None else ["data"],
+        "bands": [band],
+    }
+
+
+def read_item(path: Path) -> dict[str, Any]:
+    """Content of an item, empty where the file holds no JSON object.
+
+    Raises
+    ------
+    OSError
+        When there is no file or it cannot be read.
+    """
+    with suppress(ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def fingerprint_of(item: Mapping[str, Any]) -> str | None:
+    """The fingerprint in an item; None where it is not an item of this software.
+
+    >>> fingerprint_of({"properties": {"mmnet:fingerprint": "3f2a"}})
+    '3f2a'
+    """
+    properties = item.get("properties")
+    return properties.get("mmnet:fingerprint") if isinstance(properties, dict) else None
+
+
+def version_of(item: Mapping[str, Any]) -> int:
+    """Number of the issue that an item describes, 0 where it says none.
+
+    >>> version_of({"properties": {"version": "2"}}), version_of({})
+    (2, 0)
+    """
+    with suppress(KeyError, TypeError, ValueError):
+        return int(item["properties"]["version"])
+    return 0
+
+
+def sizes_of(item: Mapping[str, Any]) -> dict[str, int]:
+    """Size in bytes of each file that an item lists, by asset key; empty where it is not an item of this software.
+
+    The members are not among them: they are a folder.
+    """
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        return {str(key): int(asset["file:size"]) for key, asset in item["assets"].items() if key != MEMBERS}
+    return {}
+
+
+def lists_members(item: Mapping[str, Any]) -> bool:
+    """Whether an item lists the members of an ensemble.
+
+    >>> lists_members({"assets": {"members": {"href": "./grant_20210808_members.zarr"}}})
+    True
+    """
+    assets = item.get("assets")
+    return isinstance(assets, dict) and MEMBERS in assets
+
+
+def _asset(key: str, path: Path) -> dict[str, Any]:
+    href = {"href": f"./{path.name}"}
+    if key == MEMBERS:  # a folder: it has neither size nor checksum
+        return href | describe_asset(key)
+    with path.open("rb") as file:
+        digest = sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    # 12 20 is the multihash prefix of a SHA-256 of 32 bytes, as the file extension asks for.
+    facts = {"file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
+    return href | facts | describe_asset(key)
+
+
+def _sample_distance(geobox: GeoBox) -> dict[str, float]:
+    """The pixel size as ``gsd``, which is in metres; nothing on grids in degrees or feet."""
+    from pyproj import CRS
+
+    crs = CRS.from_user_input(str(geobox.crs))
+    if crs.is_projected and crs.axis_info[0].unit_conversion_factor == 1.0:
+        return {"gsd": abs(geobox.affine.a)}
+    return {}
+
+
+def _bitfield(name: str, bit: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "offset": bit,
+        "length": 1,
+        "classes": [{"value": 0, "name": "no"}, {"value": 1, "name": "yes"}],
+    }
+
+
+def _ring(geobox: GeoBox) -> NDArray[np.float64]:
+    """Outline (n, 2) of a grid in longitude and latitude to 1e-6° (0.1 m), counterclockwise, closed.
+
+    Every edge has 20 pieces, since straight edges of a projected grid are curved in degrees.
+    """
+    from pyproj import Transformer
+
+    height, width = geobox.shape
+    along = np.linspace(0.0, 1.0, 20, endpoint=False)
+    zero, one = np.zeros_like(along), np.ones_like(along)
+    cols = np.r_[zero, along, one, along[::-1] + 0.05, 0.0] * width
+    rows = np.r_[along, one, along[::-1] + 0.05, zero, 0.0] * height
+    x, y = geobox.affine * (cols, rows)
+    transformer = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True)
+    return np.round(np.column_stack(transformer.transform(x, y)), 6)

@@ -1,0 +1,1 @@
+"""Generate the synthetic demo world."""

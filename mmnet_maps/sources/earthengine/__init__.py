@@ -1,0 +1,1 @@
+"""Read inputs from Google Earth Engine."""

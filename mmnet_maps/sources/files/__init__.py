@@ -1,0 +1,1 @@
+"""Read inputs from raster files that a YAML file lists."""

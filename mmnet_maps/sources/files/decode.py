@@ -1,0 +1,137 @@
+"""From stored numbers to physical values: masks, units, valid ranges, speckle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.sources.files.config import LINEAR, UNITS, Mask, Smooth, VariableFiles
+from mmnet_maps.variables import Variable
+
+
+def clear(stored: NDArray[Any], mask: Mask) -> NDArray[np.bool_]:
+    """Which numbers of a mask, of any shape, leave their pixel in.
+
+    Raises
+    ------
+    ValueError
+        When bits are asked of numbers that are not whole.
+
+    Examples
+    --------
+    >>> clear(np.array([0, 2, 4, 8, 255], np.uint8), Mask(bits=(1, 3)))
+    array([ True, False,  True, False, False])
+    >>> clear(np.array([4, 5, 6], np.uint8), Mask(values=(4, 5)))
+    array([ True,  True, False])
+    """
+    kept = np.ones(stored.shape, bool)
+    if mask.bits:
+        if not np.issubdtype(stored.dtype, np.integer):
+            raise ValueError(f"its numbers are {stored.dtype}, which have no bits; give values in place of bits")
+        bits = sum(1 << bit for bit in mask.bits)
+        # Signed numbers keep their bits, and a mask's may be wider than the type.
+        kept &= (stored.astype(np.int64) & bits) == 0
+    if mask.values:
+        kept &= np.isin(stored, mask.values)
+    return kept
+
+
+def physical(
+    stored: NDArray[Any],
+    missing: NDArray[np.bool_],
+    scale_offset: tuple[float, float],
+    entry: VariableFiles,
+    variable: Variable,
+) -> NDArray[Any]:
+    """Values in the units of `variables`.
+
+    Parameters
+    ----------
+    stored, missing
+        Numbers as stored and which of them are none, of one shape.
+    scale_offset
+        The file's own scale and offset, which the YAML may replace.
+    entry, variable
+        What the YAML says, and what the values shall be.
+
+    Returns
+    -------
+    ndarray
+        float32, NaN where missing, outside the variable's range or that of the YAML; land cover as uint8 codes, 0
+        where missing or unknown.
+    """
+    if variable.dtype == "uint8":
+        return _codes(stored, missing, entry, variable)
+    values = _scaled(stored, scale_offset, entry, variable)
+    low, high = entry.valid or (variable.valid_min, variable.valid_max)
+    with np.errstate(invalid="ignore"):
+        values[missing | ~((values >= max(low, variable.valid_min)) & (values <= min(high, variable.valid_max)))] = (
+            np.nan
+        )
+    return values
+
+
+def _scaled(
+    stored: NDArray[Any], scale_offset: tuple[float, float], entry: VariableFiles, variable: Variable
+) -> NDArray[np.float32]:
+    scale = scale_offset[0] if entry.scale is None else entry.scale
+    offset = scale_offset[1] if entry.offset is None else entry.offset
+    factor, shift = UNITS.get((entry.units or variable.units, variable.units), (1.0, 0.0))
+    # 16-bit numbers and their scaled values fit float32; others are scaled in float64.
+    wide: type[np.floating[Any]] = np.float32 if stored.dtype.itemsize <= 2 else np.float64
+    values: NDArray[np.floating[Any]] = stored.astype(wide)
+    values *= wide(scale * factor)
+    values += wide(offset * factor + shift)
+    if entry.units == LINEAR:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            np.log10(values, out=values)
+        values *= 10
+    return values.astype(np.float32, copy=False)
+
+
+def _codes(
+    stored: NDArray[Any], missing: NDArray[np.bool_], entry: VariableFiles, variable: Variable
+) -> NDArray[np.uint8]:
+    """NLCD codes, 0 where missing or unknown."""
+    known = entry.codes or {code: code for code in range(int(variable.valid_min), int(variable.valid_max) + 1)}
+    codes = np.zeros(stored.shape, np.uint8)
+    for given, code in known.items():
+        codes[(stored == given) & ~missing] = code
+    return codes
+
+
+def smoothed(values: NDArray[np.float32], smooth: Smooth) -> NDArray[np.float32]:
+    """Mean of the valid pixels around each one, (y, x), weighted by a Gaussian kernel; NaN stays NaN.
+
+    Examples
+    --------
+    >>> one = np.full((1, 5), -10.0, np.float32)
+    >>> one[0, 2] = np.nan
+    >>> smoothed(one, Smooth(radius=3)).round(3)
+    array([[-10., -10.,  nan, -10., -10.]], dtype=float32)
+    """
+    from scipy.ndimage import correlate1d
+
+    steps = np.arange(-smooth.radius, smooth.radius + 1)
+    kernel = np.exp(-0.5 * (steps / smooth.sigma) ** 2)
+    gaps = np.isnan(values)
+    total, weight = np.where(gaps, np.float32(0), values), (~gaps).astype(np.float32)
+    for axis in (0, 1):
+        total = correlate1d(total, kernel, axis=axis, mode="constant")
+        weight = correlate1d(weight, kernel, axis=axis, mode="constant")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total /= weight
+    total[gaps] = np.nan
+    return np.asarray(total, np.float32)
+
+
+def daily_mean(values: NDArray[np.float32], least: int | None = None) -> NDArray[np.float32]:
+    """Mean over the fields of a day, (field, y, x), where at least that many, else at least half, are valid."""
+    if len(values) == 1 and least in (None, 1):
+        return np.asarray(values[0])
+    count = np.isfinite(values).sum(axis=0)
+    total = np.nansum(values, axis=0, dtype=np.float64)
+    enough = (count > 0) & (2 * count >= len(values) if least is None else count >= least)
+    return np.where(enough, total / np.maximum(count, 1), np.nan).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Store inputs on their native grids and read them for tiles or pixels."""

@@ -1,0 +1,140 @@
+"""Inputs at points, from the same sources by the same code as maps: what a model is trained on is what it will see."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.grid.tiles import conus_grid, pixel_of, tiles
+from mmnet_maps.sources.base import Source
+from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.reader import Needs, SmapResampling, read_block
+from mmnet_maps.stack.store import Stack
+from mmnet_maps.variables import VARIABLES
+
+
+def sample(
+    sources: Sequence[Source],
+    points: Iterable[tuple[float, float]],
+    days: Sequence[date],
+    needs: Needs,
+    *,
+    smap_resampling: SmapResampling = "bilinear",
+    today: date | None = None,
+    quiet: bool = True,
+) -> dict[str, NDArray[Any]]:
+    """A model's inputs at points: for each the pixel of the default grid that holds it, as on a map.
+
+    Parameters
+    ----------
+    sources
+        In order of preference (`sources.open_source`).
+    points
+        Longitude and latitude, degrees.
+    days
+        Days of the samples.
+    needs
+        What the model needs (`request.needs_of`).
+    smap_resampling, today, quiet
+        As for maps.
+
+    Returns
+    -------
+    dict of str to ndarray
+        One row for each point and day, point by point: ``point`` int64, counted from 0, ``date`` datetime64[D];
+        snapshot variables float32, NaN missing (``landcover`` NLCD code, uint8, 0 missing); series variables float32
+        (rows, steps), oldest day first, ``…_series`` where a snapshot variable has the name;
+        ``optical_age`` and ``sar_age``, days to the nearest observation, uint8, 255 for none, where the model uses
+        them.
+
+    Raises
+    ------
+    RequestError
+        When a point is outside of the default grid.
+    InputError
+        When a source lacks something or cannot be read.
+    """
+    found: list[dict[str, NDArray[Any]]] = []
+    for number, point in enumerate(points):
+        try:
+            pixels = pixel_stacks(sources, point, days, needs, today=today, quiet=quiet)
+            for of_year, pixel, stack in pixels:
+                rows = read_pixel(stack, pixel, of_year, needs, smap_resampling=smap_resampling)
+                place = {"point": np.full(len(of_year), number), "date": np.array(of_year, "datetime64[D]")}
+                found.append({**place, **rows})
+        except RequestError as error:
+            raise RequestError(f"point {number}: {error}") from error
+    return {name: np.concatenate([rows[name] for rows in found]) for name in (found[0] if found else ())}
+
+
+def pixel_stacks(
+    sources: Sequence[Source],
+    point: tuple[float, float],
+    days: Iterable[date],
+    needs: Needs,
+    *,
+    today: date | None = None,
+    quiet: bool = True,
+) -> Iterator[tuple[list[date], GeoBox, Stack]]:
+    """Bring what the days at a point need into stacks of its one pixel, one a year, as land cover is a year's.
+
+    Parameters and errors are those of `sample`.
+
+    Yields
+    ------
+    days, pixel, stack
+        The days of a year, ascending; the pixel, all of the stack's fine lattice; the stack, which is there until the
+        next is asked for.
+    """
+    pixel = pixel_of(conus_grid(), *point)
+    for _, year in groupby(sorted(set(days)), key=lambda day: day.year):
+        of_year = list(year)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "point.zarr")
+            yield (
+                of_year,
+                pixel,
+                fetch(path, sources, pixel, pixel, tiles(pixel), needs, of_year, today=today, quiet=quiet),
+            )
+
+
+def read_pixel(
+    stack: Stack, pixel: GeoBox, days: Sequence[date], needs: Needs, *, smap_resampling: SmapResampling = "bilinear"
+) -> dict[str, NDArray[Any]]:
+    """A model's inputs at one pixel of a stack that holds them: the columns of `sample`, one row for each day.
+
+    Parameters
+    ----------
+    stack
+        An open stack.
+    pixel
+        One pixel of its target lattice (`tiles.pixel_of`).
+    days
+        Days of the samples, in order.
+    needs, smap_resampling
+        As `sample`.
+    """
+    block = read_block(stack, pixel, needs, days, smap_resampling=smap_resampling)
+    snapshots = list(block.snapshots)
+    columns: dict[str, NDArray[Any]] = {}
+    for name in needs.snapshot:
+        values = np.array([snapshot.fine[name][0, 0] for snapshot in snapshots])
+        columns[name] = VARIABLES[name].unpack(values) if values.dtype == np.int16 else values
+    for kind in snapshots[0].ages:
+        columns[f"{kind}_age"] = np.array([snapshot.ages[kind][0, 0] for snapshot in snapshots])
+    pair = int(block.pair[0, 0])
+    for name, series in block.series.items():
+        windows = [series[pair, start : start + needs.steps] for start in block.starts]
+        columns[f"{name}_series" if name in columns else name] = (
+            np.stack(windows) if pair >= 0 else np.full((len(days), needs.steps), np.nan, np.float32)
+        )
+    return columns

@@ -1,0 +1,1 @@
+"""Build training tables; train, evaluate and explain networks."""

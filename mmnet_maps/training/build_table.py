@@ -1,0 +1,337 @@
+"""Training tables: in situ observations joined with the inputs that maps see at the stations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mmnet_maps import __version__
+from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.grid.area import parse_days
+from mmnet_maps.grid.tiles import conus_grid, pixel_of
+from mmnet_maps.model.features import INDICES, Feature, encode_snapshot
+from mmnet_maps.sources.base import Provenance, Source
+from mmnet_maps.stack.fetch import assign
+from mmnet_maps.stack.pixels import read_pixel, sample
+from mmnet_maps.stack.reader import Needs, SmapResampling, fetched_days
+from mmnet_maps.stack.store import EPOCH, Stack
+from mmnet_maps.training.observations import MIN_HOURS, read_observations
+from mmnet_maps.training.splits import BORDERS, REGIONS
+from mmnet_maps.training.table import write_samples
+from mmnet_maps.variables import LANDCOVER_CLASSES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+METADATA = b"mmnet_maps"
+"""Key of the Parquet schema's metadata under which a table says, as JSON, what it was made from."""
+
+_CLASS_OF = {code: name for name, codes in LANDCOVER_CLASSES.items() for code in codes}
+_NO_OBSERVATION = 255  # as an age in days
+
+log = logging.getLogger("mmnet_maps")
+
+
+def make_samples(
+    observations: Sequence[str | Path],
+    out: str | Path,
+    *,
+    source: str | None = None,
+    stack: str | Path | None = None,
+    model: str | Path | None = None,
+    config: str | Path | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    positions: str | Path | None = None,
+    min_hours: int = MIN_HOURS,
+    smap_resampling: SmapResampling = "bilinear",
+    quiet: bool = False,
+) -> pa.Table:
+    """What ``mmnet samples`` does: read observations, sample the inputs at their stations, write the table.
+
+    Parameters
+    ----------
+    observations, positions, min_hours
+        As `observations.read_observations`.
+    out
+        The Parquet file; it appears whole or not at all. Until then stations that a source was asked for are kept in
+        a hidden folder beside it, so that the same command continues after an interruption.
+    source, stack
+        Where the inputs come from, one of the two: as for maps.
+    model, config
+        What says which inputs and how many days: a checkpoint, or a training configuration; one of the two.
+    start, end
+        First and last day.
+    smap_resampling, quiet
+        As for maps.
+
+    Returns
+    -------
+    pyarrow.Table
+        What was written, see `build_samples`.
+
+    Raises
+    ------
+    RequestError, InputError, OutputError
+        An option, the observations, the inputs or the file to write are at fault.
+    """
+    from mmnet_maps.sources import open_source
+
+    if (source is None) == (stack is None):
+        raise RequestError("give either a source (--source) or a stack (--stack), which the inputs are taken from")
+    out = Path(out)
+    if out.suffix != ".parquet" or out.is_dir():
+        raise RequestError(f"the table is to be written to {out}; give a file whose name ends in .parquet")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}; give a file in a writable folder") from None
+    needs = _needs(model, config)
+    first, last = (parse_days(day)[0] if day is not None else None for day in (start, end))
+    inputs = Stack(stack) if stack is not None else open_source(str(source))
+    table = read_observations(observations, min_hours=min_hours, positions=positions, progress=not quiet)
+    parts = out.with_name(f".{out.name}.parts") if source else None  # a stack is read in no time
+    made = build_samples(
+        table, inputs, needs, start=first, end=last, smap_resampling=smap_resampling, parts=parts, progress=not quiet
+    )
+    write_samples(made, out)
+    if parts:
+        shutil.rmtree(parts, ignore_errors=True)
+    return made
+
+
+def build_samples(
+    observations: pa.Table,
+    inputs: Sequence[Source] | Stack,
+    needs: Needs,
+    *,
+    start: date | None = None,
+    end: date | None = None,
+    smap_resampling: SmapResampling = "bilinear",
+    parts: Path | None = None,
+    progress: bool = False,
+) -> pa.Table:
+    """Join observations with a model's inputs at the stations, by the code that makes maps.
+
+    A series holds calendar days, whether or not the station has observations on them, and ends on the day itself, also
+    for a model that uses the days before it. Inputs are those of the 100 m pixel that holds the station and the coarse
+    cells above it. What is missing stays in the table as NaN; training leaves such rows out.
+
+    Parameters
+    ----------
+    observations
+        As `observations.read_observations` returns it.
+    inputs
+        Sources in order of preference, or a stack. Stations and days that a stack was not filled for are left out,
+        with a notice; stations outside of the conterminous United States too.
+    needs
+        Variables and days (`request.needs_of`).
+    start, end
+        First and last day of the rows (default: of the observations, as far as stacks reach back).
+    smap_resampling
+        As for maps.
+    parts
+        Folder in which finished stations are kept, and looked for; None for none.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per station and day with an observation, sorted by both: ``station, network, region`` (west of 104° W,
+        middle, east of 91° W), ``date``, ``lat``, ``lon``, ``soil_moisture`` (m³/m³), snapshot variables in physical
+        units, and every index that their bands allow (float32; ``landcover`` a class name, null where it is water,
+        ice or missing), series as fixed-size lists of float32, oldest day first (``smap_series`` for SMAP), and
+        ``optical_age``, ``sar_age``: days to the nearest observation, null for none. The schema's metadata names the
+        product behind each variable.
+
+    Raises
+    ------
+    RequestError
+        No observation lies in the period.
+    InputError
+        No station lies where there are inputs, a source lacks something or cannot be read.
+    """
+    import pyarrow as pa
+
+    needs = replace(needs, steps=needs.steps + (not needs.includes_day), includes_day=True)
+    first = start or EPOCH + timedelta(days=needs.steps - 1)
+    rows = observations.to_pandas()
+    rows = rows[(rows["date"] >= first) & (rows["date"] <= (end or date.max))]
+    if rows.empty:
+        days = observations["date"].to_pylist()
+        raise RequestError(
+            f"no observation lies between {first} and {end or 'today'}; the observations reach from {min(days)} to "
+            f"{max(days)}: choose another --start and --end"
+        )
+    provenance = _provenance(inputs, needs)
+    origin = inputs.path if isinstance(inputs, Stack) else [source.name for source in inputs]
+    settings = f"{__version__} {origin} {provenance} {needs} {smap_resampling}"
+    found: list[pa.Table] = []
+    for name, station in tqdm(rows.groupby("station"), desc="stations", disable=not progress):
+        kept = parts and parts / f"{_digest(settings, station)}.parquet"
+        part = _kept(kept)
+        if part is None:
+            place = float(station["lon"].iloc[0]), float(station["lat"].iloc[0])
+            try:
+                days, columns = _inputs_at(inputs, place, station["date"].tolist(), needs, smap_resampling)
+            except InputError as error:
+                raise InputError(f"station {name}: {error}") from error
+            if not days:
+                continue
+            part = _rows(station[station["date"].isin(days)], columns, needs)
+            if kept:
+                write_samples(part, kept)
+        found.append(part)
+    if not found:
+        raise InputError(
+            f"none of the {rows['station'].nunique()} stations and their days has inputs; the stations must lie in the "
+            "conterminous United States and, where a stack is given, it must be filled there (see mmnet stack)"
+        )
+    made = pa.concat_tables(found)
+    _tell(rows, made, provenance)
+    about = {
+        "software": f"mmnet_maps {__version__}",
+        "inputs": {name: entry.product for name, entry in provenance.items()},
+        "synthetic": any(entry.synthetic for entry in provenance.values()),
+        "smap_resampling": smap_resampling,
+    }
+    return made.replace_schema_metadata({METADATA: json.dumps(about).encode()})
+
+
+def _digest(settings: str, station: pd.DataFrame) -> str:
+    """Hash of all that decides the rows of a station."""
+    return hashlib.sha256(f"{settings}\n{station.to_csv(index=False)}".encode()).hexdigest()
+
+
+def _kept(path: Path | None) -> pa.Table | None:
+    """The rows of a station that an interrupted run has left; None where there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path is None or not path.is_file():
+        return None
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError):
+        return None
+
+
+def region(lon: float) -> str:
+    """The paper's regions, by longitude in degrees.
+
+    Examples
+    --------
+    >>> region(-117.5), region(-104.0), region(-91.0)
+    ('west', 'middle', 'east')
+    """
+    return REGIONS[bisect(BORDERS, lon)]
+
+
+def _needs(model: str | Path | None, config: str | Path | None) -> Needs:
+    from mmnet_maps.mapping.request import needs_of
+    from mmnet_maps.model.checkpoint import load_checkpoint
+    from mmnet_maps.training.train import read_config
+
+    if (model is None) == (config is None):
+        raise RequestError(
+            "give either a model (--model) or a training configuration (--config), which says what inputs are wanted"
+        )
+    return needs_of(load_checkpoint(model).spec if model is not None else read_config(config or ""))
+
+
+def _provenance(inputs: Sequence[Source] | Stack, needs: Needs) -> dict[str, Provenance]:
+    """Where each variable comes from; InputError where one is nowhere to be had."""
+    if isinstance(inputs, Stack):
+        for name in needs.variables:
+            inputs.group_of(name)
+        return {name: inputs.provenance[name] for name in needs.variables}
+    chosen = assign(inputs)
+    return {name: chosen[name].variables()[name] for name in needs.variables if name in chosen}
+
+
+def _inputs_at(
+    inputs: Sequence[Source] | Stack,
+    place: tuple[float, float],
+    days: Sequence[date],
+    needs: Needs,
+    smap_resampling: SmapResampling,
+) -> tuple[list[date], Mapping[str, NDArray[Any]]]:
+    """The days with inputs at a longitude and latitude, and the columns of these days; none off the grid."""
+    try:
+        pixel = pixel_of(inputs.target if isinstance(inputs, Stack) else conus_grid(), *place)
+    except RequestError:
+        return [], {}
+    if not isinstance(inputs, Stack):
+        return list(days), sample(inputs, [place], days, needs, smap_resampling=smap_resampling)
+    there = fetched_days(inputs, pixel, needs, days)
+    return there, read_pixel(inputs, pixel, there, needs, smap_resampling=smap_resampling) if there else {}
+
+
+def _rows(station: Any, columns: Mapping[str, NDArray[Any]], needs: Needs) -> pa.Table:
+    """The rows of one station, a pandas frame of observations and the inputs of the same days."""
+    import pyarrow as pa
+
+    found: dict[str, pa.Array] = {
+        "station": pa.array(station["station"], pa.string()),
+        "network": pa.array(station["network"], pa.string()),
+        "region": pa.array([region(lon) for lon in station["lon"]], pa.string()),
+        "date": pa.array(station["date"], pa.date32()),
+        "lat": pa.array(station["lat"], pa.float64()),
+        "lon": pa.array(station["lon"], pa.float64()),
+        "soil_moisture": pa.array(station["soil_moisture"], pa.float32()),
+    }
+    for name in needs.snapshot:
+        if name == "landcover":
+            found[name] = pa.array([_CLASS_OF.get(int(code)) for code in columns[name]], pa.string())
+        else:
+            found[name] = pa.array(columns[name].astype(np.float32))
+    found |= {name: pa.array(values) for name, values in _indices(columns, needs)}
+    for name in needs.series:
+        values = columns[f"{name}_series" if name in needs.snapshot else name]
+        column = "smap_series" if name == "smap" else name
+        found[column] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel().astype(np.float32)), needs.steps)
+    for name in ("optical_age", "sar_age"):
+        if name in columns:
+            found[name] = pa.array(columns[name], pa.uint8(), mask=columns[name] == _NO_OBSERVATION)
+    return pa.table(found)
+
+
+def _indices(columns: Mapping[str, NDArray[Any]], needs: Needs) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Every index whose bands are there."""
+    for name, index in INDICES.items():
+        if set(index.bands) <= set(needs.snapshot):
+            bands = {band: columns[band] for band in index.bands}
+            yield name, encode_snapshot(bands, [Feature(name=name, encoding="identity")])[:, 0]
+
+
+def _tell(rows: Any, made: pa.Table, provenance: Mapping[str, Provenance]) -> None:
+    """Say what was left out, and that inputs are synthetic."""
+    wanted, there = set(rows["station"]), set(made["station"].to_pylist())
+    lost = sorted(wanted - there)
+    if lost:
+        log.warning(
+            "%d of %d stations have no inputs and are left out: %s",
+            *(len(lost), len(wanted), ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")),
+        )
+    missing = int(rows["station"].isin(there).sum()) - made.num_rows
+    if missing:
+        log.warning("%d days of the other stations are left out: the stack was not filled for them", missing)
+    if any(entry.synthetic for entry in provenance.values()):
+        log.warning(
+            "SYNTHETIC INPUTS: this table joins observations with an invented world; a model trained on it knows "
+            "nothing. For real inputs give --source earthengine, --source CONFIG.yaml or --stack STORE."
+        )

@@ -1,0 +1,1 @@
+"""Train every network in every scenario and report the results."""

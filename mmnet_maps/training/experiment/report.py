@@ -1,0 +1,312 @@
+"""What an experiment found: tables beside the paper's numbers, and figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.product.day_writer import write_whole
+from mmnet_maps.training.evaluate import ESTIMATE, METRICS, StationMetrics, intervals, report
+from mmnet_maps.training.experiment.run import ExperimentConfig, Run, by_network, splits_of
+from mmnet_maps.training.table import TARGET, Samples, read_samples
+
+PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
+    ("on-site", "mmnet"): (0.8216, 0.0425, 0.0395),
+    ("on-site", "mlp"): (0.749, 0.0457, 0.0396),
+    ("on-site", "transformer"): (0.719, 0.0632, 0.0481),
+    ("on-site", "mlp_full"): (0.774, 0.0461, 0.0430),
+    ("on-site", "transformer_full"): (0.760, 0.0485, 0.0451),
+    ("off-site", "mmnet"): (0.782, 0.0672, 0.0456),
+    ("off-site", "mlp"): (0.704, 0.0717, 0.0501),
+    ("off-site", "transformer"): (0.724, 0.0697, 0.0545),
+    ("off-site", "mlp_full"): (0.769, 0.0671, 0.0461),
+    ("off-site", "transformer_full"): (0.750, 0.0702, 0.0497),
+    ("cross-region", "mmnet"): (0.727, 0.0759, 0.0527),
+    ("cross-region", "mlp"): (0.646, 0.0805, 0.0559),
+    ("cross-region", "transformer"): (0.682, 0.0764, 0.0570),
+    ("cross-region", "mlp_full"): (0.719, 0.0761, 0.0536),
+    ("cross-region", "transformer_full"): (0.665, 0.0845, 0.0550),
+    ("cross-region", "smap"): (0.708, 0.0741, 0.0535),
+}
+"""R, RMSE and ubRMSE (m³/m³), medians over stations, that Xu et al. (2025) published in Tables 3 to 7, by scenario and
+architecture; pooled over years, but for on-site MLP and Transformer, which are means of yearly medians (MMNet's of
+these is .846, .0395, .0333). ``smap`` is SMAP Level-4 itself, at all stations."""
+
+SCENARIOS = ("on-site", "off-site", "cross-region")
+
+_PAPER_METRICS = ("r", "rmse", "ubrmse")
+
+
+class Share(TypedDict):
+    """Share of a variable in the estimates, %."""
+
+    name: str
+    kind: Literal["snapshot", "series"]
+    share: float
+
+
+class Found(TypedDict):
+    """What a network reached in a scenario on a table.
+
+    ``median`` is over stations, rows pooled over splits, averaged over seeds; ``interval_95`` its bootstrap interval
+    over stations, of metrics averaged over seeds; ``by_split`` and ``by_seed`` the medians of each; ``difference`` the
+    median over stations of metric less the first network's, with its interval, empty for the first; ``importance`` each
+    variable's share, mean over splits, in what the first seed estimates, empty where that was not explained.
+    """
+
+    table: str
+    scenario: str
+    network: str
+    stations: int
+    samples: int
+    seeds: int
+    epochs: list[int]
+    seconds: float
+    median: dict[str, float]
+    interval_95: dict[str, list[float]]
+    by_seed: dict[str, list[float]]
+    by_split: dict[str, dict[str, float]]
+    difference: dict[str, list[float]]
+    importance: list[Share]
+    per_station: list[StationMetrics]
+
+
+def summarise(config: ExperimentConfig, runs: Sequence[Run]) -> list[Found]:
+    """Metrics of every table, scenario and network of which a seed is complete, in their order.
+
+    Where a table has SMAP, what it says of the same rows by itself comes last, as the network ``smap``.
+    """
+    found: list[Found] = []
+    first: dict[tuple[str, str], list[StationMetrics]] = {}
+    finished = by_network([*runs])
+    for table in config.tables:
+        for scenario in SCENARIOS:
+            for network in config.networks:
+                mine = finished.get((table, scenario, network), [])
+                wanted = {run.split for run in runs if (run.table, run.scenario) == (table, scenario)}
+                by_seed = whole_seeds(mine, wanted)
+                if not by_seed:
+                    continue
+                estimates = [{run.split: run.estimates() for run in mine} for mine in by_seed]
+                facts = [run.facts or {} for mine in by_seed for run in mine]
+                one = _found(table, scenario, network, estimates, facts)
+                reference = first.setdefault((table, scenario), one["per_station"])
+                if reference is not one["per_station"]:
+                    one["difference"] = _difference(one["per_station"], reference)
+                found.append(one)
+            if (table, scenario) in first:
+                smap = _smap(config, table, scenario, read_table(runs, table))
+                if smap:
+                    smap["difference"] = _difference(smap["per_station"], first[table, scenario])
+                    found.append(smap)
+    return found
+
+
+def read_table(runs: Sequence[Run], table: str) -> Samples:
+    """The samples of one of the tables."""
+    return read_samples(next(run.samples for run in runs if run.table == table))
+
+
+def _smap(config: ExperimentConfig, table: str, scenario: str, samples: Samples) -> Found | None:
+    """SMAP itself as an estimate of the rows that are tested; None where the table has none."""
+    if "smap" not in samples.table.column_names:
+        return None
+    return _found(table, scenario, "smap", [smap_estimates(config, table, scenario, samples)], [])
+
+
+def smap_estimates(
+    config: ExperimentConfig, table: str, scenario: str, samples: Samples
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """By split the station, day, observation and SMAP of the rows that are tested, as `Run.estimates`."""
+    splits = [split for split in splits_of(config, table, samples) if split.scenario == scenario]
+    return {split.name: _columns(samples.take(split.test)) for split in splits}
+
+
+def _columns(samples: Samples) -> dict[str, NDArray[Any]]:
+    columns = {"station": samples.station, "date": samples.date, TARGET: samples.target}
+    return columns | {ESTIMATE: samples.possible("smap")}
+
+
+def whole_seeds(runs: Sequence[Run], splits: set[str]) -> list[list[Run]]:
+    """The runs of each seed that has all splits."""
+    by_seed: dict[int, list[Run]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    return [mine for _, mine in sorted(by_seed.items()) if {run.split for run in mine} == splits]
+
+
+def _found(
+    table: str,
+    scenario: str,
+    network: str,
+    by_seed: Sequence[Mapping[str, Mapping[str, NDArray[Any]]]],
+    facts: Sequence[Mapping[str, Any]],
+) -> Found:
+    """Metrics of estimates by seed and split."""
+    pooled, by_split = [], dict[str, list[dict[str, float]]]()
+    for parts in by_seed:
+        for split, part in parts.items():
+            by_split.setdefault(split, []).append(_median(_report(part)))
+        pooled.append(_report({key: np.concatenate([part[key] for part in parts.values()]) for key in _KEYS}))
+    stations = _mean_over_seeds(pooled)
+    ends = intervals(stations)
+    medians = [_median(rows) for rows in pooled]
+    return {
+        "table": table,
+        "scenario": scenario,
+        "network": network,
+        "stations": len(stations),
+        "samples": sum(row["samples"] for row in pooled[0]),
+        "seeds": len(by_seed),
+        "epochs": [fact["epochs"] for fact in facts],
+        "seconds": round(sum(fact["seconds"] for fact in facts), 1),
+        "median": {metric: float(np.mean([one[metric] for one in medians])) for metric in METRICS},
+        "interval_95": {metric: list(ends[metric]) for metric in METRICS if metric in ends},
+        "by_seed": {metric: [one[metric] for one in medians] for metric in METRICS},
+        "by_split": {
+            split: {metric: float(np.mean([one[metric] for one in values])) for metric in METRICS}
+            for split, values in sorted(by_split.items())
+        },
+        "difference": {},
+        "importance": _importance(facts),
+        "per_station": stations,
+    }
+
+
+def _importance(facts: Sequence[Mapping[str, Any]]) -> list[Share]:
+    """Shares as the mean over splits, the largest first."""
+    each = [fact["importance"]["variables"] for fact in facts if "importance" in fact]
+    total: dict[tuple[str, Literal["snapshot", "series"]], float] = {}
+    for row in (row for rows in each for row in rows):
+        key = (row["name"], row["kind"])
+        total[key] = total.get(key, 0.0) + row["share"] / len(each)
+    return [
+        {"name": name, "kind": kind, "share": share}
+        for (name, kind), share in sorted(total.items(), key=lambda one: -one[1])
+    ]
+
+
+_KEYS = ("station", TARGET, ESTIMATE)
+
+
+def _report(rows: Mapping[str, NDArray[Any]]) -> list[StationMetrics]:
+    return report(rows["station"], rows[ESTIMATE], rows[TARGET])["per_station"]
+
+
+def _values(rows: Sequence[StationMetrics], metric: str) -> NDArray[np.float64]:
+    """One metric by station, NaN where None."""
+    return np.array([row[metric] for row in rows], dtype=np.float64)  # type: ignore[literal-required]
+
+
+def _median(rows: Sequence[StationMetrics]) -> dict[str, float]:
+    values = {metric: _values(rows, metric) for metric in METRICS}
+    return {name: float(np.nanmedian(each)) if np.isfinite(each).any() else math.nan for name, each in values.items()}
+
+
+def _mean_over_seeds(by_seed: Sequence[Sequence[StationMetrics]]) -> list[StationMetrics]:
+    """Per station the mean of each metric over seeds; R is None where any seed has none."""
+    of_station: dict[str, list[StationMetrics]] = {}
+    for rows in by_seed:
+        for row in rows:
+            of_station.setdefault(row["station"], []).append(row)
+    return [
+        _metrics(rows[0], {metric: float(_values(rows, metric).mean()) for metric in METRICS})
+        for rows in of_station.values()
+    ]
+
+
+def _metrics(like: StationMetrics, values: Mapping[str, float]) -> StationMetrics:
+    return {
+        "station": like["station"],
+        "samples": like["samples"],
+        "r": None if np.isnan(values["r"]) else values["r"],
+        "rmse": values["rmse"],
+        "bias": values["bias"],
+        "ubrmse": values["ubrmse"],
+    }
+
+
+def _difference(rows: Sequence[StationMetrics], reference: Sequence[StationMetrics]) -> dict[str, list[float]]:
+    """Median over stations of metric less the reference's, and the ends of its interval."""
+    other = {row["station"]: row for row in reference}
+    pairs = [(row, other[row["station"]]) for row in rows if row["station"] in other]
+    off = [
+        _metrics(row, {metric: float(_values([row], metric)[0] - _values([than], metric)[0]) for metric in METRICS})
+        for row, than in pairs
+    ]
+    ends = intervals(off)
+    return {metric: [_median(off)[metric], *ends[metric]] for metric in _PAPER_METRICS if metric in ends}
+
+
+def markdown(config: ExperimentConfig, found: Sequence[Found]) -> str:
+    """The tables, one for each table and scenario, with the paper's numbers beside them."""
+    lines = [f"# {config.name}", ""]
+    for table in config.tables:
+        for scenario in SCENARIOS:
+            mine = [one for one in found if (one["table"], one["scenario"]) == (table, scenario)]
+            if mine:
+                lines += [f"## {table}, {scenario}", "", *_table(config, mine), ""]
+    return "\n".join(lines)
+
+
+def _table(config: ExperimentConfig, found: Sequence[Found]) -> list[str]:
+    first = found[0]
+    name = next(iter(config.networks))
+    splits = ", ".join(first["by_split"])
+    lines = [
+        f"{first['stations']} stations, {first['samples']} station-days, {first['seeds']} "
+        f"seed{'s' * (first['seeds'] > 1)}, tested on {splits}.",
+        "",
+        f"| network | R | RMSE | bias | ubRMSE | R less {name}'s | ubRMSE less {name}'s | paper: R / RMSE / ubRMSE |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        cells = [_cell(one["median"][metric], one["interval_95"].get(metric), metric) for metric in METRICS]
+        for metric in ("r", "ubrmse"):
+            values = one["difference"].get(metric)
+            cells.append(_cell(values[0], values[1:], metric, sign="+") if values else "")
+        known = one["network"] in config.networks
+        what = config.training_of(one["table"], one["network"]).architecture if known else one["network"]
+        paper = PAPER.get((one["scenario"], what))
+        yearly = "*" if one["scenario"] == "on-site" and what in ("mlp", "transformer") else ""
+        cells.append(f"{paper[0]:.3f} / {paper[1]:.4f} / {paper[2]:.4f}{yearly}" if paper else "")
+        lines.append(f"| {one['network']} | {' | '.join(cells)} |")
+    if first["scenario"] == "on-site":
+        lines += ["", "\\* Mean of yearly medians; the other numbers are pooled over the years tested."]
+    return lines
+
+
+def _cell(value: float, ends: Sequence[float] | None, metric: str, sign: str = "") -> str:
+    form = f"{sign}.3f" if metric == "r" else f"{sign}.4f"
+    if math.isnan(value):
+        return "–"
+    return f"{value:{form}}" + (f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends else "")
+
+
+def _plain(found: Any) -> Any:
+    """With None for what is not a number, as JSON knows none."""
+    if isinstance(found, dict):
+        return {key: _plain(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_plain(value) for value in found]
+    return None if isinstance(found, float) and math.isnan(found) else found
+
+
+def write_results(config: ExperimentConfig, runs: Sequence[Run], out: str | Path) -> list[Path]:
+    """Write ``results.json``, ``results.md`` and the figures of what is finished; returns their paths."""
+    from mmnet_maps.training.experiment.figures import write_figures
+
+    found = summarise(config, runs)
+    texts = {
+        "results.json": json.dumps(_plain(found), indent=1, allow_nan=False) + "\n",
+        "results.md": markdown(config, found),
+    }
+    for name, text in texts.items():
+        write_whole(Path(out, name), text)
+    return [*(Path(out, name) for name in texts), *write_figures(config, runs, found, Path(out))]

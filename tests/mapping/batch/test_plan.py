@@ -1,0 +1,139 @@
+"""What a batch would do: tiles, days, jobs, the newest day, and the estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta, tzinfo
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from analytic import AnalyticSource
+from batch_world import CORNER, DAYS, SPAN, TILES, fill
+from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.grid.tiles import area_mask, conus_tiles, grid_of_tiles, tile_geobox
+from mmnet_maps.mapping.batch.plan import _whole, dry_run, newest_day, plan_batch
+from mmnet_maps.mapping.batch.run import tasks_of
+from mmnet_maps.sources.base import Rasters
+from mmnet_maps.stack.store import Stack
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    return fill(tmp_path_factory.mktemp("batch") / "s.zarr", model).path
+
+
+def test_an_area_is_cut_into_its_tiles(tmp_path: Path, stack: Path, model: Path) -> None:
+    batch = plan_batch(CORNER, SPAN, stack=stack, model=model, out=tmp_path / "maps", name="corner")
+    assert sorted(batch.places) == sorted(TILES)
+    assert batch.days == DAYS
+    assert batch.grid == grid_of_tiles(TILES)[0]
+    assert batch.store == tmp_path / "maps/corner_20210807_20210809.zarr"
+    for job in batch.jobs:
+        (piece,) = job.pieces
+        assert job.grid == tile_geobox(job.area.name)
+        assert job.grid[piece.rows, piece.cols] == piece.geobox
+        assert max(piece.geobox.shape) < 30
+    assert not (tmp_path / "maps").exists()
+
+
+def test_tasks_come_in_a_stable_order(tmp_path: Path, stack: Path, model: Path) -> None:
+    batch = plan_batch(CORNER, SPAN, stack=stack, model=model, out=tmp_path)
+    tasks = tasks_of(batch, threads=1, limit=9)
+    assert [task.tile for task in tasks] == list(batch.places)
+    assert {task.days for task in tasks} == {DAYS}
+    assert {(task.job.threads, task.limit) for task in tasks} == {(1, 9)}
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(conus_tiles()))
+def test_a_whole_tile_is_an_area_that_holds_all_its_pixels(tile: str) -> None:
+    ((piece,),) = [grid_of_tiles([tile])[1]]
+    assert area_mask(_whole(piece), piece.geobox).all()
+
+
+def test_tiles_by_name(tmp_path: Path, stack: Path, model: Path) -> None:
+    batch = plan_batch(None, "2021-08-08", tiles="h06v03, h07v03", stack=stack, model=model, out=tmp_path)
+    assert batch.name.startswith("tiles-")
+    assert sorted(batch.places) == ["h06v03", "h07v03"]
+    one = plan_batch(None, "2021-08-08", tiles="h07v03", stack=stack, model=model, out=tmp_path)
+    assert one.name == "h07v03"
+    whole = plan_batch(None, "2021-08-08", tiles="conus", stack=stack, model=model, out=tmp_path, store=False)
+    assert (whole.name, len(whole.jobs), whole.store) == ("conus", 869, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "demo"}, "give --stack STORE"),
+        ({"tiles": "h06v03"}, "either --aoi or --tiles"),
+        ({"resolution": 30.0}, "default grid"),
+        ({"members": True, "uncertainty": 3}, "without members"),
+        ({"name": "../elsewhere"}, "cannot be part of a file name"),
+    ],
+)
+def test_wrong_requests(
+    stack: Path, model: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], message: str
+) -> None:
+    given_stack = {} if "source" in options else {"stack": stack}
+    with pytest.raises(RequestError, match=message):
+        plan_batch(CORNER, SPAN, model=model, **given_stack, **options)
+
+
+def test_an_estimate_is_measured_and_writes_nothing(tmp_path: Path, stack: Path, model: Path) -> None:
+    batch = plan_batch(CORNER, SPAN, stack=stack, model=model, out=tmp_path / "maps")
+    text = dry_run(batch, workers=2)
+    assert "12 maps: 4 tiles on 3 days, 2021-08-07 to 2021-08-09" in text
+    assert "0 are there already, 12 are not" in text
+    assert "on 3 days: " in text
+    assert "with 2 workers" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_estimate_where_inputs_lack(tmp_path: Path, stack: Path, model: Path) -> None:
+    batch = plan_batch(CORNER, "2022-08-07", stack=stack, model=model, out=tmp_path / "maps")
+    assert "nothing could be measured" in dry_run(batch)
+
+
+class LateSource(AnalyticSource):
+    """Weather ends two days before the other inputs, as it does where it is published late."""
+
+    last = date(2021, 8, 7)
+
+    def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+        found = super().read(group, geobox, days)
+        late = np.array([day > self.last for day in days])
+        return (
+            {name: np.where(late[:, None, None], np.nan, v) for name, v in found.items()}
+            if group == "weather"
+            else found
+        )
+
+
+def test_the_newest_day_is_the_last_with_every_input(tmp_path: Path, stack: Path, model: Path) -> None:
+    batch = plan_batch(CORNER, SPAN, stack=stack, model=model, out=tmp_path)
+    pieces, needs = [job.pieces[0].geobox for job in batch.jobs], batch.jobs[0].needs
+    assert newest_day(Stack(stack), pieces, needs, date(2021, 8, 20)) == DAYS[-1]
+    assert newest_day(Stack(stack), pieces, needs, DAYS[1]) == DAYS[1]
+    late = fill(tmp_path / "late.zarr", model, source=LateSource())
+    assert newest_day(late, pieces, needs, date(2021, 8, 20)) == LateSource.last
+    with pytest.raises(InputError, match="no day up to 2030"):
+        newest_day(late, pieces, needs, date(2030, 1, 1))
+
+
+def test_latest_is_resolved(tmp_path: Path, stack: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Today(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.combine(DAYS[-1] + timedelta(days=2), time(), tz)
+
+    monkeypatch.setattr("mmnet_maps.mapping.batch.plan.datetime", Today)
+    assert plan_batch(CORNER, ["latest"], stack=stack, model=model, out=tmp_path).days == DAYS[-1:]
+    assert plan_batch(CORNER, ["latest", "2021-08-07"], stack=stack, model=model, out=tmp_path).days == (
+        DAYS[0],
+        DAYS[-1],
+    )

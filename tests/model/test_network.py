@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mmnet_maps.model import network
+from mmnet_maps.model.network import GaussianDropout, MMNet, PositionalTable, build
+
+ARCHITECTURES = ("mmnet", "mlp", "transformer", "mlp_full", "transformer_full")
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give BatchNorm statistics that matter, as after training."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model.eval()
+
+
+@pytest.fixture
+def shapes_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shape annotations of the module become assertions."""
+    from beartype import beartype
+    from jaxtyping import Float, jaxtyped
+
+    monkeypatch.setattr(network, "Float", Float, raising=False)
+    methods = {
+        network.GaussianDropout: ["forward"],
+        network.SeriesLayer: ["forward"],
+        network.PositionalTable: ["forward"],
+        network._SeriesNetwork: ["encode_series"],
+        network.MMNet: ["encode_snapshot", "fuse", "forward"],
+        network.MLP: ["forward"],
+        network.Transformer: ["forward"],
+    }
+    for kind, names in methods.items():
+        for name in names:
+            monkeypatch.setattr(kind, name, jaxtyped(getattr(kind, name), typechecker=beartype))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("snapshot", "series", "steps"), [(28, 8, 11), (25, 7, 10), (3, 1, 1), (16, 6, 30)])
+@pytest.mark.usefixtures("shapes_checked")
+def test_shapes_hold(architecture: network.Architecture, snapshot: int, series: int, steps: int) -> None:
+    model = build(architecture, snapshot=snapshot, series=series, steps=steps)
+    for training in (True, False):
+        out = model.train(training)(torch.randn(5, snapshot), torch.randn(5, steps, series))
+        assert out.shape == (5,)
+        assert out.dtype == torch.float32
+
+
+@pytest.mark.usefixtures("shapes_checked")
+def test_wrong_shapes_are_noticed() -> None:
+    from jaxtyping import TypeCheckError
+
+    model = build("mmnet", snapshot=4, series=2, steps=3).eval()
+    with pytest.raises(TypeCheckError):
+        model(torch.randn(5, 4), torch.randn(6, 3, 2))
+
+
+@pytest.mark.parametrize(("snapshot", "series", "steps", "count"), [(28, 8, 11, 199_681), (25, 7, 10, 199_553)])
+def test_parameters_are_as_many_as_published(snapshot: int, series: int, steps: int, count: int) -> None:
+    model = MMNet(snapshot=snapshot, series=series, steps=steps)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+def test_state_dict_has_the_names_of_the_released_code() -> None:
+    norm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+    blocks = [("encoder_s", 3), ("fusion", 1), ("decoder", 2)]
+    names = {f"{block}.{4 * i}.{part}" for block, n in blocks for i in range(n) for part in ("weight", "bias")}
+    names |= {f"{block}.{4 * i + 1}.{part}" for block, n in blocks for i in range(n) for part in norm}
+    names |= {f"encoder_d.{i}.lin.{part}" for i in range(3) for part in ("weight", "bias")}
+    names |= {f"encoder_d.{i}.bn.{part}" for i in range(3) for part in norm}
+    names |= {"decoder.8.weight", "decoder.8.bias", "position_enc.pe"}
+    layer = "transformerencoder.layers.0."
+    names |= {
+        layer + "self_attn." + part for part in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+    }
+    pairs = [layer + part for part in ("linear1", "linear2", "norm1", "norm2")] + [
+        "inlayernorm",
+        "transformerencoder.norm",
+    ]
+    names |= {f"{pair}.{part}" for pair in pairs for part in ("weight", "bias")}
+    assert set(MMNet(snapshot=28, series=8, steps=11).state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("architecture", "series", "width"),
+    [("mlp", 7, 32), ("mlp_full", 7, 95), ("transformer", 8, 8), ("transformer_full", 7, 32)],
+)
+def test_comparison_networks_have_the_papers_inputs(
+    architecture: network.Architecture, series: int, width: int
+) -> None:
+    model = build(architecture, snapshot=25, series=series, steps=10)
+    first = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    assert (first.in_features, first.out_features) == (width, 32)
+    head = [module.out_features for module in model.decoder if isinstance(module, nn.Linear)]
+    assert head == [64, 32, 1]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "snapshot_matters", "days_that_matter"),
+    [
+        ("mmnet", True, range(4)),
+        ("mlp", True, [3]),
+        ("mlp_full", True, range(4)),
+        ("transformer", False, range(4)),
+        ("transformer_full", True, range(4)),
+    ],
+)
+def test_what_each_network_looks_at(
+    architecture: network.Architecture, snapshot_matters: bool, days_that_matter: list[int]
+) -> None:
+    model = randomise(build(architecture, snapshot=3, series=2, steps=4))
+    s, x = torch.randn(6, 3, requires_grad=True), torch.randn(6, 4, 2, requires_grad=True)
+    model(s, x).sum().backward()
+    assert (s.grad is not None and bool(s.grad.any())) == snapshot_matters
+    assert x.grad is not None
+    assert x.grad.abs().sum(dim=(0, 2)).nonzero().flatten().tolist() == list(days_that_matter)
+
+
+@pytest.mark.parametrize(("steps", "d_model", "base"), [(11, 128, 1000), (10, 128, 1000), (30, 8, 10_000)])
+def test_positional_table(steps: int, d_model: int, base: float) -> None:
+    table = PositionalTable(steps, d_model, base).pe
+    assert table.shape == (steps + 1, d_model)
+    assert not table[0].any()
+    for row in range(1, steps + 1):
+        for column in range(d_model):
+            angle = (row - 1) / base ** ((column - column % 2) / d_model)
+            expected = math.cos(angle) if column % 2 else math.sin(angle)
+            assert table[row, column].item() == pytest.approx(expected, abs=2e-6)
+
+
+def test_the_order_of_days_matters_and_rows_are_independent() -> None:
+    model = randomise(MMNet(snapshot=3, series=2, steps=5))
+    s, x = torch.randn(4, 3), torch.randn(4, 5, 2)
+    with torch.inference_mode():
+        out = model(s, x)
+        assert (model(s, x.flip(1)) - out).abs().max() > 1e-4
+        torch.testing.assert_close(model(s.flip(0), x.flip(0)).flip(0), out, atol=1e-6, rtol=0)
+        torch.testing.assert_close(model.fuse(model.encode_snapshot(s), model.encode_series(x)), out)
+
+
+def test_gaussian_dropout_has_mean_one_and_the_stated_spread() -> None:
+    torch.manual_seed(3)
+    layer = GaussianDropout(0.2)
+    x = torch.full((400_000,), 2.0)
+    noisy = layer.train()(x)
+    assert noisy.mean().item() == pytest.approx(2.0, abs=0.01)
+    assert noisy.std().item() == pytest.approx(2.0 * 0.25, abs=0.01)
+    assert torch.equal(layer.eval()(x), x)
+    assert torch.equal(GaussianDropout(0.0).train()(x), x)
+
+
+def test_dropout_follows_every_hidden_layer() -> None:
+    model = MMNet(snapshot=28, series=8, steps=11)
+    noisy = {name for name, module in model.named_modules() if isinstance(module, GaussianDropout)}
+    layers = {f"encoder_s.{i}" for i in (3, 7, 11)} | {"fusion.3", "decoder.3", "decoder.7"}
+    assert noisy == layers | {f"encoder_d.{i}.dropout" for i in range(3)}
+    assert model.transformerencoder.layers[0].dropout1.p == 0.2
+
+
+def test_sizes_are_taken_from_the_arguments() -> None:
+    model = build(
+        "mmnet",
+        snapshot=5,
+        series=3,
+        steps=4,
+        d_model=32,
+        heads=4,
+        layers=2,
+        feedforward=48,
+        dropout=0.5,
+        positional_base=10,
+    )
+    state = model.state_dict()
+    assert state["transformerencoder.layers.1.linear1.weight"].shape == (48, 32)
+    assert state["fusion.0.weight"].shape == (32, 64)
+    assert state["position_enc.pe"][2, 2].item() == pytest.approx(math.sin(10 ** (-2 / 32)), abs=1e-6)
+    assert model.transformerencoder.layers[0].self_attn.num_heads == 4
+    assert {module.std for module in model.modules() if isinstance(module, GaussianDropout)} == {1.0}

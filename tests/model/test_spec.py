@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.model.features import Feature, encoded_columns
+from mmnet_maps.model.network import MLP
+from mmnet_maps.model.spec import ModelSpec, Profile, Target, first_error, profile
+from mmnet_maps.resources import packaged
+
+
+def small_spec(**changes: Any) -> ModelSpec:
+    fields: dict[str, Any] = {
+        "name": "small",
+        "architecture": "mlp",
+        "snapshot": (Feature(name="doy", encoding="sincos"), Feature(name="smap", encoding="identity")),
+        "series": (Feature(name="pr", encoding="log1p"),),
+        "steps": 4,
+        "includes_day": False,
+        "snapshot_mean": (0.0, 0.0, 0.2),
+        "snapshot_std": (0.7, 0.7, 0.1),
+        "series_mean": (0.3,),
+        "series_std": (0.5,),
+    }
+    return ModelSpec(**(fields | changes))
+
+
+def test_json_and_back() -> None:
+    full = small_spec(snapshot_range=((-1, 1), (-1, 1), (0, 0.5)), target=Target(residual_of="smap", std_factor=1.2))
+    for there in (small_spec(), full):
+        assert ModelSpec.model_validate_json(there.to_json(), strict=True) == there
+
+
+def test_the_network_has_the_stated_sizes() -> None:
+    network = small_spec(d_model=32, heads=8, dropout=0.5).network()
+    assert isinstance(network, MLP)
+    assert network.encoder[0].weight.shape == (8, 4)
+    assert network.eval()(torch.zeros(2, 3), torch.zeros(2, 4, 1)).shape == (2,)
+
+
+@pytest.mark.parametrize("layout", ["wheel", "checkout", "neither"])
+def test_where_packaged_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    package = tmp_path / "mmnet_maps"
+    monkeypatch.setattr("mmnet_maps.resources._PACKAGE", package)
+    if layout == "wheel":
+        (package / "data" / "configs").mkdir(parents=True)
+    if layout != "neither":
+        (tmp_path / "pyproject.toml").touch()
+    expected = tmp_path / "configs" if layout == "checkout" else package / "data" / "configs"
+    assert packaged("configs") == expected
+
+
+def test_not_a_number_cannot_be_written_into_a_specification() -> None:
+    for change in ({"training": {"r": float("nan")}}, {"series_mean": (float("inf"), 0.0)}):
+        with pytest.raises(ValidationError, match="finite") as caught:
+            small_spec(**change)
+        assert "\n" not in first_error(caught.value)
+
+
+def test_first_error_counts_the_others() -> None:
+    with pytest.raises(ValidationError) as caught:
+        small_spec(steps=0, dropout=2)
+    assert first_error(caught.value).endswith("(and 1 more)")
+
+
+def test_the_profiles_are_those_of_the_paper_and_the_released_code() -> None:
+    paper, released = profile("paper"), profile("released")
+    eight = ["shrubland", "grassland", "barren", "wetland", "forest", "developed", "cropland", "pasture"]
+    ground = ["doy", "latitude", "longitude", "elevation", "slope", "aspect", "clay", "bulk_density", "sand", "smap"]
+    ground += ["ndvi", "evi", "ndwi", "lswi"]
+    columns = [f"landcover_{name}" for name in eight] + ground
+    assert list(encoded_columns(released["snapshot"])) == [*columns, "nsdsi", "cr", "dpsvim", "pol", "rvim", "vvvh"]
+    assert list(encoded_columns(paper["snapshot"])) == [*columns, "cr", "dpsvim", "pol"]
+    assert list(encoded_columns(released["series"])) == ["eto", "etr", "pr", "sph", "srad", "vpd", "vs", "lst"]
+    assert list(encoded_columns(paper["series"])) == ["eto", "pr", "sph", "srad", "vpd", "vs", "lst"]
+    assert (released["steps"], released["includes_day"]) == (11, True)
+    assert (paper["steps"], paper["includes_day"]) == (10, False)
+    encodings = {item.name: item.encoding for item in (*paper["snapshot"], *released["series"])}
+    assert {name for name, encoding in encodings.items() if encoding == "half_cosine"} == {"doy", "aspect"}
+    assert Profile(**paper).architecture == "mmnet"
+    with pytest.raises(RequestError, match="paper, released"):
+        profile("best")
+
+
+@pytest.mark.parametrize(
+    ("step_days", "message"),
+    [((1, 1), "2 entries for 3 steps"), ((1, 1, 5), "the last step, which is needed, is one day")],
+)
+def test_steps_that_do_not_fit(step_days: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        small_spec(steps=3, step_days=step_days)
+
+
+@pytest.mark.parametrize("name", ["landcover", "pr", "nothing"])
+def test_what_may_lack_is_a_plain_snapshot_variable(name: str) -> None:
+    assert small_spec(may_lack=("smap",)).may_lack == ("smap",)
+    with pytest.raises(ValidationError, match=f"may_lack names '{name}', which is no snapshot variable"):
+        small_spec(may_lack=(name,))
+
+
+def test_days_of_steps() -> None:
+    spec = small_spec(steps=4, step_days=(10, 1, 5, 1))
+    assert (spec.days, spec.needed_days) == (17, 7)  # from the oldest step of one day on
+    assert spec.windows == ((0, 10), (10, 11), (11, 16), (16, 17))
+    assert (small_spec(steps=4).days, small_spec(steps=4).needed_days) == (4, 4)

@@ -1,0 +1,327 @@
+"""The Zarr store of a run: written by several processes, whole after any kill, the same bytes, opened by others."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr.storage
+
+from cf_checker import faults
+from mmnet_maps.errors import OutputError
+from mmnet_maps.grid.tiles import Tile, grid_of_tiles, tiles
+from mmnet_maps.product.layers import attributes
+from mmnet_maps.product.zarr_store import ISSUE, RunStore, create_store
+
+DAYS = (date(2021, 8, 8), date(2021, 8, 10), date(2021, 8, 11))
+LAYERS = ("soil_moisture", "quality", "smap")
+GRID, PIECES = grid_of_tiles(["h06v03", "h07v03", "h06v04", "h07v04"])
+REGIONS = tuple((tile, day) for day in DAYS for tile in PIECES)
+TAGS = {"model": "net", "inputs": {"smap": "SPL3SMP_E"}, "synthetic": True, "software": "mmnet_maps", "reference": "X"}
+
+
+def create(path: Path, **changes: Any) -> RunStore:
+    options: dict[str, Any] = {"grid": GRID, "days": DAYS, "layers": LAYERS, "tags": TAGS}
+    create_store(path, **options | changes)
+    return RunStore(path)
+
+
+def layers_of(tile: Tile, day: date) -> dict[str, np.ndarray[Any, Any]]:
+    """Values that tell a region from any other; one region is nothing but fill values, one is in part."""
+    number = REGIONS.index((tile, day))
+    moisture = np.linspace(0, 0.5, 1 << 20, dtype=np.float32).reshape(1024, 1024) + np.float32(number)
+    quality = np.full((1024, 1024), number, np.uint16)
+    if number == 5:
+        moisture[:], quality[:] = np.nan, 1
+    elif number == 6:
+        moisture[:512], quality[:300] = -np.float32(np.nan), 1  # NaN of other bits
+    return {"soil_moisture": moisture, "quality": quality, "smap": moisture.T.copy()}
+
+
+def fingerprint_of(tile: Tile, day: date) -> str:
+    return f"{REGIONS.index((tile, day)) + 1:02x}" * 32
+
+
+def write(path: Path, numbers: Iterable[int]) -> None:
+    """Write the regions that are not there, as one process of a batch does."""
+    store = RunStore(path)
+    for tile, day in (REGIONS[number] for number in numbers):
+        if not store.is_current(tile, day, fingerprint_of(tile, day)):
+            store.write(tile, day, layers_of(tile, day), fingerprint_of(tile, day))
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of all regions, written by one process, the last one first."""
+    path = tmp_path_factory.mktemp("runs") / "whole.zarr"
+    create(path)
+    write(path, reversed(range(len(REGIONS))))
+    return path
+
+
+@pytest.mark.parametrize("options", [{}, {"consolidated": False}, {"decode_coords": "all"}])
+def test_other_software_understands_it(undisturbed: Path, options: dict[str, Any]) -> None:
+    import rioxarray  # noqa: F401  (arrays answer .rio)
+    import xarray as xr
+
+    expected = [layers_of(*region) for region in REGIONS]
+    with xr.open_zarr(undisturbed, **options) as data:
+        assert set(data) == {*LAYERS, ISSUE}
+        assert [str(day)[:10] for day in data["time"].to_numpy()] == [str(day) for day in DAYS]
+        assert (data["y"].attrs["axis"], data["x"].attrs["axis"]) == ("Y", "X")
+        for name in LAYERS:
+            array = data[name]
+            assert (array.dims, array.shape) == (("time", "y", "x"), (3, 2048, 2048))
+            assert array.dtype == (np.uint16 if name == "quality" else np.float32)
+            assert array.rio.crs.to_epsg() == 5070
+            assert array.rio.transform() == array.rio.transform(recalc=True) == GRID.affine
+            assert (array.encoding["chunks"], array.encoding["shards"]) == ((1, 256, 256), (1, 1024, 1024))
+            values = array.to_numpy()
+            for (tile, day), layers in zip(REGIONS, expected):
+                found = values[DAYS.index(day), tile.rows, tile.cols]
+                assert np.array_equal(found, layers[name], equal_nan=name != "quality")
+        assert data.attrs["model"] == "net"
+        assert data.attrs["source"] == "model net from SPL3SMP_E"
+        assert data[ISSUE].to_numpy()[2, 1, 1] == int("0c" * 8, 16)
+
+
+def test_it_says_where_it_lies_in_the_words_of_geozarr(tmp_path: Path) -> None:
+    create(tmp_path / "a.zarr")
+    told = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())["attributes"]
+    assert [entry["name"] for entry in told["zarr_conventions"]] == ["proj", "spatial"]
+    assert told["proj:code"] == "EPSG:5070"
+    assert told["spatial:transform"] == [100, 0, -1843200, 0, -100, 2969600]
+    assert told["spatial:bbox"] == list(GRID.boundingbox.bbox)
+    assert (told["spatial:dimensions"], told["spatial:shape"]) == (["y", "x"], [2048, 2048])
+
+
+def test_what_was_not_written_is_outside(tmp_path: Path) -> None:
+    import xarray as xr
+
+    store = create(tmp_path / "a.zarr")
+    store.write(*REGIONS[0], layers_of(*REGIONS[0]), "f00d")
+    with xr.open_zarr(tmp_path / "a.zarr") as data:
+        assert np.isnan(data["soil_moisture"][1:]).all()
+        assert (data["quality"][1:] == 1).all()
+    assert [store.is_current(*region, "f00d") for region in REGIONS] == [True] + 11 * [False]
+
+
+def test_several_processes_write_at_once(tmp_path: Path, undisturbed: Path) -> None:
+    path = tmp_path / "a.zarr"
+    create(path)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(4, mp_context=spawn) as pool:
+        list(pool.map(write, 4 * [path], [range(first, len(REGIONS), 4) for first in range(4)]))
+    assert content(path) == content(undisturbed)
+
+
+def killed(path: str) -> None:
+    """Let processes write until they are killed: in the middle of a file, before its renaming, whenever.
+
+    Forks, because they begin at once; the caller has no threads.
+    """
+    real = zarr.storage._local._put
+
+    def child(number: int, half: bool) -> None:
+        began = 0
+
+        def put(file: Path, value: Any, exclusive: bool = False) -> int:
+            nonlocal began
+            began += 1
+            if began == number:
+                data = value.to_bytes()
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.with_suffix(".0.partial").write_bytes(data[: len(data) // 2] if half else data)
+                os.kill(os.getpid(), 9)
+            return int(real(file, value, exclusive))
+
+        zarr.storage._local._put = put
+        write(Path(path), range(len(REGIONS)))
+        os._exit(0)
+
+    for number in range(1, 8):
+        pid = os.fork()
+        if not pid:
+            child(number, half=number % 2 == 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_after_kills_the_next_run_makes_the_same_bytes(tmp_path: Path, undisturbed: Path) -> None:
+    path = tmp_path / "a.zarr"
+    create(path)
+    subprocess.run(
+        [sys.executable, "-c", "import sys, test_run_store; test_run_store.killed(sys.argv[1])", str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
+        check=True,
+    )
+    left, whole = content(path), content(undisturbed)
+    assert any(".partial" in name for name in left)
+    assert all(data == whole[name] for name, data in left.items() if ".partial" not in name)
+    store = RunStore(path)
+    current = [store.is_current(*region, fingerprint_of(*region)) for region in REGIONS]
+    assert 0 < sum(current) < len(REGIONS)
+    write(path, range(len(REGIONS)))
+    assert content(path) == whole
+
+
+def test_a_reissue_replaces_a_region(tmp_path: Path) -> None:
+    store = create(tmp_path / "a.zarr")
+    store.write(*REGIONS[0], layers_of(*REGIONS[1]), "aa" * 32)
+    store.write(*REGIONS[0], layers_of(*REGIONS[0]), "bb" * 32)
+    assert store.is_current(*REGIONS[0], "bb" * 32)
+    assert not store.is_current(*REGIONS[0], "aa" * 32)
+    create(tmp_path / "b.zarr").write(*REGIONS[0], layers_of(*REGIONS[0]), "bb" * 32)
+    assert content(tmp_path / "a.zarr") == content(tmp_path / "b.zarr")
+    store.write(*REGIONS[0], layers_of(*REGIONS[5]), "cc" * 32)  # nothing but fill values: no shards
+    shards = [name for name in content(tmp_path / "a.zarr") if "/c/0/" in name]
+    assert shards == [f"{ISSUE}/c/0/0/0"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbled", "full"])
+def test_what_does_not_read_back_is_not_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    store, put = create(tmp_path / "a.zarr"), zarr.storage._local._put
+    tile, day = REGIONS[0]
+    store.write(tile, day, layers_of(tile, day), "f00d")
+
+    def broken(path: Path, value: Any, exclusive: bool = False) -> int:
+        if "smap" in path.parts and damage == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count: int = put(path, value, exclusive)
+        if "smap" in path.parts:
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 2] if damage == "cut" else bytes(9999) + data[9999:])
+        return count
+
+    monkeypatch.setattr(zarr.storage._local, "_put", broken)
+    told = "No space left" if damage == "full" else "did not read back"
+    with pytest.raises(OutputError, match=f"tile h06v03 on 2021-08-08 .*{told}"):
+        store.write(tile, day, layers_of(tile, day), "f00d")
+    assert not store.is_current(tile, day, "f00d")
+    monkeypatch.undo()
+    store.write(tile, day, layers_of(tile, day), "f00d")
+    assert store.is_current(tile, day, "f00d")
+
+
+def test_a_damaged_mark_is_none(tmp_path: Path) -> None:
+    store = create(tmp_path / "a.zarr")
+    store.write(*REGIONS[0], layers_of(*REGIONS[0]), "f00d")
+    (tmp_path / "a.zarr" / ISSUE / "c/0/0/0").write_bytes(b"abc")
+    assert not store.is_current(*REGIONS[0], "f00d")
+
+
+def test_a_store_knows_its_template(tmp_path: Path) -> None:
+    store = create(tmp_path / "a.zarr")
+    assert (store.grid, store.days, set(store.layers)) == (GRID, DAYS, set(LAYERS))
+    assert store.matches(GRID, list(DAYS), LAYERS[::-1])
+    assert not store.matches(PIECES[0].geobox, DAYS, LAYERS)
+    assert not store.matches(GRID, DAYS[:2], LAYERS)
+    assert not store.matches(GRID, DAYS, LAYERS[:2])
+
+
+def test_a_region_is_a_whole_tile_of_the_store(tmp_path: Path) -> None:
+    store = create(tmp_path / "a.zarr")
+    with pytest.raises(AssertionError, match="another grid"):
+        store.is_current(tiles(PIECES[3].geobox)[0], DAYS[0], "f00d")
+    with pytest.raises(AssertionError, match="whole tiles"):
+        create(tmp_path / "b.zarr", grid=GRID[:1000])
+
+
+def test_a_store_is_created_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leftover = tmp_path / ".a.zarr.x1.partial"
+    (leftover / "store").mkdir(parents=True)  # of a process that was killed
+    before = content(tmp_path)
+
+    def full(*_: Any, **__: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.storage._local, "_put", full)
+        with pytest.raises(OutputError, match="No space left"):
+            create(tmp_path / "a.zarr")
+    assert content(tmp_path) == before == {}
+    create(tmp_path / "a.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "a.zarr").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match="is there already"):
+        create(tmp_path / "a.zarr")
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file", "folder", "group", "array", "cut", "other version"])
+def test_what_is_no_store_is_told(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.zarr"
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "group":
+        zarr.create_group(path, zarr_format=3)
+    elif kind == "array":
+        zarr.create_array(path, shape=(1,), dtype="u1", zarr_format=3)
+    elif kind in ("cut", "other version"):
+        create(path)
+        text = (path / "zarr.json").read_text()
+        told = text[:-99] if kind == "cut" else text.replace('run_store_version": 1', 'run_store_version": 2')
+        (path / "zarr.json").write_text(told)
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match="another version" if kind == "other version" else "is not the store") as told:
+        RunStore(path)
+    assert "\n" not in str(told.value)
+    assert content(tmp_path) == before
+    assert path.exists() == (kind != "nothing")
+
+
+def test_the_store_passes_the_cf_checker(tmp_path: Path, undisturbed: Path) -> None:
+    import xarray as xr
+
+    with xr.open_zarr(undisturbed) as data:
+        part = data.isel(y=slice(0, 64), x=slice(0, 64)).load()
+    del part.attrs["zarr_conventions"]  # NetCDF has no tables
+    part["quality"].attrs["flag_masks"] = np.array(part["quality"].attrs["flag_masks"], np.uint16)  # nor JSON types
+    part.to_netcdf(tmp_path / "a.nc", encoding={name: {"_FillValue": None} for name in ("y", "x")})
+    found = faults(tmp_path / "a.nc")
+    assert 3 not in found, found
+
+
+@pytest.mark.parametrize("crs", ["EPSG:5070", "EPSG:4326"])
+def test_the_lazy_product_passes_the_cf_checker(tmp_path: Path, crs: str) -> None:
+    import xarray as xr
+    from odc.geo.geobox import GeoBox
+    from odc.geo.xr import xr_coords
+
+    bounds = (-1_843_200, 2_969_000, -1_842_200, 2_969_800) if crs == "EPSG:5070" else (-120.0, 47.0, -119.9, 47.08)
+    box = GeoBox.from_bbox(bounds, crs=crs, shape=(8, 10))
+    values = np.full((1, 8, 10), 0.2, np.float32)
+    dims = ("time", "y", "x")
+    product = attributes(
+        xr.Dataset(
+            {
+                **dict.fromkeys(("soil_moisture", "soil_moisture_std", "smap"), (dims, values)),
+                "quality": (dims, np.zeros((1, 8, 10), np.uint16)),
+            },
+            coords={"time": np.array(["2021-08-08"], "datetime64[ns]"), **xr_coords(box, dims=("y", "x"))},
+        ),
+        TAGS,
+    )
+    assert product.odc.geobox == box
+    product.to_netcdf(tmp_path / "a.nc")
+    found = faults(tmp_path / "a.nc")
+    assert 3 not in found, found

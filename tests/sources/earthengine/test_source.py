@@ -1,0 +1,517 @@
+"""The Earth Engine source against a loopback service whose pixels follow closed formulas."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from odc.geo.geobox import GeoBox
+
+import earthengine_catalog as world
+from fake_earthengine import FakeEarthEngine, Fault, offline
+from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.lattice import cover, lonlat
+from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.resources import packaged
+from mmnet_maps.sources import open_source
+from mmnet_maps.sources.earthengine.client import signed_in
+from mmnet_maps.sources.earthengine.source import EarthEngineSource, load_config
+from mmnet_maps.stack.fetch import estimate, fetch
+from mmnet_maps.stack.pixels import sample
+from mmnet_maps.stack.reader import Needs, read_block, require_values
+from mmnet_maps.stack.store import Stack
+from mmnet_maps.variables import VARIABLES
+
+pytest.importorskip("ee")
+
+DAY = date(2021, 7, 12)  # seen by HLS; VV of zone 11 is from a day before
+RADAR = date(2021, 6, 30)  # with images of other modes and polarisations, too high
+SOLE = target_grid(read_aoi("-119.68,47.05,-119.60,47.09"))  # 62 × 57 pixels where the two optical tiles overlap
+NEEDS = Needs(
+    snapshot=("smap", "red", "vv", "landcover", "elevation"), series=("pr", "lst"), steps=3, includes_day=True
+)
+# Without radar, which takes the loopback service ten times as long as all the others: 10 m pixels, smoothed.
+SOME = Needs(snapshot=("smap", "red", "landcover"), series=("pr", "lst"), steps=2, includes_day=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeEarthEngine]:
+    with FakeEarthEngine() as running, offline():
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _fresh(server: FakeEarthEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.reset()
+    monkeypatch.setattr("mmnet_maps.sources.earthengine.client._FIRST_WAIT", 0.02)
+
+
+def config(folder: Path, server: FakeEarthEngine, **changes: Any) -> Path:
+    values = yaml.safe_load((packaged("configs") / "earthengine.yaml").read_text())
+    path = folder / "ee.yaml"
+    path.write_text(yaml.safe_dump({**values, "url": server.url, "deadline": 30, **changes}))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path, server: FakeEarthEngine) -> EarthEngineSource:
+    return EarthEngineSource(config(tmp_path, server))
+
+
+def centres(grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
+    x = grid.affine.c + grid.affine.a * (np.arange(grid.shape.x) + 0.5)
+    y = grid.affine.f + grid.affine.e * (np.arange(grid.shape.y) + 0.5)
+    return np.meshgrid(x, y)
+
+
+def window(source: EarthEngineSource, group: str) -> GeoBox:
+    lattice = source.lattice(group)
+    return lattice[cover(SOLE, lattice, pad=2)]
+
+
+def tolerance(name: str) -> float:
+    """Half a step of the packing, and what float32 loses on the way."""
+    return 0.51 * VARIABLES[name].scale + 1e-5
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("day", "fields"), [(DAY, 8), (world.FIRST + timedelta(50), 3), (world.FIRST + timedelta(51), 5)]
+)
+def test_smap_is_the_mean_of_the_day_where_half_of_it_is_there(
+    source: EarthEngineSource, day: date, fields: int
+) -> None:
+    box = window(source, "smap")
+    found = source.read("smap", box, [day])["smap"][0]
+    expected = world.smap_daily(*centres(box), day) + 0.004 * ((fields - 1) / 2 - 3.5)
+    np.testing.assert_allclose(found, expected if fields >= 4 else np.nan, atol=tolerance("smap"))
+
+
+def test_weather_comes_on_its_own_grid_day_by_day(source: EarthEngineSource) -> None:
+    box, days = window(source, "weather"), [DAY + timedelta(days=k) for k in range(-3, 3)]
+    found = source.read("weather", box, days)
+    assert set(found) == set(world.WEATHER)
+    for name, values in found.items():
+        for day, layer in zip(days, values, strict=True):
+            expected = world.weather(*centres(box), name, day)
+            np.testing.assert_allclose(layer, expected, atol=tolerance(name), err_msg=f"{name} {day}")
+
+
+def test_surface_temperature_is_masked_by_its_quality(source: EarthEngineSource) -> None:
+    lattice = source.lattice("lst")
+    box = lattice[cover(target_grid(read_aoi("-120.5,46.5,-118.5,48.0")), lattice)]
+    x, y = centres(box)
+    for day, found in zip(
+        [DAY, DAY + timedelta(days=1)], source.read("lst", box, [DAY, DAY + timedelta(days=1)])["lst"]
+    ):
+        quality = world.lst_quality(x, y, day)
+        expected = np.where((quality.astype(int) & 0b1010) == 0, world.lst_counts(x, y, day) * 0.02, np.nan)
+        assert 0.1 < np.isnan(expected).mean() < 0.9
+        np.testing.assert_allclose(found, expected, atol=tolerance("lst"))
+
+
+def top(dataset: str, day: date, band: str, x: float, y: float, size: float, **options: Any) -> float:
+    """Area mean of a pixel: of the images of a day the last with a value."""
+    value = np.nan
+    for scene in world.catalog()[dataset].on(day):
+        if band in scene.layers and scene.properties.get("instrumentMode", "IW") == "IW":
+            if dataset == "COPERNICUS/S1_GRD" and len(scene.properties["transmitterReceiverPolarisation"]) < 2:
+                continue
+            mine = scene.area_mean(band, x, y, size, "EPSG:5070", **options)
+            value = value if np.isnan(mine) else mine
+    return value
+
+
+def clear(scene: world.Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.nan_to_num(scene.stored("Fmask", x, y), nan=255).astype(int) & 0b1010) == 0
+
+
+def some_pixels(count: int) -> list[tuple[int, int]]:
+    draw = np.random.default_rng(3)
+    return [(int(draw.integers(SOLE.shape.y)), int(draw.integers(SOLE.shape.x))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("product", ["hls", "landsat8"])
+def test_reflectance_is_the_area_mean_of_clear_pixels(tmp_path: Path, server: FakeEarthEngine, product: str) -> None:
+    if product == "landsat8":
+        names = [product if name == "hls" else name for name in load_config().use]
+        source, day = EarthEngineSource(config(tmp_path, server, use=names)), date(2021, 7, 11)
+    else:
+        source, day = EarthEngineSource(config(tmp_path, server)), DAY
+    assert source.days("optical", SOLE, day, day) == [day]
+    found = source.read("optical", SOLE, [day])
+    x, y = centres(SOLE)
+    seen = 0
+    for place in some_pixels(25):
+        for name, band in load_config().products[product].bands.items():
+            if product == "hls":
+                value = top("NASA/HLS/HLSL30/v002", day, band, x[place], y[place], 100, good=clear)
+            else:
+                value = top(
+                    "LANDSAT/LC08/C02/T1_L2", day, band, x[place], y[place], 100,
+                    good=lambda scene, a, b: (
+                                np.nan_to_num(scene.stored("QA_PIXEL", a, b), nan=1).astype(int) & 0b11111
+                            )
+                            == 0,
+                ) * 2.75e-5 - 0.2  # fmt: skip
+            np.testing.assert_allclose(found[name][0][place], value, atol=1e-3, err_msg=f"{name} {place}")
+            seen += bool(np.isfinite(value))
+    assert seen > 50
+
+
+def test_backscatter_is_that_of_the_right_images_smoothed_and_averaged_in_decibels(source: EarthEngineSource) -> None:
+    found = source.read("sar", SOLE, [RADAR])
+    x, y = centres(SOLE)
+    kinds = {
+        (scene.properties["instrumentMode"], len(scene.properties["transmitterReceiverPolarisation"]))
+        for scene in world.catalog()["COPERNICUS/S1_GRD"].on(RADAR)
+    }
+    assert kinds == {("IW", 2), ("IW", 1), ("EW", 2)}  # two of them too high, and not to be used
+    for place in some_pixels(8):
+        for name, band in (("vv", "VV"), ("vh", "VH")):
+            expected = top("COPERNICUS/S1_GRD", RADAR, band, x[place], y[place], 100)
+            np.testing.assert_allclose(found[name][0][place], expected, atol=0.1, err_msg=f"{name} {place}")
+
+
+def test_terrain_soil_and_land_cover(source: EarthEngineSource) -> None:
+    found = source.read("static", SOLE, [date(2021, 6, 1)])
+    x, y = centres(SOLE)
+    lon, lat = lonlat(SOLE)
+    np.testing.assert_allclose(found["elevation"][0], world.elevation(lon, lat), atol=0.5)
+    east, north = (np.gradient(world.elevation(lon, lat), 100.0, axis=axis) for axis in (1, 0))
+    inner = np.s_[1:-1, 1:-1]
+    np.testing.assert_allclose(found["slope"][0][inner], np.degrees(np.arctan(np.hypot(east, north)))[inner], atol=0.15)
+    for name, key in (("clay", "clay"), ("sand", "sand"), ("bulk_density", "bd")):
+        np.testing.assert_allclose(found[name][0], world.smooth_soil(key, lon, lat), rtol=4e-3, err_msg=name)
+    inside = np.ones(SOLE.shape, bool)
+    for dx, dy in ((-50, -50), (-50, 50), (50, -50), (50, 50)):  # pixels within one block of the land cover
+        inside &= world.landcover_class(x + dx, y + dy, 2021) == world.landcover_class(x, y, 2021)
+    assert inside.mean() > 0.5
+    np.testing.assert_array_equal(found["landcover"][0][inside], world.landcover_class(x, y, 2021)[inside])
+
+
+def test_elevation_is_whole_across_the_seams_of_its_tiles(source: EarthEngineSource) -> None:
+    grid = target_grid(read_aoi("-119.01,46.99,-118.99,47.01"))  # four tiles meet in the middle
+    lon, lat = lonlat(grid)
+    found = source.read("static", grid, [DAY])["elevation"][0]
+    np.testing.assert_allclose(found, world.elevation(lon.astype(float), lat.astype(float)), atol=0.3)
+
+
+def test_the_nearest_release_of_the_land_cover_counts(source: EarthEngineSource) -> None:
+    old, new = (source.read("static", SOLE, [day])["landcover"][0] for day in (date(2018, 7, 1), date(2022, 7, 1)))
+    x, y = centres(SOLE)
+    assert (old == world.landcover_class(x, y, 2019)).mean() > 0.6
+    assert (new == world.landcover_class(x, y, 2021)).mean() > 0.6
+
+
+def test_nearest_takes_the_pixel_under_each_centre(tmp_path: Path, server: FakeEarthEngine) -> None:
+    source = EarthEngineSource(config(tmp_path, server, resampling="nearest"))
+    found = source.read("optical", SOLE, [DAY])["red"][0]
+    x, y = centres(SOLE)
+    expected = np.full(SOLE.shape, np.nan)
+    for scene in world.catalog()["NASA/HLS/HLSL30/v002"].on(DAY):
+        values = scene.stored("B4", x, y, "EPSG:5070")
+        fmask = np.nan_to_num(scene.stored("Fmask", x, y, "EPSG:5070"), nan=8).astype(int)
+        good = np.isfinite(values) & ((fmask & 0b1010) == 0)
+        expected[good] = values[good]
+    close = np.isclose(found, expected, atol=tolerance("red"), equal_nan=True)
+    assert close.mean() > 0.995  # a centre on an edge of pixels may fall to either side
+
+
+# ---- requests --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_is_what_was_said_beforehand(tmp_path: Path, server: FakeEarthEngine) -> None:
+    path = config(tmp_path, server, side=128, concurrency=3)
+    arguments = (conus_grid(), SOLE, tiles(SOLE), SOME, [DAY])
+    told = estimate(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments)
+    assert not (tmp_path / "s.zarr").exists()
+    assert not server.count()
+    source = EarthEngineSource(path)
+    fetch(tmp_path / "s.zarr", [source], *arguments, quiet=True)
+    costs = [item.cost for item in told if item.cost]
+    assert sum(cost.requests for cost in costs) == source.traffic.requests == server.count()
+    assert source.traffic.bytes == server.bytes_sent()
+    assert sum(cost.bytes for cost in costs) == pytest.approx(server.bytes_sent(), rel=0.001)
+    assert estimate(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments) == []
+    server.reset()
+    fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments, quiet=True)
+    assert not server.count()
+
+
+def test_no_more_is_asked_at_a_time_than_the_config_says(tmp_path: Path, server: FakeEarthEngine) -> None:
+    corner = target_grid(read_aoi("-119.3135,47.7767,-119.2735,47.8067"))  # of four tiles, each asked for on its own
+    needs = Needs(snapshot=("landcover",), series=("pr",), steps=1, includes_day=True)
+    source = EarthEngineSource(config(tmp_path, server, concurrency=3))
+    server.reset()
+    server.faults.append(Fault(kind="delay", seconds=0.3, times=None))  # long enough to see who asks meanwhile
+    fetch(tmp_path / "s.zarr", [source], conus_grid(), corner, tiles(corner), needs, [DAY], quiet=True)
+    assert server.peak == 3
+    server.reset()
+
+
+def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_stack(tmp_path: Path, source: EarthEngineSource) -> None:
+    stack = fetch(tmp_path / "s.zarr", [source], conus_grid(), SOLE, tiles(SOLE), SOME, [DAY], quiet=True)
+    block = read_block(stack, SOLE, SOME, [DAY], smap_resampling="bilinear")
+    snapshot = next(block.snapshots)
+    lon, lat = lonlat(SOLE)
+    place = (20, 30)
+    rows = sample([source], [(float(lon[place]), float(lat[place]))], [DAY], SOME)
+    for name in SOME.snapshot:
+        expected = snapshot.fine[name][place]
+        expected = VARIABLES[name].unpack(np.asarray(expected)) if expected.dtype == np.int16 else expected
+        np.testing.assert_array_equal(rows[name][0], expected, err_msg=name)
+    for name in SOME.series:
+        np.testing.assert_array_equal(rows[name][0], block.series[name][block.pair[place]])
+
+
+def test_radar_at_a_pixel_centre_is_that_of_a_small_window(source: EarthEngineSource) -> None:
+    lon, lat = lonlat(SOLE)
+    needs = Needs(snapshot=("vv", "vh"), series=("pr",), steps=1, includes_day=True)
+    rows = sample([source], [(float(lon[20, 30]), float(lat[20, 30]))], [RADAR], needs)
+    window = source.read("sar", SOLE[17:24, 27:34], [RADAR])
+    for name in needs.snapshot:
+        assert np.isfinite(rows[name][0])
+        expected = VARIABLES[name].unpack(VARIABLES[name].pack(window[name][0]))[3, 3]
+        np.testing.assert_array_equal(rows[name][0], expected, err_msg=name)
+
+
+PASSING = {
+    "too many requests for a while": Fault(kind="status", code=429, times=3),
+    "too many requests, come back in a second": Fault(kind="status", code=429, retry_after="1"),
+    "unavailable for a while": Fault(kind="status", code=503, times=3),
+    "a slow answer": Fault(kind="delay", seconds=1.0),
+    "a dropped connection": Fault(kind="drop", times=2),
+    "a truncated answer": Fault(kind="truncate", times=2),
+    "half an answer": Fault(kind="short", times=2),
+    "a page of HTML, 200": Fault(kind="html", code=200, times=2),
+    "a page of HTML, 502": Fault(kind="html", code=502, times=2),
+    "over the memory limit": Fault(kind="memory", pixels=900, times=None),
+    "another type": Fault(kind="dtype"),
+    "another name": Fault(kind="band"),
+}
+LASTING = {
+    "too many requests for ever": (Fault(kind="status", code=429, times=None), "gave no answer in 7 attempts.*429"),
+    "unavailable for ever": (Fault(kind="status", code=503, times=None), "gave no answer in 7 attempts.*503"),
+    "never connected": (Fault(kind="drop", times=None), "gave no answer in 7 attempts.*connection"),
+    "HTML for ever": (Fault(kind="html", code=200, times=None), "gave no answer in 7 attempts.*unreadable"),
+    "refused": (Fault(kind="status", code=403, message="No access."), "refuses: No access"),
+    "wrong": (Fault(kind="status", code=400, message="Image.select: no band."), "refuses: Image.select: no band"),
+    "never enough memory": (
+        Fault(kind="status", code=400, message="User memory limit exceeded.", times=None),
+        "memory limit.*16 pixels is too much",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_a_fault_that_passes_changes_nothing(source: EarthEngineSource, server: FakeEarthEngine, name: str) -> None:
+    expected = source.read("optical", SOLE, [DAY])
+    fault = PASSING[name]
+    server.faults.append(replace(fault))
+    began = time.monotonic()
+    found = source.read("optical", SOLE, [DAY])
+    for variable, values in expected.items():
+        # A split request is another grid, which moves a mean by a step of the packing at most.
+        step = 2 * VARIABLES[variable].scale if fault.kind == "memory" else 0
+        np.testing.assert_allclose(found[variable], values, rtol=0, atol=1.01 * step)
+    assert server.count() >= 2
+    if fault.retry_after:
+        assert time.monotonic() - began >= 1
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_a_fault_that_lasts_stops_with_its_cause_and_stores_nothing(
+    tmp_path: Path, source: EarthEngineSource, server: FakeEarthEngine, name: str
+) -> None:
+    fault, words = LASTING[name]
+    server.faults.append(replace(fault))
+    began = time.monotonic()
+    with pytest.raises(InputError, match=f"^NASA/SMAP/SPL4SMGP/008 .products.smap.collection.*{words}") as caught:
+        fetch(tmp_path / "s.zarr", [source], conus_grid(), SOLE, tiles(SOLE), NEEDS, [DAY], quiet=True)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - began < 10
+    stack = Stack(tmp_path / "s.zarr")
+    for group in stack.groups.values():
+        assert not stack.marks(group, group.whole_blocks(cover(SOLE, group.lattice)), [DAY]).any()
+
+
+def test_a_cloudy_month_is_missing_and_not_asked_again(tmp_path: Path, server: FakeEarthEngine) -> None:
+    path, known = config(tmp_path, server), server.datasets
+    hls = known["NASA/HLS/HLSL30/v002"]
+    overcast = replace(hls, scenes=tuple(scene for scene in hls.scenes if scene.day == world.OVERCAST))
+    needs = Needs(snapshot=("red",), series=("pr",), steps=1, includes_day=True)
+    arguments = (conus_grid(), SOLE, tiles(SOLE), needs, [world.OVERCAST + timedelta(days=9)])
+    try:
+        server.datasets = {**known, hls.id: overcast}
+        source = EarthEngineSource(path)
+        assert source.days("optical", SOLE, date(2021, 3, 1), date(2021, 7, 1)) == [world.OVERCAST]
+        stack = fetch(tmp_path / "s.zarr", [source], *arguments, quiet=True)
+        assert any("red_20210517" in str(request.body) for request in server.pixel_requests())
+        with pytest.raises(InputError, match="no value of .*red"):
+            require_values(stack, SOLE, needs, arguments[-1])
+        server.reset()
+        fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments, quiet=True)
+        assert not server.count()
+    finally:
+        server.datasets = known
+
+
+def test_a_missing_asset_names_its_key(tmp_path: Path, server: FakeEarthEngine) -> None:
+    products = {name: dict(entry) for name, entry in yaml.safe_load(
+        (packaged("configs") / "earthengine.yaml").read_text())["products"].items()}  # fmt: skip
+    products["smap"]["collection"] = "NASA/SMAP/SPL4SMGP/001"
+    source = EarthEngineSource(config(tmp_path, server, products=products))
+    with pytest.raises(InputError, match=r"SPL4SMGP/001 \(products.smap.collection in .*not found"):
+        source.lattice("smap")
+
+
+def test_a_day_that_is_published_late_is_asked_again(tmp_path: Path, server: FakeEarthEngine) -> None:
+    path, known = config(tmp_path, server), server.datasets
+    smap = known["NASA/SMAP/SPL4SMGP/008"]
+    early = replace(smap, scenes=tuple(scene for scene in smap.scenes if scene.day < DAY))
+    needs = Needs(snapshot=("smap",), series=("pr",), steps=1, includes_day=True)
+    arguments = ([conus_grid(), SOLE, tiles(SOLE), needs, [DAY]], {"quiet": True, "today": DAY + timedelta(days=2)})
+    try:
+        server.datasets = {**known, smap.id: early}
+        stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **arguments[1])
+        with pytest.raises(InputError, match="no value of smap"):
+            require_values(stack, SOLE, needs, [DAY])
+    finally:
+        server.datasets = known
+    server.reset()
+    stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **arguments[1])
+    require_values(stack, SOLE, needs, [DAY])
+    assert server.count() == 1
+    later = {**arguments[1], "today": DAY + timedelta(days=200)}
+    for _ in range(2):
+        server.reset()
+        fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **later)
+    assert not server.log  # what is still empty after so long stays so
+
+
+def test_what_was_made_in_another_way_does_not_go_into_one_stack(tmp_path: Path, server: FakeEarthEngine) -> None:
+    smallest = Needs(snapshot=("smap", "landcover"), series=("pr",), steps=1, includes_day=True)
+    arguments = (conus_grid(), SOLE, tiles(SOLE), smallest, [DAY])
+    fetch(tmp_path / "s.zarr", [EarthEngineSource(config(tmp_path, server))], *arguments, quiet=True)
+    other = EarthEngineSource(config(tmp_path, server, resampling="nearest"))
+    with pytest.raises(InputError, match="made in another way; choose another --out"):
+        fetch(tmp_path / "s.zarr", [other], *arguments, quiet=True)
+
+
+def test_many_days_come_in_one_answer_and_are_split_when_they_are_too_much(
+    source: EarthEngineSource, server: FakeEarthEngine
+) -> None:
+    box, days = window(source, "weather"), [date(2021, 6, 1) + timedelta(days=k) for k in range(48)]
+    expected = source.read("weather", box, days)
+    assert server.count() == 1
+    server.faults.append(
+        Fault(
+            kind="status",
+            code=400,
+            message="User memory limit exceeded.",
+            times=None,
+            when=lambda body: str(body).count("2021-") > 2 * 20,
+        )
+    )
+    server.log.clear()
+    found = source.read("weather", box, days)
+    assert server.count() == 3
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_a_listing_that_takes_too_long_is_said_plainly(source: EarthEngineSource, server: FakeEarthEngine) -> None:
+    server.faults.append(
+        Fault(kind="status", path="value:compute", code=400, message="Computation timed out.", times=None)
+    )
+    with pytest.raises(InputError, match="Computation timed out.*raise 'deadline'"):
+        source.days("optical", SOLE, DAY, DAY)
+
+
+def test_what_is_stopped_ends_soon_and_keeps_what_was_done(
+    tmp_path: Path, source: EarthEngineSource, server: FakeEarthEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmnet_maps.sources.earthengine.client._FIRST_WAIT", 30.0)
+    server.faults.append(Fault(kind="status", code=503, times=None, when=lambda body: "red_20210704" in str(body)))
+    server.faults.append(
+        Fault(kind="status", code=400, message="Wrong.", when=lambda body: "red_20210712" in str(body))
+    )
+    began = time.monotonic()
+    with pytest.raises(InputError, match="400|Wrong"):
+        fetch(tmp_path / "s.zarr", [source], conus_grid(), SOLE, tiles(SOLE), NEEDS, [DAY], quiet=True)
+    assert time.monotonic() - began < 20
+    group = Stack(tmp_path / "s.zarr").groups["smap"]
+    assert (Stack(tmp_path / "s.zarr").marks(group, cover(SOLE, group.lattice), [DAY]) > 1).all()
+
+
+# ---- configuration and signing in ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"use": ["smap", "nonsense"]}, "use names nonsense"),
+        ({"concurrency": 0}, "concurrency: .*greater than or equal to 1"),
+        ({"colour": 1}, "colour: Extra inputs"),
+        ({"url": "https://example.com"}, "is not Google's; credentials go to"),
+        ({"products": {"smap": {"bands": {"smap": "a"}, "product": "x"}}}, "one of collection, image and releases"),
+        ({"products": {"smap": {"image": "a", "bands": {"smop": "a"}, "product": "x"}}}, "unknown variable smop"),
+        ({"products": {"smap": {"image": "a", "bands": {"smap": "a"}, "product": "x"}}}, "give a collection"),
+    ],
+)
+def test_what_is_wrong_in_the_yaml_is_named(
+    tmp_path: Path, server: FakeEarthEngine, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        EarthEngineSource(config(tmp_path, server, **change))
+
+
+def test_a_yaml_of_products_is_told_from_one_of_files(tmp_path: Path, server: FakeEarthEngine) -> None:
+    (found,) = open_source(str(config(tmp_path, server)))
+    (default,) = open_source("earthengine")
+    assert isinstance(found, EarthEngineSource)
+    assert found.name == default.name
+    assert found.variables().keys() == VARIABLES.keys()
+    other = EarthEngineSource(config(tmp_path, server, resampling="nearest"))
+    assert other.name != found.name
+
+
+def test_without_credentials_it_says_how_to_sign_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not signed_in()
+    source = EarthEngineSource()
+    with pytest.raises(RequestError, match=r"earthengine authenticate.*EARTHENGINE_PROJECT"):
+        source.lattice("smap")
+    (tmp_path / "key.json").write_text('{"type": "service_account"}')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    assert not signed_in()
+    with pytest.raises(RequestError, match=r"does not let us in.*earthengine authenticate"):
+        EarthEngineSource().lattice("smap")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    (tmp_path / ".config" / "earthengine").mkdir(parents=True)
+    (tmp_path / ".config" / "earthengine" / "credentials").write_text('{"refresh_token": "x", "project": "mine"}')
+    assert signed_in()
+
+
+@pytest.mark.live
+def test_the_real_service() -> None:
+    """Every product in use has its grid, bands and values; needs an account, see docs/inputs.md."""
+    source = EarthEngineSource()
+    for group in ("smap", "weather", "lst"):
+        lattice = source.lattice(group)
+        box = lattice[cover(SOLE, lattice)]
+        assert np.isfinite(next(iter(source.read(group, box, [DAY]).values()))).any(), group
+    for group in ("optical", "sar", "static"):
+        days = source.days(group, SOLE, DAY - timedelta(days=16), DAY)
+        assert any(np.isfinite(v.astype(float)).any() for v in source.read(group, SOLE, days[-1:]).values()), group

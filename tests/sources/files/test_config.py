@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.sources.files.config import UNITS, Mask, Smooth, SourcesConfig, VariableFiles, load_sources, to_yaml
+from mmnet_maps.variables import VARIABLES
+
+RED = {"files": "red.tif", "date": "2021-08-08", "product": "P"}
+
+
+def write(place: Path, /, **changes: Any) -> Path:
+    values = {"name": "mine", "variables": {"red": RED}, **changes}
+    path = place / "mine.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(RequestError) as caught:
+        load_sources(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def test_one_path_or_several_and_days(tmp_path: Path) -> None:
+    config, folder = load_sources(
+        write(
+            tmp_path,
+            folder="rasters",
+            variables={
+                "red": RED,
+                "blue": {"dates": {date(2021, 8, 8): "a.tif", "2021-08-16": ["b.tif", "c.tif"]}, "product": "P"},
+                "landcover": {"files": ["a.tif", "b.tif"], "codes": {1: 11}, "nodata": 255, "product": "P"},
+            },
+        )
+    )
+    assert folder == tmp_path / "rasters"
+    assert config.variables["red"].files == ("red.tif",)
+    assert config.variables["red"].date == date(2021, 8, 8)
+    assert config.variables["blue"].dates == {date(2021, 8, 8): ("a.tif",), date(2021, 8, 16): ("b.tif", "c.tif")}
+    assert config.variables["landcover"].nodata == (255.0,)
+
+
+def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, folder="${MY_RASTERS}/2021")
+    monkeypatch.delenv("MY_RASTERS", raising=False)
+    assert "export MY_RASTERS=" in refusal(path)
+    monkeypatch.setenv("MY_RASTERS", "/data")
+    assert load_sources(path)[1] == Path("/data/2021")
+    monkeypatch.setenv("MY_RASTERS", "s3://bucket/rasters")
+    assert load_sources(path)[1] == "s3://bucket/rasters/2021"
+    monkeypatch.setenv("MY_RASTERS", "relative")
+    assert load_sources(path)[1] == tmp_path / "relative/2021"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"name": None}, "name: Field required"),
+        ({"name": "a b"}, "name: String should match pattern"),
+        ({"rest": "elsewhere"}, "rest: Input should be 'demo', not 'elsewhere'"),
+        ({"variables": {}}, "variables"),
+        ({"variables": {"rde": RED}}, "unknown variable rde; expected some of elevation"),
+        ({"variables": {"red": {**RED, "band": 0}}}, "variables.red.band: Input should be greater than or equal to 1"),
+        ({"variables": {"red": {**RED, "bands": 1}}}, "variables.red.bands: Extra inputs are not permitted"),
+        ({"variables": {"red": {**RED, "scale": 0}}}, "variables.red: scale must not be 0"),
+        (
+            {"variables": {"red": {**RED, "scale": float("nan")}}},
+            "variables.red.scale: Input should be a finite number",
+        ),
+        ({"variables": {"red": {**RED, "date": "August"}}}, "variables.red.date: "),
+        ({"variables": {"red": {"product": "P"}}}, "variables.red: give either files or dates or a pattern"),
+        ({"variables": {"red": {**RED, "dates": {"2021-08-08": "a.tif"}}}}, "give either files or dates or a pattern"),
+        ({"variables": {"red": {"files": "a.tif"}}}, "variables.red.product: Field required"),
+        ({"variables": {"red": {**RED, "codes": {1: 11}}}}, "codes go with landcover, not with red"),
+        ({"variables": {"red": {**RED, "pattern": "a.tif"}}}, "give either files or dates or a pattern"),
+        ({"variables": {"red": {"pattern": "a.tif", "date": "2021-08-08", "product": "P"}}}, "date goes with files"),
+        *(
+            ({"variables": {"red": {"pattern": pattern, "product": "P"}}}, f"variables.red.pattern: {words}")
+            for pattern, words in (
+                ("{when}.tif", "{when} is not understood; expected {tile} or {date:...} of %Y, %m"),
+                ("{date:%b}.tif", "{date:%b} is not understood"),
+                ("{date:}.tif", "{date:} is not understood"),
+                ("{date:%m%d}.tif", "the date parts must state a year"),
+                ("{date:%Y%d}.tif", "the date parts must state a year"),
+                ("{date:%Y%m}/{date:%j}.tif", "the date parts must state a year"),
+                ("{date:%Y.tif", "a brace is not closed"),
+                ("**/a.tif", "expected a file name"),
+                ("folder/", "expected a file name"),
+            )
+        ),
+        ({"variables": {"red": {**RED, "valid": [1, 0]}}}, "valid must be the lowest and the highest value"),
+        ({"variables": {"red": {**RED, "mask": {"band": 2}}}}, "give the bits that must be zero, or the values"),
+        ({"variables": {"red": {**RED, "mask": {"bits": [-1]}}}}, "variables.red.mask.bits"),
+        ({"variables": {"red": {**RED, "smooth": {"radius": 0}}}}, "variables.red.smooth.radius"),
+        ({"variables": {"landcover": {**RED, "valid": [11, 95]}}}, "not with landcover"),
+        ({"variables": {"red": {**RED, "units": "linear"}}}, "units 'linear' of red are unknown"),
+        ({"variables": {"vv": {**RED, "units": "W"}}}, "units 'W' of vv are unknown; expected dB or linear"),
+        (
+            {"variables": {"red": {**RED, "units": "parsec"}}},
+            "units 'parsec' of red are unknown; expected 1 or percent",
+        ),
+        ({"variables": {"tmmx": {**RED, "units": "kPa"}}}, "units 'kPa' of tmmx are unknown; expected K or degC"),
+    ],
+)
+def test_a_wrong_value_is_told_with_file_key_and_what_is_expected(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    assert words in refusal(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [", "\x00", "hello"])
+def test_what_is_no_yaml_mapping_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    refusal(path)
+
+
+def test_a_missing_yaml_is_told(tmp_path: Path) -> None:
+    assert "No such file" in refusal(tmp_path / "nowhere.yaml")
+    assert "Is a directory" in refusal(tmp_path)
+
+
+PATHS = st.lists(st.text("abc#:- '\"é./", min_size=1, max_size=9), min_size=1, max_size=3).map(tuple)
+
+
+PATTERNS = st.sampled_from(("a/*_{date:%Y%m%d}.tif", "{tile}.{date:%Y%j}.hdf", "lat*_lon*.tif"))
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> VariableFiles:
+    kind = draw(st.sampled_from(("files", "dates", "pattern")))
+    masks = st.builds(Mask, replace=st.dictionaries(st.text("a.:"), st.text("b#")), bits=st.just((1, 3)))
+    return VariableFiles(
+        files=draw(PATHS) if kind == "files" else (),
+        dates=draw(st.dictionaries(st.dates(), PATHS, min_size=1, max_size=3)) if kind == "dates" else {},
+        date=draw(st.none() | st.dates()) if kind == "files" else None,
+        pattern=draw(st.sampled_from(("a/*_{date:%Y%m%d}.tif", "{tile}.{date:%Y%j}.hdf")))
+        if kind == "pattern"
+        else None,
+        mask=draw(st.none() | masks),
+        smooth=draw(st.none() | st.builds(Smooth, radius=st.integers(1, 9))),
+        fields=draw(st.none() | st.integers(1, 8)),
+        scale=draw(st.none() | st.floats(1e-9, 1e9)),
+        nodata=tuple(draw(st.lists(st.floats(-1e4, 1e4), max_size=2))),
+        product=draw(st.text("ab: #|>-", min_size=1)),
+    )
+
+
+@given(st.dictionaries(st.sampled_from(sorted(set(VARIABLES) - {"landcover"})), entries(), min_size=1, max_size=3))
+def test_written_yaml_reads_back(variables: dict[str, VariableFiles]) -> None:
+    config = SourcesConfig(name="mine", rest="demo", variables=variables)
+    text = to_yaml(config)
+    assert SourcesConfig.model_validate(yaml.safe_load(text)) == config
+
+
+def test_written_yaml_explains_every_field_once() -> None:
+    entry = VariableFiles(files="a.tif", product="P")
+    text = to_yaml(SourcesConfig(name="mine", variables={"red": entry, "nir": entry}))
+    for model in (SourcesConfig, VariableFiles):
+        for field in model.model_fields.values():
+            assert field.description is not None
+            assert text.count(f"# {field.description}\n") == 1
+
+
+def test_every_field_has_one_sentence() -> None:
+    models: list[type[BaseModel]] = [SourcesConfig, VariableFiles, Mask, Smooth]
+    for model in models:
+        assert model.model_config["frozen"]
+        assert model.model_config["extra"] == "forbid"
+        for name, field in model.model_fields.items():
+            assert (field.description or "").endswith("."), name
+
+
+def test_units_lead_to_those_of_the_variables() -> None:
+    assert {wanted for _, wanted in UNITS} <= {variable.units for variable in VARIABLES.values()}
+    for pair, given_value, expected in (
+        (("degC", "K"), 25.0, 298.15),
+        (("hPa", "kPa"), 15.0, 1.5),
+        (("MJ m-2 day-1", "W m-2"), 8.64, 100.0),
+        (("km h-1", "m s-1"), 36.0, 10.0),
+        (("kg m-2 s-1", "mm day-1"), 1 / 86400, 1.0),
+        (("ft", "m"), 1000.0, 304.8),
+        (("g kg-1", "percent"), 250.0, 25.0),
+        (("radian", "degree"), 3.141592653589793, 180.0),
+    ):
+        factor, offset = UNITS[pair]
+        assert given_value * factor + offset == pytest.approx(expected)

@@ -1,0 +1,246 @@
+"""From sources into a stack: complete, resumable, recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+from odc.geo.geobox import GeoBox
+
+from analytic import AnalyticSource
+from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.sources.base import Rasters
+from mmnet_maps.stack.fetch import fetch, in_order, plan
+from mmnet_maps.stack.reader import Needs, require, require_values
+from mmnet_maps.stack.store import Stack, lock
+
+DAY = date(2021, 8, 8)
+NEEDS = Needs(snapshot=("smap", "red", "vv", "landcover"), series=("pr", "lst"), steps=3, includes_day=True)
+GRID = target_grid(read_aoi("-119.60,47.10,-119.55,47.13"))
+
+
+def fill(path: Path, sources: Sequence[AnalyticSource], days: Sequence[date] = (DAY,), grid: GeoBox = GRID) -> Stack:
+    return fetch(path, sources, conus_grid(), grid, tiles(grid), NEEDS, list(days), quiet=True)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def test_fetching_twice_reads_nothing_more(tmp_path: Path, source: AnalyticSource) -> None:
+    stack = fill(tmp_path / "s.zarr", [source])
+    require(stack, GRID, NEEDS, [DAY])
+    source.reads.clear()
+    before = contents(tmp_path / "s.zarr")
+    fill(tmp_path / "s.zarr", [source])
+    assert source.reads == []
+    assert contents(tmp_path / "s.zarr") == before
+
+
+def test_the_second_day_reads_only_what_is_new(tmp_path: Path, source: AnalyticSource) -> None:
+    fill(tmp_path / "s.zarr", [source])
+    source.reads.clear()
+    fill(tmp_path / "s.zarr", [source], [DAY, date(2021, 8, 9)])
+    read = dict(source.reads)
+    assert read["weather"] == (date(2021, 8, 9),)
+    assert "static" not in read
+    assert set(read) <= {"weather", "smap", "optical", "sar", "lst"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an undisturbed fetch leaves."""
+    return contents(fill(tmp_path_factory.mktemp("whole") / "s.zarr", [AnalyticSource()]).path)
+
+
+@pytest.mark.parametrize("reads", [1, 4, 9, 11])
+def test_an_interrupted_fetch_continues_to_the_same_store(tmp_path: Path, reads: int, whole: dict[str, bytes]) -> None:
+    class Dying(AnalyticSource):
+        def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+            if len(self.reads) >= reads:
+                raise KeyboardInterrupt
+            return super().read(group, geobox, days)
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "s.zarr", [Dying()])
+    fill(tmp_path / "s.zarr", [AnalyticSource()])
+    assert contents(tmp_path / "s.zarr") == whole
+
+
+def test_nothing_after_today_is_asked_for(tmp_path: Path, source: AnalyticSource) -> None:
+    fetch(tmp_path / "s.zarr", [source], conus_grid(), GRID, tiles(GRID), NEEDS, [DAY], today=DAY, quiet=True)
+    assert max(day for _, days in source.reads for day in days) <= DAY
+    source.reads.clear()
+    fill(tmp_path / "s.zarr", [source])
+    assert min(day for _, days in source.reads for day in days) > DAY
+
+
+def test_variables_come_from_the_first_source_that_has_them(tmp_path: Path) -> None:
+    first = AnalyticSource(name="first", without=tuple(n for n in NEEDS.variables if n not in ("red", "pr")))
+    second = AnalyticSource(name="second", synthetic=True)
+    stack = fill(tmp_path / "s.zarr", [first, second])
+    provenance = stack.provenance
+    assert not provenance["red"].synthetic
+    assert not provenance["pr"].synthetic
+    assert provenance["vv"].synthetic
+    assert provenance["lst"].synthetic
+    require(stack, GRID, NEEDS, [DAY])
+
+
+def test_a_product_with_its_own_grid_has_its_own_group(tmp_path: Path) -> None:
+    class Shifted(AnalyticSource):
+        def lattice(self, group: str) -> GeoBox:
+            return super().lattice(group)[10:-10, 10:-10]
+
+    rain = Shifted(name="rain", without=tuple(name for name in AnalyticSource().variables() if name != "pr"))
+    stack = fill(tmp_path / "s.zarr", [rain, AnalyticSource()])
+    assert stack.group_of("pr").lattice != stack.group_of("vpd").lattice
+    assert stack.group_of("pr").kind == stack.group_of("vpd").kind == "weather"
+    require(stack, GRID, NEEDS, [DAY])
+
+
+def test_a_variable_that_no_source_has_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no source gives vv"):
+        fill(tmp_path / "s.zarr", [AnalyticSource(without=("vv",))])
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_another_product_does_not_go_into_the_same_store(tmp_path: Path) -> None:
+    fill(tmp_path / "s.zarr", [AnalyticSource()])
+    with pytest.raises(InputError, match="holds .* from closed formula"):
+        fill(tmp_path / "s.zarr", [AnalyticSource(synthetic=True)])
+
+
+def test_a_full_disk_is_told_and_what_was_fetched_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Stack.write
+    count = 0
+
+    def full(self: Stack, *args: object) -> None:
+        nonlocal count
+        count += 1
+        if count > 3:
+            raise OSError(28, "No space left on device")
+        write(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Stack, "write", full)
+    with pytest.raises(OutputError, match="No space left on device.*run the same command again"):
+        fill(tmp_path / "s.zarr", [AnalyticSource()])
+    monkeypatch.setattr(Stack, "write", write)
+    fill(tmp_path / "s.zarr", [AnalyticSource()])
+    fill(tmp_path / "whole.zarr", [AnalyticSource()])
+    assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
+
+
+def test_a_request_never_spans_two_tiles(tmp_path: Path, source: AnalyticSource) -> None:
+    grid = conus_grid()[3000:3200, 6200:6300]
+    assert len(tiles(grid)) == 2
+    stack = fill(tmp_path / "s.zarr", [source])  # of one tile only
+    requests = plan(stack, grid, tiles(grid), NEEDS, [DAY], date.today())
+    fine = [request for request in requests if request.group.kind == "optical"]
+    assert fine
+    for request in fine:
+        assert request.window[0].start // 1024 == (request.window[0].stop - 1) // 1024
+
+
+def test_what_was_empty_is_asked_again_when_the_sources_have_changed(tmp_path: Path) -> None:
+    class Late(AnalyticSource):
+        def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
+            return [] if kind == "smap" else super().days(kind, geobox, start, end)
+
+    fill(tmp_path / "s.zarr", [Late(name="before")])
+    fill(tmp_path / "s.zarr", [AnalyticSource(name="before")])
+    with pytest.raises(InputError, match="no value of smap"):
+        require_values(Stack(tmp_path / "s.zarr"), GRID, NEEDS, [DAY])
+    after = AnalyticSource(name="after")
+    require_values(fill(tmp_path / "s.zarr", [after]), GRID, NEEDS, [DAY])
+    assert "weather" not in {group for group, _ in after.reads}
+    after.reads.clear()
+    fill(tmp_path / "s.zarr", [after])
+    assert after.reads == []
+
+
+def test_a_complete_store_is_not_opened_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "s.zarr", [AnalyticSource()])
+    monkeypatch.setattr("mmnet_maps.stack.fetch.lock", None)
+    require(fill(tmp_path / "s.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+
+
+def test_a_read_is_bounded_in_values_not_in_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmnet_maps.stack.fetch._VALUES", 40_000)
+    source = AnalyticSource()
+    fill(tmp_path / "s.zarr", [source])
+    most = {group: max(len(days) for name, days in source.reads if name == group) for group in ("lst", "weather")}
+    assert most == {"lst": 3, "weather": 1}  # of blocks of 64 x 64: nine days, three of them observed; nine variables
+    monkeypatch.undo()
+    fill(tmp_path / "whole.zarr", [AnalyticSource()])
+    assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize(("group", "message"), [("smap", "smap on 2021-08-08"), ("sar", "vh, vv within 24 days of")])
+def test_an_input_that_is_empty_everywhere_is_named(tmp_path: Path, group: str, message: str) -> None:
+    class Blind(AnalyticSource):
+        def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
+            return [] if kind == group else super().days(kind, geobox, start, end)
+
+    stack = fill(tmp_path / "s.zarr", [Blind()])
+    require(stack, GRID, NEEDS, [DAY])
+    with pytest.raises(InputError, match=f"no value of {message}.*nothing could be mapped for 2021-08-08"):
+        require_values(stack, GRID, NEEDS, [DAY])
+    require_values(fill(tmp_path / "whole.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+
+
+@pytest.mark.parametrize("valued", [1, 2, 3, None])
+def test_days_that_a_model_can_do_without_may_be_empty(tmp_path: Path, valued: int | None) -> None:
+    class Gap(AnalyticSource):
+        def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
+            found = super().days(kind, geobox, start, end)
+            return [day for day in found if kind != "weather" or day != date(2021, 8, 6)]  # the oldest of three
+
+    needs = replace(NEEDS, valued=valued)
+    stack = fill(tmp_path / "s.zarr", [Gap()])
+    require(stack, GRID, needs, [DAY])
+    if valued in (1, 2):
+        require_values(stack, GRID, needs, [DAY])
+    else:
+        with pytest.raises(InputError, match=r"no value of eto,.* pr, .* on 2021-08-06 in this area"):
+            require_values(stack, GRID, needs, [DAY])
+
+
+def test_a_second_writer_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    started = Event()
+
+    def hold() -> None:
+        with lock(tmp_path / "s.zarr"):
+            started.set()
+            time.sleep(1.5)
+
+    other = Thread(target=hold)
+    other.start()
+    started.wait()
+    require(fill(tmp_path / "s.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+    other.join()
+    assert "another run is writing" in caplog.text
+
+
+def test_in_order_keeps_the_order_and_the_bound() -> None:
+    started: list[int] = []
+
+    def square(number: int) -> int:
+        started.append(number)
+        return number**2
+
+    with ThreadPoolExecutor(2) as pool:
+        for item, result in in_order(pool, range(20), square, ahead=3):
+            assert result == item**2
+            assert len(started) <= item + 4
+    assert sorted(started) == list(range(20))
+    np.testing.assert_array_equal(np.sort(started), np.arange(20))

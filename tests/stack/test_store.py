@@ -1,0 +1,216 @@
+"""The store: round trips, commit marks, what a killed or damaged store says."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rioxarray  # noqa: F401
+import xarray as xr
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analytic import LATTICES, AnalyticSource
+from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.grid.tiles import conus_grid
+from mmnet_maps.stack.store import EPOCH, LAST_DAY, Group, Stack, create, day_index
+from mmnet_maps.variables import VARIABLES
+
+DAY = date(2021, 8, 8)
+WINDOW = (slice(2048, 2304), slice(6144, 6656))
+
+
+@pytest.fixture
+def path(tmp_path: Path, source: AnalyticSource) -> Path:
+    groups = {
+        "static": (conus_grid(), ["elevation", "landcover"]),
+        "optical": (conus_grid(), ["red", "nir"]),
+        "weather": (LATTICES["weather"], ["pr"]),
+    }
+    names = [name for _, variables in groups.values() for name in variables]
+    create(tmp_path / "s.zarr", conus_grid(), groups, {name: source.variables()[name] for name in names})
+    return tmp_path / "s.zarr"
+
+
+def rasters(source: AnalyticSource, names: list[str], window: tuple[slice, slice] = WINDOW) -> dict[str, np.ndarray]:
+    return {name: source.value(name, conus_grid()[window], DAY) for name in names}
+
+
+def test_what_is_written_is_read_to_packing(path: Path, source: AnalyticSource) -> None:
+    written = rasters(source, ["red", "nir"])
+    Stack(path, writable=True).write("optical", WINDOW, DAY, written)
+    for name, values in written.items():
+        found = Stack(path).read(name, WINDOW, DAY)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(values))
+        np.testing.assert_allclose(found, values, atol=VARIABLES[name].scale * 0.51, equal_nan=True)
+
+
+def test_what_was_never_written_is_missing_not_zero(path: Path) -> None:
+    stack = Stack(path)
+    assert np.isnan(stack.read("red", WINDOW, DAY)).all()
+    assert np.isnan(stack.read("elevation", WINDOW)).all()
+    assert (stack.read("landcover", WINDOW) == 0).all()
+    assert (stack.marks(stack.groups["optical"], WINDOW, [DAY]) == 0).all()
+
+
+def test_marks_tell_seen_and_empty_from_never_fetched(path: Path, source: AnalyticSource) -> None:
+    stack = Stack(path, writable=True)
+    group = stack.groups["optical"]
+    stack.write("optical", WINDOW, DAY, {})
+    assert (stack.marks(group, WINDOW, [DAY]) == 1).all()
+    values = rasters(source, ["red", "nir"])
+    values["red"][:, 256:] = np.nan
+    values["nir"][:, 256:] = np.nan
+    stack.write("optical", WINDOW, DAY, values)
+    marks = stack.marks(group, WINDOW, [date(2021, 8, 7), DAY])
+    assert (marks[0] == 0).all()
+    assert marks[1, 0, 0] > 1
+    assert marks[1, 0, 1] == 1
+
+
+def test_marks_change_with_the_data(path: Path, source: AnalyticSource) -> None:
+    stack = Stack(path, writable=True)
+    group = stack.groups["optical"]
+    values = rasters(source, ["red", "nir"])
+    stack.write("optical", WINDOW, DAY, values)
+    before, print_before = stack.marks(group, WINDOW, [DAY]), stack.fingerprint([(group, WINDOW, [DAY])])
+    values["red"][3, 3] += 0.01
+    stack.write("optical", WINDOW, DAY, values)
+    after = stack.marks(group, WINDOW, [DAY])
+    assert (before != after).sum() == 1
+    assert stack.fingerprint([(group, WINDOW, [DAY])]) != print_before
+    elsewhere = (slice(4096, 4352), slice(6144, 6656))
+    assert stack.fingerprint([(group, elsewhere, [DAY])]) == stack.fingerprint([(group, elsewhere, [DAY])])
+
+
+def test_a_killed_write_leaves_no_mark(path: Path, source: AnalyticSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack(path, writable=True)
+    packed = type(VARIABLES["red"]).pack
+
+    def die(self: object, values: np.ndarray) -> np.ndarray:
+        if self is VARIABLES["red"]:
+            raise KeyboardInterrupt
+        return packed(self, values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(VARIABLES["red"]), "pack", die)
+    with pytest.raises(KeyboardInterrupt):
+        stack.write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+    stack = Stack(path)
+    assert (stack.marks(stack.groups["optical"], WINDOW, [DAY]) == 0).all()
+    with xr.open_datatree(path, engine="zarr") as tree:
+        assert set(tree.children) == {"static", "optical", "weather"}
+
+
+def test_xarray_and_rioxarray_read_it(path: Path, source: AnalyticSource) -> None:
+    Stack(path, writable=True).write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+    with xr.open_datatree(path, engine="zarr", decode_coords="all") as tree:
+        red = tree["optical"].ds["red"].sel(time="2021-08-08").isel(y=WINDOW[0], x=WINDOW[1])
+        assert red.dims == ("y", "x")
+        assert red.rio.crs.to_epsg() == 5070
+        np.testing.assert_allclose(red, Stack(path).read("red", WINDOW, DAY), atol=1e-6)
+        assert red.x[0] == conus_grid()[WINDOW].coordinates["x"].values[0]
+        assert tree["weather"].ds["pr"].dims == ("time", "y", "x")
+        assert tree["weather"].ds.rio.crs.to_epsg() == 4326
+        assert tree["static"].ds["landcover"].dtype == np.uint8
+
+
+def test_georeference_survives(path: Path) -> None:
+    stack = Stack(path)
+    assert stack.target == conus_grid()
+    assert stack.groups["weather"].lattice == LATTICES["weather"]
+
+
+@given(st.integers(0, 2000), st.integers(1, 600), st.integers(0, 2000), st.integers(1, 600))
+def test_whole_blocks_cover_the_window(top: int, height: int, left: int, width: int) -> None:
+    group = Group(name="optical", lattice=conus_grid(), block=256, variables=("red",))
+    rows, cols = group.whole_blocks((slice(top, top + height), slice(left, left + width)))
+    assert rows.start <= top < top + height <= rows.stop
+    assert cols.start <= left < left + width <= cols.stop
+    assert rows.start % 256 == cols.start % 256 == rows.stop % 256 == cols.stop % 256 == 0
+    assert rows.stop - rows.start < height + 512
+
+
+@pytest.mark.parametrize("day", [date(2014, 12, 31), date(2040, 1, 1)])
+def test_days_off_the_axis_are_refused(day: date) -> None:
+    with pytest.raises(RequestError, match="off the stack's time axis"):
+        day_index(day)
+    assert day_index(LAST_DAY) == (LAST_DAY - EPOCH).days
+
+
+def test_messages(path: Path, tmp_path: Path, source: AnalyticSource) -> None:
+    with pytest.raises(InputError, match="no stack at .*nowhere"):
+        Stack(tmp_path / "nowhere")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="no stack at"):
+        Stack(tmp_path / "folder")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="stack"):
+        Stack(tmp_path / "file")
+    with pytest.raises(InputError, match="has no vv; it holds elevation, landcover, nir, pr, red"):
+        Stack(path).group_of("vv")
+    with pytest.raises(OutputError, match="is there already"):
+        create(path, conus_grid(), {}, {})
+    with pytest.raises(OutputError, match="cannot create the stack"):
+        create(tmp_path / "file" / "s.zarr", conus_grid(), {}, {})
+
+
+def test_another_version_is_refused(path: Path) -> None:
+    import zarr
+
+    with pytest.warns(UserWarning, match="Consolidated"):
+        root = zarr.open_group(path, mode="r+")
+        root.attrs["mmnet_stack_version"] = 99
+        zarr.consolidate_metadata(path)
+    with pytest.raises(InputError, match="not a stack of version 1 .*99"):
+        Stack(path)
+
+
+def test_a_damaged_chunk_is_told(path: Path, source: AnalyticSource) -> None:
+    Stack(path, writable=True).write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+    chunk = next(file for file in (path / "optical" / "red" / "c").rglob("*") if file.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged in optical/red on 2021-08-08"):
+        Stack(path).read("red", WINDOW, DAY)
+
+
+def test_a_damaged_mark_is_told(path: Path, source: AnalyticSource) -> None:
+    Stack(path, writable=True).write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+    chunk = next(file for file in (path / "optical" / "fetched" / "c").rglob("*") if file.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-5])
+    stack = Stack(path)
+    with pytest.raises(InputError, match="damaged in optical/fetched"):
+        stack.marks(stack.groups["optical"], WINDOW, [DAY])
+
+
+@pytest.mark.parametrize("key", ["provenance", "target"])
+def test_a_root_without_its_attributes_is_told(path: Path, key: str) -> None:
+    metadata = json.loads((path / "zarr.json").read_text())
+    del metadata["attributes"][key]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match=f"damaged stack .*{key}"):
+        Stack(path)
+
+
+def test_sources_are_remembered_and_the_store_still_opens(path: Path) -> None:
+    assert Stack(path).sources == []
+    Stack(path, writable=True).record_sources(["a", "b"])
+    assert Stack(path).sources == ["a", "b"]
+    assert Stack(path).target == conus_grid()
+    with xr.open_datatree(path, engine="zarr") as tree:
+        assert set(tree.children) == {"static", "optical", "weather"}
+
+
+def test_reading_in_threads_leaves_zarrs_settings_as_they_were(path: Path) -> None:
+    """The setting that chooses the reader is the process's; left behind, it would write what others write."""
+    before = zarr.config.get("codec_pipeline.path")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: Stack(path).read("red", WINDOW, DAY), range(64)))
+    assert zarr.config.get("codec_pipeline.path") == before
+    assert all(np.isnan(values).all() for values in found)
+    assert "Zarrs" in type(Stack(path)._array("optical/red")._async_array.codec_pipeline).__name__
