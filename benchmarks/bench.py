@@ -89,7 +89,7 @@ def machine(times: int) -> dict[str, float]:
 def plain(checkpoint: Checkpoint, part: Part, pixels: int) -> dict[int, float]:
     """Mpx/s of the plain network by batch size, on the first pixels of a tile."""
     rows = np.arange(pixels)
-    s, x = map(torch.from_numpy, plain_inputs(checkpoint, part.columns, part.block.series, part.pair, rows))
+    s, x = map(torch.from_numpy, plain_inputs(checkpoint, part.columns, part.block.series, part.series_id, rows))
     found = {}
     for batch in PLAIN_BATCHES:
 
@@ -107,7 +107,7 @@ def plain_tile(checkpoint: Checkpoint, part: Part, pixels: int) -> np.ndarray:
     parts = []
     for start in range(0, pixels, 16_384):
         rows = np.arange(start, min(start + 16_384, pixels))
-        s, x = map(torch.from_numpy, plain_inputs(checkpoint, part.columns, part.block.series, part.pair, rows))
+        s, x = map(torch.from_numpy, plain_inputs(checkpoint, part.columns, part.block.series, part.series_id, rows))
         with torch.inference_mode():
             parts += [checkpoint.network(a, b).numpy() for a, b in zip(s.split(512), x.split(512), strict=True)]
     return np.concatenate(parts)
@@ -125,7 +125,7 @@ def multiply_adds(checkpoint: Checkpoint) -> tuple[int, int]:
 
 
 def engine_run(engine: Engine, part: Part) -> Any:
-    return engine.predict(part.columns, engine.encode_series(part.block.series, part.block.starts)[0], part.pair)
+    return engine.predict(part.columns, engine.encode_series(part.block.series, part.block.starts)[0], part.series_id)
 
 
 def other_architectures(checkpoint: Checkpoint, folder: Path) -> Iterable[Checkpoint]:
@@ -161,11 +161,11 @@ def write_tiles(stack: Path, tiles: list[str], count: int, draws: int = 0) -> di
     from mmnet_maps.product.layers import LAYERS
 
     job = job_for(stack, tiles, count, uncertainty=draws)
-    pieces = [piece for piece in job.pieces if piece.id in tiles]
+    pieces = [piece for piece in job.tiles if piece.id in tiles]
     _ = job.engine
     pixels, started = 0, time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        for spell in job.spells(job.days):
+        for spell in job.day_batches(job.days):
             for tile, day, layers in ahead(mapped(job, pieces, spell)):
                 pixels += int(np.isfinite(layers["soil_moisture"]).sum())
                 for name, values in layers.items():
@@ -198,10 +198,10 @@ def say(text: str) -> None:
 def run(stack: Path, quick: bool) -> dict[str, Any]:
     checkpoint = load_checkpoint("mmnet-uscrn")
     job = job_for(stack, [HOME])
-    part = next(read_parts(job, [piece for piece in job.pieces if piece.id == HOME], job.days))
-    part.pair[:] = part.block.pair.ravel()  # water too
-    pixels, pairs = part.pair.size, len(next(iter(part.block.series.values())))
-    assert part.pair.min() >= 0
+    part = next(read_parts(job, [piece for piece in job.tiles if piece.id == HOME], job.days))
+    part.series_id[:] = part.block.series_id.ravel()  # water too
+    pixels, pairs = part.series_id.size, len(next(iter(part.block.series.values())))
+    assert part.series_id.min() >= 0
     found: dict[str, Any] = {"machine": describe(), "pixels": pixels, "pairs": pairs, **machine(5)}
     say(f"{found['machine']}\ntile {HOME}: {pixels} pixels, {pairs} pairs of weather and temperature cells")
     say(f"float32 matrix peak {found['matmul_gflop_s']:.0f} GFLOP/s, memory copy {found['memory_gb_s']:.0f} GB/s")
@@ -284,7 +284,7 @@ def on_gpu(checkpoint: Checkpoint, part: Part) -> dict[str, Any]:
     """The same on a GPU, and what the bus alone would take for the bytes that go over it."""
     engine = Engine(checkpoint, device="cuda")
     engine_run(engine, part)
-    rows, size = part.pair.size, sum(values.nbytes for values in part.columns.values()) + part.pair.nbytes
+    rows, size = part.series_id.size, sum(values.nbytes for values in part.columns.values()) + part.series_id.nbytes
     pinned = torch.empty(size, dtype=torch.uint8).pin_memory()
 
     def over() -> None:

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from mmnet_maps.files import write_whole
 from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.model.engine import Engine
-from mmnet_maps.product.day_writer import write_whole
 from mmnet_maps.training.calibration import judge
 from mmnet_maps.training.evaluate import prediction, save_factor
 from mmnet_maps.training.experiment.run import plan_runs, read_experiment, splits_of

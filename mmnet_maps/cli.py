@@ -320,8 +320,8 @@ def batch_status_command(root: str, json_path: str | None, debug: bool) -> int:
     import json
     from pathlib import Path
 
+    from mmnet_maps.files import write_whole
     from mmnet_maps.mapping.batch.report import format_status, read_status
-    from mmnet_maps.product.day_writer import write_whole
 
     found = read_status(root)
     click.echo(format_status(found))
@@ -726,8 +726,8 @@ def explain_command(
     _require_tables()
     if find_spec("captum") is None:
         raise RequestError("mmnet explain needs the package captum, which is not installed: pip install captum")
+    from mmnet_maps.files import write_whole
     from mmnet_maps.model.checkpoint import load_checkpoint
-    from mmnet_maps.product.day_writer import write_whole
     from mmnet_maps.training.explain import explain_samples, format_importance
     from mmnet_maps.training.plots import draw_importance
     from mmnet_maps.training.table import read_samples

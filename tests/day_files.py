@@ -11,11 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.product.day_writer import (
-    DayProduct,
-    DayWriter,
-    is_ours,
-)
+from mmnet_maps.files import is_ours
+from mmnet_maps.product.day_writer import DayProduct, DayWriter
 
 DAY = date(2021, 8, 8)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
-from mmnet_maps.product.day_writer import write_whole
+from mmnet_maps.files import write_whole
 from mmnet_maps.product.layers import LAYERS, array_attributes, global_attributes
 from mmnet_maps.variables import VARIABLES
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import OutputError, RequestError
+from mmnet_maps.files import write_whole
 from mmnet_maps.grid.area import LONLAT
-from mmnet_maps.product.day_writer import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd

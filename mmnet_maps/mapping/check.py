@@ -76,7 +76,7 @@ class Check:
 class _Reach:
     """The part of a stack that maps of an area read: blocks per group, and the pieces that they come from."""
 
-    pieces: list[GeoBox]
+    tiles: list[GeoBox]
     blocks: dict[str, Mask]
     rim: float = 0.0
     groups: dict[str, Group] = field(default_factory=dict)
@@ -118,7 +118,7 @@ def check(stack: Stack, needs: Needs, days: Sequence[date], area: Area | None = 
     if set(known.kinds) <= {"static"}:
         return Check(days=days, lacks=tuple(lacks), quality={})
     reach = _reach(stack, known, days, area)
-    if not reach.pieces:
+    if not reach.tiles:
         lacks.append(Lack(what="there is no place with both fine and coarse inputs", days=days, remedy="fetch"))
         return Check(days=days, lacks=tuple(lacks), quality={})
     for group in in_order(reach.groups.values()):
@@ -167,7 +167,7 @@ def _reach(stack: Stack, needs: Needs, days: Sequence[date], area: Area | None) 
 
 
 def _reached(pieces: list[GeoBox], used: list[list[tuple[Group, Window, list[date]]]]) -> _Reach:
-    found = _Reach(pieces=pieces, blocks={})
+    found = _Reach(tiles=pieces, blocks={})
     for part in used:
         for group, window, _ in part:
             found.groups[group.name] = group
@@ -231,7 +231,7 @@ def _pieces_scope(group: Group, reach: _Reach) -> Scope:
     if group.kind in FINE_GROUPS:
         return Scope(group=group, blocks=reach.blocks[group.name])
     cells = np.zeros(group.lattice.shape, bool)
-    for piece in reach.pieces:
+    for piece in reach.tiles:
         window = cover(piece, group.lattice)
         cells[window] = True
         blocks[group.blocks(window)] = True
@@ -308,12 +308,12 @@ def _percent(share: float) -> str:
 
 def _products(stack: Stack, needs: Needs, trained: Mapping[str, str]) -> list[str]:
     """What the map command tells of the inputs: that they are synthetic, or other products than in training."""
-    from mmnet_maps.mapping.request import stand_ins
+    from mmnet_maps.mapping.request import substitutes
 
     mine = {name: stack.provenance[name] for name in needs.variables if name in stack.provenance}
     if any(entry.synthetic for entry in mine.values()):
         return ["SYNTHETIC INPUTS: maps will show an invented world, not observations"]
-    others = stand_ins(trained, {name: entry.product for name, entry in mine.items()})
+    others = substitutes(trained, {name: entry.product for name, entry in mine.items()})
     told = "; ".join(f"{name}: {products}" for name, products in others.items())
     return [f"other products than in training: {told}"] if others else []
 

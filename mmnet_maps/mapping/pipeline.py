@@ -22,7 +22,7 @@ from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.tiles import Tile, area_mask, tiles
 from mmnet_maps.mapping.request import Job, describe, open_stack, prepare, source_line, title
-from mmnet_maps.product.layers import LAYERS, Evidence, Mask, attributes, compose, unknown_cover
+from mmnet_maps.product.layers import LAYERS, Mask, QualityFlags, attributes, compose, unknown_cover
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
 from mmnet_maps.product.member_store import ATTRIBUTES
 from mmnet_maps.settings import MapOptions
@@ -32,7 +32,7 @@ from mmnet_maps.variables import VARIABLES
 if TYPE_CHECKING:
     import xarray as xr
 
-    from mmnet_maps.model.engine import Terms
+    from mmnet_maps.model.engine import SeriesTerms
     from mmnet_maps.model.spec import ModelSpec
     from mmnet_maps.product.day_writer import DayProduct, DayWriter
 
@@ -148,7 +148,7 @@ def computed(job: Job, parts: Iterator[Part], stop: Event | None = None) -> Iter
     What depends on the series alone is computed for all days of a block at its first.
     """
     engine, block = job.engine, None
-    groups: Iterable[list[Terms]] = ()
+    groups: Iterable[list[SeriesTerms]] = ()
     for part in ahead(parts):
         fine, shape = part.snapshot.fine, part.inside.shape
         if part.block is not block:
@@ -156,7 +156,7 @@ def computed(job: Job, parts: Iterator[Part], stop: Event | None = None) -> Iter
             groups = engine.encode_in_groups(block.series, block.starts, stop)
             groups = [*groups] if len(block.starts) > 1 else groups
         terms = map(itemgetter(part.number), groups)
-        found = engine.predict(part.columns, terms, part.pair, keep_members=job.members, stop=stop)
+        found = engine.predict(part.columns, terms, part.series_id, keep_members=job.members, stop=stop)
         layers = compose(
             found.estimate.reshape(shape),
             fine["smap"],
@@ -164,7 +164,7 @@ def computed(job: Job, parts: Iterator[Part], stop: Event | None = None) -> Iter
             inside=part.inside,
             unknown=part.unknown,
             bulk_density=VARIABLES["bulk_density"].unpack(fine["bulk_density"]) if "bulk_density" in fine else None,
-            evidence=_evidence(job, part, found.outside.reshape(shape)),
+            evidence=_quality_flags(job, part, found.outside.reshape(shape)),
         )
         if found.members is not None:
             layers[MEMBERS] = found.members.reshape(-1, *shape)
@@ -192,7 +192,7 @@ class Part:
     snapshot: Snapshot
     number: int
     columns: Layers
-    pair: NDArray[np.int32]
+    series_id: NDArray[np.int32]
 
 
 def read_parts(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
@@ -209,7 +209,7 @@ def read_pixels(job: Job, tile: Tile, picked: Picked, days: Sequence[date]) -> I
     block = read_block(
         open_stack(job.stack), tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, picked=picked
     )
-    yield from _parts(job, tile, np.ones_like(block.pair, bool), block, picked)
+    yield from _parts(job, tile, np.ones_like(block.series_id, bool), block, picked)
 
 
 def _parts(job: Job, tile: Tile, inside: Mask, block: Block, picked: Picked | None = None) -> Iterator[Part]:
@@ -230,7 +230,7 @@ def _parts(job: Job, tile: Tile, inside: Mask, block: Block, picked: Picked | No
                 **place,
                 "doy": np.array([snapshot.day.timetuple().tm_yday], np.float32),
             },
-            pair=np.where(unknown, np.int32(-1), block.pair).ravel(),
+            series_id=np.where(unknown, np.int32(-1), block.series_id).ravel(),
         )
 
 
@@ -256,22 +256,22 @@ def map_tile(job: Job, tile: Tile, day: date) -> Layers:
     return next(layers for _, _, layers in mapped(job, [tile], [day]))
 
 
-def _evidence(job: Job, part: Part, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
+def _quality_flags(job: Job, part: Part, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
     """Quality bits of every pixel, its own and those of its pair."""
     snapshot = part.snapshot
-    pairs = Evidence(
-        lst_filled=snapshot.pairs_filled,
+    pairs = QualityFlags(
+        lst_filled=snapshot.lst_filled,
         surface_temperature=snapshot.surface_temperature,
-        borrowed=snapshot.pairs_borrowed,
-    ).bits(snapshot.pairs_filled.shape)
-    pixels = Evidence(
+        gap_filled=snapshot.series_gap_filled,
+    ).bits(snapshot.lst_filled.shape)
+    pixels = QualityFlags(
         ages=snapshot.ages,
         backscatter={name: snapshot.fine[name] for name in ("vv", "vh") if name in snapshot.fine},
-        borrowed=snapshot.borrowed,
+        gap_filled=snapshot.gap_filled,
         outside_training=outside,
         synthetic=job.synthetic,
     ).bits(part.inside.shape)
-    pixels |= np.append(pairs, np.uint16(0))[part.block.pair]  # without a pair: the last
+    pixels |= np.append(pairs, np.uint16(0))[part.block.series_id]  # without a pair: the last
     return pixels
 
 
@@ -284,7 +284,7 @@ def lazy(job: Job) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
     compute = delayed(map_tile, pure=False)
-    wanted = {tile.id for tile in job.pieces}
+    wanted = {tile.id for tile in job.tiles}
     outside = {name: _OUTSIDE.get(name, np.array(np.nan, np.float32)) for name in job.layers}
     lead: dict[str, tuple[int, ...]] = dict.fromkeys(outside, ())
     if job.members:
@@ -339,7 +339,8 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     OutputError
         When the folder cannot be written or holds a file of that name that is not ours.
     """
-    from mmnet_maps.product.day_writer import check_target, completed, is_ours
+    from mmnet_maps.files import is_ours
+    from mmnet_maps.product.day_writer import check_target, completed
     from mmnet_maps.product.qgis import write_styles
     from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
 
@@ -354,7 +355,7 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     for product in filter(None, there.values()):
         log.info("%s is there already, made from the same inputs by the same model: kept", product.item)
     new: dict[date, DayProduct] = {}
-    for days in job.spells([day for day, product in there.items() if product is None]):
+    for days in job.day_batches([day for day, product in there.items() if product is None]):
         new |= write_days(job, days, quiet=quiet)
     done = [there[day] or new[day] for day in job.days]
     if len(done) > 1 and not _is_newer(job.overview, [product.item for product in done]):
@@ -401,7 +402,7 @@ def write_days(
     with (
         ExitStack() as open_days,
         tqdm(
-            total=len(job.pieces) * len(days),
+            total=len(job.tiles) * len(days),
             unit="tile",
             desc=" … ".join(map(str, days[:: len(days) - 1 or 1])),
             disable=quiet,
@@ -409,7 +410,7 @@ def write_days(
     ):
         writers = {day: open_days.enter_context(_writer(job, day)) for day in days}
         stop = Event()
-        results = open_days.enter_context(closing(ahead(mapped(job, job.pieces, days, stop), stop)))
+        results = open_days.enter_context(closing(ahead(mapped(job, job.tiles, days, stop), stop)))
         for tile, day, layers in results:
             packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
             writers[day].write(tile.rows, tile.cols, packed, layers.get(MEMBERS))

@@ -227,7 +227,7 @@ def _groups(job: Job, stack: Stack, rows: NDArray[np.intp], cols: NDArray[np.int
         box = stack.target[window]
         picked = rows[which] - window[0].start, cols[which] - window[1].start
         most = max(job.engine.days_at_once, min(_MOST_DAYS, _ROWS // (which.size * networks)))
-        for days in job.spells(job.days, most):
+        for days in job.day_batches(job.days, most):
             there = fetched_at(stack, box, picked, job.needs, days)
             able, on = np.any(there, axis=0), np.any(there, axis=1)
             if able.any():
@@ -247,9 +247,9 @@ def _rain(job: Job) -> list[str]:
 
 def _last(part: Part, name: str, steps: int) -> NDArray[np.float32]:
     """The last value of a series, that of the day itself, for every pixel."""
-    pair, series = part.block.pair, part.block.series[name]
+    series_id, series = part.block.series_id, part.block.series[name]
     last = series[:, part.block.starts[part.number] + steps - 1]
-    return np.append(last, np.float32(np.nan))[pair]  # without a pair: the last
+    return np.append(last, np.float32(np.nan))[series_id]  # without a pair: the last
 
 
 def from_sources(

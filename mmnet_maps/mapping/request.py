@@ -42,7 +42,7 @@ class Job:
 
     Attributes
     ----------
-    area, grid, pieces
+    area, grid, tiles
         The area, its pixels, and the tiles of the grid that it touches.
     days
         Days to map.
@@ -68,7 +68,7 @@ class Job:
 
     area: Area
     grid: GeoBox
-    pieces: tuple[Tile, ...]
+    tiles: tuple[Tile, ...]
     days: tuple[date, ...]
     models: tuple[Path, ...]
     stack: Path
@@ -97,20 +97,20 @@ class Job:
         """Names of the product's layers."""
         return [name for name in LAYERS if name != "soil_moisture_std" or self.engine.members]
 
-    def spells(self, days: Sequence[date], most: int | None = None) -> list[tuple[date, ...]]:
+    def day_batches(self, days: Sequence[date], most: int | None = None) -> list[tuple[date, ...]]:
         """Days to be mapped together, because their series overlap and they share observations.
 
         What is kept of a series takes memory for every day and network, so there are fewer days the more members,
         unless `most` days are said to be few enough.
         """
         most = most or self.engine.days_at_once
-        spells: list[list[date]] = []
+        day_batches: list[list[date]] = []
         for day in days:
-            if spells and len(spells[-1]) < most and (day - spells[-1][-1]).days < self.needs.steps:
-                spells[-1].append(day)
+            if day_batches and len(day_batches[-1]) < most and (day - day_batches[-1][-1]).days < self.needs.steps:
+                day_batches[-1].append(day)
             else:
-                spells.append([day])
-        return [tuple(spell) for spell in spells]
+                day_batches.append([day])
+        return [tuple(spell) for spell in day_batches]
 
     @cached_property
     def area_id(self) -> str:
@@ -136,14 +136,14 @@ class Job:
         mark = "_synthetic" if self.synthetic else ""
         return self.out / f"{self.area.name}_{self.days[0]:%Y%m%d}_{self.days[-1]:%Y%m%d}{mark}.png"
 
-    def stand_ins(self) -> dict[str, str]:
+    def substitutes(self) -> dict[str, str]:
         """Inputs that come from another product than in training, and which; an index by the product of its bands."""
-        return stand_ins(self.engine.spec.inputs, self.products)
+        return substitutes(self.engine.spec.inputs, self.products)
 
     def inputs_fingerprint(self, day: date) -> str:
         """Hash of all stack blocks that a map of `day` may read."""
         stack = open_stack(self.stack)
-        return stack.fingerprint(use for tile in self.pieces for use in uses(stack, tile.geobox, self.needs, day))
+        return stack.fingerprint(use for tile in self.tiles for use in uses(stack, tile.geobox, self.needs, day))
 
     def fingerprint(self, day: date) -> str:
         """Hash of checkpoint, grid, area, inputs and options of one day's product: the same hash, the same product."""
@@ -178,7 +178,7 @@ def _stack(path: Path, modified: int, inode: int) -> Stack:
     return Stack(path)
 
 
-def stand_ins(trained: Mapping[str, str], products: Mapping[str, str]) -> dict[str, str]:
+def substitutes(trained: Mapping[str, str], products: Mapping[str, str]) -> dict[str, str]:
     """Inputs that come from another product than in training, and which; an index by the product of its bands."""
     from mmnet_maps.model.features import INDICES
 
@@ -198,7 +198,7 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     days = parse_days(dates)
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
     job = job_without_inputs(settings, area, grid, touched_tiles(area, grid), days)
-    job = replace(job, stack=open_inputs(settings, grid, job.pieces, job.needs, days, quiet=quiet))
+    job = replace(job, stack=open_inputs(settings, grid, job.tiles, job.needs, days, quiet=quiet))
     tell(job)
     return job
 
@@ -211,7 +211,7 @@ def job_without_inputs(
     job = Job(
         area=area,
         grid=grid,
-        pieces=pieces,
+        tiles=pieces,
         days=days,
         models=models,
         stack=Path(),
@@ -316,7 +316,7 @@ def describe(job: Job) -> dict[str, Any]:
         "smap_resampling": job.smap_resampling,
         "synthetic": job.synthetic,
         "inputs": job.products,
-        "stand_ins": job.stand_ins(),
+        "stand_ins": job.substitutes(),
         "licences": sorted({entry.licence for entry in used}),
         "reference": "Xu et al. (2025), JGR: Machine Learning and Computation, 2, e2025JH000639",
     }
@@ -372,5 +372,5 @@ def tell(job: Job) -> None:
             "SYNTHETIC INPUTS: this map shows an invented world, not observations. For real inputs give --source "
             "earthengine or --source CONFIG.yaml, or --stack STORE (see mmnet stack), or set MMNET_STACK."
         )
-    elif job.stand_ins():
-        log.warning("Other products than in training: %s", "; ".join(f"{k}: {v}" for k, v in job.stand_ins().items()))
+    elif job.substitutes():
+        log.warning("Other products than in training: %s", "; ".join(f"{k}: {v}" for k, v in job.substitutes().items()))

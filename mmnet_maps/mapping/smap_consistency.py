@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.files import write_whole
 from mmnet_maps.grid.lattice import nearest_cells
 from mmnet_maps.grid.tiles import tiles as cut
-from mmnet_maps.product.day_writer import write_whole
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.mosaic import finished_items, finished_tiles
 from mmnet_maps.product.stac_item import fingerprint_of, read_item
@@ -193,7 +193,7 @@ def _read(path: Path, geobox: GeoBox) -> Iterator[tuple[GeoBox, NDArray[np.uint1
     import rasterio
     from rasterio.windows import Window
 
-    from mmnet_maps.product.cog import DRIVER_ERRORS, gdal
+    from mmnet_maps.files import DRIVER_ERRORS, gdal
 
     try:
         with gdal(), rasterio.open(path) as data:

@@ -43,7 +43,7 @@ from mmnet_maps.model.features import (
     unpacked,
     used_columns,
 )
-from mmnet_maps.model.fused import PAIRS, cut, scratch
+from mmnet_maps.model.fused import PAIRS, scratch, split
 from mmnet_maps.model.network import draw_member
 from mmnet_maps.variables import LANDCOVER_CLASSES
 
@@ -59,7 +59,7 @@ _PIXELS = {"cpu": 16_384, "cuda": 262_144}  # pixels that are gathered and encod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class SeriesTerms:
     """What some networks need to know of the series of one day's map, by pair.
 
     Attributes
@@ -146,7 +146,7 @@ class _Model:
     def __init__(self, checkpoint: Checkpoint, draws: int, like: Tensor) -> None:
         spec = checkpoint.spec
         networks = [checkpoint.network, *(draw_member(checkpoint.network, checkpoint.seed(k)) for k in range(draws))]
-        self.networks = [cut(network, spec, like) for network in networks]
+        self.networks = [split(network, spec, like) for network in networks]
         self.mean = torch.tensor(spec.series_mean, device=like.device)
         self.std = torch.tensor([value or 1.0 for value in spec.series_std], device=like.device)
         self.series_limits = spec.series_range and [end.to(like.device) for end in limits(spec.series_range)]
@@ -254,7 +254,7 @@ class Engine:
 
     def encode_in_groups(
         self, series: Mapping[str, NDArray[np.float32]], starts: Sequence[int] = (0,), stop: Event | None = None
-    ) -> Iterator[list[Terms]]:
+    ) -> Iterator[list[SeriesTerms]]:
         """As `encode_series`, for ten networks at a time, so that memory does not grow with an ensemble.
 
         Of at most `days_at_once` days; when there are several there is one group.
@@ -270,7 +270,7 @@ class Engine:
         starts: Sequence[int] = (0,),
         networks: range | None = None,
         stop: Event | None = None,
-    ) -> list[Terms]:
+    ) -> list[SeriesTerms]:
         """Run what depends on the series alone, once a pair.
 
         Parameters
@@ -299,7 +299,7 @@ class Engine:
 
         blocks = self._each_block(run, max(count, 1), self.pairs, stop)
         return [
-            Terms(
+            SeriesTerms(
                 networks=networks,
                 values=[torch.cat(pieces) for pieces in zip(*(values for values, _ in window), strict=True)],
                 outside=torch.cat([outside for _, outside in window]),
@@ -363,8 +363,8 @@ class Engine:
     def predict(
         self,
         columns: Mapping[str, NDArray[Any]],
-        terms: Terms | Iterable[Terms],
-        pair: NDArray[np.integer],
+        terms: SeriesTerms | Iterable[SeriesTerms],
+        series_id: NDArray[np.integer],
         *,
         keep_members: bool = False,
         stop: Event | None = None,
@@ -385,15 +385,15 @@ class Engine:
         stop
             Once it is set, what is under way ends with `StoppedError`.
         """
-        spec, rows = self.spec, np.flatnonzero(pair >= 0)
+        spec, rows = self.spec, np.flatnonzero(series_id >= 0)
         used = {name: columns[name] for name in used_columns(columns, spec.snapshot)}
         if spec.target.residual_of:
             used[spec.target.residual_of] = columns[spec.target.residual_of]
         totals = _Totals(self._undisturbed, self._place, rows.size, self.device, keep=keep_members)
 
-        def run(part: slice, group: Terms) -> None:
+        def run(part: slice, group: SeriesTerms) -> None:
             """Add what a group of networks makes of some of the rows."""
-            block, which = self._block(used, pair, rows[part])
+            block, which = self._block(used, series_id, rows[part])
             codes = block["landcover"].long().expand_as(which) if self._coded else None
             x = _finite(encode({name: unpacked(name, values) for name, values in block.items()}, self._numeric))
             x = x.expand(-1, which.numel())
@@ -403,10 +403,10 @@ class Engine:
                     values += unpacked(spec.target.residual_of, block[spec.target.residual_of])
                 totals.add(k, part, values)
 
-        for group in [terms] if isinstance(terms, Terms) else terms:
+        for group in [terms] if isinstance(terms, SeriesTerms) else terms:
             self._each_block(partial(run, group=group), rows.size, self.pixels, stop)
             del group  # before the next one is made
-        return totals.prediction(rows, pair.size, spec.target.std_factor)
+        return totals.prediction(rows, series_id.size, spec.target.std_factor)
 
     @torch.inference_mode()
     def predict_standardised(self, snapshot: NDArray[np.float32], series: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -438,7 +438,9 @@ class Engine:
         x = encoded[:, numeric].T.to(self.device)
         return network.target(x, codes, network.terms(scaled, [slice(0, self.spec.steps)])[0]).cpu().numpy()
 
-    def _outputs(self, x: Tensor, codes: Tensor | None, which: Tensor, group: Terms) -> Iterator[tuple[int, Tensor]]:
+    def _outputs(
+        self, x: Tensor, codes: Tensor | None, which: Tensor, group: SeriesTerms
+    ) -> Iterator[tuple[int, Tensor]]:
         """The number of every network of a group and its output, (n,)."""
         size = _ROWS[self.device.type]
         for k, term in zip(group.networks, group.values, strict=True):
@@ -455,17 +457,17 @@ class Engine:
         return torch.stack(known).any(0) if known else torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
 
     def _block(
-        self, columns: Mapping[str, NDArray[Any]], pair: NDArray[np.integer], rows: NDArray[np.intp]
+        self, columns: Mapping[str, NDArray[Any]], series_id: NDArray[np.integer], rows: NDArray[np.intp]
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The columns and pairs of some pixels, on the device; a GPU copies them while it still computes the last."""
         taken = {name: values if values.size == 1 else values[rows] for name, values in columns.items()}
         if "landcover" in taken:  # maybe class names
             taken["landcover"] = as_numbers("landcover", taken["landcover"])
         if self._copies is None:
-            return {name: self._to_device(values) for name, values in taken.items()}, self._to_device(pair[rows])
+            return {name: self._to_device(values) for name, values in taken.items()}, self._to_device(series_id[rows])
         with torch.cuda.stream(self._copies):
             block = {name: self._to_device(values) for name, values in taken.items()}
-            which = self._to_device(pair[rows])
+            which = self._to_device(series_id[rows])
         computing = torch.cuda.current_stream(self.device)
         computing.wait_stream(self._copies)
         for tensor in (*block.values(), which):

@@ -259,7 +259,7 @@ class _Encoder:
         return found
 
 
-class Cut(Protocol):
+class Split(Protocol):
     """A network cut in two: what depends on the series alone, and the rest."""
 
     def terms(
@@ -353,7 +353,7 @@ class _FullTransformer:
         return torch.cat([self.regression(self.encoder(part)[0]) for part in parts])
 
 
-def cut(network: nn.Module, spec: ModelSpec, like: Tensor) -> Cut:
+def split(network: nn.Module, spec: ModelSpec, like: Tensor) -> Split:
     """A network in the form that the engine runs; products of weights are formed in float64, then rounded."""
     exact = copy.deepcopy(network).double().cpu()
     if isinstance(exact, MMNet):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, OutputError, RequestError
-from mmnet_maps.product.day_writer import is_ours, write_whole
+from mmnet_maps.files import is_ours, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

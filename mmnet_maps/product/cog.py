@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +11,18 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises; rasterio.errors has no name for it
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from mmnet_maps.errors import OutputError
+from mmnet_maps.files import gdal
 from mmnet_maps.product.layers import QUALITY_BITS, Layer
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-DRIVER_ERRORS = (OSError, RasterioError, CPLE_BaseError)
-"""What the system, rasterio and GDAL raise when a file cannot be read or written."""
 
 _BLOCK = 512
-_CACHE = 256 << 20  # bytes; the default is a twentieth of the memory
 
 
 class CogWriter:
@@ -154,27 +149,6 @@ class CogWriter:
                 f"{self._path.name} did not read back as it was written; check the disk and the memory of this machine "
                 "and run again"
             )
-
-
-def gdal() -> AbstractContextManager[Any]:
-    """Return the GDAL environment of the product's files: messages go to the log, no side files are read or made."""
-    env: AbstractContextManager[Any] = rasterio.Env(
-        GDAL_PAM_ENABLED=False, GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"
-    )
-    return env
-
-
-def read_tags(path: Path) -> dict[str, str]:
-    """Tags of a GeoTIFF.
-
-    Raises
-    ------
-    DRIVER_ERRORS
-        When it cannot be read.
-    """
-    with gdal(), rasterio.open(path) as data:
-        tags: dict[str, str] = data.tags()
-        return tags
 
 
 def read_band(path: Path) -> NDArray[np.uint16]:

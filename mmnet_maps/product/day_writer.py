@@ -8,15 +8,12 @@ milliseconds, the day has no item and counts as not made.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import secrets
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -29,9 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import OutputError
-from mmnet_maps.product.cog import DRIVER_ERRORS, CogWriter, read_tags
+from mmnet_maps.files import (
+    DRIVER_ERRORS,
+    LOCK,
+    MARK,
+    claim,
+    is_ours,
+    nearest_existing,
+    read_attributes,
+    read_tags,
+    refuse_foreign,
+    remove_leftovers,
+    sync,
+    write_errors,
+    write_whole,
+)
+from mmnet_maps.product.cog import CogWriter
 from mmnet_maps.product.layers import LAYERS
-from mmnet_maps.product.member_store import MembersWriter, read_attributes
+from mmnet_maps.product.member_store import MembersWriter
 from mmnet_maps.product.stac_item import (
     MEMBERS,
     PICTURE,
@@ -45,14 +57,6 @@ from mmnet_maps.product.stac_item import (
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
-
-MARK = "MMNET_FINGERPRINT"
-"""The GeoTIFF tag and Zarr attribute by which files of this software are known."""
-
-_SOFTWARE = b"mmnet_maps"
-
-_LOCK = "lock"  # in a work folder
-_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,26 +85,6 @@ class DayProduct:
     members: Path | None = None
 
 
-def is_ours(path: Path) -> bool:
-    """Tell whether a GeoTIFF, Zarr store, STAC item or PNG was written by this software.
-
-    A GeoTIFF carries the tag and a store the attribute ``MMNET_FINGERPRINT``, an item the property
-    ``mmnet:fingerprint``, a PNG the text ``mmnet_maps`` in its first 2 KiB. Anything else, any other folder or an
-    unreadable file among them, is not ours.
-    """
-    try:
-        if path.suffix == ".tif":
-            return MARK in read_tags(path)
-        if path.suffix == ".zarr":
-            return MARK in read_attributes(path)
-        if path.suffix == ".json":
-            return fingerprint_of(read_item(path)) is not None
-        with path.open("rb") as file:
-            return _SOFTWARE in file.read(2048)
-    except DRIVER_ERRORS:
-        return False
-
-
 def check_target(
     out: Path, name: str, day: date, synthetic: bool, layers: Sequence[str], *, members: bool = False
 ) -> None:
@@ -114,18 +98,15 @@ def check_target(
         When the folder cannot be written, or a file with one of the names is there that this software did not make.
     """
     names = _Names.of(out, name, day, synthetic)
-    with _told(names.folder, "nothing was computed"):
-        there = _nearest(names.folder)
+    with write_errors(names.folder, "nothing was computed"):
+        there = nearest_existing(names.folder)
         if not there.is_dir():
             raise OutputError(f"cannot write to {names.folder}: {there} is a file, not a folder; give another --out")
         with tempfile.TemporaryFile(dir=there):
             pass
         targets = [*(names.layer(layer) for layer in layers), names.item, names.picture]
         for path in [*targets, names.members] if members else targets:
-            if path.exists() and not is_ours(path):
-                raise OutputError(
-                    f"{path} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
-                )
+            refuse_foreign(path)
 
 
 def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str) -> DayProduct | None:
@@ -158,45 +139,12 @@ def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str
     return names.product(layers, picture=PICTURE in sizes, members=members) if whole else None
 
 
-def remove_leftovers(out: Path, name: str, day: date, synthetic: bool) -> None:
+def remove_day_leftovers(out: Path, name: str, day: date, synthetic: bool) -> None:
     """Remove what killed processes have left hidden beside the finished product of a day."""
     names = _Names.of(out, name, day, synthetic)
-    _remove_leftovers(names.folder, names.leftovers)
+    remove_leftovers(names.folder, names.leftovers)
     with suppress(OSError):
         names.aside.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, data: bytes | str) -> None:
-    """Write a small file so that it appears whole or not at all, text as UTF-8; missing folders are made.
-
-    A file that holds just this already is left alone.
-
-    Raises
-    ------
-    OutputError
-        When it cannot be written; what was there before is unchanged.
-    """
-    content = data.encode() if isinstance(data, str) else data
-    with _told(path, "what was there before is unchanged"):
-        _remove_leftovers(path.parent, f".{escape(path.name)}.*.partial")
-        if path.is_file() and path.read_bytes() == content:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(_TRIES):
-            hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-            if file := _claim(hidden):
-                break
-        else:  # not taken by another process each time, but never made, as in /proc
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        with file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(hidden, path)
-            finally:
-                with suppress(OSError):
-                    hidden.unlink(missing_ok=True)
 
 
 class DayWriter:
@@ -260,16 +208,16 @@ class DayWriter:
 
     def __enter__(self) -> DayWriter:
         self._check()
-        with self._told():
+        with self._write_errors():
             self._names.folder.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(self._names.folder, self._names.leftovers)
+            remove_leftovers(self._names.folder, self._names.leftovers)
             self._check_space()
             try:
                 while self._lock is None:  # another process may take a new folder for one that was left
                     self._work = work = Path(
                         tempfile.mkdtemp(prefix=f".{self._names.stem}.", suffix=".partial", dir=self._names.folder)
                     )
-                    self._lock = _claim(work / _LOCK)
+                    self._lock = claim(work / LOCK)
                 for layer in self._layers:
                     path = work / self._names.layer(layer).name
                     self._writers[layer] = CogWriter(path, layer=LAYERS[layer], geobox=self._geobox, tags=self._tags)
@@ -306,7 +254,7 @@ class DayWriter:
         """
         assert set(values) == set(self._layers), (list(values), self._layers)
         assert (0 if members is None else len(members)) == self._count, "members are written when and only when kept"
-        with self._told():
+        with self._write_errors():
             for layer, block in values.items():
                 self._writers[layer].write(rows, cols, block)
             if self._members is not None and members is not None:
@@ -324,7 +272,7 @@ class DayWriter:
         names = self._names
         layers = {layer: self._work / names.layer(layer).name for layer in self._layers}
         files = dict(layers)
-        with self._told():
+        with self._write_errors():
             for layer in self._layers:
                 self._writers[layer].finish()
             if self._members is not None:
@@ -352,9 +300,9 @@ class DayWriter:
             {layer: names.layer(layer) for layer in layers}, picture=picture is not None, members=self._count > 0
         )
 
-    def _told(self) -> AbstractContextManager[None]:
+    def _write_errors(self) -> AbstractContextManager[None]:
         kept = "the earlier product of that day is unchanged" if self._names.item.exists() else "nothing of it was kept"
-        return _told(self._names.folder / self._names.stem, kept)
+        return write_errors(self._names.folder / self._names.stem, kept)
 
     def _check_space(self) -> None:
         folder = self._names.folder
@@ -474,89 +422,3 @@ class _Names:
             picture=self.picture if picture else None,
             members=self.members if members else None,
         )
-
-
-@contextmanager
-def _told(path: Path, kept: str) -> Iterator[None]:
-    """Turn what the system, rasterio or GDAL raises into one line."""
-    try:
-        yield
-    except DRIVER_ERRORS as error:
-        raise OutputError(
-            f"cannot write {path}: {_reason(error, path)}; {kept}; make room or give another --out"
-        ) from error
-
-
-def _reason(error: BaseException, path: Path) -> str:
-    """Say why a write failed; GDAL loses the system's error number, so a full disk is looked for."""
-    number = getattr(error, "errno", None)
-    if isinstance(number, int):
-        return os.strerror(number)
-    with suppress(OSError):
-        if shutil.disk_usage(_nearest(path)).free < 1 << 20:
-            return os.strerror(errno.ENOSPC)
-    return " ".join(str(error).split())
-
-
-def _nearest(path: Path) -> Path:
-    """The path itself or the nearest folder above it that exists."""
-    return next(there for there in (path, *path.absolute().parents) if there.exists())
-
-
-def sync(path: Path) -> None:
-    """Have a file, or a folder's names, put on the disk."""
-    if sys.platform == "win32":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _claim(path: Path, *, own: bool = True) -> IO[bytes] | None:
-    """Open a file, made where it is not there, and hold it; the system lets go of it when the process ends, however.
-
-    Parameters
-    ----------
-    path
-        The file.
-    own
-        Whether this process has named it. Only then is it taken on a file system without locks, where what another
-        process is writing looks like what a dead one has left.
-
-    Returns
-    -------
-    file or None
-        None where another process holds it or has just removed it.
-    """
-    with suppress(FileNotFoundError), ExitStack() as stack:
-        file = stack.enter_context(path.open("ab"))
-        try:
-            if sys.platform == "win32":
-                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except (BlockingIOError, FileNotFoundError):
-            held = False
-        except OSError:
-            held = own
-        if held:
-            stack.pop_all()
-            return file
-    return None
-
-
-def _remove_leftovers(folder: Path, pattern: str) -> None:
-    """Remove the hidden files and work folders of killed processes: those that nobody holds."""
-    for left in folder.glob(pattern):
-        with suppress(OSError):
-            lock = _claim(left / _LOCK if left.is_dir() else left, own=False)
-            if lock is not None:
-                with lock:
-                    if left.is_dir():
-                        shutil.rmtree(left, ignore_errors=True)
-                    else:
-                        left.unlink()

@@ -138,7 +138,7 @@ def porosity(bulk_density: Float) -> Float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class QualityFlags:
     """What is known of some inputs beyond their values; arrays of one shape, None or absent where nothing is.
 
     Attributes
@@ -163,7 +163,7 @@ class Evidence:
     backscatter: Mapping[str, Float] = field(default_factory=dict)
     lst_filled: Float | None = None
     surface_temperature: Float | None = None
-    borrowed: Mask | None = None
+    gap_filled: Mask | None = None
     outside_training: Mask | None = None
     synthetic: bool = False
 
@@ -174,7 +174,7 @@ class Evidence:
             *(("sar_old", (values < low) | (values > high)) for values, low, high in self._backscatter()),
             ("lst_filled", None if self.lst_filled is None else self.lst_filled > _LST_SHARE),
             ("frozen", None if self.surface_temperature is None else self.surface_temperature < _FREEZING),
-            ("coarse_borrowed", self.borrowed),
+            ("coarse_borrowed", self.gap_filled),
             ("outside_training", self.outside_training),
         ]
         quality = np.full(shape, self.synthetic << QUALITY_BITS["synthetic"], np.uint16)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import warnings
 import zlib
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,19 +90,6 @@ class MembersWriter:
     def _checksum(self, top: int, bottom: int, left: int, right: int) -> int:
         values = run_to_end(self._array.getitem((slice(None), slice(top, bottom), slice(left, right))))
         return zlib.crc32(np.ascontiguousarray(values).data)
-
-
-def read_attributes(path: Path) -> dict[str, Any]:
-    """Attributes of a Zarr store, empty where the folder holds none.
-
-    Raises
-    ------
-    OSError
-        When there is no folder or it cannot be read.
-    """
-    with suppress(KeyError, TypeError, ValueError):
-        return dict(json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"])
-    return {}
 
 
 async def _create(path: Path, count: int, geobox: GeoBox, tags: Mapping[str, str]) -> Any:

@@ -53,7 +53,7 @@ def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
     OutputError
         When a file of such a name is there that this software did not make, or one cannot be written.
     """
-    from mmnet_maps.product.day_writer import write_whole
+    from mmnet_maps.files import write_whole
 
     items = finished_items(folder, day, synthetic=synthetic)
     made: dict[Path, str] = {}

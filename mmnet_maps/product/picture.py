@@ -22,7 +22,7 @@ from rasterio.windows import Window, from_bounds
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import OutputError
-from mmnet_maps.product.day_writer import is_ours, write_whole
+from mmnet_maps.files import is_ours, write_whole
 from mmnet_maps.product.qgis import COLOURS, FULL_RANGE
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mmnet_maps.product.day_writer import is_ours, write_whole
+from mmnet_maps.files import is_ours, write_whole
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 
 COLOURS = (

@@ -277,7 +277,7 @@ class _Cogs:
         from rasterio.enums import Resampling
         from rasterio.windows import Window as Pixels
 
-        from mmnet_maps.product.cog import DRIVER_ERRORS, gdal
+        from mmnet_maps.files import DRIVER_ERRORS, gdal
 
         path, about = self.files[layer], LAYERS[layer]
         try:
@@ -386,8 +386,7 @@ def _name(stem: str) -> str:
 def _cog(path: Path) -> _Cogs:
     import rasterio
 
-    from mmnet_maps.product.cog import DRIVER_ERRORS, gdal
-    from mmnet_maps.product.day_writer import MARK
+    from mmnet_maps.files import DRIVER_ERRORS, MARK, gdal
 
     try:
         with gdal(), rasterio.open(path, driver="GTiff") as data:

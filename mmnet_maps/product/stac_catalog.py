@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmnet_maps.errors import OutputError
-from mmnet_maps.product.day_writer import write_whole
+from mmnet_maps.files import write_whole
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_item import (
     COLLECTION,

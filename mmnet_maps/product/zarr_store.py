@@ -24,8 +24,8 @@ from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec
 
 from mmnet_maps.errors import OutputError
+from mmnet_maps.files import sync
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, Tile, tiles
-from mmnet_maps.product.day_writer import sync
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, array_attributes, global_attributes
 from mmnet_maps.product.member_store import consolidate, create_coordinate, create_grid, run_to_end
 from mmnet_maps.stack.store import default_reader

@@ -18,8 +18,8 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import OutputError
+from mmnet_maps.files import is_ours, write_whole
 from mmnet_maps.grid.lattice import Window, cover, nearest_cells
-from mmnet_maps.product.day_writer import is_ours, write_whole
 from mmnet_maps.product.picture import WATERMARK
 from mmnet_maps.product.qgis import COLOURS
 from mmnet_maps.stack.inventory import Availability, Contents, Inventory, Scope

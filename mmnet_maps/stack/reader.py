@@ -100,9 +100,9 @@ class Snapshot:
         Days to the nearest observation, (y, x) uint8, `NEVER` where there is none, for ``optical`` and ``sar``.
     borrowed
         Pixels (y, x) with a coarse value of `fine` from a neighbouring cell.
-    pairs_borrowed
+    series_gap_filled
         Pairs with a value of their series from a neighbouring cell, bool (pairs,).
-    pairs_filled
+    lst_filled
         Share of the series' days without an observation of surface temperature, float32 (pairs,); 0 where not used.
     surface_temperature
         K on the last day of the series, float32 (pairs,); None where not used.
@@ -111,9 +111,9 @@ class Snapshot:
     day: date
     fine: dict[str, NDArray[Any]]
     ages: dict[str, NDArray[np.uint8]]
-    borrowed: NDArray[np.bool_]
-    pairs_borrowed: NDArray[np.bool_]
-    pairs_filled: Float
+    gap_filled: NDArray[np.bool_]
+    series_gap_filled: NDArray[np.bool_]
+    lst_filled: Float
     surface_temperature: Float | None
 
 
@@ -134,7 +134,7 @@ class Block:
         One a day, in order, each read when it is asked for.
     """
 
-    pair: NDArray[np.int32]
+    series_id: NDArray[np.int32]
     series: dict[str, Float]
     starts: tuple[int, ...]
     snapshots: Iterator[Snapshot]
@@ -552,11 +552,11 @@ def read_block(
         for name, group in ((name, stack.group_of(name)) for name in needs.variables)
         if group.kind not in FINE_GROUPS
     }
-    pair, places = _pairs(grid, {fields[name].group.name: fields[name] for name in needs.series}, wanted, picked)
+    series_id, places = _pairs(grid, {fields[name].group.name: fields[name] for name in needs.series}, wanted, picked)
     first, last = needs.series_days(days[0])[0], needs.series_days(days[-1])[-1]
     series = {name: fields[name].on(first, last, places[fields[name].group.name]) for name in needs.series}
     return Block(
-        pair=pair,
+        series_id=series_id,
         series={name: np.ascontiguousarray(values.T) for name, (values, _, _) in series.items()},
         starts=tuple((needs.series_days(day)[0] - first).days for day in days),
         snapshots=_snapshots(stack, grid, observed, fields, places, needs, days, smap_resampling, picked),
@@ -595,20 +595,20 @@ class _Field:
         today = (day - self.first).days
         values, lent = self.values[today], self.lent[today]
         top, left = self.window[0].start, self.window[1].start
-        borrowed = np.zeros(_shape(grid, picked), bool)
+        gap_filled = np.zeros(_shape(grid, picked), bool)
         if lent.any() or resampling == "nearest":
             rows, cols = (_taken(cells, picked) for cells in nearest_cells(grid, self.group.lattice))
             on_lattice = rows >= 0
             index = np.where(on_lattice, rows - top, 0), np.where(on_lattice, cols - left, 0)
-            borrowed = lent[index] & on_lattice if lent.any() else borrowed
+            gap_filled = lent[index] & on_lattice if lent.any() else gap_filled
             if resampling == "nearest":
-                return np.where(on_lattice, values[index], np.float32(np.nan)), borrowed
+                return np.where(on_lattice, values[index], np.float32(np.nan)), gap_filled
         y, x = (_taken(cells, picked) for cells in fractional_cells(grid, self.group.lattice))
         sampled = bilinear(values, y - top, x - left)
         height, width = self.group.lattice.shape
         if not (y.min() >= 0 and x.min() >= 0 and y.max() < height and x.max() < width):
             sampled[~((y >= 0) & (x >= 0) & (y < height) & (x < width))] = np.nan
-        return sampled, borrowed
+        return sampled, gap_filled
 
 
 def _parts(
@@ -669,12 +669,12 @@ def _pairs(
     runs = np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))
     distinct, which = np.unique(flat[runs], return_inverse=True)
     none = int(distinct[0] == -1)
-    pair = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(shape)
+    series_id = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(shape)
     rest = distinct[none:]
     places = {}
     for name, (height, width) in reversed(sizes.items()):
         rest, places[name] = np.divmod(rest, height * width)
-    return pair, places
+    return series_id, places
 
 
 def _snapshots(
@@ -711,10 +711,10 @@ def _snapshots(
             if group.temporal:
                 found[name], age = _on(name, partial(observation, name), observed[group.name], day, shape)
                 ages[group.kind] = np.maximum(ages[group.kind], age) if group.kind in ages else age
-        borrowed = np.zeros(shape, bool)
+        gap_filled = np.zeros(shape, bool)
         for name in (name for name in needs.snapshot if name in fields):
             found[name], lent = fields[name].to_pixels(grid, day, resampling, picked)
-            borrowed |= lent
+            gap_filled |= lent
         own = needs.series_days(day)
         seen = {name: fields[name].on(own[0], own[-1], places[fields[name].group.name]) for name in needs.series}
         count = len(next(iter(places.values())))
@@ -722,11 +722,9 @@ def _snapshots(
             day=day,
             fine=found,
             ages=ages,
-            borrowed=borrowed,
-            pairs_borrowed=np.any([lent.any(0) for _, _, lent in seen.values()], axis=0),
-            pairs_filled=(seen["lst"][1] > 0).mean(0, dtype=np.float32)
-            if "lst" in seen
-            else np.zeros(count, np.float32),
+            gap_filled=gap_filled,
+            series_gap_filled=np.any([lent.any(0) for _, _, lent in seen.values()], axis=0),
+            lst_filled=(seen["lst"][1] > 0).mean(0, dtype=np.float32) if "lst" in seen else np.zeros(count, np.float32),
             surface_temperature=seen["lst"][0][-1] if "lst" in seen else None,
         )
 

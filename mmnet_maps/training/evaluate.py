@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.files import write_whole
 from mmnet_maps.model.features import encoded_columns
-from mmnet_maps.product.day_writer import write_whole
 from mmnet_maps.training.calibration import Calibration, Reliability, format_reliability, judge
 from mmnet_maps.training.table import Samples, inputs, read_samples, write_samples
 

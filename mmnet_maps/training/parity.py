@@ -62,13 +62,13 @@ def parity(checkpoint: Checkpoint, *, quiet: bool = False) -> Iterator[Deviation
             found = Engine(checkpoint, device=device, precision=precision).predict_standardised(*golden)
             yield _deviation(device, precision, "golden", found, exact)
     job = prepare(tile_geobox(TILE).geographic_extent.geom, DAY, source="demo", model=checkpoint.path, quiet=quiet)
-    part = next(read_parts(job, [piece for piece in job.pieces if piece.id == TILE], job.days))
-    rows = np.flatnonzero(part.pair >= 0)
+    part = next(read_parts(job, [piece for piece in job.tiles if piece.id == TILE], job.days))
+    rows = np.flatnonzero(part.series_id >= 0)
     rows = np.sort(np.random.default_rng(0).choice(rows, min(_PIXELS, rows.size), replace=False))
-    exact = reference(checkpoint, *plain_inputs(checkpoint, part.columns, part.block.series, part.pair, rows))
+    exact = reference(checkpoint, *plain_inputs(checkpoint, part.columns, part.block.series, part.series_id, rows))
     for device, precision in modes:
         engine = Engine(checkpoint, device=device, precision=precision)
-        found = engine.predict(part.columns, engine.encode_series(part.block.series)[0], part.pair).estimate[rows]
+        found = engine.predict(part.columns, engine.encode_series(part.block.series)[0], part.series_id).estimate[rows]
         if residual := checkpoint.spec.target.residual_of:
             found = found - part.columns[residual][rows]
         yield _deviation(device, precision, f"tile {TILE}", found, exact)
@@ -78,7 +78,7 @@ def plain_inputs(
     checkpoint: Checkpoint,
     columns: Mapping[str, NDArray[Any]],
     series: Mapping[str, NDArray[np.float32]],
-    pair: NDArray[np.integer],
+    series_id: NDArray[np.integer],
     rows: NDArray[np.integer],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What the plain network takes for some pixels: standardised snapshot and series, each pixel with its own copy.
@@ -104,7 +104,9 @@ def plain_inputs(
     }
     steps = standardise(encode_series(series, spec.series, spec.windows), spec.series_mean, spec.series_std)
     fill_steps(steps, spec.windows)
-    return standardise(encode_snapshot(taken, spec.snapshot), spec.snapshot_mean, spec.snapshot_std), steps[pair[rows]]
+    return standardise(encode_snapshot(taken, spec.snapshot), spec.snapshot_mean, spec.snapshot_std), steps[
+        series_id[rows]
+    ]
 
 
 def reference(

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import OutputError
-from mmnet_maps.product.day_writer import is_ours, write_whole
+from mmnet_maps.files import is_ours, write_whole
 from mmnet_maps.product.qgis import COLOURS
 from mmnet_maps.training.calibration import Calibration, Reliability
 from mmnet_maps.training.explain import Importance

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import OutputError
-from mmnet_maps.product.day_writer import is_ours, write_whole
+from mmnet_maps.files import is_ours, write_whole
 from mmnet_maps.product.picture import WATERMARK
 from mmnet_maps.product.qgis import COLOURS, FULL_RANGE
 from mmnet_maps.training.splits import BORDERS

@@ -119,7 +119,7 @@ def test_a_revised_input_reissues_what_depends_on_it(tmp_path: Path, made: Path,
     batch = plan(mine, model, root)
     open_stack = Stack(mine, writable=True)
     group = open_stack.group_of("red")
-    tile = next(job for job in batch.jobs if job.area.name == "h06v02").pieces[0]
+    tile = next(job for job in batch.jobs if job.area.name == "h06v02").tiles[0]
     window = group.whole_blocks(window_of(tile.geobox, group.lattice))
     lattice = group.lattice[window]
     values = {name: AnalyticSource().value(name, lattice, DAYS[0]) * np.float32(1.01) for name in group.variables}

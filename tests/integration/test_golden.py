@@ -37,7 +37,7 @@ def make() -> dict[str, NDArray[np.uint16]]:
     box = shapely.box(LEFT + 10, BOTTOM + 10, LEFT + size - 10, BOTTOM + size - 10)
     area = transform_geometry(shapely.segmentize(box, 1000), "EPSG:5070", LONLAT)
     job = prepare(area, DAY, source="demo", model="mmnet-uscrn", device="cpu", quiet=True)
-    (tile,) = job.pieces
+    (tile,) = job.tiles
     assert job.grid.shape == (PIXELS, PIXELS)
     assert (job.grid.boundingbox.left, job.grid.boundingbox.bottom) == (LEFT, BOTTOM)
     layers = map_tile(job, tile, job.days[0])

@@ -33,9 +33,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 @pytest.fixture(scope="module")
 def tiled(job: Job) -> Layers:
     assert job.grid.shape == (60, 60)
-    assert [tile.id for tile in job.pieces] == ["h06v02", "h07v02", "h06v03", "h07v03"]
+    assert [tile.id for tile in job.tiles] == ["h06v02", "h07v02", "h06v03", "h07v03"]
     found: Layers = {}
-    for tile in job.pieces:
+    for tile in job.tiles:
         assert tile.geobox.shape == (30, 30)
         for name, values in map_tile(job, tile, job.days[0]).items():
             found.setdefault(name, np.zeros(job.grid.shape, values.dtype))[tile.rows, tile.cols] = values
@@ -45,7 +45,7 @@ def tiled(job: Job) -> Layers:
 def test_one_piece_and_tile_by_tile_agree_on_every_pixel(job: Job, tiled: Layers) -> None:
     everything = slice(0, 60)
     one = Tile(id="all", rows=everything, cols=everything, geobox=job.grid)
-    whole = map_tile(replace(job, pieces=(one,)), one, job.days[0])
+    whole = map_tile(replace(job, tiles=(one,)), one, job.days[0])
     assert set(whole) == set(tiled) == {"soil_moisture", "quality", "smap"}
     np.testing.assert_array_equal(whole["quality"], tiled["quality"])
     for name in ("soil_moisture", "smap"):
@@ -72,6 +72,6 @@ def test_a_step_would_be_seen(tiled: Layers) -> None:
 
 def test_the_seams_are_not_all_water(tiled: Layers, tmp_path: Path) -> None:
     moisture = tiled["soil_moisture"]
-    for pair in (moisture[29:31], moisture[:, 29:31]):
-        assert np.isfinite(pair).mean() > 0.9
-        assert np.nanstd(pair) > 0.001
+    for series_id in (moisture[29:31], moisture[:, 29:31]):
+        assert np.isfinite(series_id).mean() > 0.9
+        assert np.nanstd(series_id) > 0.001

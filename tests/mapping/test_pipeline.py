@@ -77,7 +77,7 @@ def test_downscale_is_lazy_and_georeferenced(inputs: Path, model: Path) -> None:
 def test_lazy_equals_eager_and_any_chunking(job: Job) -> None:
     product = lazy(job)
     whole = product.compute()
-    for tile in job.pieces:
+    for tile in job.tiles:
         eager = map_tile(job, tile, job.days[1])
         for name in job.layers:
             np.testing.assert_array_equal(eager[name], whole[name].values[1, tile.rows, tile.cols])
@@ -88,7 +88,7 @@ def test_lazy_equals_eager_and_any_chunking(job: Job) -> None:
 
 
 def test_tiled_equals_whole(job: Job) -> None:
-    assert len(job.pieces) == 2
+    assert len(job.tiles) == 2
     shape = job.grid.shape
     whole = map_tile(
         job, Tile(id="all", rows=slice(0, shape[0]), cols=slice(0, shape[1]), geobox=job.grid), job.days[0]
@@ -104,7 +104,7 @@ def test_every_pixel_equals_the_plain_network(inputs: Path, tmp_path: Path, arch
     """Features by hand from the closed formula's packed values, through the plain forward pass in float64."""
     model = make_model(tmp_path / "m", architecture)
     job = prepare(AREA, DAYS[1], stack=inputs, model=model, smap_resampling="nearest")
-    tile = job.pieces[1]
+    tile = job.tiles[1]
     found = map_tile(job, tile, job.days[0])
     pixels = np.argwhere(np.isfinite(found["soil_moisture"]))[::307]
     assert len(pixels) > 5
@@ -256,12 +256,12 @@ def test_an_area_without_a_pixel_centre_takes_the_pixels_it_touches(inputs: Path
 
 
 def test_a_tile_that_is_touched_but_holds_no_pixel(inputs: Path, model: Path) -> None:
-    edge = next(tile for tile in prepare(AREA, DAYS[0], stack=inputs, model=model).pieces if tile.id == "h06v03")
+    edge = next(tile for tile in prepare(AREA, DAYS[0], stack=inputs, model=model).tiles if tile.id == "h06v03")
     top = shapely.box(*edge.geobox.boundingbox.bbox).bounds[3]
     corner = shapely.box(-1_760_000, top - 20, -1_750_000, top + 3_000)  # 20 m into the tile: above all its centres
     area = transform_geometry(shapely.segmentize(corner, 100), "EPSG:5070", LONLAT)
     job = prepare(area, DAYS[0], stack=inputs, model=model)
-    assert {tile.id for tile in job.pieces} == {"h06v02", "h06v03"}
+    assert {tile.id for tile in job.tiles} == {"h06v02", "h06v03"}
     product = lazy(job).isel(time=0).compute()
     assert (product["quality"].values[-1] == 1).all()
     assert int(np.isfinite(product["soil_moisture"]).sum()) > 1000
@@ -272,7 +272,7 @@ def test_a_job_computes_the_same_in_another_folder_after_travelling(
 ) -> None:
     monkeypatch.chdir(inputs.parent)
     job = prepare(AREA, DAYS[0], stack=inputs.name, model=os.path.relpath(model), quiet=True)
-    tile, day = job.pieces[0], job.days[0]
+    tile, day = job.tiles[0], job.days[0]
     here = map_tile(job, tile, day)
     monkeypatch.chdir(tmp_path)
     there = map_tile(pickle.loads(pickle.dumps(job)), tile, day)
@@ -291,11 +291,11 @@ def test_a_model_that_changed_on_disk_is_loaded_again(job: Job, tmp_path: Path) 
 
 
 def test_stand_ins_are_told(job: Job) -> None:
-    assert job.stand_ins() == {
+    assert job.substitutes() == {
         "lst": "closed formula (trained on thermometer)",
         "cr": "closed formula (trained on another radar)",
     }
-    assert json.loads(lazy(job).attrs["stand_ins"]) == job.stand_ins()
+    assert json.loads(lazy(job).attrs["stand_ins"]) == job.substitutes()
 
 
 def test_refusals(inputs: Path, model: Path, tmp_path: Path) -> None:
@@ -373,19 +373,19 @@ def test_an_interrupted_map_stops_the_engine(job: Job, monkeypatch: pytest.Monke
 
 
 def test_days_that_share_their_series_are_mapped_together(job: Job) -> None:
-    def spells(*days: int) -> list[list[int]]:
-        return [[day.day for day in spell] for spell in job.spells([date(2021, 8, day) for day in days])]
+    def day_batches(*days: int) -> list[list[int]]:
+        return [[day.day for day in spell] for spell in job.day_batches([date(2021, 8, day) for day in days])]
 
-    assert spells(1, 2, 4, 8, 11, 20) == [[1, 2, 4], [8, 11], [20]]  # series of four days
-    assert spells(*range(1, 26)) == [[*range(1, 11)], [*range(11, 21)], [*range(21, 26)]]
+    assert day_batches(1, 2, 4, 8, 11, 20) == [[1, 2, 4], [8, 11], [20]]  # series of four days
+    assert day_batches(*range(1, 26)) == [[*range(1, 11)], [*range(11, 21)], [*range(21, 26)]]
     many = dataclasses.replace(job, draws=9)
-    assert len(many.spells([date(2021, 8, day) for day in (1, 2)])) == 2
-    assert job.spells([]) == []
+    assert len(many.day_batches([date(2021, 8, day) for day in (1, 2)])) == 2
+    assert job.day_batches([]) == []
 
 
 def test_days_together_equal_each_alone(job: Job) -> None:
-    assert job.spells(job.days) == [job.days]
-    for tile, day, layers in mapped(job, job.pieces, job.days):
+    assert job.day_batches(job.days) == [job.days]
+    for tile, day, layers in mapped(job, job.tiles, job.days):
         alone = map_tile(job, tile, day)
         for name in job.layers:
             np.testing.assert_allclose(layers[name], alone[name], atol=1e-6, err_msg=name)

@@ -18,7 +18,7 @@ from torch import nn
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.checkpoint import Checkpoint
-from mmnet_maps.model.engine import Engine, StoppedError, Terms
+from mmnet_maps.model.engine import Engine, SeriesTerms, StoppedError
 from mmnet_maps.model.features import encode_series, encode_snapshot, required, standardise
 from mmnet_maps.model.network import draw_member
 from mmnet_maps.model.spec import ModelSpec, profile
@@ -110,13 +110,13 @@ def plain(
     model: Checkpoint,
     columns: Mapping[str, NDArray[Any]],
     series: Mapping[str, NDArray[np.float32]],
-    pair: NDArray[Any],
+    series_id: NDArray[Any],
     network: nn.Module | None = None,
 ) -> NDArray[np.float64]:
     """Every pixel with its own copy of its series, in float64: what the engine must equal."""
     spec = model.spec
     snapshot = standardise(
-        encode_snapshot(physical(columns, len(pair)), spec.snapshot), spec.snapshot_mean, spec.snapshot_std
+        encode_snapshot(physical(columns, len(series_id)), spec.snapshot), spec.snapshot_mean, spec.snapshot_std
     )
     steps = {name: by_step(days, spec.step_days) for name, days in series.items()}
     days = standardise(encode_series(steps, spec.series), spec.series_mean, spec.series_std)
@@ -125,7 +125,7 @@ def plain(
     exact.load_state_dict((network or model.network).state_dict())
     with torch.inference_mode():
         found: NDArray[np.float64] = exact(
-            torch.from_numpy(snapshot).double(), torch.from_numpy(days[pair]).double()
+            torch.from_numpy(snapshot).double(), torch.from_numpy(days[series_id]).double()
         ).numpy()
     return found
 
@@ -145,40 +145,40 @@ def pairs_for(n: int, cells: int, seed: int = 0) -> NDArray[np.int32]:
     return np.random.default_rng(seed + 2).integers(0, cells, n).astype(np.int32)
 
 
-def terms_of(engine: Engine, series: Mapping[str, NDArray[np.float32]]) -> Terms:
+def terms_of(engine: Engine, series: Mapping[str, NDArray[np.float32]]) -> SeriesTerms:
     return engine.encode_series(series)[0]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_engine_equals_the_plain_network(architecture: str) -> None:
     model = MODELS[architecture]
-    columns, series, pair = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
+    columns, series, series_id = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
     engine = Engine(model, device="cpu", pixels=700, pairs=16)
-    found = engine.predict(columns, terms_of(engine, series), pair)
+    found = engine.predict(columns, terms_of(engine, series), series_id)
     assert found.estimate.dtype == np.float32
     assert found.std is None
-    expected = plain(model, columns, series, pair)
+    expected = plain(model, columns, series, series_id)
     assert 0.05 < expected.std() < 0.2
     assert np.abs(found.estimate - expected).max() <= 1e-5
 
 
 def test_several_transformer_layers() -> None:
     model = checkpoint("mmnet", layers=3)
-    columns, series, pair = columns_for(500), series_for(30, 12), pairs_for(500, 30)
+    columns, series, series_id = columns_for(500), series_for(30, 12), pairs_for(500, 30)
     engine = Engine(model, device="cpu")
     later = engine.encode_series(series, starts=(0, 1))[1]
-    expected = plain(model, columns, {name: values[:, 1:] for name, values in series.items()}, pair)
-    assert np.abs(engine.predict(columns, later, pair).estimate - expected).max() <= 1e-5
+    expected = plain(model, columns, {name: values[:, 1:] for name, values in series.items()}, series_id)
+    assert np.abs(engine.predict(columns, later, series_id).estimate - expected).max() <= 1e-5
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_days_together_equal_each_alone(architecture: str) -> None:
-    columns, series, pair = columns_for(400), series_for(30, 15), pairs_for(400, 30)
+    columns, series, series_id = columns_for(400), series_for(30, 15), pairs_for(400, 30)
     engine = Engine(MODELS[architecture], device="cpu")
     together = engine.encode_series(series, starts=(0, 1, 4))
     for start, terms in zip((0, 1, 4), together, strict=True):
         alone = terms_of(engine, {name: values[:, start : start + 11] for name, values in series.items()})
-        first, second = (engine.predict(columns, part, pair).estimate for part in (terms, alone))
+        first, second = (engine.predict(columns, part, series_id).estimate for part in (terms, alone))
         assert np.abs(first - second).max() <= 1e-6
 
 
@@ -186,7 +186,7 @@ def test_days_together_equal_each_alone(architecture: str) -> None:
 def test_steps_of_several_days_are_their_means(architecture: str) -> None:
     step_days = (10, 5, 5, 1, 1, 1)
     model = checkpoint(architecture, step_days=step_days)
-    columns, pair = columns_for(400), pairs_for(400, 30)
+    columns, series_id = columns_for(400), pairs_for(400, 30)
     series = series_for(30, 29)
     for k, values in enumerate(series.values()):
         values[k, 2:9] = np.nan  # the oldest step counts as average
@@ -195,10 +195,10 @@ def test_steps_of_several_days_are_their_means(architecture: str) -> None:
     engine = Engine(model, device="cpu", pairs=16)
     for start, terms in zip((0, 1, 5, 6), engine.encode_series(series, starts=(0, 1, 5, 6)), strict=True):
         mine = {name: values[:, start : start + 23] for name, values in series.items()}
-        expected = plain(model, columns, mine, pair)
+        expected = plain(model, columns, mine, series_id)
         missing = np.isnan(expected)
         assert missing.any() == (start > 3 and architecture != "mlp")  # which reads the last step alone
-        found = engine.predict(columns, terms, pair).estimate
+        found = engine.predict(columns, terms, series_id).estimate
         np.testing.assert_array_equal(np.isnan(found), missing)
         assert np.abs(found - expected)[~missing].max() <= 1e-5
 
@@ -206,19 +206,19 @@ def test_steps_of_several_days_are_their_means(architecture: str) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 3), st.sampled_from(ARCHITECTURES), st.integers(0, 3))
 def test_blocks_and_threads_do_not_matter(pixels: int, pairs: int, threads: int, architecture: str, seed: int) -> None:
-    columns, series, pair = columns_for(211, seed), series_for(17, 11, seed), pairs_for(211, 17, seed)
+    columns, series, series_id = columns_for(211, seed), series_for(17, 11, seed), pairs_for(211, 17, seed)
     estimates = []
     for options in ({}, {"pixels": pixels, "pairs": pairs, "threads": threads}):
         engine = Engine(MODELS[architecture], device="cpu", **options)  # type: ignore[arg-type]
-        estimates.append(engine.predict(columns, terms_of(engine, series), pair).estimate)
+        estimates.append(engine.predict(columns, terms_of(engine, series), series_id).estimate)
     assert np.abs(estimates[0] - estimates[1]).max() <= 1e-6
 
 
 def test_the_same_call_gives_the_same_bytes_and_torch_keeps_its_threads() -> None:
-    columns, series, pair = columns_for(500), series_for(30, 11), pairs_for(500, 30)
+    columns, series, series_id = columns_for(500), series_for(30, 11), pairs_for(500, 30)
     before = torch.get_num_threads()
     engines = [Engine(MODELS["mmnet"], device="cpu", threads=2) for _ in range(2)]
-    first, second = (engine.predict(columns, terms_of(engine, series), pair).estimate for engine in engines)
+    first, second = (engine.predict(columns, terms_of(engine, series), series_id).estimate for engine in engines)
     np.testing.assert_array_equal(first, second)
     assert torch.get_num_threads() == before
 
@@ -226,10 +226,10 @@ def test_the_same_call_gives_the_same_bytes_and_torch_keeps_its_threads() -> Non
 @pytest.mark.parametrize("architecture", ["mmnet", "mlp_full", "transformer_full"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_incomplete_pixels_are_missing_and_leave_the_others_alone(architecture: str, precision: str) -> None:
-    columns, series, pair = columns_for(400), series_for(20, 11), pairs_for(400, 20)
+    columns, series, series_id = columns_for(400), series_for(20, 11), pairs_for(400, 20)
     engine = Engine(MODELS[architecture], device="cpu", precision=precision)
-    expected = engine.predict(columns, terms_of(engine, series), pair).estimate
-    pair[7] = -1
+    expected = engine.predict(columns, terms_of(engine, series), series_id).estimate
+    series_id[7] = -1
     columns["smap"][3] = np.nan
     columns["vv"][90] = np.nan
     columns["red"][11] = np.inf
@@ -238,24 +238,24 @@ def test_incomplete_pixels_are_missing_and_leave_the_others_alone(architecture: 
     columns["landcover"][14] = 0
     series["pr"][5, 10] = np.nan
     series["lst"][6, 0] = np.inf
-    missing = np.isin(pair, [5, 6]) | np.isin(np.arange(400), [3, 7, 11, 12, 13, 14, 90])
-    estimate = engine.predict(columns, terms_of(engine, series), pair).estimate
+    missing = np.isin(series_id, [5, 6]) | np.isin(np.arange(400), [3, 7, 11, 12, 13, 14, 90])
+    estimate = engine.predict(columns, terms_of(engine, series), series_id).estimate
     np.testing.assert_array_equal(np.isnan(estimate), missing)
     np.testing.assert_allclose(estimate[~missing], expected[~missing], atol=1e-6, rtol=0)
 
 
 def test_pixels_without_a_pair_are_never_looked_at() -> None:
     """They may hold anything: their rows are not even gathered."""
-    columns, series, pair = columns_for(900), series_for(5, 11), pairs_for(900, 5)
+    columns, series, series_id = columns_for(900), series_for(5, 11), pairs_for(900, 5)
     engine = Engine(MODELS["mmnet"], device="cpu", pixels=64)
     terms = terms_of(engine, series)
-    expected = engine.predict(columns, terms, pair).estimate
+    expected = engine.predict(columns, terms, series_id).estimate
     skipped = np.random.default_rng(5).random(900) < 0.6
-    pair[skipped] = -1
+    series_id[skipped] = -1
     seen = []
     block = engine._block
-    engine._block = lambda used, pair, rows: seen.append(rows) or block(used, pair, rows)  # type: ignore[method-assign,func-returns-value]
-    estimate = engine.predict(columns, terms, pair).estimate
+    engine._block = lambda used, series_id, rows: seen.append(rows) or block(used, series_id, rows)  # type: ignore[method-assign,func-returns-value]
+    estimate = engine.predict(columns, terms, series_id).estimate
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.flatnonzero(~skipped))
     assert np.isnan(estimate[skipped]).all()
     np.testing.assert_allclose(estimate[~skipped], expected[~skipped], atol=1e-6, rtol=0)
@@ -271,23 +271,23 @@ def test_nothing_to_do_is_done(cells: int, architecture: str) -> None:
 
 
 def test_inputs_outside_the_training_range_are_told() -> None:
-    columns, series, pair = columns_for(300), series_for(20, 11), pairs_for(300, 20)
+    columns, series, series_id = columns_for(300), series_for(20, 11), pairs_for(300, 20)
     engine = Engine(MODELS["mmnet"], device="cpu")
     inner = {name: 0.5 * values + 0.5 * np.float32(TYPICAL[name][0]) for name, values in series.items()}
     calm = {name: 0.5 * columns[name] + 0.5 * np.float32(TYPICAL[name][0]) for name in ("smap", "red", "nir", "vv")}
     columns |= calm
-    assert engine.predict(columns, terms_of(engine, inner), pair).outside.mean() < 0.5
-    before = engine.predict(columns, terms_of(engine, inner), pair).outside
+    assert engine.predict(columns, terms_of(engine, inner), series_id).outside.mean() < 0.5
+    before = engine.predict(columns, terms_of(engine, inner), series_id).outside
     columns["smap"][3] = 0.9
     inner["vpd"][5, 2] = 14.0
-    after = engine.predict(columns, terms_of(engine, inner), pair).outside
-    np.testing.assert_array_equal(after, before | (pair == 5) | (np.arange(300) == 3))
+    after = engine.predict(columns, terms_of(engine, inner), series_id).outside
+    np.testing.assert_array_equal(after, before | (series_id == 5) | (np.arange(300) == 3))
     text = MODELS["mmnet"].spec.model_copy(
         update={"snapshot_range": tuple((0.0, 0.0) if "landcover" in c else r for c, r in _ranges(MODELS["mmnet"]))}
     )
     none = Checkpoint(spec=text, network=MODELS["mmnet"].network, path=Path(), sha256="", fingerprint="")
     never = Engine(none, device="cpu")
-    assert never.predict(columns, terms_of(never, inner), pair).outside.all()  # no class was seen in training
+    assert never.predict(columns, terms_of(never, inner), series_id).outside.all()  # no class was seen in training
 
 
 def _ranges(model: Checkpoint) -> list[tuple[str, tuple[float, float]]]:
@@ -300,36 +300,36 @@ def _ranges(model: Checkpoint) -> list[tuple[str, tuple[float, float]]]:
 def test_the_engine_keeps_a_network_of_its_own() -> None:
     model = checkpoint("mmnet")
     engine = Engine(model, device="cpu")
-    columns, series, pair = columns_for(50), series_for(5, 11), pairs_for(50, 5)
-    expected = engine.predict(columns, terms_of(engine, series), pair).estimate
+    columns, series, series_id = columns_for(50), series_for(5, 11), pairs_for(50, 5)
+    expected = engine.predict(columns, terms_of(engine, series), series_id).estimate
     model.network.train()(torch.randn(50, 28), torch.randn(50, 11, 8))
-    np.testing.assert_array_equal(engine.predict(columns, terms_of(engine, series), pair).estimate, expected)
+    np.testing.assert_array_equal(engine.predict(columns, terms_of(engine, series), series_id).estimate, expected)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_members_equal_their_plain_networks(architecture: str) -> None:
     model = MODELS[architecture]
-    columns, series, pair = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    columns, series, series_id = columns_for(200), series_for(9, 11), pairs_for(200, 9)
     engine = Engine(model, device="cpu", draws=4, pixels=64)
     assert engine.members == 4
-    found = engine.predict(columns, terms_of(engine, series), pair, keep_members=True)
-    drawn = [plain(model, columns, series, pair, draw_member(model.network, model.seed(k))) for k in range(4)]
+    found = engine.predict(columns, terms_of(engine, series), series_id, keep_members=True)
+    drawn = [plain(model, columns, series, series_id, draw_member(model.network, model.seed(k))) for k in range(4)]
     assert found.members is not None
     assert found.std is not None
     np.testing.assert_allclose(found.members, drawn, atol=2e-5)
     np.testing.assert_allclose(found.std, np.std(drawn, axis=0, ddof=1), atol=2e-5)
-    np.testing.assert_allclose(found.estimate, plain(model, columns, series, pair), atol=1e-5)
+    np.testing.assert_allclose(found.estimate, plain(model, columns, series, series_id), atol=1e-5)
     assert found.std.mean() > 0.003
 
 
 def test_members_do_not_depend_on_tiling_blocks_or_how_many_there_are() -> None:
     model = MODELS["mmnet"]
-    columns, series, pair = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    columns, series, series_id = columns_for(200), series_for(9, 11), pairs_for(200, 9)
     whole = Engine(model, device="cpu", draws=5)
     parts = Engine(model, device="cpu", draws=3, pixels=17, pairs=2, threads=2)
-    all_ = whole.predict(columns, terms_of(whole, series), pair, keep_members=True).members
+    all_ = whole.predict(columns, terms_of(whole, series), series_id, keep_members=True).members
     half = {name: values if values.size == 1 else values[100:] for name, values in columns.items()}
-    some = parts.predict(half, terms_of(parts, series), pair[100:], keep_members=True).members
+    some = parts.predict(half, terms_of(parts, series), series_id[100:], keep_members=True).members
     assert all_ is not None
     assert some is not None
     np.testing.assert_allclose(all_[:3, 100:], some, atol=1e-6)
@@ -337,36 +337,38 @@ def test_members_do_not_depend_on_tiling_blocks_or_how_many_there_are() -> None:
 
 def test_an_ensemble_of_checkpoints_is_the_mean_and_spread_of_its_models() -> None:
     models = [MODELS["mmnet"], checkpoint("mmnet", seed=2), checkpoint("mmnet", seed=3)]
-    columns, series, pair = columns_for(200), series_for(9, 11), pairs_for(200, 9)
-    alone = np.array([plain(model, columns, series, pair) for model in models])
+    columns, series, series_id = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    alone = np.array([plain(model, columns, series, series_id) for model in models])
     engine = Engine(*models, device="cpu")
-    found = engine.predict(columns, terms_of(engine, series), pair, keep_members=True)
+    found = engine.predict(columns, terms_of(engine, series), series_id, keep_members=True)
     assert engine.members == 3
     np.testing.assert_allclose(found.estimate, alone.mean(0), atol=1e-5)
     assert found.std is not None
     np.testing.assert_allclose(found.std, alone.std(0, ddof=1), atol=1e-5)
     both = Engine(*models[:2], device="cpu", draws=2)
-    found = both.predict(columns, terms_of(both, series), pair, keep_members=True)
+    found = both.predict(columns, terms_of(both, series), series_id, keep_members=True)
     np.testing.assert_allclose(found.estimate, alone[:2].mean(0), atol=1e-5)
-    drawn = [plain(m, columns, series, pair, draw_member(m.network, m.seed(k))) for m in models[:2] for k in range(2)]
+    drawn = [
+        plain(m, columns, series, series_id, draw_member(m.network, m.seed(k))) for m in models[:2] for k in range(2)
+    ]
     assert found.members is not None
     np.testing.assert_allclose(found.members, drawn, atol=2e-5)
 
 
 def test_groups_of_networks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns, series, pair = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    columns, series, series_id = columns_for(200), series_for(9, 11), pairs_for(200, 9)
     models = [MODELS["mmnet"], checkpoint("mmnet", seed=2)]
     engine = Engine(*models, device="cpu", draws=6, pixels=64)
     assert engine.days_at_once == 1
-    whole = engine.predict(columns, terms_of(engine, series), pair, keep_members=True)
+    whole = engine.predict(columns, terms_of(engine, series), series_id, keep_members=True)
     sizes = []
 
-    def groups() -> Iterator[Terms]:
+    def groups() -> Iterator[SeriesTerms]:
         for (group,) in engine.encode_in_groups(series):
             sizes.append(len(group.values))
             yield group
 
-    parts = engine.predict(columns, groups(), pair, keep_members=True)
+    parts = engine.predict(columns, groups(), series_id, keep_members=True)
     assert sizes == [10, 4]
     for name in ("estimate", "std", "members", "outside"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
@@ -376,7 +378,7 @@ def test_groups_of_networks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_not_wanted_any_more_stops_before_its_next_block() -> None:
-    columns, series, pair = columns_for(900), series_for(90, 11), pairs_for(900, 90)
+    columns, series, series_id = columns_for(900), series_for(90, 11), pairs_for(900, 90)
     engine = Engine(MODELS["mmnet"], device="cpu", pixels=50, pairs=10, threads=1)
     terms, stop, done = terms_of(engine, series), Event(), []
     block = engine._block
@@ -388,7 +390,7 @@ def test_what_is_not_wanted_any_more_stops_before_its_next_block() -> None:
 
     engine._block = leave  # type: ignore[method-assign]
     with pytest.raises(StoppedError):
-        engine.predict(columns, terms, pair, stop=stop)
+        engine.predict(columns, terms, series_id, stop=stop)
     assert len(done) == 1
     with pytest.raises(StoppedError):
         engine.encode_series(series, stop=stop)
@@ -402,33 +404,33 @@ def test_a_forked_process_is_told_in_place_of_waiting_for_ever(monkeypatch: pyte
 
 
 def test_one_value_stands_for_all_pixels() -> None:
-    columns, series, pair = columns_for(300), series_for(9, 11), pairs_for(300, 9)
+    columns, series, series_id = columns_for(300), series_for(9, 11), pairs_for(300, 9)
     one = {"landcover": np.array([52], np.uint8), "clay": columns["clay"][:1], "smap": columns["smap"][:1]}
     engine = Engine(MODELS["mmnet"], device="cpu", pixels=64)
     terms = terms_of(engine, series)
-    found = engine.predict(columns | one, terms, pair).estimate
+    found = engine.predict(columns | one, terms, series_id).estimate
     full = {name: np.repeat(values, 300) for name, values in one.items()}
-    np.testing.assert_array_equal(found, engine.predict(columns | full, terms, pair).estimate)
+    np.testing.assert_array_equal(found, engine.predict(columns | full, terms, series_id).estimate)
 
 
 def test_a_factor_recalibrates_the_spread() -> None:
     model = MODELS["mmnet"]
     spec = model.spec.model_copy(update={"target": model.spec.target.model_copy(update={"std_factor": 2.5})})
     wide = Checkpoint(spec=spec, network=model.network, path=Path(), sha256=model.sha256, fingerprint="")
-    columns, series, pair = columns_for(50), series_for(5, 11), pairs_for(50, 5)
+    columns, series, series_id = columns_for(50), series_for(5, 11), pairs_for(50, 5)
     stds = []
     for one in (model, wide):
         engine = Engine(one, device="cpu", draws=3)
-        stds.append(engine.predict(columns, terms_of(engine, series), pair).std)
+        stds.append(engine.predict(columns, terms_of(engine, series), series_id).std)
     np.testing.assert_allclose(stds[1], 2.5 * stds[0], rtol=1e-5)
 
 
 def test_bfloat16_is_close() -> None:
     model = MODELS["mmnet"]
-    columns, series, pair = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
+    columns, series, series_id = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
     engine = Engine(model, device="cpu", precision="bfloat16")
-    found = engine.predict(columns, terms_of(engine, series), pair).estimate
-    deviation = np.abs(found - plain(model, columns, series, pair))
+    found = engine.predict(columns, terms_of(engine, series), series_id).estimate
+    deviation = np.abs(found - plain(model, columns, series, series_id))
     assert 1e-5 < np.quantile(deviation, 0.5) < 0.005
     assert deviation.max() < 0.05
 
@@ -463,12 +465,12 @@ def test_required_columns_are_there() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_cuda_equals_the_plain_network(architecture: str) -> None:
     model = MODELS[architecture]
-    columns, series, pair = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
-    pair[::7] = -1
+    columns, series, series_id = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
+    series_id[::7] = -1
     engine = Engine(model, device="cuda", pixels=700, draws=2)
-    found = engine.predict(columns, terms_of(engine, series), pair)
-    wanted = pair >= 0
-    expected = plain(model, columns, series, np.where(wanted, pair, 0))
+    found = engine.predict(columns, terms_of(engine, series), series_id)
+    wanted = series_id >= 0
+    expected = plain(model, columns, series, np.where(wanted, series_id, 0))
     assert np.abs(found.estimate - expected)[wanted].max() <= 1e-5
     assert np.isnan(found.estimate[~wanted]).all()
     assert next(model.network.parameters()).device.type == "cpu"

@@ -85,7 +85,7 @@ def test_state_dict_has_the_names_of_the_released_code() -> None:
         "inlayernorm",
         "transformerencoder.norm",
     ]
-    names |= {f"{pair}.{part}" for pair in pairs for part in ("weight", "bias")}
+    names |= {f"{name}.{part}" for name in pairs for part in ("weight", "bias")}
     assert set(MMNet(snapshot=28, series=8, steps=11).state_dict()) == names
 
 

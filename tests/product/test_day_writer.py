@@ -30,16 +30,10 @@ from rio_cogeo.cogeo import cog_validate
 
 from day_files import DAY, NAMES, content, ensemble, grid, packed, png, produce, writer
 from mmnet_maps.errors import OutputError
+from mmnet_maps.files import write_whole
 from mmnet_maps.product import cog
 from mmnet_maps.product import day_writer as write
-from mmnet_maps.product.day_writer import (
-    DayProduct,
-    DayWriter,
-    check_target,
-    completed,
-    remove_leftovers,
-    write_whole,
-)
+from mmnet_maps.product.day_writer import DayProduct, DayWriter, check_target, completed, remove_day_leftovers
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 
 
@@ -308,7 +302,7 @@ def test_a_kill_at_any_step_is_mended_by_the_next_run(tmp_path: Path, again: boo
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "import test_write\n"
+        "import day_files\n"
         "stop, out = int(sys.argv[1]), Path(sys.argv[2])\n"
         "replace, calls = os.replace, 0\n"
         "def faulty(source, target):\n"
@@ -318,7 +312,7 @@ def test_a_kill_at_any_step_is_mended_by_the_next_run(tmp_path: Path, again: boo
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    replace(source, target)\n"
         "os.replace = faulty\n"
-        "test_write.produce(out, test_write.packed(5, 5, seed=1), fingerprint='new')\n"
+        "day_files.produce(out, day_files.packed(5, 5, seed=1), fingerprint='new')\n"
     )
     expected = tmp_path / "expected"
     if again:
@@ -358,7 +352,7 @@ def test_a_work_folder_without_a_lock_is_removed(tmp_path: Path, half_gone: bool
     if half_gone:
         (work / "old").mkdir()
         (work / "old" / "grant_20210808_quality.tif").write_bytes(b"II")
-    remove_leftovers(tmp_path, "grant", DAY, False)
+    remove_day_leftovers(tmp_path, "grant", DAY, False)
     assert not work.exists()
     assert content(tmp_path) == before
 
@@ -373,7 +367,7 @@ def test_a_new_work_folder_that_is_taken_for_a_leftover_is_made_again(
     def swept(**options: Any) -> str:
         made.append(mkdtemp(**options))
         if len(made) < 3:
-            remove_leftovers(tmp_path, "grant", DAY, False)
+            remove_day_leftovers(tmp_path, "grant", DAY, False)
             assert not Path(made[-1]).exists()
         return made[-1]
 

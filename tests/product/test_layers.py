@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, Evidence, compose, porosity, unknown_cover
+from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, QualityFlags, compose, porosity, unknown_cover
 
 
 def one_pixel(**changes: object) -> dict[str, float]:
@@ -34,12 +34,12 @@ def one_pixel(**changes: object) -> dict[str, float]:
     def cell(name: str, dtype: type) -> np.ndarray:
         return np.array([[normal[name]]], dtype)
 
-    evidence = Evidence(
+    evidence = QualityFlags(
         ages={"optical": cell("optical", np.float32), "sar": cell("sar", np.float32)},
         backscatter={name: cell(name, np.float32) for name in ("vv", "vh")},
         lst_filled=cell("lst_filled", np.float32),
         surface_temperature=cell("surface_temperature", np.float32),
-        borrowed=cell("borrowed", bool),
+        gap_filled=cell("borrowed", bool),
         outside_training=cell("outside_training", bool),
         synthetic=bool(normal["synthetic"]),
     )
@@ -111,7 +111,7 @@ def test_each_flag(changes: dict[str, object], flags: set[str], moisture: float 
 def test_without_members_there_is_no_deviation_and_without_evidence_no_bit() -> None:
     field = np.full((2, 3), 0.2, np.float32)
     mask = np.ones((2, 3), bool)
-    layers = compose(field, field, inside=mask, unknown=~mask, bulk_density=None, evidence=Evidence().bits((2, 3)))
+    layers = compose(field, field, inside=mask, unknown=~mask, bulk_density=None, evidence=QualityFlags().bits((2, 3)))
     assert list(layers) == ["soil_moisture", "quality", "smap"]
     assert not layers["quality"].any()
 

@@ -24,10 +24,11 @@ from odc.geo.geobox import GeoBox
 
 from day_files import DAY, content, ensemble, grid, packed, png, produce, writer
 from mmnet_maps.errors import OutputError
+from mmnet_maps.files import is_ours
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.product import day_writer as write
-from mmnet_maps.product.day_writer import check_target, completed, is_ours
+from mmnet_maps.product.day_writer import check_target, completed
 from mmnet_maps.product.member_store import ARRAY, MembersWriter
 
 STORE = "grant_20210808_members.zarr"
@@ -250,16 +251,16 @@ def test_ctrl_c_leaves_nothing_even_of_the_chunks_still_under_way(tmp_path: Path
         "import os, signal, sys, time\n"
         "from pathlib import Path\n"
         "import zarr.storage\n"
-        "import test_write\n"
+        "import day_files\n"
         "out, put = Path(sys.argv[1]), zarr.storage._local._put\n"
         "def slow(*args, **options):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(0.3)\n"
         "    return put(*args, **options)\n"
         "try:\n"
-        "    with test_write.writer(out, test_write.grid(50, 50), members=1) as at:\n"
+        "    with day_files.writer(out, day_files.grid(50, 50), members=1) as at:\n"
         "        zarr.storage._local._put = slow\n"
-        "        at.write(slice(0, 50), slice(0, 50), test_write.packed(50, 50), test_write.ensemble(1, 50, 50))\n"
+        "        at.write(slice(0, 50), slice(0, 50), day_files.packed(50, 50), day_files.ensemble(1, 50, 50))\n"
         "except KeyboardInterrupt:\n"
         "    time.sleep(0.6)\n"
         "    sys.exit(7)\n"

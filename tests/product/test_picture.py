@@ -20,9 +20,10 @@ from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
 from mmnet_maps.errors import OutputError
+from mmnet_maps.files import is_ours
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.product import picture
-from mmnet_maps.product.day_writer import DayWriter, is_ours
+from mmnet_maps.product.day_writer import DayWriter
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.picture import DayPicture, choose, draw, nice_length, scale_range
 from mmnet_maps.product.qgis import COLOURS

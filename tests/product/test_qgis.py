@@ -11,7 +11,7 @@ import pytest
 from mmnet_maps.errors import OutputError
 from mmnet_maps.product import picture
 from mmnet_maps.product import qgis as style
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, Evidence, compose
+from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, QualityFlags, compose
 from mmnet_maps.product.qgis import write_styles
 
 CONTINUOUS = ("soil_moisture", "smap", "soil_moisture_std")
@@ -132,11 +132,11 @@ def test_every_quality_value_of_a_map_has_an_entry() -> None:
     rng = np.random.default_rng(0)
     shape = (200, 200)
     some = {name: rng.random(shape) < 0.5 for name in ("inside", "unknown", "missing", "borrowed", "outside")}
-    evidence = Evidence(
+    evidence = QualityFlags(
         ages={"optical": rng.integers(0, 30, shape), "sar": rng.integers(0, 30, shape)},
         lst_filled=rng.random(shape).astype(np.float32),
         surface_temperature=rng.uniform(260, 290, shape).astype(np.float32),
-        borrowed=some["borrowed"],
+        gap_filled=some["borrowed"],
         outside_training=some["outside"],
         synthetic=True,
     ).bits(shape)

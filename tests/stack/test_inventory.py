@@ -300,7 +300,7 @@ def test_the_picture_shows_what_a_map_takes(patchy: Stack) -> None:
     snapshot = next(read_block(patchy, tile, NEEDS, [DAY], smap_resampling="nearest").snapshots)
     for name in ("red", "vv", "smap"):
         layer = _layer(found, name, DAY, grid, step)[: tile.shape.y, : tile.shape.x]
-        clear = ~snapshot.borrowed if name == "smap" else np.ones(tile.shape, bool)
+        clear = ~snapshot.gap_filled if name == "smap" else np.ones(tile.shape, bool)
         np.testing.assert_allclose(layer[clear], snapshot.fine[name][clear], rtol=1e-5)
     codes = _layer(found, "landcover", DAY, grid, step)[: tile.shape.y, : tile.shape.x]
     np.testing.assert_array_equal(np.nan_to_num(codes), snapshot.fine["landcover"])

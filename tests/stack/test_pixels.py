@@ -58,10 +58,10 @@ def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_map(
                 expected = snapshot.fine[name][place]
                 expected = VARIABLES[name].unpack(np.asarray(expected)) if expected.dtype == np.int16 else expected
                 np.testing.assert_array_equal(rows[name][row], expected, err_msg=name)
-            pair, start = block.pair[place], block.starts[k]
+            series_id, start = block.series_id[place], block.starts[k]
             for name in NEEDS.series:
                 column = "smap_series" if name == "smap" else name
-                np.testing.assert_array_equal(rows[column][row], block.series[name][pair, start : start + 4])
+                np.testing.assert_array_equal(rows[column][row], block.series[name][series_id, start : start + 4])
             assert rows["optical_age"][row] == snapshot.ages["optical"][place]
     assert np.isfinite(rows["pr"]).all()
 

@@ -188,9 +188,9 @@ def test_a_block_holds_the_formula(stack: Stack, grid: GeoBox) -> None:
     before, after = (source.value("red", grid, DAY + timedelta(days=k)) for k in (-1, 2))
     np.testing.assert_allclose(snapshot.fine["red"], before + (after - before) / 3, atol=2e-4, equal_nan=True)
     assert (snapshot.ages["optical"][~np.isnan(before)] == 1).all()
-    assert block.series["pr"].shape == (block.pair.max() + 1, 4)
+    assert block.series["pr"].shape == (block.series_id.max() + 1, 4)
     assert block.starts == (0,)
-    assert set(np.unique(snapshot.pairs_filled)) == {0.75, 1.0}  # one day of four observed; a cell in seven never
+    assert set(np.unique(snapshot.lst_filled)) == {0.75, 1.0}  # one day of four observed; a cell in seven never
     assert snapshot.surface_temperature is not None
     np.testing.assert_array_equal(snapshot.surface_temperature, block.series["lst"][:, -1])
 
@@ -203,7 +203,7 @@ def test_every_pixel_finds_the_cell_it_lies_in(stack: Stack, grid: GeoBox, varia
     whole = AnalyticSource().value(variable, lattice[:, :], DAY)
     row = np.floor((lattice.affine.f - latitude.astype(float)) / lattice.affine.a).astype(int)
     col = np.floor((longitude.astype(float) - lattice.affine.c) / lattice.affine.a).astype(int)
-    found = block.series[variable][block.pair, -1]
+    found = block.series[variable][block.series_id, -1]
     same = np.abs(found - whole[row, col]) <= VARIABLES[variable].scale
     assert same.mean() > 0.999
 
@@ -213,15 +213,15 @@ def test_pairs_are_distinct_and_only_of_wanted_pixels(stack: Stack, grid: GeoBox
     wanted = np.zeros(grid.shape, bool)
     wanted[40:90, 13:77] = True
     some, _ = one_day(stack, grid, wanted=wanted)
-    np.testing.assert_array_equal(some.pair >= 0, wanted)
-    assert np.unique(some.pair[wanted]).tolist() == list(range(len(some.series["pr"])))
+    np.testing.assert_array_equal(some.series_id >= 0, wanted)
+    assert np.unique(some.series_id[wanted]).tolist() == list(range(len(some.series["pr"])))
     assert 1 < len(some.series["pr"]) < len(whole.series["pr"])
     for name, values in some.series.items():
-        np.testing.assert_array_equal(values[some.pair[wanted]], whole.series[name][whole.pair[wanted]])
+        np.testing.assert_array_equal(values[some.series_id[wanted]], whole.series[name][whole.series_id[wanted]])
     distinct = np.concatenate(list(whole.series.values()), axis=1)
     assert len(np.unique(distinct, axis=0)) > 0.8 * len(distinct)  # cells may hold equal values
     none, _ = one_day(stack, grid, wanted=np.zeros(grid.shape, bool))
-    assert (none.pair == -1).all()
+    assert (none.series_id == -1).all()
     assert none.series["pr"].shape == (0, 4)
 
 
@@ -234,13 +234,13 @@ def test_days_together_are_as_each_alone(tmp_path: Path, grid: GeoBox) -> None:
     for day, start, snapshot in zip(days, together.starts, together.snapshots, strict=True):
         alone = read_block(stack, grid, NEEDS, [day], smap_resampling="bilinear")
         expected = next(alone.snapshots)
-        np.testing.assert_array_equal(together.pair, alone.pair)
+        np.testing.assert_array_equal(together.series_id, alone.series_id)
         for name, values in alone.series.items():
             np.testing.assert_array_equal(together.series[name][:, start : start + 4], values)
         assert snapshot.day == day
         for name, values in expected.fine.items():
             np.testing.assert_array_equal(snapshot.fine[name], values)
-        for name in ("borrowed", "pairs_borrowed", "pairs_filled", "surface_temperature"):
+        for name in ("gap_filled", "series_gap_filled", "lst_filled", "surface_temperature"):
             np.testing.assert_array_equal(getattr(snapshot, name), getattr(expected, name))
         np.testing.assert_array_equal(snapshot.ages["optical"], expected.ages["optical"])
 
@@ -253,10 +253,12 @@ def test_a_window_of_a_block_is_the_block_of_a_window(stack: Stack, grid: GeoBox
     for name, values in of_part.fine.items():
         np.testing.assert_array_equal(values, of_whole.fine[name][window], err_msg=name)
     for name in ("pr", "lst", "smap"):
-        np.testing.assert_array_equal(part.series[name][part.pair], whole.series[name][whole.pair[window]])
-    for name in ("pairs_borrowed", "pairs_filled", "surface_temperature"):
-        np.testing.assert_array_equal(getattr(of_part, name)[part.pair], getattr(of_whole, name)[whole.pair[window]])
-    np.testing.assert_array_equal(of_part.borrowed, of_whole.borrowed[window])
+        np.testing.assert_array_equal(part.series[name][part.series_id], whole.series[name][whole.series_id[window]])
+    for name in ("series_gap_filled", "lst_filled", "surface_temperature"):
+        np.testing.assert_array_equal(
+            getattr(of_part, name)[part.series_id], getattr(of_whole, name)[whole.series_id[window]]
+        )
+    np.testing.assert_array_equal(of_part.gap_filled, of_whole.gap_filled[window])
     np.testing.assert_array_equal(of_part.ages["sar"], of_whole.ages["sar"][window])
 
 
@@ -293,27 +295,27 @@ def test_picked_pixels_are_those_of_the_whole(
     picked = index[:, 0], index[:, 1]
     whole = read_block(coast, grid, NEEDS, days, smap_resampling=resampling)
     some = read_block(coast, grid, NEEDS, days, smap_resampling=resampling, picked=picked)
-    assert some.pair.shape == (1, len(places))
+    assert some.series_id.shape == (1, len(places))
     assert some.starts == whole.starts
-    pair, of_whole = some.pair[0], whole.pair[picked]
-    np.testing.assert_array_equal(pair < 0, of_whole < 0)
-    on = pair >= 0
+    series_id, of_whole = some.series_id[0], whole.series_id[picked]
+    np.testing.assert_array_equal(series_id < 0, of_whole < 0)
+    on = series_id >= 0
     for name, values in some.series.items():
-        np.testing.assert_array_equal(values[pair[on]], whole.series[name][of_whole[on]], err_msg=name)
+        np.testing.assert_array_equal(values[series_id[on]], whole.series[name][of_whole[on]], err_msg=name)
     for mine, other in zip(some.snapshots, whole.snapshots, strict=True):
         for name, values in mine.fine.items():
             np.testing.assert_array_equal(values[0], other.fine[name][picked], err_msg=name)
         for kind, ages in mine.ages.items():
             np.testing.assert_array_equal(ages[0], other.ages[kind][picked])
-        np.testing.assert_array_equal(mine.borrowed[0], other.borrowed[picked])
-        for name in ("pairs_borrowed", "pairs_filled", "surface_temperature"):
-            np.testing.assert_array_equal(getattr(mine, name)[pair[on]], getattr(other, name)[of_whole[on]])
+        np.testing.assert_array_equal(mine.gap_filled[0], other.gap_filled[picked])
+        for name in ("series_gap_filled", "lst_filled", "surface_temperature"):
+            np.testing.assert_array_equal(getattr(mine, name)[series_id[on]], getattr(other, name)[of_whole[on]])
 
 
 def test_the_coast_has_what_is_to_be_tested(coast: Stack, grid: GeoBox) -> None:
     block, snapshot = one_day(coast, grid)
-    assert (block.pair < 0).any()
-    assert snapshot.pairs_borrowed.any()
+    assert (block.series_id < 0).any()
+    assert snapshot.series_gap_filled.any()
     assert np.isnan(block.series["pr"]).any()
 
 
@@ -353,8 +355,8 @@ def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, 
         block, snapshot = one_day(stack, grid, resampling)
         assert np.isnan(snapshot.fine["smap"][beyond]).all()
         assert np.isfinite(snapshot.fine["smap"][inside]).all()
-        assert (block.pair[beyond] == -1).all()
-        assert (block.pair[inside] >= 0).all()
+        assert (block.series_id[beyond] == -1).all()
+        assert (block.series_id[inside] >= 0).all()
 
 
 def test_days_before_the_axis_are_refused_or_left_out(stack: Stack, grid: GeoBox) -> None:

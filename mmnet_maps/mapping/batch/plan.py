@@ -151,7 +151,7 @@ def plan_batch(
             first,
             area=areas[tile.id],
             grid=tile.geobox,
-            pieces=(_piece(parts[tile.id], tile),),
+            tiles=(_piece(parts[tile.id], tile),),
             days=days,
             stack=stack.path.absolute(),
             out=Path(settings.out).absolute(),
@@ -273,7 +273,7 @@ def dry_run(batch: Batch, *, workers: int | None = None) -> str:
         f"{there} are there already, {total - there} are not; those that are there are made anew only where something "
         "they depend on has changed",
     ]
-    days = jobs[0].spells(batch.days)[0]
+    days = jobs[0].day_batches(batch.days)[0]
     for job in jobs[:_TRIES]:
         with suppress(InputError):
             seconds, written, read = _probe(replace(job, threads=job.threads or max(1, cores() // count)), stack, days)
@@ -297,7 +297,7 @@ def dry_run(batch: Batch, *, workers: int | None = None) -> str:
 
 def _pixels(job: Job) -> int:
     """Pixels that a job may map, those outside the area among them."""
-    (piece,) = job.pieces
+    (piece,) = job.tiles
     return int(np.prod(piece.geobox.shape))
 
 
@@ -314,7 +314,7 @@ def _duration(hours: float) -> str:
 
 def _probe(job: Job, stack: Stack, days: tuple[date, ...]) -> tuple[float, int, int]:
     """Seconds, bytes written and bytes read for one tile on some days, in a folder that is thrown away."""
-    (piece,) = job.pieces
+    (piece,) = job.tiles
     require(stack, piece.geobox, job.needs, days)
     require_values(stack, piece.geobox, job.needs, days)
     _ = job.engine

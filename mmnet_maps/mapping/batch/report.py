@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.product.day_writer import write_whole
+from mmnet_maps.files import write_whole
 from mmnet_maps.product.stac_item import fingerprint_of, read_item
 
 REPORTS = "reports"

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import MMNetError, OutputError, RequestError, TilesFailedError
+from mmnet_maps.files import write_whole
 from mmnet_maps.mapping.batch.plan import Batch, cores, default_workers
 from mmnet_maps.mapping.batch.report import Outcome, Report, write_report
 from mmnet_maps.mapping.batch.worker import LATE, Task, finish_day, run_task, sees
 from mmnet_maps.mapping.request import describe
-from mmnet_maps.product.day_writer import write_whole
 from mmnet_maps.product.qgis import write_styles
 from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
 
@@ -95,8 +95,8 @@ def run_batch(
     """
     if scheduler is not None and (workers or memory_limit):
         raise RequestError("with --scheduler workers are started elsewhere; leave --workers and --memory-limit out")
-    spells = batch.jobs[0].spells(batch.days)
-    count = min(workers or default_workers(), len(spells) * len(batch.jobs))
+    day_batches = batch.jobs[0].day_batches(batch.days)
+    count = min(workers or default_workers(), len(day_batches) * len(batch.jobs))
     threads = batch.jobs[0].threads or (max(1, cores() // count) if scheduler is None else None)
     limit = _bytes(memory_limit)
     with _alone_in(batch.root):
@@ -129,7 +129,7 @@ def tasks_of(batch: Batch, threads: int | None = None, limit: float | None = Non
     models = tuple(checkpoint.fingerprint for checkpoint in first.engine.checkpoints)
     return [
         Task(job=job, days=days, models=models, store=batch.store, place=batch.places[job.area.name], limit=limit)
-        for days in first.spells(batch.days)
+        for days in first.day_batches(batch.days)
         for job in (replace(job, threads=threads) for job in batch.jobs)
     ]
 

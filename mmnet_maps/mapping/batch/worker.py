@@ -95,7 +95,7 @@ def run_task(task: Task) -> list[Outcome]:
         outcomes: dict[date, Outcome] = {}
         for day in task.days:
             outcomes |= _settled(task, day)
-        waiting = job.spells([day for day in task.days if day not in outcomes])
+        waiting = job.day_batches([day for day in task.days if day not in outcomes])
         while waiting:
             days = waiting.pop(0)
             _check_model(task)
@@ -142,11 +142,12 @@ def _check_model(task: Task) -> None:
 
 def _settled(task: Task, day: date) -> dict[date, Outcome]:
     """The outcome of a day whose product is there, or cannot be made; empty where it is to be made."""
-    from mmnet_maps.product.cog import DRIVER_ERRORS, read_band
-    from mmnet_maps.product.day_writer import completed, remove_leftovers
+    from mmnet_maps.files import DRIVER_ERRORS
+    from mmnet_maps.product.cog import read_band
+    from mmnet_maps.product.day_writer import completed, remove_day_leftovers
 
     job, stack = task.job, open_stack(task.job.stack)
-    (piece,) = job.pieces
+    (piece,) = job.tiles
     item = task.item(day)
     if item.get("mmnet:area", job.area_id) != job.area_id:
         raise OutputError(
@@ -161,7 +162,7 @@ def _settled(task: Task, day: date) -> dict[date, Outcome]:
             return {}
     except InputError as error:
         return {day: task.failure(day, str(error))}
-    remove_leftovers(job.out, task.tile, day, job.synthetic)
+    remove_day_leftovers(job.out, task.tile, day, job.synthetic)
     if task.store and not _store(task.store).is_current(task.place, day, fingerprint):
         try:
             packed = {name: read_band(path) for name, path in product.layers.items()}

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.product.day_writer import write_whole
+from mmnet_maps.files import write_whole
 from mmnet_maps.training.evaluate import ESTIMATE, METRICS, StationMetrics, intervals, report
 from mmnet_maps.training.experiment.run import ExperimentConfig, Run, by_network, splits_of
 from mmnet_maps.training.table import TARGET, Samples, read_samples

@@ -30,10 +30,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tqdm import tqdm
 
 from mmnet_maps.errors import InputError
+from mmnet_maps.files import write_whole
 from mmnet_maps.model.checkpoint import save_checkpoint
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.model.spec import first_error, read_yaml
-from mmnet_maps.product.day_writer import write_whole
 from mmnet_maps.training.evaluate import ESTIMATE, predict_samples
 from mmnet_maps.training.explain import explain_samples
 from mmnet_maps.training.splits import BORDERS, REGIONS, Split, cross_region, near, off_site, on_site

@@ -34,7 +34,7 @@ def test_an_area_is_cut_into_its_tiles(tmp_path: Path, stack: Path, model: Path)
     assert batch.grid == grid_of_tiles(TILES)[0]
     assert batch.store == tmp_path / "maps/corner_20210807_20210809.zarr"
     for job in batch.jobs:
-        (piece,) = job.pieces
+        (piece,) = job.tiles
         assert job.grid == tile_geobox(job.area.name)
         assert job.grid[piece.rows, piece.cols] == piece.geobox
         assert max(piece.geobox.shape) < 30
@@ -116,7 +116,7 @@ class LateSource(AnalyticSource):
 
 def test_the_newest_day_is_the_last_with_every_input(tmp_path: Path, stack: Path, model: Path) -> None:
     batch = plan_batch(CORNER, SPAN, stack=stack, model=model, out=tmp_path)
-    pieces, needs = [job.pieces[0].geobox for job in batch.jobs], batch.jobs[0].needs
+    pieces, needs = [job.tiles[0].geobox for job in batch.jobs], batch.jobs[0].needs
     assert newest_day(Stack(stack), pieces, needs, date(2021, 8, 20)) == DAYS[-1]
     assert newest_day(Stack(stack), pieces, needs, DAYS[1]) == DAYS[1]
     late = fill(tmp_path / "late.zarr", model, source=LateSource())
