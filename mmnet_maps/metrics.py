@@ -1,0 +1,1 @@
+"""Metrics of estimates against observations: R, RMSE, bias, ubRMSE."""
