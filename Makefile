@@ -1,9 +1,9 @@
 # make map    soil moisture maps of Grant County, Washington, from the demo world
 # make test   format, lint, types and all tests
-# make stress  batches whose workers, scheduler and command are killed again and again (up to an hour)
+# make stress  batches whose workers, scheduler and command are killed repeatedly (up to an hour)
 # make docs   the documentation site, in build/site
-# make screenshots  the pictures of the viewer in docs, made anew from the demo world (needs Chromium)
-# make bench  how fast the engine is, against the plain network and this machine
+# make screenshots  rebuild the pictures of the viewer in docs from the demo world (needs Chromium)
+# make bench  the engine's speed, against the plain network and this machine's peak
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed

@@ -1,4 +1,4 @@
-"""The pictures of the viewer in these pages, made anew from the demo world: ``make screenshots``.
+"""The pictures of the viewer in these pages, rebuilt from the demo world: ``make screenshots``.
 
 Needs Chromium (or Chrome) on the PATH, and playwright.
 """

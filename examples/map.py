@@ -1,4 +1,4 @@
-"""A map of an area from Python: compute it, mask what is less certain, save it as a GeoTIFF."""
+"""A map of an area from Python: compute it, mask less certain pixels, save it as a GeoTIFF."""
 
 import mmnet_maps as mm
 

@@ -1,4 +1,4 @@
-"""Maps beside station observations: series, metrics and a picture. The observations are MADE UP: put in your own."""
+"""Maps beside station observations: series, metrics and a picture. The observations are MADE UP: replace them by your own."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ from mmnet_maps.analysis.series_io import write_series
 from mmnet_maps.training.evaluate import format_report
 
 product = mm.downscale_product("-119.60,47.08,-119.50,47.14", "2021-07-29/2021-08-08", source="demo")
-product.to_zarr("moses_lake.zarr", mode="w", consolidated=False)  # or take the folder that mmnet-map has filled
+product.to_zarr("moses_lake.zarr", mode="w", consolidated=False)  # or use the output folder of mmnet-map
 
 made_up = {  # station: latitude, longitude, soil moisture day by day in m³/m³
     "made-up A": (47.12, -119.53, [0.09, 0.09, 0.08, 0.08, 0.08, 0.08, 0.08, 0.13, 0.15, 0.18, 0.2]),

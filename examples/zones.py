@@ -19,7 +19,7 @@ fields = [
 Path("fields.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": fields}))  # or fields.gpkg …
 
 product = mm.downscale_product("-119.60,47.08,-119.50,47.14", "2021-08-02/2021-08-08", source="demo")
-product.to_zarr("moses_lake.zarr", mode="w", consolidated=False)  # or take the folder that mmnet-map has filled
+product.to_zarr("moses_lake.zarr", mode="w", consolidated=False)  # or use the output folder of mmnet-map
 maps, zones = open_maps("moses_lake.zarr"), read_zones("fields.geojson")
 table = zonal_statistics(maps, zones)
 write_statistics(table, "zones.csv", zones)
