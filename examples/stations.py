@@ -1,4 +1,4 @@
-"""Maps beside station observations: series, metrics and a picture. The observations are MADE UP: replace them by your own."""
+"""Maps beside station observations: series, metrics and a picture. The observations are MADE UP: use your own."""
 
 import pandas as pd
 
