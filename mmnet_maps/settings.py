@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from mmnet_maps.errors import RequestError
 
 SETTINGS_FILE = "mmnet.yaml"
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class MapSettings(BaseModel):
@@ -102,12 +104,10 @@ def settle(options: MapOptions) -> MapSettings:
     try:
         settings = MapSettings.model_validate({**values, **given})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RequestError(
-            f"{origin if key in values and key not in given else 'option'} {key}: {first['msg']}, not "
-            f"{first.get('input')!r}; the settings are {', '.join(MapSettings.model_fields)}"
-        ) from error
+        key = str(error.errors()[0]["loc"][0])
+        where = origin if key in values and key not in given else "option"
+        names = ", ".join(MapSettings.model_fields)
+        raise RequestError(f"{where} {first_error(error)}; the settings are {names}") from error
     return settings
 
 
@@ -115,12 +115,62 @@ def _read(config: str | os.PathLike[str] | None) -> tuple[dict[str, Any], str]:
     path = Path(config or SETTINGS_FILE)
     if config is None and not path.exists():
         return {}, str(path)
+    return read_yaml(path, "settings"), str(path)
+
+
+def read_model(path: str | Path, model: type[Model], what: str, *, see: str = "") -> Model:
+    """Read a YAML file and validate it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    model
+        Its keys, as a pydantic model.
+    what
+        Name of the kind of file in messages, such as "sources".
+    see
+        A file whose keys serve as an example, named in messages about a value.
+
+    Raises
+    ------
+    RequestError
+        When the file cannot be read, or a key is missing, unknown or out of bounds.
+    """
+    values = read_yaml(path, what)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return model.model_validate(values)
+    except ValidationError as error:
+        advice = f"see the keys of {see}" if see else "correct it"
+        raise RequestError(f"{path}: {first_error(error)}; {advice}") from error
+
+
+def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
+    """Read a YAML file of keys and values; an empty file has none.
+
+    Raises
+    ------
+    RequestError
+        When the file cannot be read or holds anything but keys and values.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"cannot read the settings {path}: {' '.join(str(error).split())}") from error
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise RequestError(f"cannot read the {what} {path}: {reason}; expected a YAML file") from error
     if values is None:
-        values = {}
+        return {}
     if not isinstance(values, dict):
-        raise RequestError(f"the settings {path} hold a {type(values).__name__}; expected lines of 'key: value'")
-    return values, str(path)
+        raise RequestError(f"the {what} {path}: found a {type(values).__name__}; expected lines of 'key: value'")
+    return values
+
+
+def first_error(error: ValidationError) -> str:
+    """Format the first fault of a validation in one line: where, what, the value, and the number of further faults."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    message = " ".join(first["msg"].removeprefix("Value error, ").split())
+    plain = first["type"] != "extra_forbidden" and isinstance(first["input"], str | int | float | None)
+    value = f", not {first['input']!r}" if plain else ""
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}{': ' if where else ''}{message}{value}{more}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.settings import MapSettings, settle
-from mmnet_maps.sources.files.config import to_yaml
+from mmnet_maps.settings import MapSettings, first_error, read_model, settle
 
 
 def test_a_fresh_install_takes_the_demo_world() -> None:
@@ -37,7 +38,7 @@ def test_nothing_falls_back_to_the_demo_world_where_inputs_are_configured() -> N
     [
         ("resolution: -5", "mmnet.yaml resolution: .*greater than 0, not -5"),
         ("resolutoin: 5", "mmnet.yaml resolutoin: .*the settings are stack, source"),
-        ("- a\n- b", "hold a list; expected lines of 'key: value'"),
+        ("- a\n- b", "the settings mmnet.yaml: found a list; expected lines of 'key: value'"),
         ("a: [", "cannot read the settings mmnet.yaml"),
         ("model: !!python/object/apply:os.system ['true']", "cannot read the settings"),
     ],
@@ -56,10 +57,58 @@ def test_a_named_file_must_be_there() -> None:
 
 def test_the_file_in_configs_is_the_schema() -> None:
     path = Path(__file__).parents[1] / "configs" / "map.yaml"
-    assert path.read_text().split("\n\n", 1)[1] == to_yaml(MapSettings())
+    lines = []
+    for name, field in MapSettings.model_fields.items():
+        default = MapSettings().model_dump(mode="json", include={name})
+        unset = default[name] is None
+        lines.append(f"# {field.description}\n" + (f"# {name}:\n" if unset else yaml.safe_dump(default)))
+    assert path.read_text().split("\n\n", 1)[1] == "".join(lines)
     assert settle({"config": path}) == settle({})
 
 
 def test_an_empty_file_changes_nothing() -> None:
     Path("mmnet.yaml").write_text("# nothing\n")
     assert settle({}) == MapSettings()
+
+
+class Pixel(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    size: float = Field(gt=0)
+    names: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("size: -1", "size: Input should be greater than 0, not -1; see the keys of pixel.yaml"),
+        ("size: -1\nnames: {a: b}", "size: Input should be greater than 0, not -1 (and 1 more); see"),
+        ("size: 1\ncolour: red", "colour: Extra inputs are not permitted; see"),
+        ("size: 1\nnames: {2: 1}", "names.2: Input should be a valid string, not 2; see"),
+        ("size: [1, 2]", "size: Input should be a valid number; see"),
+        ("", "size: Field required; see"),
+        ("hello", "found a str; expected lines of 'key: value'"),
+        ("a: [", "cannot read the pixel "),
+        ("\x00", "cannot read the pixel "),
+    ],
+)
+def test_a_fault_in_a_file_is_one_line_with_key_value_and_advice(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RequestError) as error:
+        read_model(path, Pixel, "pixel", see="pixel.yaml")
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unreadable_file_is_reported_with_the_reason(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(RequestError, match=f"cannot read the pixel .*: {reason}"):
+            read_model(path, Pixel, "pixel")
+
+
+def test_a_fault_of_the_whole_has_no_key() -> None:
+    with pytest.raises(ValidationError) as error:
+        Pixel.model_validate("hello")
+    assert first_error(error.value).startswith("Input should be a valid dictionary")

@@ -21,8 +21,9 @@ from torch import nn
 
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.model.features import encoded_columns
-from mmnet_maps.model.spec import ModelSpec, Profile, Target, first_error, profile
+from mmnet_maps.model.spec import ModelSpec, Profile, Target, profile
 from mmnet_maps.resources import packaged
+from mmnet_maps.settings import first_error
 
 __all__ = [
     "Checkpoint",

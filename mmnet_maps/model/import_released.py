@@ -18,8 +18,9 @@ from torch import Tensor
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.checkpoint import Checkpoint, restore, save_checkpoint
 from mmnet_maps.model.features import Feature, encoded_columns
-from mmnet_maps.model.spec import ModelSpec, first_error
+from mmnet_maps.model.spec import ModelSpec
 from mmnet_maps.model.spec import profile as read_profile
+from mmnet_maps.settings import first_error
 
 SNAPSHOT_SCALER, SERIES_SCALER = "static_mean_std.npy", "dynamic_mean_std.npy"
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from itertools import accumulate
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
-    ValidationError,
     field_serializer,
     field_validator,
     model_validator,
@@ -24,6 +21,7 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.model.features import Feature, encoded_columns
 from mmnet_maps.model.network import Architecture, build
 from mmnet_maps.resources import packaged
+from mmnet_maps.settings import read_model
 
 _FEATURE_KEYS = {"name", "encoding", "classes"}
 _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -265,35 +263,4 @@ def profile(name: str) -> dict[str, Any]:
     names = ("paper", "released")
     if name not in names:
         raise RequestError(f"There is no profile {name!r}; use one of {', '.join(names)}.")
-    text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(Profile.model_validate(yaml.safe_load(text)))
-
-
-def read_yaml(path: str | Path, model: type[Model], what: str) -> Model:
-    """A YAML file as a model of its fields; `what` is what messages call it.
-
-    Raises
-    ------
-    RequestError
-        The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
-    """
-    try:
-        return model.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise RequestError(f"{what} {path} cannot be read: {error.strerror}; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from None
-    except ValidationError as error:
-        raise RequestError(f"{path}: {first_error(error, values=True)}; correct it") from None
-
-
-def first_error(error: ValidationError, *, values: bool = False) -> str:
-    """The first of a specification's faults, on one line: where, what, and how many more there are.
-
-    With `values` also the value at fault, unless it is a whole list or section.
-    """
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the whole"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    shown = f" is {first['input']!r}" if values and not isinstance(first["input"], dict | list) else ""
-    return f"{where}{shown}: {' '.join(first['msg'].split())}{more}"
+    return dict(read_model(folder / f"{name}.yaml", Profile, "profile"))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from mmnet_maps.errors import RequestError
+from mmnet_maps.settings import read_yaml
 
 if TYPE_CHECKING:
     from mmnet_maps.sources.base import Source
@@ -50,16 +49,7 @@ def open_source(spec: str) -> tuple[Source, ...]:
         raise RequestError(
             f"source {spec!r} is not known; expected demo, earthengine, or the path of a YAML file that lists rasters"
         )
-    if _names_products(spec):
+    if "products" in read_yaml(spec, "sources"):
         return (EarthEngineSource(spec),)
     files = FilesSource(spec)
     return (files, SyntheticWorld()) if files.rest == "demo" else (files,)
-
-
-def _names_products(path: str) -> bool:
-    """Whether a YAML lists products of Earth Engine rather than rasters; what cannot be read is left to others."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(values, dict) and "products" in values

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.model.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.model.features import encoded_columns, fill_steps, standardise
-from mmnet_maps.model.spec import ModelSpec, Profile, read_yaml
+from mmnet_maps.model.spec import ModelSpec, Profile
+from mmnet_maps.settings import read_model
 from mmnet_maps.training.evaluate import Report, report
 from mmnet_maps.training.splits import later_block, validation_stations
 from mmnet_maps.training.table import Samples, encode, read_samples
@@ -127,7 +128,7 @@ def read_config(path: str | Path) -> TrainConfig:
     RequestError
         The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
     """
-    return read_yaml(path, TrainConfig, "training configuration")
+    return read_model(path, TrainConfig, "training configuration")
 
 
 def train_checkpoint(

@@ -335,9 +335,9 @@ def test_a_shipped_model_is_what_its_configuration_says(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 1}, "batch is 1: Input should be greater than or equal to 8"),
-        ({"validation": "random"}, "validation is 'random'"),
-        ({"colour": 3}, "colour is 3: Extra inputs"),
+        ({"batch": 1}, "batch: Input should be greater than or equal to 8, not 1"),
+        ({"validation": "random"}, "validation: Input should be 'stations', 'time' or 'none', not 'random'"),
+        ({"colour": 3}, "colour: Extra inputs"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"heads": 3}, "d_model 16 is not a multiple of heads 3"),
         ({"name": "a/b"}, "name"),

@@ -21,17 +21,17 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
-import yaml
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pyproj import Transformer
 
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.resources import packaged
+from mmnet_maps.settings import read_model
 from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters
 from mmnet_maps.sources.earthengine.client import HIGH_VOLUME, LOOPBACK, REQUEST_BYTES, Client, TooMuchError
 from mmnet_maps.sources.files.config import Smooth
@@ -127,15 +127,7 @@ def load_config(path: str | Path | None = None) -> EarthEngineConfig:
         When it cannot be read, or something in it is not allowed.
     """
     path = Path(path) if path else packaged("configs") / "earthengine.yaml"
-    try:
-        return EarthEngineConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"cannot read the sources {path}: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        raise RequestError(f"{path}: {where}: {message}; see the keys of configs/earthengine.yaml") from error
+    return read_model(path, EarthEngineConfig, "sources", see="configs/earthengine.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mmnet_maps.errors import RequestError
+from mmnet_maps.settings import read_model
 from mmnet_maps.variables import VARIABLES
 
 UNITS: dict[tuple[str, str], tuple[float, float]] = {
@@ -238,27 +238,9 @@ def load_sources(path: str | Path) -> tuple[SourcesConfig, Path | str]:
         variable that it names is not set.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"cannot read the sources {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise RequestError(f"the sources {path} hold no keys; expected name, folder and variables as in zion.yaml")
-    try:
-        config = SourcesConfig.model_validate(values)
-    except ValidationError as error:
-        raise RequestError(_first(error, path)) from error
+    config = read_model(path, SourcesConfig, "sources", see="examples/zion.yaml")
     folder = _expand(config.folder, path)
     return config, folder if "://" in folder else path.parent / Path(folder).expanduser()
-
-
-def _first(error: ValidationError, path: Path) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    message = first["msg"].removeprefix("Value error, ")
-    value = first.get("input")
-    shown = "" if isinstance(value, dict | BaseModel) else f", not {value!r}"
-    return f"{path}: {f'{where}: ' if where else ''}{message}{shown}; see the keys of examples/zion.yaml"
 
 
 def _expand(text: str, path: Path) -> str:
@@ -272,46 +254,3 @@ def _expand(text: str, path: Path) -> str:
         return os.environ[name]
 
     return re.sub(r"\$\{(\w+)\}", value, text)
-
-
-def to_yaml(model: BaseModel) -> str:
-    """Write settings as YAML with the description of each field as a comment; fields not set are commented out.
-
-    Examples
-    --------
-    >>> class Pixel(BaseModel):
-    ...     size: float = Field(default=100.0, description="Metres.")
-    ...     crs: str | None = Field(default=None, description="EPSG code.")
-    >>> print(to_yaml(Pixel()), end="")
-    # Metres.
-    size: 100.0
-    # EPSG code.
-    # crs:
-    """
-    return "".join(f"{line}\n" for line in _lines(model, comments=True))
-
-
-def _lines(model: BaseModel, comments: bool) -> list[str]:
-    """YAML lines of a model; in a mapping of several models only the first one carries comments."""
-    lines = []
-    for key, field in type(model).model_fields.items():
-        value = getattr(model, key)
-        unset = value is None or value in ((), {})
-        if comments and field.description:
-            lines.append(f"# {field.description}")
-        if unset and comments:
-            lines.append(f"# {key}:")
-        elif isinstance(value, BaseModel):
-            lines += [f"{key}:", *_indent(_lines(value, comments))]
-        elif isinstance(value, dict) and any(isinstance(item, BaseModel) for item in value.values()):
-            lines.append(f"{key}:")
-            for number, (name, item) in enumerate(value.items()):
-                lines += _indent([f"{name}:", *_indent(_lines(item, comments and number == 0))])
-        elif not unset:
-            plain = model.model_dump(mode="json", include={key})
-            lines += yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=100).splitlines()
-    return lines
-
-
-def _indent(lines: list[str]) -> list[str]:
-    return [f"  {line}" for line in lines]

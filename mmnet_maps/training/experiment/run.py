@@ -33,7 +33,7 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.files import write_whole
 from mmnet_maps.model.checkpoint import save_checkpoint
 from mmnet_maps.model.engine import Engine
-from mmnet_maps.model.spec import first_error, read_yaml
+from mmnet_maps.settings import first_error, read_model
 from mmnet_maps.training.evaluate import ESTIMATE, predict_samples
 from mmnet_maps.training.explain import explain_samples
 from mmnet_maps.training.splits import BORDERS, REGIONS, Split, cross_region, near, off_site, on_site
@@ -137,7 +137,7 @@ def read_experiment(path: str | Path) -> ExperimentConfig:
     RequestError
         The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
     """
-    return read_yaml(path, ExperimentConfig, "experiment")
+    return read_model(path, ExperimentConfig, "experiment")
 
 
 @dataclass(frozen=True, kw_only=True)

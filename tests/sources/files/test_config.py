@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.sources.files.config import UNITS, Mask, Smooth, SourcesConfig, VariableFiles, load_sources, to_yaml
+from mmnet_maps.sources.files.config import UNITS, Mask, Smooth, SourcesConfig, VariableFiles, load_sources
 from mmnet_maps.variables import VARIABLES
 
 RED = {"files": "red.tif", "date": "2021-08-08", "product": "P"}
@@ -162,17 +162,8 @@ def entries(draw: st.DrawFn) -> VariableFiles:
 @given(st.dictionaries(st.sampled_from(sorted(set(VARIABLES) - {"landcover"})), entries(), min_size=1, max_size=3))
 def test_written_yaml_reads_back(variables: dict[str, VariableFiles]) -> None:
     config = SourcesConfig(name="mine", rest="demo", variables=variables)
-    text = to_yaml(config)
+    text = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True))
     assert SourcesConfig.model_validate(yaml.safe_load(text)) == config
-
-
-def test_written_yaml_explains_every_field_once() -> None:
-    entry = VariableFiles(files="a.tif", product="P")
-    text = to_yaml(SourcesConfig(name="mine", variables={"red": entry, "nir": entry}))
-    for model in (SourcesConfig, VariableFiles):
-        for field in model.model_fields.values():
-            assert field.description is not None
-            assert text.count(f"# {field.description}\n") == 1
 
 
 def test_every_field_has_one_sentence() -> None:

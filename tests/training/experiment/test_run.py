@@ -375,8 +375,8 @@ def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, t
             "network m is also to be trained on 'v', which is no table",
         ),
         ({"networks": {"m": {"architecture": "mmnet", "also": None}}}, "also of network m is None, expected a list"),
-        ({"seeds": 0}, "seeds is 0: Input should be greater than or equal to 1"),
-        ({"more": 1}, "more is 1: Extra inputs"),
+        ({"seeds": 0}, "seeds: Input should be greater than or equal to 1, not 0"),
+        ({"more": 1}, "more: Extra inputs"),
         ({"training": {}}, "snapshot: Field required"),
     ],
 )
@@ -390,10 +390,10 @@ def test_a_wrong_configuration_is_told(tmp_path: Path, change: dict[str, Any], m
 
 
 def test_what_is_no_configuration_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="cannot be read"):
+    with pytest.raises(RequestError, match="cannot read the experiment"):
         read_experiment(tmp_path / "none.yaml")
     (tmp_path / "e.yaml").write_text("a: [")
-    with pytest.raises(RequestError, match="is not YAML"):
+    with pytest.raises(RequestError, match="expected a YAML file"):
         read_experiment(tmp_path / "e.yaml")
 
 
