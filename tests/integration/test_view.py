@@ -1,4 +1,4 @@
-"""The viewer as a person meets it: in a browser, headless, where there is one."""
+"""The viewer in a headless browser, where one is installed, and its server."""
 
 from __future__ import annotations
 
@@ -24,16 +24,21 @@ import pytest
 
 pytest.importorskip("panel", reason="panel is not installed")
 
+from processes import start_interruptible
+
+from analytic import AnalyticSource
 from batch_world import CORNER, DAYS
 from map_files import values_on, write_map
 from mmnet_maps.analysis.viewer.server import view
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.tiles import target_grid
+from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.reader import Needs
 
 GRID = target_grid(read_aoi(CORNER))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Without these Chromium asks its maker for this and that at every start.
+# Without these Chromium contacts Google at every start.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -46,6 +51,14 @@ FLAGS = [
 
 
 @pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stack that gives the rain."""
+    needs = Needs(snapshot=("smap",), series=("pr",), steps=1, includes_day=True)
+    path = tmp_path_factory.mktemp("viewed") / "s.zarr"
+    return fetch(path, [AnalyticSource()], conus_grid(), GRID, tiles(GRID), needs, DAYS, quiet=True).path
+
+
+@pytest.fixture(scope="module")
 def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("viewed") / "maps"
     for number, day in enumerate(DAYS):
@@ -55,24 +68,19 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def serving(*words: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """``mmnet view`` in a process of its own: the address of the page; ended by Ctrl-C."""
-    program = [sys.executable, "-c", "from mmnet_maps.cli import main; main()", "view", *map(str, words)]
-    with subprocess.Popen(
-        [*program, "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            address = re.search(r"http://127\.0\.0\.1:\d+/", said)
-            assert address, (said, process.communicate(timeout=10))
-            wait_until_up(address[0])
-            yield address[0], process
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=20)
-            assert process.returncode == 0, err
-            assert err == ""
-        finally:
-            process.kill()
+    """Run ``mmnet view`` in a process of its own until Ctrl-C; give the address of the page."""
+    program = [sys.executable, "-c", "from mmnet_maps.cli import main; main()", "view", *words, "--no-browser"]
+    with start_interruptible(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        assert address, (line, process.communicate(timeout=10))
+        wait_until_up(address[0])
+        yield address[0], process
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0, err
+        assert err == ""
 
 
 def wait_until_up(url: str) -> None:
@@ -97,7 +105,7 @@ def chromium() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        pytest.skip(f"there is none of {', '.join(BROWSERS)} on this machine")
+        pytest.skip(f"no browser on this machine; looked for {', '.join(BROWSERS)}")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
@@ -106,7 +114,7 @@ def chromium() -> Iterator[Any]:
 
 @dataclass
 class Visit:
-    """A page that was opened, and what it asked and complained of."""
+    """An open page, the hosts it sent requests to, and the errors and warnings it logged."""
 
     page: Any
     hosts: set[str] = field(default_factory=set)
@@ -115,7 +123,7 @@ class Visit:
 
 @contextmanager
 def visit(chromium: Any, url: str, width: int = 1280, height: int = 900) -> Iterator[Visit]:
-    """Open the page; it must ask its own server alone and complain of nothing."""
+    """Open the page, which must send requests only to its own server and log neither errors nor warnings."""
     context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
     found = Visit(context.new_page())
     page = found.page
@@ -137,12 +145,12 @@ def until(page: Any, expression: str) -> None:
 
 
 def model(name: str) -> str:
-    """JavaScript for a bokeh model by its name."""
+    """Return JavaScript for a bokeh model by its name."""
     return f"Bokeh.documents[0].get_model_by_name('{name}')"
 
 
 def click_on(page: Any, row: int, col: int) -> None:
-    """Click on a pixel of the map, as it lies on the screen."""
+    """Click on a pixel of the map where the screen shows it."""
     x, y = GRID.affine * (col + 0.5, row + 0.5)
     box = page.locator(".bk-Figure").first.bounding_box()
     x_range, y_range = f"{model('map')}.x_range", f"{model('map')}.y_range"
@@ -185,6 +193,7 @@ def test_days_and_layers_change_what_is_drawn(chromium: Any, site: tuple[str, An
         page.locator("button[class*=play]").first.click()
         page.get_by_text(f"Change from {DAYS[0]} to {DAYS[1]}").wait_for(timeout=30_000)
         page.locator("button[class*=pause]").first.click()
+        assert page.get_by_text("Difference of soil moisture").is_visible()
 
 
 def test_the_swipe_moves_by_the_keyboard(chromium: Any, site: tuple[str, Any]) -> None:
@@ -202,9 +211,10 @@ def test_the_swipe_moves_by_the_keyboard(chromium: Any, site: tuple[str, Any]) -
         for _ in range(30):
             slider.press("ArrowRight")
         until(page, f"{empty} < {before}")
+        assert page.evaluate(f"{model('map')}.center.find(one => one.type == 'Span').location") > GRID.boundingbox.left
 
 
-def test_a_place_is_typed_and_a_wrong_one_is_told(chromium: Any, site: tuple[str, Any]) -> None:
+def test_a_place_is_typed_and_a_wrong_one_is_refused(chromium: Any, site: tuple[str, Any]) -> None:
     with visit(chromium, site[0]) as found:
         box = found.page.get_by_label("Series at longitude,latitude")
         box.fill("nowhere")
@@ -215,7 +225,7 @@ def test_a_place_is_typed_and_a_wrong_one_is_told(chromium: Any, site: tuple[str
         found.page.get_by_text("SMAP, 9 km: ").wait_for()
 
 
-def test_the_picture_comes_down(chromium: Any, site: tuple[str, Any], tmp_path: Path) -> None:
+def test_the_picture_is_downloaded(chromium: Any, site: tuple[str, Any], tmp_path: Path) -> None:
     with visit(chromium, site[0]) as found:
         with found.page.expect_download() as download:
             found.page.get_by_text("PNG of this view").click()
@@ -235,7 +245,7 @@ def test_it_fits_a_phone(chromium: Any, site: tuple[str, Any]) -> None:
         page.get_by_text("SMAP, 9 km: ").wait_for()
 
 
-# ---- who reaches it, and what ----------------------------------------------------------------------------------------
+# ---- who can connect, and what is served -----------------------------------------------------------------------------
 
 
 def test_it_listens_on_the_loopback_interface_alone(site: tuple[str, subprocess.Popen[str]]) -> None:
@@ -258,10 +268,10 @@ def test_it_listens_on_the_loopback_interface_alone(site: tuple[str, subprocess.
         "/?path=/etc/passwd",
     ],
 )
-def test_no_other_file_is_given_out(site: tuple[str, Any], path: str) -> None:
+def test_no_other_file_is_served(site: tuple[str, Any], path: str) -> None:
     host = urlsplit(site[0]).netloc
     connection = http.client.HTTPConnection(host, timeout=20)
-    connection.request("GET", path)  # as it stands: a library would resolve the dots
+    connection.request("GET", path)  # libraries would resolve the dots
     answer = connection.getresponse()
     body = answer.read()
     connection.close()
@@ -270,8 +280,8 @@ def test_no_other_file_is_given_out(site: tuple[str, Any], path: str) -> None:
     assert answer.status in ((200,) if path.startswith("/?") else (400, 403, 404))
 
 
-def test_a_page_of_another_site_does_not_get_in(site: tuple[str, Any]) -> None:
-    """Another site's script may ask this machine's ports; the websocket, through which all values go, refuses it."""
+def test_a_page_of_another_site_is_refused(site: tuple[str, Any]) -> None:
+    """Scripts of other sites can reach the ports of this machine; the websocket, which carries all values, refuses."""
     host = urlsplit(site[0]).netloc
     connection = http.client.HTTPConnection(host, timeout=20)
     headers = {
@@ -287,17 +297,17 @@ def test_a_page_of_another_site_does_not_get_in(site: tuple[str, Any]) -> None:
     connection.close()
 
 
-def test_what_cannot_be_shown_is_told_before_there_is_a_page(
+def test_errors_are_raised_before_anything_is_served(
     tmp_path: Path, maps: Path, stack: Path, site: tuple[str, Any]
 ) -> None:
     taken = urlsplit(site[0]).port
-    for paths, options, error, told in (
+    for paths, options, error, message in (
         ([tmp_path], {}, RequestError, "there is no finished map in"),
         (["https://example.org/maps"], {}, RequestError, "only files of this machine are read"),
-        ([maps], {"port": taken}, RequestError, f"port {taken} cannot be had"),
+        ([maps], {"port": taken}, RequestError, f"port {taken} is not available"),
         ([maps], {"stack": tmp_path}, InputError, "no stack at"),
         ([stack, maps], {}, RequestError, "holds no maps"),
     ):
-        with pytest.raises(error, match=told) as caught:
+        with pytest.raises(error, match=message) as caught:
             view(paths, show=False, **options)
         assert "\n" not in str(caught.value)

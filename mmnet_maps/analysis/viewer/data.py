@@ -1,4 +1,4 @@
-"""What the viewer shows, maps or a stack of inputs, behind one interface: layers that are read by window and step."""
+"""Maps and stacks of inputs behind one interface: layers that are read by window and step."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
+from mmnet_maps.files import read_attributes
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.reader import Maps, open_maps
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mmnet_maps.stack.inventory import Contents
     from mmnet_maps.stack.store import Stack
 
-_STRIP = 1024  # rows of the fine lattice that are read at once
+_STRIP = 1024  # rows of the fine lattice read at once
 
 UNITS = {
     "1": "",
@@ -36,19 +37,24 @@ UNITS = {
     "percent": "%",
     "W m-2": "W/m²",
 }
-"""Units as people write them, where they differ from UDUNITS."""
+"""Units for people, where they differ from UDUNITS."""
+
+
+def number_format(units: str) -> str:
+    """Return bokeh's format for numbers with some units; specific humidity in kg/kg needs five decimals."""
+    return "0.00000" if units == "kg/kg" else "0.000"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """How a layer is named on the page.
+class ViewLayer:
+    """A layer of the viewer.
 
     Attributes
     ----------
     name, title, units
-        The layer, a phrase for it, and its units as people write them.
-    flags
-        Whether its values are sums of flags (`layers.QUALITY_BITS`), or land cover classes, not to be averaged.
+        Its name in the files, its name on the page, and its units for people.
+    categorical
+        Whether its values are sums of flags (`layers.QUALITY_BITS`) or land cover classes, which have no mean.
     moisture
         Whether it is soil moisture, which has one colour scale everywhere.
     """
@@ -56,43 +62,43 @@ class Shown:
     name: str
     title: str
     units: str
-    flags: bool = False
+    categorical: bool = False
     moisture: bool = False
 
 
 class Viewable(Protocol):
-    """What can be looked at."""
+    """Maps or a stack that the viewer can show."""
 
     @property
     def title(self) -> str:
-        """What it is, in a few words."""
+        """Its name in a few words."""
 
     @property
     def synthetic(self) -> bool:
-        """Whether any of it is not an observation."""
+        """Whether any of it is made from synthetic inputs."""
 
     @property
     def days(self) -> Sequence[date]:
-        """Days that can be chosen."""
+        """The days to choose from, ascending."""
 
     @property
     def opening(self) -> date:
-        """The day that is shown first."""
+        """The day shown first."""
 
     @property
     def grid(self) -> GeoBox:
-        """Its pixels."""
+        """The grid of its pixels."""
 
     @property
-    def shown(self) -> Sequence[Shown]:
-        """The layers that can be chosen."""
+    def layers(self) -> Sequence[ViewLayer]:
+        """The layers to choose from."""
 
     def read(self, layer: str, day: date, window: Window, *, step: int = 1) -> NDArray[Any]:
-        """Values as `reader.Maps.read` gives them."""
+        """Return the values of a window as `reader.Maps.read` does."""
 
 
 class ViewedMaps:
-    """Finished maps."""
+    """Finished maps as a `Viewable`."""
 
     def __init__(self, maps: Maps) -> None:
         self.maps = maps
@@ -104,12 +110,12 @@ class ViewedMaps:
             "quality": "Quality",
             "smap": "SMAP, 9 km",
         }
-        self.shown = tuple(
-            Shown(
+        self.layers = tuple(
+            ViewLayer(
                 name=name,
                 title=titles[name],
                 units=UNITS.get(LAYERS[name].units, LAYERS[name].units),
-                flags=LAYERS[name].nodata is None,
+                categorical=LAYERS[name].nodata is None,
                 moisture=name in ("soil_moisture", "smap"),
             )
             for name in maps.layers
@@ -118,7 +124,7 @@ class ViewedMaps:
 
 
 class ViewedStack:
-    """The inputs in a stack, every variable brought to the fine pixels by nearest neighbour."""
+    """The inputs in a stack as a `Viewable`, every variable resampled to the fine pixels by nearest neighbour."""
 
     synthetic: bool
 
@@ -134,13 +140,13 @@ class ViewedStack:
             raise RequestError(f"{stack.path} holds no days yet; fill it with mmnet stack")
         temporal = [set(one.days) for one in contents if one.group.temporal and one.days]
         self.opening = max(set.intersection(*temporal), default=self.days[-1])
-        self.grid = stack.target[_reached(stack, contents)]
-        self.shown = tuple(
-            Shown(
+        self.grid = stack.target[_filled_window(stack, contents)]
+        self.layers = tuple(
+            ViewLayer(
                 name=name,
                 title=VARIABLES[name].long_name,
                 units=UNITS.get(VARIABLES[name].units, VARIABLES[name].units),
-                flags=name == "landcover",
+                categorical=name == "landcover",
                 moisture=name == "smap",
             )
             for one in contents
@@ -149,7 +155,7 @@ class ViewedStack:
         )
 
     def read(self, layer: str, day: date, window: Window, *, step: int = 1) -> NDArray[Any]:
-        """Values as `reader.Maps.read` gives them."""
+        """Return the values of a window as `reader.Maps.read` does."""
         from mmnet_maps.grid.lattice import nearest_cells
 
         rows, cols = window
@@ -160,7 +166,7 @@ class ViewedStack:
         cover = layer == "landcover"
         found = np.full(shape, 0 if cover else np.nan, np.uint16 if cover else np.float32)
         row, col = nearest_cells(coarse, lattice)
-        for start in range(0, shape[0], max(_STRIP // step, 1)):  # a strip at a time, so that memory stays bounded
+        for start in range(0, shape[0], max(_STRIP // step, 1)):  # in strips, to bound memory
             strip = slice(start, start + max(_STRIP // step, 1))
             rows_, cols_ = row[strip], col[strip]
             inside = rows_ >= 0
@@ -172,8 +178,8 @@ class ViewedStack:
         return found
 
 
-def _reached(stack: Stack, contents: Sequence[Contents]) -> Window:
-    """The window of a stack's fine lattice around all that it holds: of the fine groups, else of the coarse ones."""
+def _filled_window(stack: Stack, contents: Sequence[Contents]) -> Window:
+    """Return the window of the target grid around all filled blocks, those of fine groups if there are any."""
     from mmnet_maps.grid.lattice import cover
     from mmnet_maps.stack.inventory import around_blocks
 
@@ -193,17 +199,17 @@ def _reached(stack: Stack, contents: Sequence[Contents]) -> Window:
 
 
 def open_view(paths: Sequence[str | Path]) -> Viewable:
-    """Open maps or a stack to be looked at.
+    """Open maps or a stack for the viewer.
 
     Parameters
     ----------
     paths
-        What `reader.open_maps` takes, or the folder of one stack.
+        Anything that `reader.open_maps` accepts, or the folder of one stack.
 
     Raises
     ------
     RequestError, InputError
-        As `reader.open_maps` and `store.Stack`.
+        See `reader.open_maps` and `store.Stack`.
     """
     if len(paths) == 1 and _is_stack(Path(paths[0])):
         from mmnet_maps.stack.store import Stack
@@ -213,10 +219,7 @@ def open_view(paths: Sequence[str | Path]) -> Viewable:
 
 
 def _is_stack(path: Path) -> bool:
-    import json
-
     try:
-        content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-        return "mmnet_stack_version" in content["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return "mmnet_stack_version" in read_attributes(path)
+    except OSError:
         return False

@@ -1,11 +1,11 @@
-"""``mmnet view``: the web page that shows maps, served on the loopback interface to this machine alone."""
+"""Serve the page of ``mmnet view`` on the loopback interface, to this machine alone."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,13 @@ from mmnet_maps.analysis.viewer.data import open_view
 from mmnet_maps.errors import RequestError
 
 if TYPE_CHECKING:
-    from mmnet_maps.analysis.viewer.page import Rings
+    from mmnet_maps.analysis.viewer.data import Viewable
+    from mmnet_maps.analysis.viewer.panes import Rings
 
 LOOPBACK = "127.0.0.1"
 _PORT = 5006
 
-# Without it a phone draws the page as wide as a desk's screen.
+# Without the viewport phones lay the page out at desktop width.
 _TEMPLATE = '{% block preamble %}<meta name="viewport" content="width=device-width, initial-scale=1">{% endblock %}'
 
 
@@ -30,39 +31,38 @@ def view(
     port: int | None = None,
     show: bool = True,
 ) -> None:
-    """Serve a page that shows maps or a stack, until it is interrupted.
+    """Serve a page that shows maps or a stack until interrupted.
 
-    Only this machine reaches it, and only what is given here is read.
+    Only this machine can connect, and only the given files are read.
 
     Parameters
     ----------
     paths
-        What `reader.open_maps` takes, or the folder of a stack.
+        Anything that `reader.open_maps` accepts, or the folder of a stack.
     stack
-        Where the rain in the series at a place comes from; a stack that is looked at is its own.
+        Source of the rain in the series at a place; of a stack that is shown, the stack itself.
     outline
-        Polygons that are drawn over the map: whatever an area of interest may be.
+        Polygons drawn over the map, given like an area of interest.
     port
-        Default: 5006, or any that is free.
+        The port to listen on. By default 5006, or any free one.
     show
-        Open it in the browser.
+        Whether to open the page in the browser.
 
     Raises
     ------
     RequestError
-        When Panel is not installed, the port is taken, or there is nothing to be shown.
+        Panel is not installed, the port is not available, or there is nothing to show.
     InputError
-        When something cannot be read.
+        An input cannot be read.
     """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
-    shown = open_view(given)
-    make = _maker(shown, stack, outline)
+    shown = open_view([paths] if isinstance(paths, str | Path) else list(paths))
+    make_page = _page_maker(shown, stack, outline)
     free = _free_port(port)
     import panel as pn
 
-    print(f"{shown.title}: http://{LOOPBACK}:{free}/  (Ctrl-C ends it)", flush=True)
+    print(f"{shown.title}: http://{LOOPBACK}:{free}/  (Ctrl-C stops it)", flush=True)
     pn.serve(
-        {"/": make},
+        {"/": make_page},
         address=LOOPBACK,
         port=free,
         websocket_origin=[f"{LOOPBACK}:{free}", f"localhost:{free}"],
@@ -72,8 +72,14 @@ def view(
     )
 
 
-def _maker(shown: Any, stack: str | Path | None, outline: str | Path | None) -> Any:
-    """What makes a page for each visitor."""
+def _page_maker(shown: Viewable, stack: str | Path | None, outline: str | Path | None) -> Callable[[], Any]:
+    """Return a function that makes a page for each visitor, after making one: errors appear before anything is served.
+
+    Raises
+    ------
+    RequestError, InputError
+        See `view`.
+    """
     try:
         import panel as pn
     except ImportError as error:
@@ -85,32 +91,32 @@ def _maker(shown: Any, stack: str | Path | None, outline: str | Path | None) -> 
     from mmnet_maps.stack.store import Stack
 
     pn.extension()
-    for name in ("bokeh.server.views.ws", "tornado.access", "tornado.general"):  # they name all that they refuse
+    for name in ("bokeh.server.views.ws", "tornado.access", "tornado.general"):  # they log every refused request
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").addFilter(_is_news)
+    logging.getLogger("asyncio").addFilter(_is_not_a_departure)
     weather = Stack(stack) if stack is not None else shown.stack if isinstance(shown, ViewedStack) else None
     if stack is not None and weather is not None:
         weather.group_of("pr")
     rings = _rings(outline, str(shown.grid.crs)) if outline is not None else []
 
-    def make() -> Any:
+    def make_page() -> Any:
         if pn.state.curdoc is not None:
             pn.state.curdoc.template = _TEMPLATE
         return Page(shown, stack=weather, outline=rings).layout()
 
-    make()  # what cannot be read is told before there is a page, and the first visitor need not wait for imports
-    return make
+    make_page()  # also imports what the first visitor would wait for
+    return make_page
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a message is other than that a visitor left while something was being sent."""
+def _is_not_a_departure(record: logging.LogRecord) -> bool:
+    """Return whether a log record is about anything but a visitor who left while data was being sent."""
     from tornado.websocket import WebSocketClosedError
 
     return not (record.exc_info and isinstance(record.exc_info[1], WebSocketClosedError))
 
 
 def _rings(outline: str | Path, crs: str) -> Rings:
-    """The borders of an area as lines of x and y in a CRS."""
+    """Return the borders of an area as lines of x and y in a CRS."""
     import shapely
 
     from mmnet_maps.grid.area import LONLAT, read_aoi, transform_geometry
@@ -122,13 +128,20 @@ def _rings(outline: str | Path, crs: str) -> Rings:
 
 
 def _free_port(wanted: int | None) -> int:
+    """Return the wanted port, or by default 5006 or any free one.
+
+    Raises
+    ------
+    RequestError
+        The wanted port is not available.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
-        if os.name == "posix":  # as the server itself does: a page that was just closed does not hold its port
+        if os.name == "posix":  # as the server does; a page just closed does not hold its port
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind((LOOPBACK, _PORT if wanted is None else wanted))
         except OSError as error:
             if wanted is not None:
-                raise RequestError(f"port {wanted} cannot be had ({error.strerror}); choose another --port") from error
+                raise RequestError(f"port {wanted} is not available ({error.strerror}); give another --port") from error
             trial.bind((LOOPBACK, 0))
         return int(trial.getsockname()[1])

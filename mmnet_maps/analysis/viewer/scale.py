@@ -1,0 +1,147 @@
+"""Colour scales of the viewer: how values become colours, and the legend that explains them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from datetime import date
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.product.picture import nice_length
+from mmnet_maps.product.qgis import COLOURS, quality_colour, quality_label
+from mmnet_maps.variables import LANDCOVER_CLASSES
+
+if TYPE_CHECKING:
+    from mmnet_maps.analysis.viewer.data import ViewLayer
+
+CLEAR = "rgba(0, 0, 0, 0)"
+_DRY_WET = ("#8c510a", "#bf812d", "#dfc27d", "#f6e8c3", "#f5f5f5", "#c7eae5", "#80cdc1", "#35978f", "#01665e")
+_LAND_COVER = ("#b8a26a", "#d9d47a", "#b5aca0", "#7fb9c9", "#3f7a4c", "#a5555a", "#c9a227", "#9fca6b")
+_OTHER_COVER = "#7fb2dd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The colours of a layer: a ramp between two limits, or one colour for each class.
+
+    Attributes
+    ----------
+    colours
+        From low to high, or one for each class.
+    label
+        Name of the values, with units.
+    classes, names
+        Values of the classes, ascending, and their names; None and empty for numbers.
+    """
+
+    colours: tuple[str, ...]
+    label: str
+    classes: tuple[int, ...] | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def palette(self) -> list[str]:
+        """Colours for bokeh's colour mapper."""
+        if self.classes is None:
+            return _ramp(self.colours)
+        return list(self.colours) or [CLEAR]
+
+    def mapper_limits(self, low: float, high: float) -> tuple[float, float]:
+        """Return the limits of bokeh's colour mapper: those of numbers, or around the positions of the classes."""
+        return (low, high) if self.classes is None else (-0.5, len(self.palette) - 0.5)
+
+    def encode(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Return numbers as they are, classes as their positions in the scale; NaN for other classes."""
+        if self.classes is None:
+            return values.astype(np.float32, copy=False)
+        if not self.classes:
+            return np.full(values.shape, np.nan, np.float32)
+        classes = np.array(self.classes)
+        position = np.searchsorted(classes, values).clip(0, len(classes) - 1)
+        return np.where(classes[position] == values, position, np.nan).astype(np.float32)
+
+    def legend(self, low: float, high: float) -> str:
+        """Return HTML: a colour bar with round numbers under it, or a box of colour and a name for each class."""
+        return _colour_bar(self, low, high) if self.classes is None else _class_boxes(self)
+
+
+MOISTURE = Scale(colours=COLOURS, label="m³/m³")
+
+
+def layer_scale(layer: ViewLayer, found: Set[int] = frozenset()) -> Scale:
+    """Return the scale of a layer.
+
+    Parameters
+    ----------
+    layer
+        The layer.
+    found
+        The classes to be shown, if it is categorical.
+    """
+    if layer.name == "landcover":
+        cover = {code: name for name, codes in LANDCOVER_CLASSES.items() for code in codes}
+        colours = dict(zip(LANDCOVER_CLASSES, _LAND_COVER, strict=True))
+        codes = sorted(found - {0})
+        return Scale(
+            colours=tuple(colours.get(cover.get(code, ""), _OTHER_COVER) for code in codes),
+            label=layer.title,
+            classes=tuple(codes),
+            names=tuple(f"{cover.get(code, 'other')} (NLCD {code})" for code in codes),
+        )
+    if layer.categorical:
+        values = sorted(found - {1 << QUALITY_BITS["outside_area"]})
+        return Scale(
+            colours=tuple(quality_colour(value)[0] for value in values),
+            label=layer.title,
+            classes=tuple(values),
+            names=tuple(flag_names(value) for value in values),
+        )
+    return Scale(colours=COLOURS, label=f"{layer.title}{f' ({layer.units})' if layer.units else ''}")
+
+
+def difference_scale(day: date, reference: date) -> Scale:
+    """Return the scale of the change in soil moisture from a reference day to a day."""
+    return Scale(colours=_DRY_WET, label=f"Change from {reference} to {day} (m³/m³)")
+
+
+def flag_names(quality: int) -> str:
+    """Return the names of the flags that are set in a value of the quality layer."""
+    return quality_label(quality).partition(": ")[2]
+
+
+def _ramp(colours: Sequence[str]) -> list[str]:
+    """Interpolate colours evenly to 256."""
+    stops = np.array([list(bytes.fromhex(colour.removeprefix("#"))) for colour in colours], float)
+    places = np.linspace(0, len(stops) - 1, 256)
+    bands = [np.interp(places, np.arange(len(stops)), stops[:, band]).round().astype(int) for band in range(3)]
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in zip(*bands, strict=True)]
+
+
+def _colour_bar(scale: Scale, low: float, high: float) -> str:
+    step = nice_length((high - low) / 3)
+    ticks = "".join(
+        f"<span style='position:absolute;left:{100 * (tick - low) / (high - low):.2f}%;transform:translateX(-50%)'>"
+        f"{tick:.10g}</span>"
+        for tick in (number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1))
+    )
+    return (
+        f"<div style='max-width:520px;margin:0 12px'>{escape(scale.label)}"
+        "<div style='height:14px;border:1px solid #999;"
+        f"background:linear-gradient(to right,{','.join(scale.colours)})'></div>"
+        f"<div style='position:relative;height:16px;font-size:12px'>{ticks}</div></div>"
+    )
+
+
+def _class_boxes(scale: Scale) -> str:
+    box = "display:inline-block;width:14px;height:14px;border:1px solid #999;vertical-align:-2px;margin-right:5px"
+    return "".join(
+        f"<span style='display:inline-block;margin:0 14px 2px 0'><span style='{box};background:{colour}'></span>"
+        f"{escape(name)}</span>"
+        for colour, name in dict.fromkeys(zip(scale.colours, scale.names, strict=True))
+    )
