@@ -32,7 +32,7 @@ import torch
 from mmnet_maps.grid.area import LONLAT, transform_geometry
 from mmnet_maps.grid.tiles import tile_geobox
 from mmnet_maps.mapping.pipeline import Part, ahead, mapped, read_parts
-from mmnet_maps.mapping.request import Job, fill_stack, prepare
+from mmnet_maps.mapping.request import Request, fill_stack, prepare
 from mmnet_maps.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.training.parity import plain_inputs
@@ -71,7 +71,7 @@ def fill(stack: Path, quick: bool) -> None:
         fill_stack(area([tile]), str(DAY), stack=stack, source="demo")
 
 
-def job_for(stack: Path, tiles: Iterable[str], count: int = 1, **options: Any) -> Job:
+def job_for(stack: Path, tiles: Iterable[str], count: int = 1, **options: Any) -> Request:
     return prepare(area(tiles), days(count), stack=stack, quiet=True, **options)
 
 

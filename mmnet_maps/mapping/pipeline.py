@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.tiles import Tile, area_mask, tiles
-from mmnet_maps.mapping.request import Job, describe, open_stack, prepare, source_line, title
+from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
 from mmnet_maps.product.layers import LAYERS, Mask, QualityFlags, attributes, compose, unknown_cover
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
 from mmnet_maps.product.member_store import ATTRIBUTES
@@ -117,7 +117,7 @@ def downscale(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[Ma
 
 
 def mapped(
-    job: Job, pieces: Iterable[Tile], days: Sequence[date], stop: Event | None = None
+    request: Request, pieces: Iterable[Tile], days: Sequence[date], stop: Event | None = None
 ) -> Iterator[tuple[Tile, date, Layers]]:
     """Compute tiles and days: `computed` of `read_parts`, the route of the data from the stack to the product.
 
@@ -126,10 +126,10 @@ def mapped(
 
     Parameters
     ----------
-    job
+    request
         The request.
     pieces, days
-        Tiles and days, in order; at most as many days as in one of `request.Job.spells`.
+        Tiles and days, in order; at most as many days as in one of `request.Request.day_batches`.
     stop
         Once it is set, what is being computed ends with `engine.StoppedError`.
 
@@ -138,16 +138,16 @@ def mapped(
     tile, day, layers
         Tile by tile and day by day; layers as `layers.compose`, arrays (y, x) of the tile.
     """
-    for part, layers in computed(job, read_parts(job, pieces, days), stop):
+    for part, layers in computed(request, read_parts(request, pieces, days), stop):
         yield part.tile, part.snapshot.day, layers
 
 
-def computed(job: Job, parts: Iterator[Part], stop: Event | None = None) -> Iterator[tuple[Part, Layers]]:
+def computed(request: Request, parts: Iterator[Part], stop: Event | None = None) -> Iterator[tuple[Part, Layers]]:
     """What parts come to, each read while the one before is computed; errors and layers as `mapped`.
 
     What depends on the series alone is computed for all days of a block at its first.
     """
-    engine, block = job.engine, None
+    engine, block = request.engine, None
     groups: Iterable[list[SeriesTerms]] = ()
     for part in ahead(parts):
         fine, shape = part.snapshot.fine, part.inside.shape
@@ -156,7 +156,7 @@ def computed(job: Job, parts: Iterator[Part], stop: Event | None = None) -> Iter
             groups = engine.encode_in_groups(block.series, block.starts, stop)
             groups = [*groups] if len(block.starts) > 1 else groups
         terms = map(itemgetter(part.number), groups)
-        found = engine.predict(part.columns, terms, part.series_id, keep_members=job.members, stop=stop)
+        found = engine.predict(part.columns, terms, part.series_id, keep_members=request.recipe.members, stop=stop)
         layers = compose(
             found.estimate.reshape(shape),
             fine["smap"],
@@ -164,7 +164,7 @@ def computed(job: Job, parts: Iterator[Part], stop: Event | None = None) -> Iter
             inside=part.inside,
             unknown=part.unknown,
             bulk_density=VARIABLES["bulk_density"].unpack(fine["bulk_density"]) if "bulk_density" in fine else None,
-            evidence=_quality_flags(job, part, found.outside.reshape(shape)),
+            evidence=_quality_flags(request, part, found.outside.reshape(shape)),
         )
         if found.members is not None:
             layers[MEMBERS] = found.members.reshape(-1, *shape)
@@ -195,25 +195,32 @@ class Part:
     series_id: NDArray[np.int32]
 
 
-def read_parts(job: Job, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
+def read_parts(request: Request, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
     """Read tiles, each day in turn."""
-    stack = open_stack(job.stack)
+    stack = open_stack(request.stack)
     for tile in pieces:
-        inside = area_mask(job.area, tile.geobox, touched=job.touched)
-        block = read_block(stack, tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, wanted=inside)
-        yield from _parts(job, tile, inside, block)
+        inside = area_mask(request.area, tile.geobox, touched=request.touched)
+        block = read_block(
+            stack, tile.geobox, request.needs, days, smap_resampling=request.recipe.smap_resampling, wanted=inside
+        )
+        yield from _parts(request, tile, inside, block)
 
 
-def read_pixels(job: Job, tile: Tile, picked: Picked, days: Sequence[date]) -> Iterator[Part]:
+def read_pixels(request: Request, tile: Tile, picked: Picked, days: Sequence[date]) -> Iterator[Part]:
     """Read some pixels of a tile, each day in turn, as `read_parts` reads all; arrays are (1, n)."""
     block = read_block(
-        open_stack(job.stack), tile.geobox, job.needs, days, smap_resampling=job.smap_resampling, picked=picked
+        open_stack(request.stack),
+        tile.geobox,
+        request.needs,
+        days,
+        smap_resampling=request.recipe.smap_resampling,
+        picked=picked,
     )
-    yield from _parts(job, tile, np.ones_like(block.series_id, bool), block, picked)
+    yield from _parts(request, tile, np.ones_like(block.series_id, bool), block, picked)
 
 
-def _parts(job: Job, tile: Tile, inside: Mask, block: Block, picked: Picked | None = None) -> Iterator[Part]:
-    spec = job.engine.spec
+def _parts(request: Request, tile: Tile, inside: Mask, block: Block, picked: Picked | None = None) -> Iterator[Part]:
+    spec = request.engine.spec
     classes = next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
     place = _place(spec, tile, picked)
     for number, snapshot in enumerate(block.snapshots):
@@ -251,12 +258,12 @@ def ahead(items: Iterator[T], stop: Event | None = None) -> Generator[T]:
                 stop.set()
 
 
-def map_tile(job: Job, tile: Tile, day: date) -> Layers:
+def map_tile(request: Request, tile: Tile, day: date) -> Layers:
     """Compute all layers of one tile of one day, as `mapped`."""
-    return next(layers for _, _, layers in mapped(job, [tile], [day]))
+    return next(layers for _, _, layers in mapped(request, [tile], [day]))
 
 
-def _quality_flags(job: Job, part: Part, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
+def _quality_flags(request: Request, part: Part, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
     """Quality bits of every pixel, its own and those of its pair."""
     snapshot = part.snapshot
     pairs = QualityFlags(
@@ -269,14 +276,14 @@ def _quality_flags(job: Job, part: Part, outside: NDArray[np.bool_]) -> NDArray[
         backscatter={name: snapshot.fine[name] for name in ("vv", "vh") if name in snapshot.fine},
         gap_filled=snapshot.gap_filled,
         outside_training=outside,
-        synthetic=job.synthetic,
+        synthetic=request.synthetic,
     ).bits(part.inside.shape)
     pixels |= np.append(pairs, np.uint16(0))[part.block.series_id]  # without a pair: the last
     return pixels
 
 
-def lazy(job: Job) -> xr.Dataset:
-    """The job's product as a Dask-backed dataset, one task a tile and day; the model is loaded once a process."""
+def lazy(request: Request) -> xr.Dataset:
+    """The request's product as a Dask-backed dataset, one task a tile and day; the model is loaded once a process."""
     import dask.array as da
     import rioxarray  # noqa: F401  (arrays answer .rio)
     import xarray as xr
@@ -284,16 +291,16 @@ def lazy(job: Job) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
     compute = delayed(map_tile, pure=False)
-    wanted = {tile.id for tile in job.tiles}
-    outside = {name: _OUTSIDE.get(name, np.array(np.nan, np.float32)) for name in job.layers}
+    wanted = {tile.id for tile in request.tiles}
+    outside = {name: _OUTSIDE.get(name, np.array(np.nan, np.float32)) for name in request.layers}
     lead: dict[str, tuple[int, ...]] = dict.fromkeys(outside, ())
-    if job.members:
-        outside[MEMBERS], lead[MEMBERS] = np.array(np.nan, np.float32), (job.engine.members,)
+    if request.recipe.members:
+        outside[MEMBERS], lead[MEMBERS] = np.array(np.nan, np.float32), (request.engine.members,)
     stacked: dict[str, list[Any]] = {name: [] for name in outside}
-    for day in job.days:
+    for day in request.days:
         rows: dict[int, list[dict[str, Any]]] = {}
-        for tile in tiles(job.grid):
-            layers = compute(job, tile, day) if tile.id in wanted else None
+        for tile in tiles(request.grid):
+            layers = compute(request, tile, day) if tile.id in wanted else None
             rows.setdefault(tile.rows.start, []).append(
                 {
                     name: da.full(shape, fill, dtype=fill.dtype, chunks=shape)
@@ -305,26 +312,26 @@ def lazy(job: Job) -> xr.Dataset:
             )
         for name, days in stacked.items():
             days.append(da.block([[piece[name] for piece in row] for row in rows.values()]))
-    coords = xr_coords(job.grid, dims=("y", "x"))
-    times = np.array(job.days, dtype="datetime64[ns]")
+    coords = xr_coords(request.grid, dims=("y", "x"))
+    times = np.array(request.days, dtype="datetime64[ns]")
     product = xr.Dataset(
         {name: (("time", *["member"] * len(lead[name]), "y", "x"), da.stack(days)) for name, days in stacked.items()},
         coords={"time": times, **coords},
     )
-    if job.members:
-        product = product.assign_coords(member=np.arange(1, job.engine.members + 1))
+    if request.recipe.members:
+        product = product.assign_coords(member=np.arange(1, request.engine.members + 1))
         product[MEMBERS].attrs = dict(ATTRIBUTES)
-    return attributes(product, describe(job))
+    return attributes(product, describe(request))
 
 
-def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
-    """Make and write the product of every day of a job; a day whose product is there with the same fingerprint is left.
+def write_maps(request: Request, *, quiet: bool = False) -> list[DayProduct]:
+    """Make and write the product of every day of a request; finished products with the same fingerprint are kept.
 
     Of several days a picture that shows them together on one colour scale is drawn beside their folders.
 
     Parameters
     ----------
-    job
+    request
         From `request.prepare`.
     quiet
         No progress bar.
@@ -339,29 +346,32 @@ def write_maps(job: Job, *, quiet: bool = False) -> list[DayProduct]:
     OutputError
         When the folder cannot be written or holds a file of that name that is not ours.
     """
-    from mmnet_maps.files import is_ours
+    from mmnet_maps.files import refuse_foreign
     from mmnet_maps.product.day_writer import check_target, completed
     from mmnet_maps.product.qgis import write_styles
     from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
 
-    check_catalog(job.out, job.days)
-    for day in job.days:
-        check_target(job.out, job.area.name, day, job.synthetic, job.layers, members=job.members)
-    if len(job.days) > 1 and job.overview.exists() and not is_ours(job.overview):
-        raise OutputError(
-            f"{job.overview} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
+    check_catalog(request.run.out, request.days)
+    for day in request.days:
+        check_target(
+            request.run.out, request.area.name, day, request.synthetic, request.layers, members=request.recipe.members
         )
-    there = {day: completed(job.out, job.area.name, day, job.synthetic, job.fingerprint(day)) for day in job.days}
+    if len(request.days) > 1:
+        refuse_foreign(request.overview)
+    there = {
+        day: completed(request.run.out, request.area.name, day, request.synthetic, request.fingerprint(day))
+        for day in request.days
+    }
     for product in filter(None, there.values()):
         log.info("%s is there already, made from the same inputs by the same model: kept", product.item)
     new: dict[date, DayProduct] = {}
-    for days in job.day_batches([day for day, product in there.items() if product is None]):
-        new |= write_days(job, days, quiet=quiet)
-    done = [there[day] or new[day] for day in job.days]
-    if len(done) > 1 and not _is_newer(job.overview, [product.item for product in done]):
-        _draw(job, {product.day: product.layers for product in done}, job.overview)
-    write_catalog(job.out, job.days)
-    write_styles(job.out)
+    for days in request.day_batches([day for day, product in there.items() if product is None]):
+        new |= write_days(request, days, quiet=quiet)
+    done = [there[day] or new[day] for day in request.days]
+    if len(done) > 1 and not _is_newer(request.overview, [product.item for product in done]):
+        _draw(request, {product.day: product.layers for product in done}, request.overview)
+    write_catalog(request.run.out, request.days)
+    write_styles(request.run.out)
     return done
 
 
@@ -370,7 +380,7 @@ def _is_newer(path: Path, others: Sequence[Path]) -> bool:
 
 
 def write_days(
-    job: Job,
+    request: Request,
     days: Sequence[date],
     *,
     quiet: bool = False,
@@ -381,10 +391,10 @@ def write_days(
 
     Parameters
     ----------
-    job, quiet
+    request, quiet
         As `write_maps`.
     days
-        At most as many as in one of `request.Job.spells`.
+        At most as many as in one of `request.Request.day_batches`.
     pictures
         Whether a picture of each day is drawn.
     also
@@ -402,15 +412,15 @@ def write_days(
     with (
         ExitStack() as open_days,
         tqdm(
-            total=len(job.tiles) * len(days),
+            total=len(request.tiles) * len(days),
             unit="tile",
             desc=" … ".join(map(str, days[:: len(days) - 1 or 1])),
             disable=quiet,
         ) as bar,
     ):
-        writers = {day: open_days.enter_context(_writer(job, day)) for day in days}
+        writers = {day: open_days.enter_context(_writer(request, day)) for day in days}
         stop = Event()
-        results = open_days.enter_context(closing(ahead(mapped(job, job.tiles, days, stop), stop)))
+        results = open_days.enter_context(closing(ahead(mapped(request, request.tiles, days, stop), stop)))
         for tile, day, layers in results:
             packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
             writers[day].write(tile.rows, tile.cols, packed, layers.get(MEMBERS))
@@ -419,49 +429,50 @@ def write_days(
             bar.update()
         done = {}
         for day, writer in writers.items():
-            if job.fingerprint(day) != writer.fingerprint:
+            _ = request.engine  # raises if the model has changed
+            if request.fingerprint(day) != writer.fingerprint:
                 raise InputError(
-                    f"the stack {job.stack} or the model was changed while the map of {day} was made from it; nothing "
-                    "of that day was kept: run again"
+                    f"the stack {request.stack} was changed while the map of {day} was made from it; nothing of that "
+                    "day was kept: run again"
                 )
-            done[day] = writer.finish(partial(_draw_day, job, day) if pictures else None)
+            done[day] = writer.finish(partial(_draw_day, request, day) if pictures else None)
         return done
 
 
-def _writer(job: Job, day: date) -> DayWriter:
+def _writer(request: Request, day: date) -> DayWriter:
     from mmnet_maps.product.day_writer import DayWriter
 
-    about = describe(job)
+    about = describe(request)
     tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
-    tags |= {"date": day.isoformat(), "stack_fingerprint": job.inputs_fingerprint(day)}
+    tags |= {"date": day.isoformat(), "stack_fingerprint": request.inputs_fingerprint(day)}
     return DayWriter(
-        job.out,
-        name=job.area.name,
+        request.run.out,
+        name=request.area.name,
         day=day,
-        geobox=job.grid,
-        layers=job.layers,
-        synthetic=job.synthetic,
+        geobox=request.grid,
+        layers=request.layers,
+        synthetic=request.synthetic,
         tags=tags,
-        properties={f"mmnet:{key}": value for key, value in about.items()} | {"mmnet:area": job.area_id},
-        fingerprint=job.fingerprint(day),
-        members=job.engine.members if job.members else 0,
+        properties={f"mmnet:{key}": value for key, value in about.items()} | {"mmnet:area": request.recipe.place_id},
+        fingerprint=request.fingerprint(day),
+        members=request.engine.members if request.recipe.members else 0,
     )
 
 
-def _draw_day(job: Job, day: date, layers: dict[str, Path], path: Path) -> None:
-    _draw(job, {day: layers}, path)
+def _draw_day(request: Request, day: date, layers: dict[str, Path], path: Path) -> None:
+    _draw(request, {day: layers}, path)
 
 
-def _draw(job: Job, days: Mapping[date, dict[str, Path]], path: Path) -> None:
+def _draw(request: Request, days: Mapping[date, dict[str, Path]], path: Path) -> None:
     from mmnet_maps.product.picture import DayPicture, draw
 
     draw(
         path,
         [DayPicture(day=day, layers=layers) for day, layers in days.items()],
-        job.area.geometry,
-        title=title(job),
-        source=source_line(job),
-        synthetic=job.synthetic,
+        request.area.geometry,
+        title=title(request),
+        source=source_line(request),
+        synthetic=request.synthetic,
     )
 
 

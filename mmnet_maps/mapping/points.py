@@ -20,7 +20,7 @@ from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import Area, parse_days
 from mmnet_maps.grid.tiles import Tile, conus_grid, pixel_groups, pixels_of
 from mmnet_maps.mapping.pipeline import Part, computed, read_pixels
-from mmnet_maps.mapping.request import Job, describe, job_without_inputs, open_stack
+from mmnet_maps.mapping.request import Request, describe, draft_request, open_stack
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 from mmnet_maps.product.reader import Maps, open_maps
 from mmnet_maps.settings import MapOptions, settle
@@ -107,13 +107,13 @@ def at_points(
         }
         lacking = "lie outside the maps"
     else:
-        job, sources = _job(dates, options)
-        days = job.days
+        request, sources = _job(dates, options)
+        days = request.days
         if sources is None:
-            values, without = from_stack(job, lon, lat, quiet=quiet)
-            about = describe(job)
+            values, without = from_stack(request, lon, lat, quiet=quiet)
+            about = describe(request)
         else:
-            values, without, about = from_sources(job, sources, where, quiet=quiet)
+            values, without, about = from_sources(request, sources, where, quiet=quiet)
         lacking = (
             "have no inputs: they lie outside of the area and days that the stack was filled for (see mmnet stack)"
         )
@@ -143,7 +143,7 @@ def place_name(lon: float, lat: float) -> str:
     return ",".join(np.format_float_positional(round(float(one), 6) + 0.0, trim="-") for one in (lon, lat))
 
 
-def _job(dates: Any, options: MapOptions) -> tuple[Job, Sequence[Source] | None]:
+def _job(dates: Any, options: MapOptions) -> tuple[Request, Sequence[Source] | None]:
     """What is to be computed, from a stack, or from sources."""
     settings = settle(options)
     if settings.stack is None and settings.source is None:
@@ -153,13 +153,13 @@ def _job(dates: Any, options: MapOptions) -> tuple[Job, Sequence[Source] | None]
         )
     stack = Stack(settings.stack) if settings.stack is not None else None
     area, nowhere = Area(name="points", geometry=MultiPolygon()), conus_grid()[:1, :1]  # points have neither
-    job = job_without_inputs(settings, area, nowhere, (), parse_days(dates))
-    job = replace(job, members=False)
+    request = draft_request(settings, area, nowhere, (), parse_days(dates))
+    request = replace(request, recipe=replace(request.recipe, members=False))
     if stack is None:
-        return job, open_source(str(settings.source))
-    for name in job.needs.variables:
+        return request, open_source(str(settings.source))
+    for name in request.needs.variables:
         stack.group_of(name)
-    return replace(job, stack=stack.path.absolute()), None
+    return replace(request, stack=stack.path.absolute()), None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,12 +173,12 @@ class _Group:
     there: NDArray[np.bool_]
 
 
-def from_stack(job: Job, lon: Floats, lat: Floats, *, quiet: bool = False) -> tuple[Values, NDArray[np.bool_]]:
-    """The product at points from a job's stack, tile by tile: each chunk is decoded once, the engine runs on pixels.
+def from_stack(request: Request, lon: Floats, lat: Floats, *, quiet: bool = False) -> tuple[Values, NDArray[np.bool_]]:
+    """Compute the product at points from a stack, tile by tile: each chunk is decoded once.
 
     Parameters
     ----------
-    job
+    request
         What is computed; its area, grid and tiles are not looked at.
     lon, lat
         Degrees, (n,).
@@ -188,30 +188,30 @@ def from_stack(job: Job, lon: Floats, lat: Floats, *, quiet: bool = False) -> tu
     Returns
     -------
     values : dict of ndarray (n, days)
-        The job's layers as `layers.compose`, and ``pr`` where the model uses the day's.
+        The request's layers as `layers.compose`, and ``pr`` where the model uses the day's.
     without : ndarray of bool (n, days)
         Where there were no inputs.
     """
-    stack = open_stack(job.stack)
+    stack = open_stack(request.stack)
     rows, cols = pixels_of(stack.target, lon, lat)
-    found = _nothing([*job.layers, *_rain(job)], (len(rows), len(job.days)), "input_missing")
-    without = np.ones((len(rows), len(job.days)), bool)
-    column = {day: k for k, day in enumerate(job.days)}
+    found = _nothing([*request.layers, *_rain(request)], (len(rows), len(request.days)), "input_missing")
+    without = np.ones((len(rows), len(request.days)), bool)
+    column = {day: k for k, day in enumerate(request.days)}
     groups: dict[str, _Group] = {}
 
     def parts() -> Iterator[Part]:
-        for group in _groups(job, stack, rows, cols):
+        for group in _groups(request, stack, rows, cols):
             groups[group.tile.id] = group
-            yield from read_pixels(job, group.tile, group.picked, group.days)
+            yield from read_pixels(request, group.tile, group.picked, group.days)
 
-    count = int((rows >= 0).sum()) * len(job.days)
+    count = int((rows >= 0).sum()) * len(request.days)
     with tqdm(total=count, unit="row", unit_scale=True, desc="points", disable=quiet) as bar:
-        for part, layers in computed(job, parts()):
+        for part, layers in computed(request, parts()):
             group = groups[part.tile.id]
             there = group.there[part.number]
             here = group.which[there], column[part.snapshot.day]
             without[here] = False
-            layers |= {name: _last(part, name, job.needs.steps) for name in _rain(job)}
+            layers |= {name: _last(part, name, request.needs.steps) for name in _rain(request)}
             for name, values in found.items():
                 values[here] = layers[name][0, there]
             bar.update(group.which.size)
@@ -219,16 +219,16 @@ def from_stack(job: Job, lon: Floats, lat: Floats, *, quiet: bool = False) -> tu
     return found, without
 
 
-def _groups(job: Job, stack: Stack, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Iterator[_Group]:
+def _groups(request: Request, stack: Stack, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Iterator[_Group]:
     """Points by tile and spell of days, those that have inputs."""
-    networks = len(job.models) * (1 + job.draws)
+    networks = len(request.models) * (1 + request.recipe.draws)
     number = 0
     for which, window in pixel_groups(stack.target, rows, cols):
         box = stack.target[window]
         picked = rows[which] - window[0].start, cols[which] - window[1].start
-        most = max(job.engine.days_at_once, min(_MOST_DAYS, _ROWS // (which.size * networks)))
-        for days in job.day_batches(job.days, most):
-            there = fetched_at(stack, box, picked, job.needs, days)
+        most = max(request.engine.days_at_once, min(_MOST_DAYS, _ROWS // (which.size * networks)))
+        for days in request.day_batches(request.days, most):
+            there = fetched_at(stack, box, picked, request.needs, days)
             able, on = np.any(there, axis=0), np.any(there, axis=1)
             if able.any():
                 number += 1
@@ -241,8 +241,8 @@ def _groups(job: Job, stack: Stack, rows: NDArray[np.intp], cols: NDArray[np.int
                 )
 
 
-def _rain(job: Job) -> list[str]:
-    return [RAIN] if RAIN in job.needs.series and job.needs.includes_day else []
+def _rain(request: Request) -> list[str]:
+    return [RAIN] if RAIN in request.needs.series and request.needs.includes_day else []
 
 
 def _last(part: Part, name: str, steps: int) -> NDArray[np.float32]:
@@ -253,12 +253,12 @@ def _last(part: Part, name: str, steps: int) -> NDArray[np.float32]:
 
 
 def from_sources(
-    job: Job, sources: Sequence[Source], places: pd.DataFrame, *, quiet: bool = False
+    request: Request, sources: Sequence[Source], places: pd.DataFrame, *, quiet: bool = False
 ) -> tuple[Values, NDArray[np.bool_], dict[str, Any]]:
     """As `from_stack`, through a stack of one pixel for each place, and what the product says of itself."""
-    found = _nothing([*job.layers, *_rain(job)], (len(places), len(job.days)), "input_missing")
-    without = np.ones((len(places), len(job.days)), bool)
-    column = {day: k for k, day in enumerate(job.days)}
+    found = _nothing([*request.layers, *_rain(request)], (len(places), len(request.days)), "input_missing")
+    without = np.ones((len(places), len(request.days)), bool)
+    column = {day: k for k, day in enumerate(request.days)}
     about: dict[str, Any] = {"synthetic": False}
     for k, (name, lat, lon) in enumerate(
         tqdm([*places[["station", "lat", "lon"]].itertuples(index=False)], unit="point", disable=quiet)
@@ -266,8 +266,8 @@ def from_sources(
         if pixels_of(conus_grid(), lon, lat)[0] < 0:
             continue
         try:
-            for days, _, stack in pixel_stacks(sources, (lon, lat), job.days, job.needs):
-                here = replace(job, stack=stack.path, days=tuple(days))
+            for days, _, stack in pixel_stacks(sources, (lon, lat), request.days, request.needs):
+                here = replace(request, stack=stack.path, days=tuple(days))
                 values, none = from_stack(here, np.array([lon]), np.array([lat]), quiet=True)
                 columns = [column[day] for day in days]
                 without[k, columns] = none[0]

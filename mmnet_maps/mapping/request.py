@@ -1,9 +1,7 @@
-"""A map request with everything decided, before anything is computed."""
+"""A request for maps with everything decided, before anything is computed."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +16,13 @@ from mmnet_maps import __version__
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import Area, parse_days, read_aoi
 from mmnet_maps.grid.tiles import Tile, grid_of_tiles, holds_a_centre, stack_lattice, target_grid, touched_tiles
+from mmnet_maps.mapping.recipe import Recipe
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources import open_source
+from mmnet_maps.sources.base import Provenance
 from mmnet_maps.stack.fetch import Estimate, estimate, fetch
-from mmnet_maps.stack.reader import Needs, SmapResampling, uses
+from mmnet_maps.stack.reader import Needs, uses
 from mmnet_maps.stack.resolve import open_inputs
 from mmnet_maps.stack.store import Stack
 
@@ -31,66 +31,77 @@ if TYPE_CHECKING:
     from mmnet_maps.model.engine import Engine
     from mmnet_maps.model.spec import Profile
 
-PRODUCT_VERSION = 2
-
 log = logging.getLogger("mmnet_maps")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A map request with everything decided: what is computed depends on nothing else.
+class RunOptions:
+    """Options of a run that decide no value: where maps are written, and what the networks run on."""
 
-    Attributes
-    ----------
-    area, grid, tiles
-        The area, its pixels, and the tiles of the grid that it touches.
-    days
-        Days to map.
-    models
-        Folders of the checkpoints; several are an ensemble.
-    stack
-        Folder of the inputs, which hold all that is needed.
-    out
-        Output folder, for `write_maps`.
-    needs
-        What the model needs of the stack.
-    smap_resampling
-        How the SMAP field is brought to the pixels.
-    touched
-        Whether the area is too small to hold a pixel centre, so that the pixels it touches are mapped.
-    draws
-        Monte Carlo dropout members drawn from each checkpoint.
-    members
-        Whether the members themselves are kept.
-    precision, device, threads
-        How the networks are run (see `engine.Engine`).
-    """
-
-    area: Area
-    grid: GeoBox
-    tiles: tuple[Tile, ...]
-    days: tuple[date, ...]
-    models: tuple[Path, ...]
-    stack: Path
-    out: Path
-    needs: Needs
-    smap_resampling: SmapResampling
-    touched: bool = False
-    draws: int = 0
-    members: bool = False
-    precision: str = "float32"
+    out: Path = Path("maps")
     device: str = "auto"
     threads: int | None = None
 
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Maps of an area on some days, with everything decided before anything is computed.
+
+    Attributes
+    ----------
+    recipe
+        What decides the values, grid and area among it.
+    days
+        Days to map.
+    tiles
+        Tiles of the grid that the area touches.
+    touched
+        Whether the area is too small to hold a pixel centre, so that the pixels it touches are mapped.
+    models
+        Folders of the recipe's checkpoints.
+    needs
+        Variables and days that the models need.
+    stack
+        Folder of a stack that holds them.
+    run
+        Options that decide no value.
+    """
+
+    recipe: Recipe
+    days: tuple[date, ...]
+    tiles: tuple[Tile, ...]
+    touched: bool
+    models: tuple[Path, ...]
+    needs: Needs
+    stack: Path
+    run: RunOptions
+
+    @property
+    def area(self) -> Area:
+        """The area of the recipe."""
+        return self.recipe.area
+
+    @property
+    def grid(self) -> GeoBox:
+        """The grid of the recipe."""
+        return self.recipe.grid
+
     @property
     def engine(self) -> Engine:
-        """The engine of the checkpoints, loaded once a process, and again when their files have changed."""
-        stamps = tuple(
-            (folder / name).stat().st_mtime_ns
-            for folder in self.models
-            for name in ("model.json", "weights.safetensors")
-        )
-        return _engine(self.models, stamps, self.device, self.precision, self.draws, self.threads)
+        """The engine of the checkpoints, loaded once a process.
+
+        Raises
+        ------
+        RequestError
+            When a checkpoint has changed since the request was made.
+        """
+        engine = load_engine(self.models, self.run, draws=self.recipe.draws, precision=self.recipe.precision)
+        if fingerprints(engine) != self.recipe.checkpoints:
+            raise RequestError(
+                f"the model in {', '.join(map(str, self.models))} was changed during the run; finished maps are kept: "
+                "run again to make all of them with the new model"
+            )
+        return engine
 
     @property
     def layers(self) -> list[str]:
@@ -98,78 +109,66 @@ class Job:
         return [name for name in LAYERS if name != "soil_moisture_std" or self.engine.members]
 
     def day_batches(self, days: Sequence[date], most: int | None = None) -> list[tuple[date, ...]]:
-        """Days to be mapped together, because their series overlap and they share observations.
+        """Group days to be mapped together, because their series overlap and they share observations.
 
-        What is kept of a series takes memory for every day and network, so there are fewer days the more members,
-        unless `most` days are said to be few enough.
+        The terms kept of a series take memory for every day and network: the more members, the fewer days, unless
+        `most` gives their number.
         """
         most = most or self.engine.days_at_once
-        day_batches: list[list[date]] = []
+        batches: list[list[date]] = []
         for day in days:
-            if day_batches and len(day_batches[-1]) < most and (day - day_batches[-1][-1]).days < self.needs.steps:
-                day_batches[-1].append(day)
+            if batches and len(batches[-1]) < most and (day - batches[-1][-1]).days < self.needs.steps:
+                batches[-1].append(day)
             else:
-                day_batches.append([day])
-        return [tuple(spell) for spell in day_batches]
-
-    @cached_property
-    def area_id(self) -> str:
-        """Hash of the area and the grid: products of one name with another are of another area."""
-        parts = [str(self.grid.crs), tuple(self.grid.affine), tuple(self.grid.shape), self.area.geometry.wkb_hex]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+                batches.append([day])
+        return [tuple(batch) for batch in batches]
 
     @cached_property
     def products(self) -> dict[str, str]:
-        """The product behind each input of this map."""
-        provenance = open_stack(self.stack).provenance
-        return {name: provenance[name].product for name in self.needs.variables}
+        """The product behind each input."""
+        return {entry: provenance.product for entry, provenance in self._provenance.items()}
 
     @cached_property
     def synthetic(self) -> bool:
         """Whether any input is synthetic."""
+        return any(provenance.synthetic for provenance in self._provenance.values())
+
+    @cached_property
+    def licences(self) -> list[str]:
+        """Licences of the inputs."""
+        return sorted({provenance.licence for provenance in self._provenance.values()})
+
+    @property
+    def _provenance(self) -> dict[str, Provenance]:
         provenance = open_stack(self.stack).provenance
-        return any(provenance[name].synthetic for name in self.needs.variables)
+        return {name: provenance[name] for name in self.needs.variables}
 
     @property
     def overview(self) -> Path:
-        """The picture of all days together."""
+        """Path of the picture of all days together."""
         mark = "_synthetic" if self.synthetic else ""
-        return self.out / f"{self.area.name}_{self.days[0]:%Y%m%d}_{self.days[-1]:%Y%m%d}{mark}.png"
+        return self.run.out / f"{self.area.name}_{self.days[0]:%Y%m%d}_{self.days[-1]:%Y%m%d}{mark}.png"
 
     def substitutes(self) -> dict[str, str]:
-        """Inputs that come from another product than in training, and which; an index by the product of its bands."""
+        """Return the inputs that come from another product than in training, see `substitutes`."""
         return substitutes(self.engine.spec.inputs, self.products)
 
     def inputs_fingerprint(self, day: date) -> str:
-        """Hash of all stack blocks that a map of `day` may read."""
+        """Hash all stack blocks that a map of `day` may read."""
         stack = open_stack(self.stack)
         return stack.fingerprint(use for tile in self.tiles for use in uses(stack, tile.geobox, self.needs, day))
 
     def fingerprint(self, day: date) -> str:
-        """Hash of checkpoint, grid, area, inputs and options of one day's product: the same hash, the same product."""
-        parts = [
-            PRODUCT_VERSION,
-            [checkpoint.fingerprint for checkpoint in self.engine.checkpoints],
-            self.draws,
-            self.members,
-            self.precision,
-            str(self.grid.crs),
-            tuple(self.grid.affine),
-            tuple(self.grid.shape),
-            self.area.geometry.wkb_hex,
-            self.smap_resampling,
-            day.isoformat(),
-            self.inputs_fingerprint(day),
-        ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        """Hash everything that decides the values of one day's product."""
+        return self.recipe.fingerprint(day, self.inputs_fingerprint(day))
 
 
 def open_stack(path: Path) -> Stack:
-    """The stack at a path, opened once a process, and again when another one is there."""
+    """Open the stack at a path, once a process, and again when it was replaced."""
     try:
         status = (path / "zarr.json").stat()
     except OSError:
-        return Stack(path)  # which says what is wrong
+        return Stack(path)  # raises with the reason
     return _stack(path, status.st_mtime_ns, status.st_ino)
 
 
@@ -179,7 +178,10 @@ def _stack(path: Path, modified: int, inode: int) -> Stack:
 
 
 def substitutes(trained: Mapping[str, str], products: Mapping[str, str]) -> dict[str, str]:
-    """Inputs that come from another product than in training, and which; an index by the product of its bands."""
+    """Return the inputs that come from another product than in training, each with both products.
+
+    An index goes by the products of its bands.
+    """
     from mmnet_maps.model.features import INDICES
 
     found = {}
@@ -191,44 +193,46 @@ def substitutes(trained: Mapping[str, str], products: Mapping[str, str]) -> dict
     return found
 
 
-def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> Job:
-    """Read the request, load the model, and see to it that the inputs are there; parameters as `downscale_product`."""
+def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> Request:
+    """Read a request, load the model, and make sure that the inputs exist; parameters as `downscale_product`."""
     settings = settle(options)
     area = read_aoi(aoi)
     days = parse_days(dates)
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
-    job = job_without_inputs(settings, area, grid, touched_tiles(area, grid), days)
-    job = replace(job, stack=open_inputs(settings, grid, job.tiles, job.needs, days, quiet=quiet))
-    tell(job)
-    return job
+    request = draft_request(settings, area, grid, touched_tiles(area, grid), days)
+    request = replace(request, stack=open_inputs(settings, grid, request.tiles, request.needs, days, quiet=quiet))
+    log_notices(request)
+    return request
 
 
-def job_without_inputs(
-    settings: MapSettings, area: Area, grid: GeoBox, pieces: tuple[Tile, ...], days: tuple[date, ...]
-) -> Job:
-    """A job whose stack is still to be found; a model that cannot run is told here."""
+def draft_request(
+    settings: MapSettings, area: Area, grid: GeoBox, tiles: tuple[Tile, ...], days: tuple[date, ...]
+) -> Request:
+    """Make a request whose stack is still to be found; a model that cannot run is refused here."""
     models = tuple(_load(model).path.absolute() for model in settings.model)
-    job = Job(
-        area=area,
-        grid=grid,
-        tiles=pieces,
-        days=days,
-        models=models,
-        stack=Path(),
-        out=Path(settings.out),
-        needs=needs_of(_load(models[0]).spec),
-        smap_resampling=settings.smap_resampling,
-        touched=not holds_a_centre(area, grid),
+    run = RunOptions(out=Path(settings.out), device=settings.device, threads=settings.threads)
+    engine = load_engine(models, run, draws=settings.uncertainty, precision=settings.precision)
+    if settings.members and not engine.members:
+        raise RequestError("no members to keep; give --uncertainty N or several models")
+    recipe = Recipe(
+        checkpoints=fingerprints(engine),
         draws=settings.uncertainty,
         members=settings.members,
         precision=settings.precision,
-        device=settings.device,
-        threads=settings.threads,
+        grid=grid,
+        area=area,
+        smap_resampling=settings.smap_resampling,
     )
-    engine = job.engine
-    if job.members and not engine.members:
-        raise RequestError("members are asked for, but there are none; ask for an uncertainty, or give several models")
-    return job
+    return Request(
+        recipe=recipe,
+        days=days,
+        tiles=tiles,
+        touched=not holds_a_centre(area, grid),
+        models=models,
+        needs=needs_of(engine.spec),
+        stack=Path(),
+        run=run,
+    )
 
 
 def fill_stack(
@@ -302,35 +306,33 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def describe(job: Job) -> dict[str, Any]:
-    """What a product says of itself: model, inputs, licences, software."""
-    checkpoints = job.engine.checkpoints
-    provenance = open_stack(job.stack).provenance
-    used = [provenance[name] for name in job.needs.variables]
+def describe(request: Request) -> dict[str, Any]:
+    """Describe a product: model, inputs, licences, software."""
+    checkpoints = request.engine.checkpoints
     return {
         "model": ", ".join(checkpoint.spec.name for checkpoint in checkpoints),
         "weights_sha256": ", ".join(checkpoint.sha256 for checkpoint in checkpoints),
-        **({"members": job.engine.members} if job.engine.members else {}),
-        **({"precision": job.precision} if job.precision != "float32" else {}),
+        **({"members": request.engine.members} if request.engine.members else {}),
+        **({"precision": request.recipe.precision} if request.recipe.precision != "float32" else {}),
         "software": f"mmnet_maps {__version__}",
-        "smap_resampling": job.smap_resampling,
-        "synthetic": job.synthetic,
-        "inputs": job.products,
-        "stand_ins": job.substitutes(),
-        "licences": sorted({entry.licence for entry in used}),
+        "smap_resampling": request.recipe.smap_resampling,
+        "synthetic": request.synthetic,
+        "inputs": request.products,
+        "stand_ins": request.substitutes(),
+        "licences": request.licences,
         "reference": "Xu et al. (2025), JGR: Machine Learning and Computation, 2, e2025JH000639",
     }
 
 
-def title(job: Job) -> str:
-    """A title for pictures."""
-    return job.area.name.replace("_", " ").title()
+def title(request: Request) -> str:
+    """Return the title of pictures."""
+    return request.area.name.replace("_", " ").title()
 
 
-def source_line(job: Job) -> str:
-    """The source line of pictures: model, inputs, software."""
-    inputs = "; ".join(dict.fromkeys(job.products.values()))
-    model = ", ".join(checkpoint.spec.name for checkpoint in job.engine.checkpoints)
+def source_line(request: Request) -> str:
+    """Return the source line of pictures: model, inputs, software."""
+    inputs = "; ".join(dict.fromkeys(request.products.values()))
+    model = ", ".join(checkpoint.spec.name for checkpoint in request.engine.checkpoints)
     return f"Model {model} (MMNet, Xu et al. 2025). Inputs: {inputs}. mmnet_maps {__version__}."
 
 
@@ -353,6 +355,13 @@ def _load(model: str | Path) -> Checkpoint:
     return load_checkpoint(model)
 
 
+def load_engine(models: tuple[Path, ...], run: RunOptions, *, draws: int, precision: str) -> Engine:
+    """Load the engine of some checkpoints, once a process, and again when their files have changed."""
+    files = (folder / name for folder in models for name in ("model.json", "weights.safetensors"))
+    stamps = tuple(path.stat().st_mtime_ns for path in files)
+    return _engine(models, stamps, run.device, precision, draws, run.threads)
+
+
 @lru_cache(maxsize=4)
 def _engine(
     models: tuple[Path, ...], stamps: tuple[int, ...], device: str, precision: str, draws: int, threads: int | None
@@ -363,14 +372,19 @@ def _engine(
     return Engine(*checkpoints, device=device, precision=precision, draws=draws, threads=threads)
 
 
-def tell(job: Job) -> None:
-    """Say what a user should know before looking at the map."""
-    if job.area.notice:
-        log.warning(job.area.notice)
-    if job.synthetic:
+def fingerprints(engine: Engine) -> tuple[str, ...]:
+    """Return the fingerprints of an engine's checkpoints."""
+    return tuple(checkpoint.fingerprint for checkpoint in engine.checkpoints)
+
+
+def log_notices(request: Request) -> None:
+    """Warn of what a user should know before looking at the map."""
+    if request.area.notice:
+        log.warning(request.area.notice)
+    if request.synthetic:
         log.warning(
             "SYNTHETIC INPUTS: this map shows an invented world, not observations. For real inputs give --source "
             "earthengine or --source CONFIG.yaml, or --stack STORE (see mmnet stack), or set MMNET_STACK."
         )
-    elif job.substitutes():
-        log.warning("Other products than in training: %s", "; ".join(f"{k}: {v}" for k, v in job.substitutes().items()))
+    elif found := request.substitutes():
+        log.warning("Other products than in training: %s", "; ".join(f"{k}: {v}" for k, v in found.items()))

@@ -181,7 +181,7 @@ def test_a_model_that_is_swapped_stops_the_run(tmp_path: Path, stack: Path) -> N
     assert {one.state for one in run_task(tasks[0])} == {"made"}
     shutil.rmtree(mine)
     make_model(tmp_path / "model", seed=8)
-    with pytest.raises(RequestError, match="was changed while the batch ran"):
+    with pytest.raises(RequestError, match="was changed during the run"):
         run_task(tasks[1])
     assert len(list((tmp_path / "maps/20210808").glob("*.json"))) == 1
 
@@ -201,7 +201,7 @@ def test_a_model_that_is_swapped_in_the_middle_of_a_tile(
         return made
 
     monkeypatch.setattr(write.DayWriter, "finish", swapped)
-    with pytest.raises(RequestError, match="was changed while the batch ran"):
+    with pytest.raises(RequestError, match="was changed during the run"):
         run_task(task)
     assert [path.parent.name for path in (tmp_path / "maps").rglob("h*.json")] == ["20210807"]
 

@@ -12,14 +12,14 @@ import shapely
 from mmnet_maps.grid.area import LONLAT, transform_geometry
 from mmnet_maps.grid.tiles import Tile, tile_geobox
 from mmnet_maps.mapping.pipeline import Layers, map_tile
-from mmnet_maps.mapping.request import Job, prepare
+from mmnet_maps.mapping.request import Request, prepare
 from mmnet_maps.product.layers import LAYERS
 
 HALF = 3000.0  # m, so that 30 pixels lie on either side of both edges
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Request:
     corner = tile_geobox("h07v02").boundingbox
     x, y = corner.left, corner.bottom
     # Ten metres short of the pixels' edges, which reprojection moves a little.
@@ -31,7 +31,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture(scope="module")
-def tiled(job: Job) -> Layers:
+def tiled(job: Request) -> Layers:
     assert job.grid.shape == (60, 60)
     assert [tile.id for tile in job.tiles] == ["h06v02", "h07v02", "h06v03", "h07v03"]
     found: Layers = {}
@@ -42,7 +42,7 @@ def tiled(job: Job) -> Layers:
     return found
 
 
-def test_one_piece_and_tile_by_tile_agree_on_every_pixel(job: Job, tiled: Layers) -> None:
+def test_one_piece_and_tile_by_tile_agree_on_every_pixel(job: Request, tiled: Layers) -> None:
     everything = slice(0, 60)
     one = Tile(id="all", rows=everything, cols=everything, geobox=job.grid)
     whole = map_tile(replace(job, tiles=(one,)), one, job.days[0])

@@ -31,7 +31,7 @@ from mmnet_maps.grid.tiles import (
 )
 from mmnet_maps.mapping.batch.report import item_path
 from mmnet_maps.mapping.pipeline import write_days
-from mmnet_maps.mapping.request import Job, describe, job_without_inputs, tell
+from mmnet_maps.mapping.request import Request, describe, draft_request, log_notices
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.stack.reader import Needs, require, require_values, uses
 from mmnet_maps.stack.store import Group, Stack
@@ -68,7 +68,7 @@ class Batch:
 
     name: str
     root: Path
-    jobs: tuple[Job, ...]
+    jobs: tuple[Request, ...]
     days: tuple[date, ...]
     grid: GeoBox
     places: Mapping[str, Tile]
@@ -144,22 +144,21 @@ def plan_batch(
         name = name or _name([tile.id for tile in places])
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise RequestError(f"--name {name!r} cannot be part of a file name: expected letters, digits, -, _ and .")
-    first = job_without_inputs(settings, areas[places[0].id], places[0].geobox, (), ())
+    first = draft_request(settings, areas[places[0].id], places[0].geobox, (), ())
     days = _days(dates, stack, [*parts.values()], first.needs)
     jobs = tuple(
         replace(
             first,
-            area=areas[tile.id],
-            grid=tile.geobox,
+            recipe=replace(first.recipe, area=areas[tile.id], grid=tile.geobox),
             tiles=(_piece(parts[tile.id], tile),),
             days=days,
             stack=stack.path.absolute(),
-            out=Path(settings.out).absolute(),
             touched=touched,
+            run=replace(first.run, out=Path(settings.out).absolute()),
         )
         for tile in places
     )
-    tell(jobs[0])
+    log_notices(jobs[0])
     root = Path(settings.out).absolute()
     mark = "_synthetic" if jobs[0].synthetic else ""
     return Batch(
@@ -276,7 +275,8 @@ def dry_run(batch: Batch, *, workers: int | None = None) -> str:
     days = jobs[0].day_batches(batch.days)[0]
     for job in jobs[:_TRIES]:
         with suppress(InputError):
-            seconds, written, read = _probe(replace(job, threads=job.threads or max(1, cores() // count)), stack, days)
+            run = replace(job.run, threads=job.run.threads or max(1, cores() // count))
+            seconds, written, read = _probe(replace(job, run=run), stack, days)
             left = pixels * (total - there) / total / (_pixels(job) * len(days))
             made = f"{job.area.name} on {len(days)} day{'s' * (len(days) > 1)}"
             return "\n".join(
@@ -295,7 +295,7 @@ def dry_run(batch: Batch, *, workers: int | None = None) -> str:
     )
 
 
-def _pixels(job: Job) -> int:
+def _pixels(job: Request) -> int:
     """Pixels that a job may map, those outside the area among them."""
     (piece,) = job.tiles
     return int(np.prod(piece.geobox.shape))
@@ -312,7 +312,7 @@ def _duration(hours: float) -> str:
     return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"
 
 
-def _probe(job: Job, stack: Stack, days: tuple[date, ...]) -> tuple[float, int, int]:
+def _probe(job: Request, stack: Stack, days: tuple[date, ...]) -> tuple[float, int, int]:
     """Seconds, bytes written and bytes read for one tile on some days, in a folder that is thrown away."""
     (piece,) = job.tiles
     require(stack, piece.geobox, job.needs, days)
@@ -320,7 +320,8 @@ def _probe(job: Job, stack: Stack, days: tuple[date, ...]) -> tuple[float, int, 
     _ = job.engine
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mmnet-probe-") as folder:
-        made = write_days(replace(job, out=Path(folder), days=days), days, quiet=True, pictures=False)
+        probe = replace(job, days=days, run=replace(job.run, out=Path(folder)))
+        made = write_days(probe, days, quiet=True, pictures=False)
         seconds = time.perf_counter() - started
         written = sum(path.stat().st_size for product in made.values() for path in product.layers.values())
     asked: dict[str, tuple[Group, Window, set[date]]] = {}

@@ -97,7 +97,7 @@ def run_batch(
         raise RequestError("with --scheduler workers are started elsewhere; leave --workers and --memory-limit out")
     day_batches = batch.jobs[0].day_batches(batch.days)
     count = min(workers or default_workers(), len(day_batches) * len(batch.jobs))
-    threads = batch.jobs[0].threads or (max(1, cores() // count) if scheduler is None else None)
+    threads = batch.jobs[0].run.threads or (max(1, cores() // count) if scheduler is None else None)
     limit = _bytes(memory_limit)
     with _alone_in(batch.root):
         check_catalog(batch.root, batch.days)
@@ -126,11 +126,10 @@ def tasks_of(batch: Batch, threads: int | None = None, limit: float | None = Non
     `threads` is how many cores each may use, `limit` how many seconds it may take; None for as many as there are.
     """
     first = batch.jobs[0]
-    models = tuple(checkpoint.fingerprint for checkpoint in first.engine.checkpoints)
     return [
-        Task(job=job, days=days, models=models, store=batch.store, place=batch.places[job.area.name], limit=limit)
+        Task(job=job, days=days, store=batch.store, place=batch.places[job.area.name], limit=limit)
         for days in first.day_batches(batch.days)
-        for job in (replace(job, threads=threads) for job in batch.jobs)
+        for job in (replace(job, run=replace(job.run, threads=threads)) for job in batch.jobs)
     ]
 
 

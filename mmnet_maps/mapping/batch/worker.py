@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmnet_maps import __version__
-from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.batch.report import Outcome, item_path, read_properties
 from mmnet_maps.mapping.pipeline import Packed, write_days
-from mmnet_maps.mapping.request import Job, open_stack
+from mmnet_maps.mapping.request import Request, open_stack
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.stack.reader import require, require_values
 
@@ -43,17 +43,14 @@ class Task:
     ----------
     job, days
         The tile and the days.
-    models
-        Fingerprints of the checkpoints that the run was started with.
     store, place
         The Zarr store, None for none, and where the tile lies in it.
     limit
         Seconds after which the worker gives up; None for no limit.
     """
 
-    job: Job
+    job: Request
     days: tuple[date, ...]
-    models: tuple[str, ...]
     store: Path | None
     place: Tile
     limit: float | None = None
@@ -65,7 +62,7 @@ class Task:
 
     def item(self, day: date) -> dict[str, Any]:
         """Properties of the item that is there for a day; empty without one."""
-        return read_properties(item_path(self.job.out, self.tile, day, self.job.synthetic))
+        return read_properties(item_path(self.job.run.out, self.tile, day, self.job.synthetic))
 
     def version(self, day: date) -> int:
         """Number of the issue that is there for a day; 0 without one."""
@@ -98,7 +95,7 @@ def run_task(task: Task) -> list[Outcome]:
         waiting = job.day_batches([day for day in task.days if day not in outcomes])
         while waiting:
             days = waiting.pop(0)
-            _check_model(task)
+            _ = job.engine  # raises if the model has changed
             try:
                 outcomes |= _made(task, days)
             except InputError as error:
@@ -108,7 +105,7 @@ def run_task(task: Task) -> list[Outcome]:
                 for day in days:  # the others may have what they need; some may be finished
                     outcomes |= _settled(task, day)
                 waiting[:0] = [(day,) for day in days if day not in outcomes]
-        _check_model(task)
+        _ = job.engine
         return [outcomes[day] for day in task.days]
 
 
@@ -117,7 +114,7 @@ def _alone_with(task: Task) -> Iterator[None]:
     """Hold the lock of a tile: a task may still run somewhere after its command or scheduler is gone."""
     from filelock import FileLock, Timeout
 
-    path = task.job.out / LOCKS / f"{task.tile}.lock"
+    path = task.job.run.out / LOCKS / f"{task.tile}.lock"
     held = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,14 +129,6 @@ def _alone_with(task: Task) -> Iterator[None]:
         held.release()
 
 
-def _check_model(task: Task) -> None:
-    if tuple(checkpoint.fingerprint for checkpoint in task.job.engine.checkpoints) != task.models:
-        raise RequestError(
-            f"the model in {', '.join(map(str, task.job.models))} was changed while the batch ran; tiles that were "
-            "made before it are kept, run again to make all of them with the new one"
-        )
-
-
 def _settled(task: Task, day: date) -> dict[date, Outcome]:
     """The outcome of a day whose product is there, or cannot be made; empty where it is to be made."""
     from mmnet_maps.files import DRIVER_ERRORS
@@ -149,20 +138,20 @@ def _settled(task: Task, day: date) -> dict[date, Outcome]:
     job, stack = task.job, open_stack(task.job.stack)
     (piece,) = job.tiles
     item = task.item(day)
-    if item.get("mmnet:area", job.area_id) != job.area_id:
+    if item.get("mmnet:area", job.recipe.place_id) != job.recipe.place_id:
         raise OutputError(
-            f"{job.out} holds {task.tile} on {day} of another area, which would be lost; give another --out"
+            f"{job.run.out} holds {task.tile} on {day} of another area, which would be lost; give another --out"
         )
     try:
         fingerprint = job.fingerprint(day)
-        product = completed(job.out, task.tile, day, job.synthetic, fingerprint)
+        product = completed(job.run.out, task.tile, day, job.synthetic, fingerprint)
         if product is None:
             require(stack, piece.geobox, job.needs, [day])
             require_values(stack, piece.geobox, job.needs, [day])
             return {}
     except InputError as error:
         return {day: task.failure(day, str(error))}
-    remove_day_leftovers(job.out, task.tile, day, job.synthetic)
+    remove_day_leftovers(job.run.out, task.tile, day, job.synthetic)
     if task.store and not _store(task.store).is_current(task.place, day, fingerprint):
         try:
             packed = {name: read_band(path) for name, path in product.layers.items()}

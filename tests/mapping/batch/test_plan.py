@@ -46,7 +46,7 @@ def test_tasks_come_in_a_stable_order(tmp_path: Path, stack: Path, model: Path) 
     tasks = tasks_of(batch, threads=1, limit=9)
     assert [task.tile for task in tasks] == list(batch.places)
     assert {task.days for task in tasks} == {DAYS}
-    assert {(task.job.threads, task.limit) for task in tasks} == {(1, 9)}
+    assert {(task.job.run.threads, task.limit) for task in tasks} == {(1, 9)}
 
 
 @settings(max_examples=12, deadline=None)
