@@ -1,4 +1,4 @@
-"""What is asked for: an area, from any vector file, bounds or geometry, and days."""
+"""The request: an area, from any vector file, bounds or geometry, and days."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Area:
     Attributes
     ----------
     name
-        What output files are named after: letters, digits, ``_`` and ``-``.
+        Stem of output file names: letters, digits, ``_`` and ``-``.
     geometry
         A valid polygon or multipolygon in longitude and latitude (EPSG:4326), inside CONUS.
     notice
-        One line the user should see, such as that the packaged example is used.
+        One line for the user, for example that the packaged example is used.
     """
 
     name: str
@@ -62,7 +62,7 @@ def read_aoi(aoi: str | Path | BaseGeometry | Sequence[float]) -> Area:
     aoi
         A vector file (GeoJSON, GeoPackage, Shapefile or anything else pyogrio reads; several features become one
         area), ``"west,south,east,north"`` as text or as four numbers, or a shapely (multi)polygon. Coordinates are
-        longitude and latitude unless the file says otherwise.
+        longitude and latitude unless the file states another CRS.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def read_aoi(aoi: str | Path | BaseGeometry | Sequence[float]) -> Area:
     Raises
     ------
     RequestError
-        When there is no such file, it holds no valid polygon, or the area is not inside CONUS.
+        The file does not exist or holds no valid polygon, or the area is not inside CONUS.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def _locate(aoi: str | Path) -> tuple[Path, str | None]:
 
 
 def _read_geojson(path: Path) -> tuple[list[BaseGeometry], Any] | None:
-    """Geometries and CRS of a GeoJSON file; None for any other kind of file."""
+    """Return the geometries and CRS of a GeoJSON file; None for any other kind of file."""
     import numpy as np
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
@@ -181,8 +181,8 @@ def _legacy_crs(content: Mapping[str, Any], path: Path) -> Any:
         return member["properties"]["name"]
     except (TypeError, KeyError) as error:
         raise RequestError(
-            f'{path} has a "crs" member that names no CRS ({str(member)[:80]}); remove it (longitude and latitude are '
-            "meant) or name one, as EPSG:5070"
+            f'{path} has a "crs" member that names no CRS ({str(member)[:80]}); remove it if '
+            "coordinates are longitude and latitude, or name one such as EPSG:5070"
         ) from error
 
 
@@ -207,7 +207,7 @@ def _read_vector(path: Path) -> tuple[list[BaseGeometry], Any]:
 
 
 def _area(name: str, geometries: Iterable[BaseGeometry], crs: Any, what: str, notice: str | None = None) -> Area:
-    """Check the geometries, join them and bring them to longitude and latitude."""
+    """Check the geometries, join them and transform them to longitude and latitude."""
     import shapely
 
     polygons = [polygon for geometry in geometries for polygon in _polygons(geometry, what)]
@@ -260,14 +260,14 @@ def _to_lonlat(polygons: list[BaseGeometry], crs: Any, what: str) -> list[BaseGe
         given = pyproj.CRS.from_user_input(crs)
     except pyproj.exceptions.CRSError as error:
         raise RequestError(
-            f"{what} names a coordinate system that is not known: {str(crs)[:80]}; expected one such as EPSG:5070"
+            f"{what} names an unknown coordinate system: {str(crs)[:80]}; expected one such as EPSG:5070"
         ) from error
     moved = [transform_geometry(polygon, given, LONLAT) for polygon in polygons]
     if not all(np.isfinite(shapely.get_coordinates(polygon)).all() for polygon in moved):
         raise RequestError(f"{what} has coordinates outside its coordinate system {given.name}; check the file's CRS")
     if not given.is_projected:
         return moved
-    # Straight edges of a projected file bend in longitude and latitude. The check keeps the number of segments sane.
+    # Straight edges of a projected file bend in longitude and latitude. The check bounds the number of segments.
     _check_place(tuple(shapely.total_bounds(moved)), what, crs)
     length = _SEGMENT_METRES / given.axis_info[0].unit_conversion_factor
     return [transform_geometry(shapely.segmentize(polygon, length), given, LONLAT) for polygon in polygons]
@@ -276,7 +276,7 @@ def _to_lonlat(polygons: list[BaseGeometry], crs: Any, what: str) -> list[BaseGe
 def transform_geometry(geometry: BaseGeometry, source: Any, target: Any) -> BaseGeometry:
     """Move the vertices of a geometry from one CRS to another, x (or longitude) first in both.
 
-    Vertices the target CRS cannot show become infinite. Edges stay straight: densify them first.
+    Vertices that the target CRS cannot represent become infinite. Edges stay straight, so densify them first.
     """
     import numpy as np
     import pyproj
@@ -317,7 +317,7 @@ def _line(error: Exception) -> str:
 
 
 def parse_days(texts: Any, *, today: date | None = None) -> tuple[date, ...]:
-    """Read the days asked for.
+    """Read the days of a request.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ def parse_days(texts: Any, *, today: date | None = None) -> tuple[date, ...]:
         A day or a sequence of days: ``"YYYY-MM-DD"``, an inclusive range ``"YYYY-MM-DD/YYYY-MM-DD"``, a
         `datetime.date`, a pandas timestamp or a NumPy datetime.
     today
-        The last day that may be asked for; by default the computer's date.
+        The last day that is allowed; by default the computer's date.
 
     Returns
     -------
@@ -335,7 +335,7 @@ def parse_days(texts: Any, *, today: date | None = None) -> tuple[date, ...]:
     Raises
     ------
     RequestError
-        When a day is malformed, in the future or before 2015, or a range runs backwards.
+        A day is malformed, in the future or before 2015, or a range runs backwards.
 
     Examples
     --------

@@ -1,11 +1,10 @@
-"""From pixels to cells: windows of lattices, and the cell of a coarse lattice under every pixel of a grid."""
+"""From pixels to cells: windows of lattices, and the cell of a coarse lattice below each pixel of a grid."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ Window = tuple[slice, slice]
 """Rows and columns of a grid."""
 
 SNAP = 1e-3
-"""Within this share of a pixel an edge lies on a line: reprojection moves by less."""
+"""An edge within this share of a pixel of a line counts as on it: reprojection moves it by less."""
 
 _STEP = 32
 """Width and height, in pixels, of the control cells within which positions are interpolated; even, so that knots lie on
@@ -32,19 +31,19 @@ _DEGREE_TOLERANCE = 1e-6
 """An interpolated longitude or latitude may be wrong by this: 0.1 m, less than float32 resolves at these longitudes."""
 
 _SAFETY = 4.0
-"""Errors are measured at a few points a control cell and taken this many times, as they may be larger between them."""
+"""Errors are measured at a few points per control cell and multiplied by this, as they may be larger between them."""
 
 _KEPT_PIXELS = 1024 * 1024
-"""Cells of larger grids than a tile are not kept: a few of them would fill the memory."""
+"""The cells of grids larger than a tile are not kept: a few of them would fill the memory."""
 
 
 def window_of(geobox: GeoBox, parent: GeoBox) -> Window:
-    """Rows and columns of `parent` that are `geobox`.
+    """Return the rows and columns of `parent` that are `geobox`.
 
     Raises
     ------
     InputError
-        When `geobox` is not a window of `parent`.
+        `geobox` is not a window of `parent`.
 
     Examples
     --------
@@ -70,7 +69,7 @@ def _place(geobox: GeoBox) -> str:
 
 
 def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:
-    """Rows and columns of a lattice, in any CRS, that cover a grid.
+    """Return the rows and columns of a lattice, in any CRS, that cover a grid.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:
     Raises
     ------
     InputError
-        When the grid lies outside the lattice.
+        The grid lies outside the lattice.
 
     Examples
     --------
@@ -110,9 +109,9 @@ def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:
 
 
 def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates of the pixel centres: y from north to south and x, in the units of the CRS.
+    """Return the coordinates of the pixel centres: y from north to south, and x, in the units of the CRS.
 
-    On grids with edges on multiples of the resolution they do not depend, to the last bit, on the window.
+    On grids with edges on multiples of the resolution, they are the same to the last bit in every window.
     """
     return (
         lines(geobox, np.arange(geobox.shape.y) + 0.5, axis=0),
@@ -121,7 +120,7 @@ def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def origin(geobox: GeoBox) -> tuple[int | None, int | None]:
-    """Columns and rows from the origin of the CRS to the upper left corner (rows count up); None where not whole."""
+    """Return columns right of and rows above the origin of the CRS of the upper left corner; None if not whole."""
     a = geobox.affine
     parts = (a.c / a.a, a.f / -a.e)
     x, y = (round(part) if abs(part - round(part)) < SNAP else None for part in parts)
@@ -129,7 +128,7 @@ def origin(geobox: GeoBox) -> tuple[int | None, int | None]:
 
 
 def lines(geobox: GeoBox, index: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
-    """Coordinates along an axis at pixel positions counted from the upper left corner."""
+    """Return coordinates along an axis at pixel positions counted from the upper left corner."""
     a = geobox.affine
     assert (a.b, a.d) == (0, 0), "grids are not rotated"
     col, row = origin(geobox)
@@ -143,10 +142,10 @@ def lines(geobox: GeoBox, index: NDArray[np.floating], axis: int) -> NDArray[np.
 def _positions(
     geobox: GeoBox, lattice: GeoBox, rows: NDArray[np.floating], cols: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions in a lattice of the points at given pixel positions in a grid; NaN where the CRS has none."""
+    """Return the positions in a lattice of points at pixel positions in a grid; NaN where the CRS has no such point."""
     x, y = lines(geobox, cols, axis=1), lines(geobox, rows, axis=0)
     if geobox.crs != lattice.crs:
-        x, y = _mover(geobox.crs, lattice.crs).transform(x, y)
+        x, y = _transformer(str(geobox.crs), str(lattice.crs)).transform(x, y)
     a = lattice.affine
     found = (y - a.f) / a.e, (x - a.c) / a.a
     for part in found:
@@ -154,13 +153,9 @@ def _positions(
     return found
 
 
-def _mover(source: Any, target: Any) -> Any:
-    return _mover_of_thread(str(source), str(target), get_ident())
-
-
 @lru_cache(maxsize=64)
-def _mover_of_thread(source: str, target: str, thread: int) -> Any:
-    """One transformer a thread: PROJ objects must not be shared."""
+def _transformer(source: str, target: str) -> Any:
+    """Return the transformer between two CRSs; threads may share it (since pyproj 3.1)."""
     import pyproj
 
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
@@ -169,29 +164,29 @@ def _mover_of_thread(source: str, target: str, thread: int) -> Any:
 def _strips(
     geobox: GeoBox, lattice: GeoBox, tolerance: float, *, floor_exact: bool = False
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Where the pixel centres of a grid lie in a lattice, strip by strip.
+    """Locate the pixel centres of a grid in a lattice, strip by strip.
 
-    PROJ finds about five million positions a second, so it is asked for a few knots only. The map between two CRSs is
-    smooth, and between knots a parabola along either axis is wrong by far less than can matter. That is measured in
-    every control cell, not assumed; where it does not hold (a CRS ends, a map jumps at the antimeridian, pixels are
-    very wide) PROJ finds every position in the control cell.
+    PROJ transforms about five million positions per second, so it transforms a few knots only. The mapping between two
+    CRSs is smooth, and the error of a parabola between knots, along either axis, is negligible. That is measured in
+    every control cell, not assumed; where it does not hold (a CRS ends, the mapping jumps at the antimeridian, pixels
+    are very wide), PROJ transforms every position in the control cell.
 
     Parameters
     ----------
     geobox, lattice
         The grid and the lattice.
     tolerance
-        How far, in cells along either axis, a position may be from the exact one.
+        Largest error of a position, in cells along either axis.
     floor_exact
-        Whether the floor of a position must be that of the exact one: those within `tolerance` of an edge of a cell
-        are then found exactly.
+        Make the floor of each position that of the exact one, by transforming exactly those within `tolerance` of an
+        edge of a cell.
 
     Yields
     ------
     strip : slice
         Rows of the grid.
     rows, cols : ndarray of float64
-        Positions as of `fractional_cells`. On the lattice's own CRS, where nothing is interpolated, they are a column
+        Positions as in `fractional_cells`. In the lattice's own CRS, where nothing is interpolated, they are a column
         and a row that broadcast to the strip.
     """
     row_centres, col_centres = np.arange(geobox.shape.y) + 0.5, np.arange(geobox.shape.x) + 0.5
@@ -209,11 +204,11 @@ def _strips(
     for strip in _runs(row_cells):
         cell, share = row_cells[strip.start], row_shares[strip, None]
         y, x = (_parabola(_along(part[2 * cell : 2 * cell + 3], col_cells, col_shares), share) for part in knots)
-        again = np.broadcast_to(~trusted[cell, col_cells], y.shape)
+        inexact = np.broadcast_to(~trusted[cell, col_cells], y.shape)
         if floor_exact:
-            again = again | _near_whole(y, tolerance) | _near_whole(x, tolerance)
-        if again.any():
-            i, j = np.nonzero(again)
+            inexact = inexact | _near_whole(y, tolerance) | _near_whole(x, tolerance)
+        if inexact.any():
+            i, j = np.nonzero(inexact)
             y[i, j], x[i, j] = _positions(geobox, lattice, row_centres[strip][i], col_centres[j])
         yield strip, y, x
 
@@ -221,17 +216,17 @@ def _strips(
 def _control(
     first: int, size: int
 ) -> tuple[NDArray[np.intp], NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
-    """Control cells along an axis of `size` pixels, the first of which is pixel `first` from the origin of the CRS.
+    """Lay control cells along an axis of `size` pixels, the first of which is pixel `first` from the origin of the CRS.
 
-    They begin at multiples of their size from there, so that what is interpolated does not depend on the window.
+    They begin at multiples of their size from the origin, so that interpolated values do not depend on the window.
 
     Returns
     -------
     cells, shares : ndarray, (pixel,)
-        The control cell of each pixel and how much of it, 0 to 1, lies before the pixel's centre.
+        The control cell of each pixel, and the share of it, 0 to 1, that lies before the pixel's centre.
     knots, checks : ndarray
-        Pixel positions: two knots a control cell, on its edge and in its middle, and one at the very end; two checks a
-        control cell, at a quarter and three quarters of it, where a parabola through the knots is about the most wrong.
+        Pixel positions: two knots per control cell, on its edge and in its middle, and one at the very end; two checks
+        per control cell, at a quarter and three quarters of it, where the error of a parabola is about the largest.
     """
     before = first % _STEP
     cells, pixels = np.divmod(before + np.arange(size), _STEP)
@@ -240,18 +235,18 @@ def _control(
 
 
 def _runs(cells: NDArray[np.intp]) -> Iterator[slice]:
-    """The pixels of each control cell."""
+    """Yield the pixels of each control cell."""
     starts = np.flatnonzero(np.diff(cells, prepend=-1)).tolist()
     yield from (slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(cells)], strict=True))
 
 
 def _along(knots: NDArray[np.float64], cells: NDArray[np.intp], shares: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Values along the last axis at shares of control cells."""
+    """Interpolate along the last axis at shares of control cells."""
     return _parabola((knots[..., 2 * cells + k] for k in range(3)), shares)
 
 
 def _parabola(knots: Iterable[NDArray[np.float64]], share: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Values between knots at 0, ½ and 1; element by element, so that a value does not depend on its neighbours."""
+    """Interpolate between knots at 0, ½ and 1, element by element, so that no value depends on its neighbours."""
     start, middle, end = knots
     value = (2 * start - 4 * middle + 2 * end) * share
     value += 4 * middle - 3 * start - end
@@ -261,7 +256,7 @@ def _parabola(knots: Iterable[NDArray[np.float64]], share: NDArray[np.floating])
 
 
 def _interpolates(knots: NDArray[np.float64], checks: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """In which control cells (row, col) interpolation between the knots meets all four checks; NaN meets none."""
+    """Find the control cells (row, col) where interpolation between the knots meets all four checks; NaN meets none."""
     down, right = (np.arange(size) for size in checks.shape)
     across = _along(knots, right // 2, 0.25 + 0.5 * (right % 2))
     found = _along(across.T, down // 2, 0.25 + 0.5 * (down % 2)).T
@@ -271,7 +266,7 @@ def _interpolates(knots: NDArray[np.float64], checks: NDArray[np.float64], toler
 
 
 def _near_whole(positions: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """Which positions lie within `tolerance` of an edge of a cell."""
+    """Mark the positions within `tolerance` of an edge of a cell."""
     distance = np.rint(positions)
     distance -= positions
     np.abs(distance, out=distance)
@@ -280,7 +275,7 @@ def _near_whole(positions: NDArray[np.float64], tolerance: float) -> NDArray[np.
 
 
 def fractional_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where the pixel centres of a grid lie in a lattice, to within 10⁻⁴ of a cell.
+    """Locate the pixel centres of a grid in a lattice, to within 10⁻⁴ of a cell.
 
     Parameters
     ----------
@@ -294,7 +289,7 @@ def fractional_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float6
     rows, cols : ndarray of float64, (y, x)
         Positions in cells from the lattice's upper left corner: cell k spans k to k + 1 and has its centre at
         k + 0.5. Not clipped to the lattice; NaN where its CRS has no such point. On grids with edges on multiples of
-        the resolution they do not depend, to the last bit, on the window. Read-only, because they may be shared.
+        the resolution, they are the same to the last bit in every window. Read-only, because they may be shared.
 
     Examples
     --------
@@ -303,22 +298,24 @@ def fractional_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float6
     >>> rows.tolist(), cols.tolist()
     ([[2.5, 2.5]], [[7.5, 8.5]])
     """
-    return (_fractional if _is_kept(geobox) else _fractional.__wrapped__)(geobox, lattice)
+    return (_kept_fractional if _is_kept(geobox) else _fractional)(geobox, lattice)
 
 
 def _is_kept(geobox: GeoBox) -> bool:
     return geobox.shape.y * geobox.shape.x <= _KEPT_PIXELS
 
 
-# The days of a map ask for the same tiles again. A tile takes 16 MB: 64 MB at most. That is enough for the four tiles
-# that a small area may touch and the one lattice that is sampled between its cells, SMAP's; an area of more tiles finds
-# them anew, which costs little beside the rest of a tile.
-@lru_cache(maxsize=4)
 def _fractional(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     rows, cols = np.empty(geobox.shape), np.empty(geobox.shape)
     for strip, y, x in _strips(geobox, lattice, _CELL_TOLERANCE):
         rows[strip], cols[strip] = y, x
     return _read_only(rows), _read_only(cols)
+
+
+# Every day of a map needs the same tiles. A tile takes 16 MB: 64 MB at most. That is enough for the four tiles that a
+# small area may touch and the one lattice that is sampled between its cells, SMAP's; a larger area locates its tiles
+# again, which costs little beside reading and mapping them.
+_kept_fractional = lru_cache(maxsize=4)(_fractional)
 
 
 def _read_only(array: Any) -> Any:
@@ -327,7 +324,7 @@ def _read_only(array: Any) -> Any:
 
 
 def nearest_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The cell of a lattice that holds the centre of each pixel.
+    """Find the cell of a lattice that holds the centre of each pixel.
 
     Parameters
     ----------
@@ -339,7 +336,7 @@ def nearest_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], N
     Returns
     -------
     row, col : ndarray of int32, (y, x)
-        −1 in both where the centre lies in no cell. The cells are those that PROJ finds pixel by pixel; they do not
+        −1 in both where the centre lies in no cell. The cells are those that PROJ gives pixel by pixel; they do not
         depend on the window. Read-only, because they may be shared.
 
     Examples
@@ -349,11 +346,9 @@ def nearest_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], N
     >>> row.tolist(), col.tolist()
     ([[2, 2]], [[7, 8]])
     """
-    return (_nearest if _is_kept(geobox) else _nearest.__wrapped__)(geobox, lattice)
+    return (_kept_nearest if _is_kept(geobox) else _nearest)(geobox, lattice)
 
 
-# As `_fractional`, but a tile takes 8 MB and there are three coarse lattices: 96 MB at most.
-@lru_cache(maxsize=12)
 def _nearest(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     row, col = np.empty(geobox.shape, np.int32), np.empty(geobox.shape, np.int32)
     for strip, y, x in _strips(geobox, lattice, _CELL_TOLERANCE, floor_exact=True):
@@ -364,10 +359,14 @@ def _nearest(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArra
     return _read_only(row), _read_only(col)
 
 
-def lonlat(geobox: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Longitude and latitude (EPSG:4326, degrees) of the pixel centres, each float32 (y, x); NaN where there is none.
+# A tile takes 8 MB here, and there are three coarse lattices: 96 MB at most.
+_kept_nearest = lru_cache(maxsize=12)(_nearest)
 
-    Before they are rounded to float32 they are right to 10⁻⁶ degrees.
+
+def lonlat(geobox: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return longitude and latitude (EPSG:4326, degrees) of the pixel centres, float32 (y, x); NaN where undefined.
+
+    Before they are rounded to float32, they are accurate to 10⁻⁶ degrees.
 
     Examples
     --------

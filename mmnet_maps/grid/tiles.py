@@ -1,4 +1,4 @@
-"""Grids: from an area to a target grid, its tiles, its mask, and the cells of coarse lattices under its pixels."""
+"""Target grids, the lattice of 1024 × 1024 pixel tiles, and the tiles and pixels of a grid."""
 
 from __future__ import annotations
 
@@ -6,90 +6,47 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
+from odc.geo.geobox import GeoBox, geobox_union_conservative
+from odc.geo.gridspec import GridSpec
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.grid.area import LONLAT, Area, parse_days, read_aoi, transform_geometry
-from mmnet_maps.grid.lattice import (
-    SNAP,
-    Window,
-    cover,
-    fractional_cells,
-    lines,
-    lonlat,
-    nearest_cells,
-    origin,
-    pixel_centres,
-    window_of,
-)
-
-if TYPE_CHECKING:
-    from shapely.geometry.base import BaseGeometry
-
-__all__ = [
-    "DEFAULT_CRS",
-    "DEFAULT_RESOLUTION",
-    "TILE_PIXELS",
-    "Area",
-    "Tile",
-    "Window",
-    "area_mask",
-    "conus_grid",
-    "conus_tiles",
-    "cover",
-    "fractional_cells",
-    "grid_of_tiles",
-    "holds_a_centre",
-    "lonlat",
-    "nearest_cells",
-    "parse_days",
-    "pinned_blocks",
-    "pixel_centres",
-    "pixel_of",
-    "read_aoi",
-    "stack_lattice",
-    "target_grid",
-    "tile_geobox",
-    "tiles",
-    "touched_tiles",
-    "window_of",
-]
+from mmnet_maps.grid.area import Area
+from mmnet_maps.grid.lattice import SNAP, Window, origin
+from mmnet_maps.grid.mask import known_crs, outline_in, prepared_outline
 
 DEFAULT_CRS = "EPSG:5070"
 DEFAULT_RESOLUTION = 100.0
 TILE_PIXELS = 1024
 
+_TILES = GridSpec(DEFAULT_CRS, (TILE_PIXELS, TILE_PIXELS), DEFAULT_RESOLUTION)
 _FIRST_COLUMN, _LAST_ROW = 24, 31
 _COLUMNS, _ROWS = 47, 30
-# Rows and columns of the tiles that touch the 48 states and their coastal waters (boundaries: U.S. Census, TIGER/Line).
+# Rows and columns of the tiles that touch the 48 states or their coastal waters (boundaries: U.S. Census, TIGER/Line).
 _CONUS = (
     "1:3-8 2:3-13,43-44 3:3-24,43-45 4:2-31,43-46 5:2-32,41-46 6:1-34,39-45 7:1-34,38-44 8:1-34,37-44 "
     "9:0-34,36-44 10:1-43 11:1-42 12:1-41 13:1-41 14:1-41 15:1-41 16:2-41 17:2-41 18:2-40 19:3-39 20:6-38 "
     "21:8-38 22:10-12,14-37 23:15-38 24:15-31,33-38 25:16-17,19-25,27-30,36-39 26:19-24,36-39 "
     "27:20-23,37-39 28:20-22,38-39 29:36-39"
 )
-_EDGE_DEGREES = 0.01
-_BLOCK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A piece of a grid that lies in one 1024 × 1024 pixel tile of the lattice.
+    """The part of a grid that lies in one tile of 1024 × 1024 pixels.
 
     Attributes
     ----------
     id
         ``h{col:02d}v{row:02d}``, counted from the north-west corner of CONUS.
     rows, cols
-        Where the piece lies in the grid that was cut.
+        Rows and columns of the grid.
     geobox
-        The piece itself.
+        Their GeoBox.
     """
 
     id: str
@@ -99,16 +56,18 @@ class Tile:
 
 
 def target_grid(area: Area, *, resolution: float = DEFAULT_RESOLUTION, crs: str = DEFAULT_CRS) -> GeoBox:
-    """The smallest grid that covers an area, its pixel edges on multiples of the resolution from the CRS's origin.
+    """Return the smallest grid that covers an area.
+
+    Its pixel edges lie on multiples of the resolution from the origin of the CRS.
 
     Parameters
     ----------
     area
         The area of interest.
     resolution
-        Pixel size in the units of `crs`: 1 m to 10 km, or the like in degrees.
+        Pixel size in the units of `crs`: 1 m to 10 km, or 0.00001 to 0.1 degrees.
     crs
-        Anything pyproj knows as a projected or geographic CRS.
+        Any projected or geographic CRS that pyproj can read.
 
     Returns
     -------
@@ -118,15 +77,16 @@ def target_grid(area: Area, *, resolution: float = DEFAULT_RESOLUTION, crs: str 
     Raises
     ------
     RequestError
-        When the CRS is unknown or cannot show the area, or the resolution is out of bounds.
+        The CRS is unknown or cannot show the area, or the resolution is out of bounds.
 
     Examples
     --------
+    >>> from mmnet_maps.grid.area import read_aoi
     >>> grid = target_grid(read_aoi("-119.6,47.0,-119.2,47.3"))
     >>> grid.shape, grid.boundingbox.left % 100
     (Shape2d(x=378, y=398), 0.0)
     """
-    checked = _check_crs(crs)
+    checked = known_crs(crs)
     unit = checked.axis_info[0].unit_conversion_factor
     low, high = (1.0, 1e4) if checked.is_projected else (math.radians(1e-5), math.radians(0.1))
     if not (math.isfinite(resolution) and low <= resolution * unit * (1 + 1e-9) and resolution * unit <= high):
@@ -134,53 +94,25 @@ def target_grid(area: Area, *, resolution: float = DEFAULT_RESOLUTION, crs: str 
             f"resolution {resolution:g} is not usable with {crs}; expected {low / unit:g} to {high / unit:g} "
             f"{checked.axis_info[0].unit_name}s"
         )
-    outline = _outline(area, checked)
+    outline = outline_in(area, checked)
     left, bottom, right, top = (bound / resolution for bound in outline.bounds)
     if not all(math.isfinite(bound) for bound in (left, bottom, right, top)):
         raise RequestError(f"{crs} cannot show the area {area.name}; expected a CRS for the conterminous United States")
-    # An edge within a thousandth of a pixel of a line is on it: reprojection moves by less.
+    # An edge within SNAP of a line counts as on it. odc-geo's GeoBox.from_bbox(tol=SNAP) finds the same pixels, but the
+    # corner of a grid in degrees differs in its last bit.
     first_col, first_row = math.floor(left + SNAP), math.ceil(top - SNAP)
     cols = max(math.ceil(right - SNAP) - first_col, 1)
     rows = max(first_row - math.floor(bottom + SNAP), 1)
     return _aligned(first_col, first_row, (rows, cols), resolution, crs)
 
 
-def _check_crs(crs: str) -> Any:
-    import pyproj
-
-    try:
-        checked = pyproj.CRS.from_user_input(crs)
-    except pyproj.exceptions.CRSError as error:
-        raise RequestError(f"CRS {crs!r} is not known; expected one such as EPSG:5070 or EPSG:32611") from error
-    if not (checked.is_projected or checked.is_geographic) or len(checked.axis_info) != 2:
-        raise RequestError(f"CRS {crs} is not a map grid; expected a projected or geographic CRS such as EPSG:5070")
-    return checked
-
-
 def _aligned(col: int, row: int, shape: tuple[int, int], resolution: float, crs: Any) -> GeoBox:
-    """The grid whose upper left corner is `col`, `row` pixels right and up from the origin of the CRS."""
-    from affine import Affine
-
+    """Return the grid whose upper left corner is `col` pixels right of and `row` pixels above the origin of the CRS."""
     return GeoBox(shape, Affine(resolution, 0.0, col * resolution, 0.0, -resolution, row * resolution), crs)
 
 
-def _outline(area: Area, crs: Any) -> BaseGeometry:
-    """The area in a CRS, its edges densified so that they bend as straight edges in longitude and latitude do."""
-    return _outline_of_thread(area, crs, get_ident())
-
-
-@lru_cache(maxsize=16)
-def _outline_of_thread(area: Area, crs: Any, thread: int) -> BaseGeometry:
-    """One geometry a thread: a prepared one builds its index when it is first asked, which two threads must not do."""
-    import shapely
-
-    outline = transform_geometry(shapely.segmentize(area.geometry, _EDGE_DEGREES), LONLAT, crs)
-    shapely.prepare(outline)
-    return outline
-
-
 def conus_grid() -> GeoBox:
-    """The default grid of the whole of CONUS: 47 × 30 tiles, 48128 × 30720 pixels of 100 m, EPSG:5070.
+    """Return the default grid of all of CONUS: 47 × 30 tiles, 48128 × 30720 pixels of 100 m, EPSG:5070.
 
     Examples
     --------
@@ -197,12 +129,12 @@ def conus_grid() -> GeoBox:
 
 
 def tile_geobox(tile_id: str) -> GeoBox:
-    """The whole tile of the default grid with an id from ``h00v00`` to ``h46v29``.
+    """Return the tile of the default grid with an id from ``h00v00`` to ``h46v29``.
 
     Raises
     ------
     RequestError
-        When there is no such tile.
+        The tile does not exist.
 
     Examples
     --------
@@ -213,14 +145,11 @@ def tile_geobox(tile_id: str) -> GeoBox:
     col, row = (int(found[1]), int(found[2])) if found else (-1, -1)
     if not (0 <= col < _COLUMNS and 0 <= row < _ROWS):
         raise RequestError(f"tile {tile_id!r} does not exist; expected h00v00 to h{_COLUMNS - 1}v{_ROWS - 1}, or conus")
-    return conus_grid()[
-        row * TILE_PIXELS : (row + 1) * TILE_PIXELS,
-        col * TILE_PIXELS : (col + 1) * TILE_PIXELS,
-    ]
+    return _TILES.tile_geobox((col - _FIRST_COLUMN, _LAST_ROW - row))
 
 
 def conus_tiles() -> list[str]:
-    """Ids of the tiles of the default grid that touch CONUS or its coastal waters.
+    """Return the ids of the tiles of the default grid that touch the 48 states or their coastal waters.
 
     Examples
     --------
@@ -237,47 +166,38 @@ def conus_tiles() -> list[str]:
 
 
 def grid_of_tiles(ids: Sequence[str]) -> tuple[GeoBox, tuple[Tile, ...]]:
-    """The smallest window of the default grid that holds some whole tiles, and these tiles of it.
+    """Return the smallest window of the default grid that holds the given whole tiles, and these tiles in it.
 
     ``conus`` stands for all of `conus_tiles`.
 
     Raises
     ------
     RequestError
-        When there is no such tile, or none is given.
+        A tile does not exist, or none is given.
 
     Examples
     --------
-    >>> grid, pieces = grid_of_tiles(["h06v03", "h07v02"])
-    >>> grid.shape, [tile.id for tile in pieces]
+    >>> grid, chosen = grid_of_tiles(["h06v03", "h07v02"])
+    >>> grid.shape, [tile.id for tile in chosen]
     (Shape2d(x=2048, y=2048), ['h07v02', 'h06v03'])
     """
     wanted = {text.strip() for text in ids} - {""}
     if "conus" in wanted:
         wanted = (wanted - {"conus"}) | set(conus_tiles())
-    boxes = [tile_geobox(one).boundingbox for one in wanted]
+    boxes = [tile_geobox(one) for one in wanted]
     if not boxes:
         raise RequestError("no tile is given; expected conus, or ids such as h06v03,h06v04")
-    west, south = min(box.left for box in boxes), min(box.bottom for box in boxes)
-    east, north = max(box.right for box in boxes), max(box.top for box in boxes)
-    size = DEFAULT_RESOLUTION
-    grid = _aligned(
-        round(west / size),
-        round(north / size),
-        (round((north - south) / size), round((east - west) / size)),
-        size,
-        DEFAULT_CRS,
-    )
+    grid = geobox_union_conservative(boxes)
     return grid, tuple(tile for tile in tiles(grid) if tile.id in wanted)
 
 
 def pixel_of(grid: GeoBox, lon: float, lat: float) -> GeoBox:
-    """The pixel of a grid that holds a point, as a window of one pixel.
+    """Return the pixel of a grid that holds a point, as a window of one pixel.
 
     Raises
     ------
     RequestError
-        When the point is not on the grid.
+        The point is not on the grid.
 
     Examples
     --------
@@ -286,14 +206,14 @@ def pixel_of(grid: GeoBox, lon: float, lat: float) -> GeoBox:
     """
     row, col = (int(index) for index in pixels_of(grid, np.array(lon), np.array(lat)))
     if row < 0:
-        raise RequestError(f"longitude {lon}, latitude {lat} is not on the grid; expected a place in it, in degrees")
+        raise RequestError(f"longitude {lon}, latitude {lat} is not on the grid; expected a place on it, in degrees")
     return grid[row : row + 1, col : col + 1]
 
 
 def pixels_of(
     grid: GeoBox, lon: NDArray[np.float64], lat: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Row and column of the pixels of a grid that hold some points, of the shape of both; −1 in both off the grid.
+    """Return the row and column of the pixel that holds each of some points; both are −1 off the grid.
 
     Examples
     --------
@@ -312,12 +232,12 @@ def pixels_of(
 def pixel_groups(
     grid: GeoBox, rows: NDArray[np.intp], cols: NDArray[np.intp], size: int = TILE_PIXELS
 ) -> Iterator[tuple[NDArray[np.intp], Window]]:
-    """Pixels of a grid by the square of `size` pixels that they lie in, from the north-west; those at −1 in none.
+    """Group pixels of a grid by the square of `size` pixels that they lie in, from the north-west; skip those at −1.
 
     Yields
     ------
     which : ndarray (n,)
-        Which of the pixels.
+        Indices of the pixels in one square.
     window : tuple of slice
         The smallest window of the grid that holds them.
 
@@ -347,15 +267,16 @@ def tiles(grid: GeoBox) -> tuple[Tile, ...]:
     Parameters
     ----------
     grid
-        A grid whose pixel edges lie on multiples of its resolution, as `target_grid` makes it.
+        A grid whose pixel edges lie on multiples of its resolution, such as one of `target_grid`.
 
     Returns
     -------
     tuple of Tile
-        Together they hold every pixel of the grid once.
+        Together they hold each pixel of the grid once.
 
     Examples
     --------
+    >>> from mmnet_maps.grid.area import read_aoi
     >>> [tile.id for tile in tiles(target_grid(read_aoi("-119.6,47.0,-119.2,47.3")))]
     ['h06v03']
     """
@@ -373,16 +294,16 @@ def tiles(grid: GeoBox) -> tuple[Tile, ...]:
 
 
 def pinned_blocks(grid: GeoBox, size: int) -> Iterator[tuple[GeoBox, Window, Window]]:
-    """Whole blocks of `size` × `size` pixels, pinned to the origin of the CRS, that cover a grid.
+    """Cover a grid with whole blocks of `size` × `size` pixels that are pinned to the origin of the CRS.
 
-    What is computed on whole blocks and cropped does not depend on the window that is asked for.
+    Values that are computed on whole blocks and then cropped do not depend on the window.
 
     Yields
     ------
     block : GeoBox
         A whole block; it may reach beyond the grid.
     there, here : tuple of slice
-        The pixels they share: rows and columns of the grid, and of the block.
+        The shared pixels: their rows and columns in the grid, and in the block.
 
     Examples
     --------
@@ -399,7 +320,7 @@ def pinned_blocks(grid: GeoBox, size: int) -> Iterator[tuple[GeoBox, Window, Win
 
 
 def _cuts(first: int, count: int, size: int) -> Iterator[tuple[int, slice]]:
-    """Cut `count` pixels, the first of which is pixel `first` from the origin, at multiples of `size`."""
+    """Cut `count` pixels at multiples of `size` from the origin, where the first is pixel `first`."""
     for number in range(first // size, (first + count - 1) // size + 1):
         start = number * size - first
         yield number, slice(max(start, 0), min(start + size, count))
@@ -416,86 +337,18 @@ def _whole_origin(geobox: GeoBox) -> tuple[int, int]:
     return col, row
 
 
-def holds_a_centre(area: Area, grid: GeoBox) -> bool:
-    """Whether the centre of any pixel of a grid lies in an area; if none does, it takes the pixels it touches.
-
-    Ask it of the whole grid, once, and pass the answer to `area_mask` for every window.
-    """
-    step = 16 * _BLOCK
-    return any(
-        area_mask(area, grid[row : row + step, col : col + step]).any()
-        for row in range(0, grid.shape.y, step)
-        for col in range(0, grid.shape.x, step)
-    )
-
-
-def area_mask(area: Area, geobox: GeoBox, *, touched: bool = False) -> NDArray[np.bool_]:
-    """Which pixels belong to an area; a window's mask is the window of the mask.
-
-    Parameters
-    ----------
-    area
-        The area.
-    geobox
-        The grid or a window of it.
-    touched
-        False: the pixels whose centre lies inside the area, not in its holes. True: the pixels the area overlaps,
-        for areas too small to hold a centre (see `holds_a_centre`).
-
-    Returns
-    -------
-    ndarray of bool, (y, x)
-
-    Examples
-    --------
-    >>> area = read_aoi("-119.6,47.0,-119.2,47.3")
-    >>> grid = target_grid(area)
-    >>> round(float(area_mask(area, grid).mean()), 2)
-    0.67
-    """
-    import shapely
-
-    outline = _outline(area, _check_crs(str(geobox.crs)))
-    mask = np.zeros(geobox.shape, bool)
-    rows = np.minimum(np.arange(0, geobox.shape.y + _BLOCK, _BLOCK), geobox.shape.y).astype(float)
-    cols = np.minimum(np.arange(0, geobox.shape.x + _BLOCK, _BLOCK), geobox.shape.x).astype(float)
-    blocks = _boxes(geobox, rows, cols)
-    whole, some = shapely.contains_properly(outline, blocks), shapely.intersects(outline, blocks)
-    y, x = pixel_centres(geobox)
-    for i, j in np.argwhere(some):
-        down, right = slice(int(rows[i]), int(rows[i + 1])), slice(int(cols[j]), int(cols[j + 1]))
-        if whole[i, j]:
-            mask[down, right] = True
-        elif touched:
-            edges = (np.arange(part.start, part.stop + 1.0) for part in (down, right))
-            pixels = _boxes(geobox, *edges)
-            mask[down, right] = shapely.intersects(outline, pixels) & ~shapely.touches(outline, pixels)
-        else:
-            mask[down, right] = shapely.contains_xy(outline, x[None, right], y[down, None])
-    return mask
-
-
-def _boxes(geobox: GeoBox, rows: NDArray[np.floating], cols: NDArray[np.floating]) -> NDArray[Any]:
-    """Rectangles between the given pixel positions, as a 2-D array of polygons."""
-    import shapely
-
-    y, x = lines(geobox, rows, axis=0), lines(geobox, cols, axis=1)
-    boxes: NDArray[Any] = shapely.box(x[None, :-1], y[1:, None], x[None, 1:], y[:-1, None])
-    return boxes
-
-
 def touched_tiles(area: Area, grid: GeoBox) -> tuple[Tile, ...]:
-    """The tiles of a grid that an area touches, in the order of `tiles`."""
+    """Return the tiles of a grid that an area touches, in the order of `tiles`."""
     import shapely
 
-    outline = _outline(area, _check_crs(str(grid.crs)))
+    outline = prepared_outline(area, grid)
     return tuple(
         tile for tile in tiles(grid) if shapely.intersects(outline, shapely.box(*tile.geobox.boundingbox.bbox))
     )
 
 
 def stack_lattice(grid: GeoBox) -> GeoBox:
-    """The lattice of whole tiles that a stack for maps of `grid` lies on: all of CONUS for the default grid.
+    """Return the lattice of whole tiles for a stack behind maps on `grid`: all of CONUS for the default grid.
 
     Examples
     --------

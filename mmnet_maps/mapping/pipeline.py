@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import lonlat
-from mmnet_maps.grid.tiles import Tile, area_mask, tiles
+from mmnet_maps.grid.mask import area_mask
+from mmnet_maps.grid.tiles import Tile, tiles
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
 from mmnet_maps.product.layers import LAYERS, Mask, QualityFlags, attributes, compose, unknown_cover
 from mmnet_maps.product.member_store import ARRAY as MEMBERS

@@ -15,7 +15,8 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps import __version__
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import Area, parse_days, read_aoi
-from mmnet_maps.grid.tiles import Tile, grid_of_tiles, holds_a_centre, stack_lattice, target_grid, touched_tiles
+from mmnet_maps.grid.mask import holds_a_centre
+from mmnet_maps.grid.tiles import Tile, grid_of_tiles, stack_lattice, target_grid, touched_tiles
 from mmnet_maps.mapping.recipe import Recipe
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.settings import MapOptions, MapSettings, settle

@@ -19,7 +19,8 @@ from rasterio.warp import transform_bounds
 
 from mmnet_maps.grid.area import LONLAT, Area
 from mmnet_maps.grid.lattice import Window, cover
-from mmnet_maps.grid.tiles import TILE_PIXELS, area_mask, conus_grid, holds_a_centre, target_grid
+from mmnet_maps.grid.mask import area_mask, holds_a_centre
+from mmnet_maps.grid.tiles import TILE_PIXELS, conus_grid, target_grid
 from mmnet_maps.stack.reader import fine_window
 from mmnet_maps.stack.store import EPOCH, Group, Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES

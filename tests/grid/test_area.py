@@ -236,9 +236,9 @@ def test_unreadable_files_are_told_in_one_line(tmp_path: Path, name: str, conten
     assert words in refusal(path)
 
 
-def test_wrong_crs_and_folders_are_told_in_one_line(tmp_path: Path) -> None:
+def test_wrong_crs_and_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     crs = {"type": "name", "properties": {"name": "EPSG:0"}}
-    assert "not known" in refusal(write_geojson(tmp_path / "a.geojson", {**feature(FIELD), "crs": crs}))
+    assert "unknown coordinate system" in refusal(write_geojson(tmp_path / "a.geojson", {**feature(FIELD), "crs": crs}))
     crs = {"type": "name", "properties": {"name": "EPSG:5070"}}
     far = shapely.box(1e12, 1e12, 2e12, 2e12)
     assert "check the file's CRS" in refusal(write_geojson(tmp_path / "b.geojson", {**feature(far), "crs": crs}))

@@ -17,7 +17,8 @@ from rio_cogeo.cogeo import cog_validate
 import mmnet_maps as mm
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import nearest_cells
-from mmnet_maps.grid.tiles import area_mask, target_grid
+from mmnet_maps.grid.mask import area_mask
+from mmnet_maps.grid.tiles import target_grid
 from mmnet_maps.product.layers import LAYERS as ALL_LAYERS
 from mmnet_maps.product.layers import QUALITY_BITS
 from mmnet_maps.stack.store import Stack

@@ -17,7 +17,8 @@ from analytic import AnalyticSource
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.area import Area, read_aoi
 from mmnet_maps.grid.lattice import cover
-from mmnet_maps.grid.tiles import area_mask, conus_grid, target_grid, tile_geobox, tiles, touched_tiles
+from mmnet_maps.grid.mask import area_mask
+from mmnet_maps.grid.tiles import conus_grid, target_grid, tile_geobox, tiles, touched_tiles
 from mmnet_maps.mapping.check import check, spans
 from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack import inventory

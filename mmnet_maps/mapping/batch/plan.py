@@ -19,13 +19,13 @@ import numpy as np
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import LONLAT, Area, parse_days, read_aoi, transform_geometry
 from mmnet_maps.grid.lattice import Window, window_of
+from mmnet_maps.grid.mask import holds_a_centre
 from mmnet_maps.grid.tiles import (
     DEFAULT_CRS,
     DEFAULT_RESOLUTION,
     Tile,
     conus_tiles,
     grid_of_tiles,
-    holds_a_centre,
     target_grid,
     touched_tiles,
 )

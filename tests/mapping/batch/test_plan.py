@@ -15,7 +15,8 @@ from odc.geo.geobox import GeoBox
 from analytic import AnalyticSource
 from batch_world import CORNER, DAYS, SPAN, TILES, fill
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.grid.tiles import area_mask, conus_tiles, grid_of_tiles, tile_geobox
+from mmnet_maps.grid.mask import area_mask
+from mmnet_maps.grid.tiles import conus_tiles, grid_of_tiles, tile_geobox
 from mmnet_maps.mapping.batch.plan import _whole, dry_run, newest_day, plan_batch
 from mmnet_maps.mapping.batch.run import tasks_of
 from mmnet_maps.sources.base import Rasters
