@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from glob import escape
@@ -242,6 +243,22 @@ def claim(path: Path, *, own: bool = True) -> IO[bytes] | None:
             stack.pop_all()
             return file
     return None
+
+
+@contextmanager
+def staging_folder(folder: Path, stem: str) -> Iterator[Path]:
+    """Make a hidden folder ``.{stem}.*.partial``, hold it while the block runs, and remove it.
+
+    `remove_leftovers` removes those of killed processes.
+    """
+    with ExitStack() as stack:
+        lock = None
+        while lock is None:  # another process may mistake a folder without a lock for a leftover
+            work = Path(tempfile.mkdtemp(prefix=f".{stem}.", suffix=".partial", dir=folder))
+            stack.callback(shutil.rmtree, work, ignore_errors=True)
+            lock = claim(work / LOCK)
+        stack.enter_context(lock)
+        yield work
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

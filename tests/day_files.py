@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.files import is_ours
-from mmnet_maps.product.day_writer import DayProduct, DayWriter
+from mmnet_maps.product.day_writer import DayProduct, DayWriter, Revision
 
 DAY = date(2021, 8, 8)
 
@@ -46,7 +46,7 @@ def writer(out: Path, box: GeoBox, names: tuple[str, ...] = NAMES, **changes: An
         "properties": {"mmnet:model": "net", "mmnet:licences": ["CC BY-NC 4.0"]},
         "fingerprint": "f00d",
     }
-    return DayWriter(out, geobox=box, layers=names, **{**fixed, **changes})
+    return DayWriter(out, Revision(geobox=box, layers=names, **{**fixed, **changes}))
 
 
 def png(layers: Mapping[str, Path], path: Path) -> None:

@@ -11,7 +11,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.tiles import DEFAULT_CRS
-from mmnet_maps.product.day_writer import DayWriter
+from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 
 DAY, NEXT = date(2021, 8, 7), date(2021, 8, 8)
@@ -43,10 +43,11 @@ def write_map(
     if std:
         layers["soil_moisture_std"] = layers["soil_moisture"] / 8
     properties = {"mmnet:synthetic": synthetic, "mmnet:model": "m", "mmnet:inputs": {}}
-    with DayWriter(
-        out, name=name, day=day, geobox=grid, layers=list(layers), fingerprint=f"{seed:x}f".rjust(64, "0"),
+    revision = Revision(
+        name=name, day=day, geobox=grid, layers=list(layers), fingerprint=f"{seed:x}f".rjust(64, "0"),
         synthetic=synthetic, properties=properties, tags={"date": str(day), "synthetic": json.dumps(synthetic)},
-    ) as writer:  # fmt: skip
+    )  # fmt: skip
+    with DayWriter(out, revision) as writer:
         packed = {name: LAYERS[name].pack(values) for name, values in layers.items()}
         writer.write(slice(0, grid.shape.y), slice(0, grid.shape.x), packed)
         return writer.finish(None).item

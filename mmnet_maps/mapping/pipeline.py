@@ -431,7 +431,7 @@ def write_days(
         done = {}
         for day, writer in writers.items():
             _ = request.engine  # raises if the model has changed
-            if request.fingerprint(day) != writer.fingerprint:
+            if request.fingerprint(day) != writer.revision.fingerprint:
                 raise InputError(
                     f"the stack {request.stack} was changed while the map of {day} was made from it; nothing of that "
                     "day was kept: run again"
@@ -441,23 +441,23 @@ def write_days(
 
 
 def _writer(request: Request, day: date) -> DayWriter:
-    from mmnet_maps.product.day_writer import DayWriter
+    from mmnet_maps.product.day_writer import DayWriter, Revision
 
     about = describe(request)
     tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
     tags |= {"date": day.isoformat(), "stack_fingerprint": request.inputs_fingerprint(day)}
-    return DayWriter(
-        request.run.out,
+    revision = Revision(
         name=request.area.name,
         day=day,
+        synthetic=request.synthetic,
         geobox=request.grid,
         layers=request.layers,
-        synthetic=request.synthetic,
         tags=tags,
         properties={f"mmnet:{key}": value for key, value in about.items()} | {"mmnet:area": request.recipe.place_id},
         fingerprint=request.fingerprint(day),
         members=request.engine.members if request.recipe.members else 0,
     )
+    return DayWriter(request.run.out, revision)
 
 
 def _draw_day(request: Request, day: date, layers: dict[str, Path], path: Path) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, OutputError
-from mmnet_maps.files import write_whole
+from mmnet_maps.files import read_json, write_whole
 from mmnet_maps.grid.lattice import nearest_cells
 from mmnet_maps.grid.tiles import tiles as cut
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.mosaic import finished_items, finished_tiles
-from mmnet_maps.product.stac_item import fingerprint_of, read_item
+from mmnet_maps.product.stac_item import fingerprint_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -178,7 +178,7 @@ def close_day(folder: Path, day: date, stack: Stack, *, synthetic: bool) -> dict
     items = finished_items(folder, day, synthetic=synthetic)
     known = sorted((tile, fingerprint_of(item)) for tile, item in items.items())
     fingerprint = hashlib.sha256(json.dumps(known).encode()).hexdigest()
-    report = read_item(path) if path.exists() else {_MARK: None}
+    report = read_json(path) if path.exists() else {_MARK: None}
     if _MARK not in report:
         raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
     if report[_MARK] != fingerprint:

@@ -1,9 +1,9 @@
 """One day of one area on disk: COGs, members, a picture and a STAC item, whole or not at all.
 
-Everything is made in a hidden folder beside the final names, read back, and only then moved into place. The STAC item
-is moved last and is the mark of completion: while files are exchanged there is no item, so what an item points to is
-always one set. If the exchange is interrupted, the earlier files are put back; if the process is killed in those
-milliseconds, the day has no item and counts as not made.
+All files are made in a hidden staging folder beside the final names, read back, and only then moved into place. The
+STAC item is moved last and is the mark of completion: while files are exchanged there is no item, so the files that an
+item lists always belong together. An interrupted exchange is rolled back; if the process is killed in those
+milliseconds, the day has no item and counts as unfinished.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
-from glob import escape
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,20 +25,21 @@ from numpy.typing import NDArray
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import (
     DRIVER_ERRORS,
-    LOCK,
     MARK,
-    claim,
     is_ours,
     nearest_existing,
     read_attributes,
+    read_json,
     read_tags,
     refuse_foreign,
     remove_leftovers,
+    staging_folder,
     sync,
     write_errors,
     write_whole,
 )
 from mmnet_maps.product.cog import CogWriter
+from mmnet_maps.product.day_names import DayNames
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.member_store import MembersWriter
 from mmnet_maps.product.stac_item import (
@@ -50,13 +48,45 @@ from mmnet_maps.product.stac_item import (
     build_item,
     fingerprint_of,
     lists_members,
-    read_item,
     sizes_of,
     version_of,
 )
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revision:
+    """One revision of a day's map: everything but its values.
+
+    Attributes
+    ----------
+    name, day, synthetic
+        Parts of the file names.
+    geobox
+        The grid, north up.
+    layers
+        Names from ``layers.LAYERS``.
+    tags
+        GeoTIFF tags of every layer, and attributes of the members.
+    properties
+        Properties of the STAC item.
+    fingerprint
+        Hash of everything that determines the values; `completed` compares it.
+    members
+        Number of ensemble members to keep; 0 for no store of members.
+    """
+
+    name: str
+    day: date
+    synthetic: bool
+    geobox: GeoBox
+    layers: Sequence[str]
+    tags: Mapping[str, str]
+    properties: Mapping[str, Any]
+    fingerprint: str
+    members: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +102,9 @@ class DayProduct:
     item
         The STAC item.
     picture
-        The picture, where one was asked for.
+        The picture, None where none was drawn.
     members
-        The Zarr store of the ensemble's members, where they were asked for.
+        The Zarr store of the ensemble members, None where they were not kept.
     """
 
     day: date
@@ -84,25 +114,44 @@ class DayProduct:
     picture: Path | None
     members: Path | None = None
 
+    @classmethod
+    def of(cls, names: DayNames, layers: Sequence[str], *, picture: bool, members: bool) -> DayProduct:
+        """Return the product with these layers under the names of its day."""
+        return cls(
+            day=names.day,
+            folder=names.folder,
+            layers={layer: names.layer(layer) for layer in layers},
+            item=names.item,
+            picture=names.picture if picture else None,
+            members=names.members if members else None,
+        )
+
 
 def check_target(
     out: Path, name: str, day: date, synthetic: bool, layers: Sequence[str], *, members: bool = False
 ) -> None:
-    """Make sure, before anything is computed, that the files of a day can be written; creates nothing.
+    """Check, before anything is computed, that the files of a day can be written; nothing is created.
 
-    `members` tells whether a store of members is among them.
+    Parameters
+    ----------
+    out
+        Output root.
+    name, day, synthetic, layers
+        As in `Revision`.
+    members
+        Whether a store of ensemble members will be written.
 
     Raises
     ------
     OutputError
-        When the folder cannot be written, or a file with one of the names is there that this software did not make.
+        When the folder cannot be written, or a file of that name exists that this software did not make.
     """
-    names = _Names.of(out, name, day, synthetic)
+    names = DayNames.of(out, name, day, synthetic)
     with write_errors(names.folder, "nothing was computed"):
-        there = nearest_existing(names.folder)
-        if not there.is_dir():
-            raise OutputError(f"cannot write to {names.folder}: {there} is a file, not a folder; give another --out")
-        with tempfile.TemporaryFile(dir=there):
+        folder = nearest_existing(names.folder)
+        if not folder.is_dir():
+            raise OutputError(f"cannot write to {names.folder}: {folder} is a file, not a folder; give another --out")
+        with tempfile.TemporaryFile(dir=folder):
             pass
         targets = [*(names.layer(layer) for layer in layers), names.item, names.picture]
         for path in [*targets, names.members] if members else targets:
@@ -112,127 +161,101 @@ def check_target(
 def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str) -> DayProduct | None:
     """Find the finished product of a day.
 
-    It is finished when its item carries `fingerprint` and every file that the item lists is there with the listed
-    size and, if it is a COG, the same fingerprint. Of the members, a folder, the fingerprint alone is compared.
+    It is finished when its item carries `fingerprint` and every file listed in the item has the listed size and, for a
+    COG, the same fingerprint. Of the members, a folder, only the fingerprint is compared.
+
+    Parameters
+    ----------
+    out
+        Output root.
+    name, day, synthetic, fingerprint
+        As in `Revision`.
 
     Returns
     -------
     DayProduct or None
-        None where the day is still to be made, or to be made again.
+        None where the day has yet to be made, or made again.
     """
-    names = _Names.of(out, name, day, synthetic)
+    names = DayNames.of(out, name, day, synthetic)
     try:
-        item = read_item(names.item)
+        item = read_json(names.item)
         sizes = sizes_of(item)
         if fingerprint_of(item) != fingerprint or not sizes:
             return None
-        layers = {key: names.layer(key) for key in sizes if key != PICTURE}
-        files = {**layers, PICTURE: names.picture}
-        members = lists_members(item)
+        layers = [key for key in sizes if key != PICTURE]
+        product = DayProduct.of(names, layers, picture=PICTURE in sizes, members=lists_members(item))
         whole = (
-            all(files[key].stat().st_size == size for key, size in sizes.items())
-            and all(read_tags(path).get(MARK) == fingerprint for path in layers.values())
-            and (not members or read_attributes(names.members).get(MARK) == fingerprint)
+            all(_file(names, key).stat().st_size == size for key, size in sizes.items())
+            and all(read_tags(path).get(MARK) == fingerprint for path in product.layers.values())
+            and (product.members is None or read_attributes(product.members).get(MARK) == fingerprint)
         )
     except DRIVER_ERRORS:
         return None
-    return names.product(layers, picture=PICTURE in sizes, members=members) if whole else None
+    return product if whole else None
+
+
+def _file(names: DayNames, key: str) -> Path:
+    """Return the final path of an asset of the item."""
+    return {PICTURE: names.picture, MEMBERS: names.members}.get(key) or names.layer(key)
 
 
 def remove_day_leftovers(out: Path, name: str, day: date, synthetic: bool) -> None:
-    """Remove what killed processes have left hidden beside the finished product of a day."""
-    names = _Names.of(out, name, day, synthetic)
-    remove_leftovers(names.folder, names.leftovers)
+    """Remove hidden files that killed processes left beside the finished product of a day."""
+    names = DayNames.of(out, name, day, synthetic)
+    remove_leftovers(names.folder, names.staging)
     with suppress(OSError):
-        names.aside.unlink(missing_ok=True)
+        names.previous_item.unlink(missing_ok=True)
 
 
 class DayWriter:
     """Write one day of one area window by window; a context manager.
 
-    Only the windows at hand are in memory. Leaving the block without `finish`, by an error or Ctrl-C, removes all that
-    was written and leaves an earlier product of the day as it was. Not for several threads at once.
+    Only the current windows are in memory. Leaving the block without `finish`, by an error or Ctrl-C, removes
+    everything that was written and keeps an earlier product of the day. Not for several threads at once.
 
     Parameters
     ----------
     out
-        Output root; the day's folder in it is made.
-    name, day, synthetic
-        What the file names are made of.
-    geobox
-        The grid, north up.
-    layers
-        Names from ``layers.LAYERS``.
-    tags
-        GeoTIFF tags of every layer, and attributes of the members.
-    properties
-        Properties of the STAC item.
-    fingerprint
-        Hash of all that decides the values; `completed` compares it.
-    members
-        Number of members that are kept; 0 for no store of members.
+        Output root; the day's folder is created in it.
+    revision
+        What is written, but for the values.
 
     Raises
     ------
     OutputError
-        On entering, when the target is not fit (`check_target`) or there is clearly too little space; later, when
-        the files cannot be written or do not read back as they were written.
+        On entering, when `check_target` fails or there is clearly too little space; later, when the files cannot be
+        written or do not read back as they were written.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        *,
-        name: str,
-        day: date,
-        geobox: GeoBox,
-        layers: Sequence[str],
-        synthetic: bool,
-        tags: Mapping[str, str],
-        properties: Mapping[str, Any],
-        fingerprint: str,
-        members: int = 0,
-    ) -> None:
-        self._names = _Names.of(out, name, day, synthetic)
-        self._check = partial(check_target, out, name, day, synthetic, tuple(layers), members=members > 0)
-        self._geobox = geobox
-        self._layers = tuple(layers)
-        self._tags = {**tags, MARK: fingerprint}
-        self._properties = dict(properties)
-        self.fingerprint = fingerprint
-        self._count = members
+    def __init__(self, out: Path, revision: Revision) -> None:
+        self.revision = revision
+        self._out = out
+        self._names = DayNames.of(out, revision.name, revision.day, revision.synthetic)
         self._writers: dict[str, CogWriter] = {}
         self._members: MembersWriter | None = None
-        self._work: Path | None = None
-        self._lock: IO[bytes] | None = None
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> DayWriter:
         self._check()
-        with self._write_errors():
-            self._names.folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self._names.folder, self._names.leftovers)
+        names, revision = self._names, self.revision
+        with self._write_errors(), ExitStack() as cleanup:
+            names.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(names.folder, names.staging)
             self._check_space()
-            try:
-                while self._lock is None:  # another process may take a new folder for one that was left
-                    self._work = work = Path(
-                        tempfile.mkdtemp(prefix=f".{self._names.stem}.", suffix=".partial", dir=self._names.folder)
-                    )
-                    self._lock = claim(work / LOCK)
-                for layer in self._layers:
-                    path = work / self._names.layer(layer).name
-                    self._writers[layer] = CogWriter(path, layer=LAYERS[layer], geobox=self._geobox, tags=self._tags)
-                if self._count:
-                    path = work / self._names.members.name
-                    self._members = MembersWriter(path, count=self._count, geobox=self._geobox, tags=self._tags)
-            except BaseException:
-                self._remove()
-                raise
+            self._staging = cleanup.enter_context(staging_folder(names.folder, names.stem))
+            tags = {**revision.tags, MARK: revision.fingerprint}
+            for layer in revision.layers:
+                path = self._staged(names.layer(layer))
+                self._writers[layer] = CogWriter(path, layer=LAYERS[layer], geobox=revision.geobox, tags=tags)
+                cleanup.callback(_close, self._writers[layer])
+            if revision.members:
+                path = self._staged(names.members)
+                self._members = MembersWriter(path, count=revision.members, geobox=revision.geobox, tags=tags)
+            self._cleanup = cleanup.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._remove()
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
 
     def write(
         self,
@@ -241,19 +264,20 @@ class DayWriter:
         values: Mapping[str, NDArray[np.uint16]],
         members: NDArray[np.float32] | None = None,
     ) -> None:
-        """Write one window of every layer, and of the members where they are kept.
+        """Write one window of every layer, and of the members if they are kept.
 
         Parameters
         ----------
         rows, cols
-            The window; the windows of a day do not overlap. Pixels in none are nodata, with quality bit 0.
+            The window; the windows of a day do not overlap. Pixels in no window are nodata, with quality bit 0.
         values
-            Per layer the packed values (rows, cols), uint16.
+            Packed values of every layer (rows, cols), uint16.
         members
-            (member, rows, cols), NaN where there is none.
+            (member, rows, cols), NaN where missing.
         """
-        assert set(values) == set(self._layers), (list(values), self._layers)
-        assert (0 if members is None else len(members)) == self._count, "members are written when and only when kept"
+        assert set(values) == set(self.revision.layers), (list(values), self.revision.layers)
+        count = 0 if members is None else len(members)
+        assert count == self.revision.members, "members are written when and only when kept"
         with self._write_errors():
             for layer, block in values.items():
                 self._writers[layer].write(rows, cols, block)
@@ -261,164 +285,118 @@ class DayWriter:
                 self._members.write(rows, cols, members)
 
     def finish(self, picture: Callable[[dict[str, Path], Path], None] | None) -> DayProduct:
-        """Make the COGs, the picture and the item, read all back and move it into place.
+        """Make the COGs, the picture and the item, read them back and move them into place.
 
         Parameters
         ----------
         picture
             Called with the COGs by layer and the PNG to write; None for no picture.
         """
-        assert self._work is not None, "a DayWriter is used in a with block"
-        names = self._names
-        layers = {layer: self._work / names.layer(layer).name for layer in self._layers}
+        assert self._writers, "a DayWriter is used in a with block"
+        names, revision = self._names, self.revision
+        layers = {layer: self._staged(names.layer(layer)) for layer in revision.layers}
         files = dict(layers)
         with self._write_errors():
-            for layer in self._layers:
+            for layer in revision.layers:
                 self._writers[layer].finish()
             if self._members is not None:
                 self._members.finish()
                 files[MEMBERS] = self._members.path
             if picture is not None:
-                files[PICTURE] = self._work / names.picture.name
-                picture(dict(layers), files[PICTURE])
+                files[PICTURE] = self._staged(names.picture)
+                picture(layers, files[PICTURE])
                 assert is_ours(files[PICTURE]), "the picture function writes a PNG that names mmnet_maps"
-            item = build_item(
-                names.stem,
-                day=names.day,
-                geobox=self._geobox,
-                files=files,
-                version=1
-                + max((version_of(read_item(at)) for at in (names.item, names.aside) if at.exists()), default=0),
-                fingerprint=self.fingerprint,
-                properties=self._properties,
-            )
-            write_whole(self._work / names.item.name, json.dumps(item, indent=2, ensure_ascii=False) + "\n")
+            item = self._write_item(files)
             self._check()
-            self._publish(tuple(files.values()), self._work)
-        self._remove()
-        return names.product(
-            {layer: names.layer(layer) for layer in layers}, picture=picture is not None, members=self._count > 0
+            self._publish([*files.values(), item])
+        self._cleanup.close()
+        return DayProduct.of(names, revision.layers, picture=picture is not None, members=revision.members > 0)
+
+    def _check(self) -> None:
+        revision = self.revision
+        check_target(
+            self._out, revision.name, revision.day, revision.synthetic, revision.layers, members=revision.members > 0
         )
+
+    def _check_space(self) -> None:
+        folder, revision = self._names.folder, self.revision
+        needed = (2 * len(revision.layers) + 4 * revision.members) * int(np.prod(revision.geobox.shape))
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise OutputError(
+                f"too little space in {folder}: {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed while "
+                f"{revision.day} is written; free some or give another --out"
+            )
 
     def _write_errors(self) -> AbstractContextManager[None]:
         kept = "the earlier product of that day is unchanged" if self._names.item.exists() else "nothing of it was kept"
         return write_errors(self._names.folder / self._names.stem, kept)
 
-    def _check_space(self) -> None:
-        folder = self._names.folder
-        needed = (2 * len(self._layers) + 4 * self._count) * int(np.prod(self._geobox.shape))
-        free = shutil.disk_usage(folder).free
-        if free < needed:
-            raise OutputError(
-                f"too little space in {folder}: {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed while "
-                f"{self._names.day} is written; free some or give another --out"
-            )
+    def _staged(self, final: Path) -> Path:
+        return self._staging / final.name
 
-    def _publish(self, files: Sequence[Path], work: Path) -> None:
-        """Exchange the old files for the new ones, the item last; on any error the old ones are put back."""
-        names, old = self._names, work / "old"
-        item = work / names.item.name
-        for path in (*files, item):
+    def _write_item(self, files: Mapping[str, Path]) -> Path:
+        """Write the STAC item of the staged files, with the version after the latest one."""
+        names, revision = self._names, self.revision
+        earlier = [version_of(read_json(path)) for path in (names.item, names.previous_item) if path.exists()]
+        item = build_item(
+            names.stem,
+            day=names.day,
+            geobox=revision.geobox,
+            files=files,
+            version=1 + max(earlier, default=0),
+            fingerprint=revision.fingerprint,
+            properties=revision.properties,
+        )
+        path = self._staged(names.item)
+        write_whole(path, json.dumps(item, indent=2, ensure_ascii=False) + "\n")
+        return path
+
+    def _publish(self, staged: Sequence[Path]) -> None:
+        """Exchange the old files for the staged ones, the item last; on any error the old ones are moved back."""
+        names, old = self._names, self._staging / "old"
+        for path in staged:
             for part in (path, *path.rglob("*")):
                 sync(part)
         old.mkdir()
-        moves: list[tuple[Path, Path]] = []
-
-        def move(source: Path, target: Path) -> None:
-            moves.append((source, target))
-            os.replace(source, target)
-
-        try:
+        with reversible_moves() as move:
             if names.item.exists():
-                move(names.item, names.aside)
+                move(names.item, names.previous_item)
             for path in self._old_files():
                 move(path, old / path.name)
-            for path in files:
+            for path in staged:
                 move(path, names.folder / path.name)
-            move(item, names.item)
-        except BaseException:
-            for source, target in reversed(moves):
-                if not source.exists():
-                    os.replace(target, source)
-            raise
         sync(names.folder)
         with suppress(OSError):
-            names.aside.unlink(missing_ok=True)
+            names.previous_item.unlink(missing_ok=True)
 
     def _old_files(self) -> list[Path]:
-        """Files of earlier issues of the day, also of layers that the new one does not have."""
+        """Return the files of earlier revisions, including layers that the new one does not have."""
         names = self._names
-        listed = sizes_of(read_item(names.aside)) if names.aside.exists() else {}
-        layers = dict.fromkeys((*self._layers, *(key for key in listed if key in LAYERS)))
+        listed = sizes_of(read_json(names.previous_item)) if names.previous_item.exists() else {}
+        layers = dict.fromkeys((*self.revision.layers, *(key for key in listed if key in LAYERS)))
         paths = (*(names.layer(layer) for layer in layers), names.picture, names.members)
         return [path for path in paths if path.exists() and is_ours(path)]
 
-    def _remove(self) -> None:
-        for writer in self._writers.values():
-            with suppress(*DRIVER_ERRORS):
-                writer.close()
-        self._writers.clear()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-        if self._work is not None:
-            shutil.rmtree(self._work, ignore_errors=True)
-            self._work = None
+
+@contextmanager
+def reversible_moves() -> Iterator[Callable[[Path, Path], None]]:
+    """Yield a function that renames a file; if the block fails, all its renames are undone, the last one first."""
+    with ExitStack() as undo:
+
+        def move(source: Path, target: Path) -> None:
+            undo.callback(_move_back, source, target)
+            os.replace(source, target)
+
+        yield move
+        undo.pop_all()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Names:
-    """The paths of one day of one area."""
+def _move_back(source: Path, target: Path) -> None:
+    if not source.exists():
+        os.replace(target, source)
 
-    day: date
-    folder: Path
-    stem: str
 
-    @classmethod
-    def of(cls, out: Path, name: str, day: date, synthetic: bool) -> _Names:
-        """Names of a day.
-
-        >>> _Names.of(Path("maps"), "h06v03", date(2021, 8, 8), True).item.as_posix()
-        'maps/20210808/h06v03_20210808_synthetic.json'
-        """
-        if not name or name.startswith(".") or any(sign in name for sign in "/\\\0"):
-            raise OutputError(
-                f"{name!r} cannot be part of a file name: expected letters, digits, - and _; rename the area's file"
-            )
-        stem = f"{name}_{day:%Y%m%d}{'_synthetic' if synthetic else ''}"
-        return cls(day=day, folder=out / f"{day:%Y%m%d}", stem=stem)
-
-    def layer(self, layer: str) -> Path:
-        return self.folder / f"{self.stem}_{layer}.tif"
-
-    @property
-    def item(self) -> Path:
-        return self.folder / f"{self.stem}.json"
-
-    @property
-    def picture(self) -> Path:
-        return self.folder / f"{self.stem}.png"
-
-    @property
-    def members(self) -> Path:
-        return self.folder / f"{self.stem}_members.zarr"
-
-    @property
-    def leftovers(self) -> str:
-        """Pattern of the hidden work folders."""
-        return f".{escape(self.stem)}.*.partial"
-
-    @property
-    def aside(self) -> Path:
-        """Where the old item lies during an exchange, so that its version is known even if the process is killed."""
-        return self.folder / f".{self.stem}.previous.json"
-
-    def product(self, layers: dict[str, Path], *, picture: bool, members: bool) -> DayProduct:
-        return DayProduct(
-            day=self.day,
-            folder=self.folder,
-            layers=layers,
-            item=self.item,
-            picture=self.picture if picture else None,
-            members=self.members if members else None,
-        )
+def _close(writer: CogWriter) -> None:
+    with suppress(*DRIVER_ERRORS):
+        writer.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from mmnet_maps.errors import OutputError, RequestError
+from mmnet_maps.files import read_json, write_whole
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, grid_of_tiles, tile_geobox
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, Layer
 
@@ -53,8 +54,6 @@ def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
     OutputError
         When a file of such a name is there that this software did not make, or one cannot be written.
     """
-    from mmnet_maps.files import write_whole
-
     items = finished_items(folder, day, synthetic=synthetic)
     made: dict[Path, str] = {}
     for name, layer in LAYERS.items():
@@ -97,12 +96,12 @@ def finished_tiles(folder: Path, day: date, *, synthetic: bool, layer: str) -> l
 
 def finished_items(folder: Path, day: date, *, synthetic: bool) -> Finished:
     """STAC items of the finished tiles of a day by the tile's id; parameters as `finished_tiles`."""
-    from mmnet_maps.product.stac_item import fingerprint_of, read_item, sizes_of
+    from mmnet_maps.product.stac_item import fingerprint_of, sizes_of
 
     found: Finished = {}
     for path in sorted(folder.glob(f"h??v??_{_stamp(day, synthetic)}.json")):
         with suppress(OSError):  # while a tile is made again it has no item, or not all files
-            tile, item = path.name[:6], read_item(path)
+            tile, item = path.name[:6], read_json(path)
             sizes = sizes_of(item)
             if fingerprint_of(item) is None or not sizes or not _is_whole_tile(tile, item):
                 continue

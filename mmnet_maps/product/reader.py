@@ -21,8 +21,9 @@ from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError
 
 from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.files import DRIVER_ERRORS, MARK, gdal, read_json
 from mmnet_maps.product.layers import LAYERS, Layer
-from mmnet_maps.product.stac_item import MEMBERS, PICTURE, fingerprint_of, read_item
+from mmnet_maps.product.stac_item import MEMBERS, PICTURE, fingerprint_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -250,7 +251,7 @@ def _open(given: str | Path, wanted: _Days) -> list[Piece]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return read_item(path)
+        return read_json(path)
     except (OSError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error})") from error
 
@@ -276,8 +277,6 @@ class _Cogs:
         import rasterio
         from rasterio.enums import Resampling
         from rasterio.windows import Window as Pixels
-
-        from mmnet_maps.files import DRIVER_ERRORS, gdal
 
         path, about = self.files[layer], LAYERS[layer]
         try:
@@ -385,8 +384,6 @@ def _name(stem: str) -> str:
 
 def _cog(path: Path) -> _Cogs:
     import rasterio
-
-    from mmnet_maps.files import DRIVER_ERRORS, MARK, gdal
 
     try:
         with gdal(), rasterio.open(path, driver="GTiff") as data:

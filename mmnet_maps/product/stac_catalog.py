@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmnet_maps.errors import OutputError
-from mmnet_maps.files import write_whole
+from mmnet_maps.files import read_json, write_whole
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_item import (
     COLLECTION,
@@ -25,7 +25,6 @@ from mmnet_maps.product.stac_item import (
     PICTURE,
     describe_asset,
     fingerprint_of,
-    read_item,
 )
 
 _STAC_VERSION = "1.1.0"
@@ -109,7 +108,7 @@ def _put(path: Path, content: dict[str, Any] | None) -> None:
 def _content(path: Path) -> dict[str, Any]:
     """What a JSON file holds; nothing where it is not one or cannot be read."""
     with suppress(OSError):
-        return read_item(path)
+        return read_json(path)
     return {}
 
 
@@ -126,7 +125,7 @@ def _items(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(folder.glob("[!.]*.json")):  # what is hidden is being written, or is about to be removed
         try:
-            item = read_item(path)
+            item = read_json(path)
         except FileNotFoundError:  # being exchanged for a new issue
             continue
         except OSError as error:

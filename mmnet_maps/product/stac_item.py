@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
@@ -154,21 +153,6 @@ def describe_asset(key: str) -> dict[str, Any]:
         "roles": ["quality"] if layer.nodata is None else ["data"],
         "bands": [band],
     }
-
-
-def read_item(path: Path) -> dict[str, Any]:
-    """Content of an item, empty where the file holds no JSON object.
-
-    Raises
-    ------
-    OSError
-        When there is no file or it cannot be read.
-    """
-    with suppress(ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
-    return {}
 
 
 def fingerprint_of(item: Mapping[str, Any]) -> str | None:

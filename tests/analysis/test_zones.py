@@ -30,7 +30,7 @@ from mmnet_maps.analysis.zone_io import Zones, check_target, read_zones, write_s
 from mmnet_maps.analysis.zones import zonal_statistics
 from mmnet_maps.analysis.zones_plot import draw_zones
 from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.product.day_writer import DayWriter
+from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.reader import Maps
 
@@ -442,10 +442,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k in range(2):
         values = field(60, 50, k)
         layers = {"soil_moisture": values, "quality": np.zeros(values.shape), "smap": np.full(values.shape, 0.2)}
-        with DayWriter(
-            out, name="area", day=DAY + timedelta(k), geobox=grid_of(60, 50), layers=list(layers), synthetic=True,
+        revision = Revision(
+            name="area", day=DAY + timedelta(k), geobox=grid_of(60, 50), layers=list(layers), synthetic=True,
             tags={}, properties={"mmnet:synthetic": True}, fingerprint="f",
-        ) as writer:  # fmt: skip
+        )  # fmt: skip
+        with DayWriter(out, revision) as writer:
             rows, cols = (slice(0, size) for size in values.shape)
             writer.write(rows, cols, {name: LAYERS[name].pack(layer) for name, layer in layers.items()})
             writer.finish(None)

@@ -27,9 +27,9 @@ import rasterio
 import xarray as xr
 
 from batch_world import CORNER, SPAN, call, command, contents, leftovers, run
+from mmnet_maps.files import read_json
 from mmnet_maps.grid.tiles import TILE_PIXELS
 from mmnet_maps.mapping.request import fill_stack
-from mmnet_maps.product.stac_item import read_item
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def assert_whole(root: Path, undisturbed: Path) -> int:
         with rasterio.open(path) as data:
             data.read(1, out_shape=(TILE_PIXELS // 4, TILE_PIXELS // 4))
     for path in final_files(root, "h", ".json"):
-        item = read_item(path)
+        item = read_json(path)
         assert item, f"{path} is not whole"
         for asset in item["assets"].values():
             file = path.parent / asset["href"]

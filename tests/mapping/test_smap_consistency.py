@@ -23,7 +23,7 @@ from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.lattice import nearest_cells
 from mmnet_maps.grid.tiles import conus_grid, tile_geobox
 from mmnet_maps.mapping.smap_consistency import Closure, close_day, closure
-from mmnet_maps.product.day_writer import DayWriter
+from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.sources.base import Provenance
 from mmnet_maps.stack.store import Stack, create
 
@@ -249,8 +249,7 @@ def test_a_file_that_is_not_the_map_is_told(stack: Stack, tmp_path: Path) -> Non
 def test_a_day_is_closed_over_its_finished_tiles(stack: Stack, tmp_path: Path) -> None:
     packed = pack(native(TILE) + 0.01)
     everything = slice(0, 1024)
-    with DayWriter(
-        tmp_path,
+    revision = Revision(
         name="h06v03",
         day=DAY,
         geobox=TILE,
@@ -259,7 +258,8 @@ def test_a_day_is_closed_over_its_finished_tiles(stack: Stack, tmp_path: Path) -
         tags={},
         properties={},
         fingerprint="f00d",
-    ) as writer:
+    )
+    with DayWriter(tmp_path, revision) as writer:
         writer.write(everything, everything, {"soil_moisture": packed})
         writer.finish(None)
     found = close_day(tmp_path / "20210808", DAY, stack, synthetic=False)

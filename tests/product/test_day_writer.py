@@ -493,7 +493,7 @@ def test_foreign_files_are_never_overwritten(tmp_path: Path, suffix: str, kind: 
         ) as data:
             data.write(np.zeros((1, 4, 4), np.uint8))
     before = content(tmp_path)
-    with pytest.raises(OutputError, match=r"was not made by mmnet_maps.*another --out"):
+    with pytest.raises(OutputError, match=r"was not made by mmnet_maps.*another output"):
         check_target(tmp_path, "grant", DAY, False, NAMES)
     with pytest.raises(OutputError, match="was not made by mmnet_maps"), writer(tmp_path, grid(5, 5)):
         pytest.fail("entered")
@@ -570,7 +570,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path, again:
     path = tmp_path / "report [1].txt"
     write_whole(path, "old")
     script = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom mmnet_maps.product.day_writer import write_whole\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom mmnet_maps.files import write_whole\n"
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nwrite_whole(Path(sys.argv[1]), 'new')\n"
     )
     assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -signal.SIGKILL

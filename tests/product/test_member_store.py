@@ -168,7 +168,7 @@ def test_a_foreign_store_is_never_overwritten(tmp_path: Path, kind: str) -> None
         (foreign / ("zarr.json" if kind == "no JSON object" else "thesis.txt")).write_text("[1]")
     before = content(tmp_path)
     assert not is_ours(foreign)
-    with pytest.raises(OutputError, match=r"members\.zarr was not made by mmnet_maps.*another --out"):
+    with pytest.raises(OutputError, match=r"members\.zarr was not made by mmnet_maps.*another output"):
         check_target(tmp_path, "grant", DAY, False, ["smap"], members=True)
     with pytest.raises(OutputError, match="was not made by mmnet_maps"), writer(tmp_path, grid(5, 5), members=2):
         pytest.fail("entered")

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from mmnet_maps.errors import OutputError
 from mmnet_maps.grid.tiles import conus_grid, tile_geobox, tiles
-from mmnet_maps.product.day_writer import DayWriter
+from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.mosaic import finished_tiles, write_mosaics
 
@@ -43,8 +43,7 @@ def values_of(tile: str, names: Iterable[str] = NAMES) -> Values:
 
 
 def produce(out: Path, tile: str, values: Values, *, synthetic: bool = False, licence: str = "CC0-1.0") -> None:
-    with DayWriter(
-        out,
+    revision = Revision(
         name=tile,
         day=DAY,
         geobox=tile_geobox(tile),
@@ -53,7 +52,8 @@ def produce(out: Path, tile: str, values: Values, *, synthetic: bool = False, li
         tags={"model": "net"},
         properties={"mmnet:model": "net", "mmnet:licences": ["CC BY-NC 4.0", licence], "mmnet:synthetic": synthetic},
         fingerprint=f"f00d{tile}",
-    ) as writer:
+    )
+    with DayWriter(out, revision) as writer:
         writer.write(slice(0, 1024), slice(0, 1024), values)
         writer.finish(None)
 

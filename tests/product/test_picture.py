@@ -23,7 +23,7 @@ from mmnet_maps.errors import OutputError
 from mmnet_maps.files import is_ours
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.product import picture
-from mmnet_maps.product.day_writer import DayWriter
+from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.picture import DayPicture, choose, draw, nice_length, scale_range
 from mmnet_maps.product.qgis import COLOURS
@@ -46,8 +46,7 @@ def product(out: Path, values: Float, box: GeoBox, day: date = DAY, smap: Float 
     if smap is None:
         smap = np.full(values.shape, np.nanmean(values) if np.isfinite(values).any() else np.nan, np.float32)
     layers = {"soil_moisture": values, "quality": np.zeros(values.shape, np.uint16), "smap": smap}
-    with DayWriter(
-        out,
+    revision = Revision(
         name="area",
         day=day,
         geobox=box,
@@ -56,7 +55,8 @@ def product(out: Path, values: Float, box: GeoBox, day: date = DAY, smap: Float 
         tags={},
         properties={},
         fingerprint="f",
-    ) as writer:
+    )
+    with DayWriter(out, revision) as writer:
         rows, cols = (slice(0, size) for size in values.shape)
         writer.write(rows, cols, {name: LAYERS[name].pack(block) for name, block in layers.items()})
         return DayPicture(day=day, layers=writer.finish(None).layers)

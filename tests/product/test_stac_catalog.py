@@ -20,7 +20,7 @@ from pystac.errors import STACValidationError
 
 from mmnet_maps.errors import OutputError
 from mmnet_maps.grid.tiles import tile_geobox
-from mmnet_maps.product.day_writer import DayWriter
+from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
 from mmnet_maps.product.stac_item import build_item
@@ -35,8 +35,7 @@ def write_day(
 ) -> Path:
     """A map with one packed value of soil moisture, nodata in its first row."""
     about = {"mmnet:model": "net", "mmnet:licences": ["CC BY-NC 4.0", "free"], "mmnet:synthetic": False} | properties
-    with DayWriter(
-        out,
+    revision = Revision(
         name=name,
         day=day,
         geobox=box,
@@ -45,7 +44,8 @@ def write_day(
         tags={},
         properties=about,
         fingerprint=fingerprint,
-    ) as writer:
+    )
+    with DayWriter(out, revision) as writer:
         moisture = np.full(box.shape, value, np.uint16)
         quality = np.full(box.shape, 8, np.uint16)
         moisture[0], quality[0] = 65535, 2

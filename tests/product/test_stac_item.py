@@ -18,7 +18,7 @@ from pystac.validation.stac_validator import GetSchemaError
 
 from mmnet_maps import __version__
 from mmnet_maps.grid.tiles import tile_geobox
-from mmnet_maps.product.day_writer import DayWriter
+from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 from mmnet_maps.product.stac_item import EXTENSIONS
 from stac_schemas import validate
@@ -35,8 +35,7 @@ def make(out: Path, box: GeoBox, layers: tuple[str, ...] = tuple(LAYERS), member
     def picture(_: object, path: Path) -> None:
         path.write_bytes(b"\x89PNG ... Software\0mmnet_maps ...")
 
-    with DayWriter(
-        out,
+    revision = Revision(
         name="h06v03",
         day=date(2021, 8, 8),
         geobox=box,
@@ -46,7 +45,8 @@ def make(out: Path, box: GeoBox, layers: tuple[str, ...] = tuple(LAYERS), member
         properties=PROPERTIES,
         fingerprint="f00d",
         members=members,
-    ) as writer:
+    )
+    with DayWriter(out, revision) as writer:
         values = {name: np.full(box.shape, 3000, np.uint16) for name in layers}
         kept = np.full((members, *box.shape), 0.3, np.float32) if members else None
         writer.write(slice(0, box.shape.y), slice(0, box.shape.x), values, kept)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.files import write_whole
-from mmnet_maps.product.stac_item import fingerprint_of, read_item
+from mmnet_maps.files import read_json, write_whole
+from mmnet_maps.product.stac_item import fingerprint_of
 
 REPORTS = "reports"
 _LISTED = 20  # failures that are named on the terminal
@@ -230,7 +230,7 @@ def read_status(root: str | Path) -> Status:
     root = Path(root)
     reports = []
     for path in (root / REPORTS).glob("*.json"):
-        content = read_item(path)
+        content = read_json(path)
         if content.get("mmnet_report_version") == 1:
             reports.append(content)
     if not reports:
@@ -267,7 +267,7 @@ def item_path(root: Path, tile: str, day: date, synthetic: bool) -> Path:
 def read_properties(path: Path) -> dict[str, Any]:
     """Properties of an item; empty where there is none of this software."""
     with suppress(OSError):
-        item = read_item(path)
+        item = read_json(path)
         if fingerprint_of(item) is not None:
             return dict(item["properties"])
     return {}
