@@ -1,4 +1,4 @@
-"""The house: public names, one version, and tests that mirror the rooms; lint-imports holds the directions of imports."""
+"""The house: public names, one version, tests that mirror the rooms; lint-imports holds the directions of imports."""
 
 from __future__ import annotations
 
