@@ -31,7 +31,7 @@ import torch
 
 from mmnet_maps.grid.area import LONLAT, transform_geometry
 from mmnet_maps.grid.tiles import tile_geobox
-from mmnet_maps.mapping.pipeline import Part, ahead, mapped, read_parts
+from mmnet_maps.mapping.pipeline import Part, ahead, compute_layers, read_parts
 from mmnet_maps.mapping.request import Request, fill_stack, prepare
 from mmnet_maps.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mmnet_maps.model.engine import Engine
@@ -166,11 +166,11 @@ def write_tiles(stack: Path, tiles: list[str], count: int, draws: int = 0) -> di
     pixels, started = 0, time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for spell in job.day_batches(job.days):
-            for tile, day, layers in ahead(mapped(job, pieces, spell)):
+            for part, layers in ahead(compute_layers(job, read_parts(job, pieces, spell))):
                 pixels += int(np.isfinite(layers["soil_moisture"]).sum())
                 for name, values in layers.items():
-                    path = Path(folder, f"{tile.id}_{day}_{name}.tif")
-                    writer = CogWriter(path, layer=LAYERS[name], geobox=tile.geobox, tags={})
+                    path = Path(folder, f"{part.tile.id}_{part.day}_{name}.tif")
+                    writer = CogWriter(path, layer=LAYERS[name], geobox=part.tile.geobox, tags={})
                     writer.write(slice(0, values.shape[0]), slice(0, values.shape[1]), LAYERS[name].pack(values))
                     writer.finish()
     seconds = time.perf_counter() - started

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmnet_maps.mapping.pipeline import downscale, downscale_product
+    from mmnet_maps.mapping.lazy import downscale, downscale_product
     from mmnet_maps.mapping.points import at_points
     from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 
@@ -14,8 +14,8 @@ __all__ = ["__version__", "at_points", "downscale", "downscale_product", "load_m
 
 _HOMES = {
     "at_points": ("mapping.points", "at_points"),
-    "downscale": ("mapping.pipeline", "downscale"),
-    "downscale_product": ("mapping.pipeline", "downscale_product"),
+    "downscale": ("mapping.lazy", "downscale"),
+    "downscale_product": ("mapping.lazy", "downscale_product"),
     "load_model": ("model.checkpoint", "load_checkpoint"),
 }
 

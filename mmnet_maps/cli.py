@@ -90,15 +90,14 @@ def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, debug: bool, **op
     mmnet-map --aoi grant_county.geojson --date 2021-08-08
     mmnet-map --aoi fields.gpkg --date 2021-07-29/2021-08-08 --stack stack.zarr --out maps
     """  # noqa: D301  (click wants the backspace itself, so that the examples keep their lines)
-    from mmnet_maps.mapping.pipeline import write_maps
-    from mmnet_maps.mapping.request import prepare
+    from mmnet_maps.mapping.pipeline import make_maps
 
-    job = prepare(aoi, list(dates), quiet=quiet, **options)
-    for product in write_maps(job, quiet=quiet):
+    made = make_maps(aoi, list(dates), quiet=quiet, **options)
+    for product in made.products:
         click.echo(f"{product.day}  {product.layers['soil_moisture']}")
         click.echo(f"            {product.picture}")
-    if len(job.days) > 1:
-        click.echo(f"together    {job.overview}")
+    if made.overview:
+        click.echo(f"together    {made.overview}")
 
 
 @mmnet.group("stack", invoke_without_command=True, subcommand_metavar="[info|check STORE …]")

@@ -54,7 +54,7 @@ class MapSettings(BaseModel):
 
 
 class MapOptions(TypedDict, total=False):
-    """Keywords of `pipeline.downscale` and its kin; what is None or left out comes from the settings."""
+    """Keywords of `lazy.downscale` and the other map functions; None and missing ones come from the settings."""
 
     stack: str | os.PathLike[str] | None
     source: str | os.PathLike[str] | None

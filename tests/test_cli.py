@@ -267,7 +267,7 @@ def test_interrupting_ends_with_130(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmnet_maps.mapping.pipeline.mapped", interrupt)
+    monkeypatch.setattr("mmnet_maps.mapping.pipeline.compute_layers", interrupt)
     words = ["map", "--aoi", AREA, "--date", DAY, "--stack", inputs, "--model", model, "--out", tmp_path / "maps", "-q"]
     code, out, err = run(capsys, monkeypatch, *words)
     assert (code, out) == (130, "")

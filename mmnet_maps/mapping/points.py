@@ -19,7 +19,7 @@ from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import Area, parse_days
 from mmnet_maps.grid.tiles import Tile, conus_grid, pixel_groups, pixels_of
-from mmnet_maps.mapping.pipeline import Part, computed, read_pixels
+from mmnet_maps.mapping.pipeline import Part, compute_layers, read_pixels
 from mmnet_maps.mapping.request import Request, describe, draft_request, open_stack
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 from mmnet_maps.product.reader import Maps, open_maps
@@ -69,7 +69,7 @@ def at_points(
     quiet
         No progress bar.
     stack, source, model, uncertainty, smap_resampling, device, precision, threads, config
-        As `pipeline.downscale_product`. From a source every point is fetched by itself; a stack is read much faster.
+        As `lazy.downscale_product`. From a source every point is fetched by itself; a stack is read much faster.
 
     Returns
     -------
@@ -206,10 +206,10 @@ def from_stack(request: Request, lon: Floats, lat: Floats, *, quiet: bool = Fals
 
     count = int((rows >= 0).sum()) * len(request.days)
     with tqdm(total=count, unit="row", unit_scale=True, desc="points", disable=quiet) as bar:
-        for part, layers in computed(request, parts()):
+        for part, layers in compute_layers(request, parts()):
             group = groups[part.tile.id]
             there = group.there[part.number]
-            here = group.which[there], column[part.snapshot.day]
+            here = group.which[there], column[part.day]
             without[here] = False
             layers |= {name: _last(part, name, request.needs.steps) for name in _rain(request)}
             for name, values in found.items():

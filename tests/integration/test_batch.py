@@ -27,7 +27,8 @@ from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.batch.plan import Batch, plan_batch
 from mmnet_maps.mapping.batch.run import _run, _Work, run_batch, tasks_of
 from mmnet_maps.mapping.batch.worker import run_task
-from mmnet_maps.mapping.pipeline import Packed, downscale_product, write_days
+from mmnet_maps.mapping.lazy import downscale_product
+from mmnet_maps.mapping.pipeline import Packed, write_days
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.stack.store import Stack
 

@@ -18,8 +18,8 @@ from fake_earthengine import FakeEarthEngine, offline
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.tiles import target_grid
-from mmnet_maps.mapping.pipeline import write_maps
-from mmnet_maps.mapping.request import fill_stack, needs_of, prepare
+from mmnet_maps.mapping.pipeline import make_maps
+from mmnet_maps.mapping.request import fill_stack, needs_of
 from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 from mmnet_maps.product.layers import QUALITY_BITS
 from mmnet_maps.resources import packaged
@@ -206,9 +206,8 @@ def test_a_stack_from_earth_engine_holds_what_is_there_and_can_be_mapped(
     checked = verify(stack, grid, needs, [day])
     assert set(needs.variables) <= set(checked)
     assert all(count > 0 for count, _ in checked.values())
-    job = prepare(area, day, stack=tmp_path / "s.zarr", out=tmp_path / "maps", quiet=True)
-    (product,) = write_maps(job, quiet=True)
-    assert not job.synthetic
+    (product,) = make_maps(area, day, stack=tmp_path / "s.zarr", out=tmp_path / "maps", quiet=True).products
+    assert "synthetic" not in product.item.name
     with rasterio.open(product.layers["soil_moisture"]) as image:
         mapped = image.read(1) != image.nodata
     with rasterio.open(product.layers["quality"]) as image:

@@ -7,10 +7,11 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,10 @@ from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.area import LONLAT, read_aoi, transform_geometry
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.tiles import Tile, conus_grid, target_grid, touched_tiles
-from mmnet_maps.mapping.pipeline import ahead, lazy, map_tile, mapped, write_maps
-from mmnet_maps.mapping.request import Request, RunOptions, needs_of, prepare
+from mmnet_maps.mapping.lazy import lazy
+from mmnet_maps.mapping.pipeline import ahead, compute_layers, make_maps, map_tile, read_parts
+from mmnet_maps.mapping.request import Request, needs_of, prepare
+from mmnet_maps.product.day_writer import DayProduct
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.store import Stack
@@ -54,9 +57,14 @@ def job(inputs: Path, model: Path) -> Request:
     return prepare(AREA, DAYS, stack=inputs, model=model, quiet=True)
 
 
-def to(job: Request, out: Path, days: tuple[date, ...] | None = None) -> Request:
-    """Write the maps of a request to a folder, by default of all its days."""
-    return dataclasses.replace(job, run=RunOptions(out=out), days=days or job.days)
+@pytest.fixture
+def write(inputs: Path, model: Path) -> Callable[..., list[DayProduct]]:
+    """Write the maps of `AREA` to a folder."""
+
+    def maps(out: Path, days: Any = DAYS, **options: Any) -> list[DayProduct]:
+        return make_maps(AREA, days, quiet=True, out=out, **({"stack": inputs, "model": model} | options)).products
+
+    return maps
 
 
 def bit(quality: np.ndarray, name: str) -> np.ndarray:
@@ -205,9 +213,11 @@ def test_a_residual_is_added_to_its_variable(inputs: Path, model: Path, tmp_path
     assert int(np.isfinite(difference).sum()) > 1000
 
 
-def test_files_equal_the_arrays_and_the_second_run_keeps_them(job: Request, tmp_path: Path) -> None:
-    job = to(job, tmp_path / "maps")
-    written = write_maps(job, quiet=True)
+def test_files_equal_the_arrays_and_the_second_run_keeps_them(
+    job: Request, write: Callable[..., list[DayProduct]], tmp_path: Path
+) -> None:
+    written = write(tmp_path / "maps")
+    assert (tmp_path / "maps/aoi_20210807_20210809.png").stat().st_size > 50_000
     product = lazy(job).compute()
     for k, day in enumerate(written):
         for name, layer in ((name, LAYERS[name]) for name in job.layers):
@@ -216,42 +226,36 @@ def test_files_equal_the_arrays_and_the_second_run_keeps_them(job: Request, tmp_
         with rioxarray.open_rasterio(day.layers["soil_moisture"], mask_and_scale=True) as opened:
             np.testing.assert_allclose(opened[0], product["soil_moisture"][k], atol=5.1e-5, equal_nan=True)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "maps").rglob("*") if path.is_file()}
-    assert [day.item for day in write_maps(job, quiet=True)] == [day.item for day in written]
+    assert [day.item for day in write(tmp_path / "maps")] == [day.item for day in written]
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert {path for path in (tmp_path / "maps").rglob("*") if path.is_file()} == set(stamps)
 
 
-def test_the_same_request_gives_the_same_bytes(job: Request, tmp_path: Path) -> None:
-    first = write_maps(to(job, tmp_path / "a", job.days[:1]), quiet=True)[0]
-    second = write_maps(to(job, tmp_path / "b", job.days[:1]), quiet=True)[0]
-    for name in job.layers:
+def test_the_same_request_gives_the_same_bytes(write: Callable[..., list[DayProduct]], tmp_path: Path) -> None:
+    (first,), (second,) = (write(tmp_path / folder, DAYS[0]) for folder in "ab")
+    for name in first.layers:
         assert first.layers[name].read_bytes() == second.layers[name].read_bytes()
 
 
-def test_another_model_or_option_makes_the_map_again(job: Request, inputs: Path, tmp_path: Path) -> None:
-    job = to(job, tmp_path / "maps", job.days[:1])
-    first = write_maps(job, quiet=True)[0]
+def test_another_model_makes_the_map_again(write: Callable[..., list[DayProduct]], tmp_path: Path) -> None:
+    (first,) = write(tmp_path / "maps", DAYS[0])
     assert json.loads(first.item.read_text())["properties"]["version"] == "1"
     other = make_model(tmp_path / "other", name="other")
-    same = prepare(AREA, DAYS[0], stack=inputs, model=other, out=tmp_path / "maps", quiet=True)
-    again = write_maps(same, quiet=True)[0]
+    (again,) = write(tmp_path / "maps", DAYS[0], model=other)
     assert again.item == first.item
     properties = json.loads(again.item.read_text())["properties"]
     assert properties["version"] == "2"
     assert properties["mmnet:model"] == "other"
 
 
-def test_days_together_are_drawn_but_a_foreign_picture_is_left(job: Request, tmp_path: Path) -> None:
-    job = to(job, tmp_path / "maps")
-    assert job.overview.name == "aoi_20210807_20210809.png"
-    job.overview.parent.mkdir()
-    job.overview.write_text("mine")
+def test_a_foreign_picture_of_all_days_is_not_overwritten(
+    write: Callable[..., list[DayProduct]], tmp_path: Path
+) -> None:
+    overview = tmp_path / "aoi_20210807_20210809.png"
+    overview.write_text("mine")
     with pytest.raises(OutputError, match="never overwritten"):
-        write_maps(job, quiet=True)
-    assert [path.name for path in job.run.out.iterdir()] == [job.overview.name]
-    job.overview.unlink()
-    write_maps(job, quiet=True)
-    assert job.overview.stat().st_size > 50_000
+        write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [overview.name]
 
 
 def test_an_area_without_a_pixel_centre_takes_the_pixels_it_touches(inputs: Path, model: Path) -> None:
@@ -360,21 +364,23 @@ def test_leaving_early_does_not_wait_for_what_is_under_way() -> None:
     assert seen == [True]
 
 
-def test_an_interrupted_map_stops_the_engine(job: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_map_stops_the_engine(
+    write: Callable[..., list[DayProduct]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     stops = []
-    original = mapped
+    original = compute_layers
 
-    def spy(job: Request, pieces: object, days: object, stop: Event) -> object:
+    def spy(job: Request, parts: object, stop: Event) -> object:
         stops.append(stop)
-        return original(job, pieces, days, stop)  # type: ignore[arg-type]
+        return original(job, parts, stop)  # type: ignore[arg-type]
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmnet_maps.mapping.pipeline.mapped", spy)
+    monkeypatch.setattr("mmnet_maps.mapping.pipeline.compute_layers", spy)
     monkeypatch.setattr("mmnet_maps.product.day_writer.DayWriter.write", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_maps(to(job, tmp_path / "maps"), quiet=True)
+        write(tmp_path / "maps")
     assert [stop.is_set() for stop in stops] == [True]
     assert not list((tmp_path / "maps").rglob("*.tif"))
 
@@ -392,8 +398,8 @@ def test_days_that_share_their_series_are_mapped_together(job: Request) -> None:
 
 def test_days_together_equal_each_alone(job: Request) -> None:
     assert job.day_batches(job.days) == [job.days]
-    for tile, day, layers in mapped(job, job.tiles, job.days):
-        alone = map_tile(job, tile, day)
+    for part, layers in compute_layers(job, read_parts(job, job.tiles, job.days)):
+        alone = map_tile(job, part.tile, part.day)
         for name in job.layers:
             np.testing.assert_allclose(layers[name], alone[name], atol=1e-6, err_msg=name)
 
@@ -429,18 +435,18 @@ def test_an_ensemble_maps_the_mean_and_says_so(inputs: Path, model: Path, tmp_pa
         prepare(AREA, DAYS[0], stack=inputs, model=model, uncertainty=1, quiet=True)
 
 
-def test_members_are_kept_as_zarr_beside_the_maps(inputs: Path, model: Path, tmp_path: Path) -> None:
-    options = {"stack": inputs, "model": model, "uncertainty": 3, "out": tmp_path / "maps", "quiet": True}
-    job = prepare(AREA, DAYS[0], members=True, **options)  # type: ignore[arg-type]
-    (day,) = write_maps(job, quiet=True)
-    assert day.members == tmp_path / "maps" / "20210807" / "aoi_20210807_members.zarr"
-    expected = lazy(job).isel(time=0).compute()
+def test_members_are_kept_as_zarr_beside_the_maps(
+    write: Callable[..., list[DayProduct]], inputs: Path, model: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"uncertainty": 3, "members": True}
+    (day,) = write(tmp_path, DAYS[0], **options)
+    assert day.members == tmp_path / "20210807" / "aoi_20210807_members.zarr"
+    expected = mm.downscale_product(AREA, DAYS[0], stack=inputs, model=model, quiet=True, **options).isel(time=0)
     with xr.open_zarr(day.members) as store:
         np.testing.assert_allclose(store["soil_moisture_members"], expected["soil_moisture_members"], atol=1e-6)
         np.testing.assert_array_equal(store["x"], expected["x"])
-    (again,) = write_maps(job, quiet=True)
-    assert again == day
-    (without,) = write_maps(prepare(AREA, DAYS[0], **options), quiet=True)  # type: ignore[arg-type]
+    assert write(tmp_path, DAYS[0], **options) == [day]
+    (without,) = write(tmp_path, DAYS[0], uncertainty=3)
     assert without.members is None
     assert not day.members.exists()
     with rasterio.open(without.layers["soil_moisture_std"]) as data:

@@ -18,9 +18,9 @@ from analytic import AnalyticSource
 from batch_world import CORNER, DAYS, SPAN, fill
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.mapping import points as pointwise
-from mmnet_maps.mapping.pipeline import downscale_product, write_maps
+from mmnet_maps.mapping.lazy import downscale_product
+from mmnet_maps.mapping.pipeline import make_maps
 from mmnet_maps.mapping.points import at_points
-from mmnet_maps.mapping.request import prepare
 
 VALUES = ("soil_moisture_estimate", "soil_moisture_std", "quality", "smap")
 
@@ -143,7 +143,7 @@ def test_a_source_gives_what_a_stack_of_it_gives(
 @pytest.fixture(scope="module")
 def maps(tmp_path_factory: pytest.TempPathFactory, stack: Path, model: Path) -> Path:
     out = tmp_path_factory.mktemp("made") / "maps"
-    write_maps(prepare(CORNER, SPAN, stack=stack, model=model, out=out, quiet=True), quiet=True)
+    make_maps(CORNER, SPAN, stack=stack, model=model, out=out, quiet=True)
     return out
 
 

@@ -97,14 +97,14 @@ def plan_batch(
         Either an area, whose tiles are mapped as far as they lie in it; or ids of whole tiles of the default grid, text
         split at commas, ``"conus"`` for all.
     dates
-        As `pipeline.downscale_product`, or ``"latest"``: the newest day for which the stack has every input.
+        As `lazy.downscale_product`, or ``"latest"``: the newest day for which the stack has every input.
     name
         What the report and the Zarr store are named after (default: the area's name, ``conus``, the only tile's id, or
         ``tiles-`` and a hash of their ids).
     store
         Whether a Zarr store is written beside the COGs.
     **options
-        As `pipeline.downscale_product`; inputs come from a stack alone, on the default grid.
+        As `lazy.downscale_product`; inputs come from a stack alone, on the default grid.
 
     Raises
     ------
