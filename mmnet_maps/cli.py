@@ -455,7 +455,7 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
     """Train and test several networks in the paper's scenarios; the same command continues after an interruption."""
     _require_tables()
     from mmnet_maps.mapping.batch.plan import cores
-    from mmnet_maps.training.experiment.report import write_results
+    from mmnet_maps.training.experiment.results import write_results
     from mmnet_maps.training.experiment.run import execute_all, read_experiment
 
     settings = read_experiment(config)
@@ -495,7 +495,15 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
 @click.option("--picture", metavar="PNG", help="Draw the series as well.")
 @_QUIET
 @_DEBUG
-def points_command(out: str, picture: str | None, quiet: bool, debug: bool, **options: Any) -> None:
+def points_command(
+    samples: str | None,
+    observations: tuple[str, ...],
+    out: str,
+    picture: str | None,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
     """Daily series at stations or fields: observed, estimated, standard deviation, quality, gaps filled.
 
     Values are those of the maps at the pixels that hold the points; from a stack no maps are made for that. With
@@ -509,15 +517,28 @@ def points_command(out: str, picture: str | None, quiet: bool, debug: bool, **op
     from mmnet_maps.analysis.series_io import check_target, write_series
     from mmnet_maps.plots.canvas import check_picture
 
-    check_target(out, [*options["points"], *options["observations"], options["samples"] or ""])
+    check_target(out, [*options["points"], *observations, samples or ""])
     if picture:
         check_picture(picture)
-    if options["samples"] or options["observations"] or out.endswith(".parquet"):
+    if samples or observations or out.endswith(".parquet"):
         _require_tables()
     from mmnet_maps.analysis.series import draw_series, metrics, series_for
-    from mmnet_maps.training.evaluate import format_report
+    from mmnet_maps.metrics import format_report
 
-    series = series_for(quiet=quiet, **options)
+    if bool(samples) == bool(options["points"]):
+        raise RequestError("give either --samples, or --points with --maps, --stack or --source")
+    if samples:
+        from mmnet_maps.training.gap_fill import fill_samples
+
+        model, uncertainty = options.pop("model"), options.pop("uncertainty")
+        if observations or any(options.values()):
+            raise RequestError("--samples brings inputs, days and observations with it; leave out the other options")
+        series = fill_samples(samples, model=model, uncertainty=uncertainty)
+    else:
+        from mmnet_maps.training.observations import read_observations
+
+        observed = read_observations(observations).to_pandas() if observations else None
+        series = series_for(observations=observed, quiet=quiet, **options)
     write_series(series, out)
     days = series["soil_moisture_estimate"].notna().sum()
     click.echo(f"{out}: {series['station'].nunique()} places, {len(series)} days, {days} of them with an estimate")
@@ -659,12 +680,12 @@ def evaluate_command(
     _require_tables()
     from mmnet_maps.model.checkpoint import load_checkpoint
     from mmnet_maps.model.engine import Engine
-    from mmnet_maps.training.evaluate import evaluate_samples, format_report, write_report
+    from mmnet_maps.training.evaluate import evaluate_samples, format_evaluation, write_report
     from mmnet_maps.training.table import read_samples
 
     engine = Engine(load_checkpoint(model), device=device or "auto", draws=uncertainty)
     found = evaluate_samples(engine, read_samples(samples))
-    click.echo(format_report(found))
+    click.echo(format_evaluation(found))
     if json_path:
         write_report(found, json_path)
     if picture:

@@ -18,9 +18,11 @@ from tqdm import tqdm
 from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import Area, parse_days
+from mmnet_maps.grid.places import place_name
 from mmnet_maps.grid.tiles import Tile, conus_grid, pixel_groups, pixels_of
 from mmnet_maps.mapping.pipeline import Part, compute_layers, read_pixels
 from mmnet_maps.mapping.request import Request, describe, draft_request, open_stack
+from mmnet_maps.metrics import ESTIMATE
 from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
 from mmnet_maps.product.reader import Maps, open_maps
 from mmnet_maps.settings import MapOptions, settle
@@ -32,9 +34,6 @@ from mmnet_maps.stack.store import Stack
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ESTIMATE = "soil_moisture_estimate"
-"""The product's soil moisture, in tables where ``soil_moisture`` is the observed one; m³/m³."""
 
 RAIN = "pr"
 
@@ -130,17 +129,6 @@ def _table(places: pd.DataFrame | Sequence[tuple[float, float]]) -> pd.DataFrame
     return pd.DataFrame(
         [(place_name(lon, lat), float(lat), float(lon)) for lon, lat in places], columns=["station", "lat", "lon"]
     )
-
-
-def place_name(lon: float, lat: float) -> str:
-    """The name of a place that has none: its position, to 0.1 m.
-
-    Examples
-    --------
-    >>> place_name(-119.6, 47.0), place_name(-119.123456, 47.12345649)
-    ('-119.6,47', '-119.123456,47.123456')
-    """
-    return ",".join(np.format_float_positional(round(float(one), 6) + 0.0, trim="-") for one in (lon, lat))
 
 
 def _job(dates: Any, options: MapOptions) -> tuple[Request, Sequence[Source] | None]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import RequestError
 from mmnet_maps.files import write_whole
+from mmnet_maps.metrics import ESTIMATE, STD, Report, format_report, report
 from mmnet_maps.model.features import encoded_columns
 from mmnet_maps.training.calibration import Calibration, Reliability, format_reliability, judge
 from mmnet_maps.training.table import Samples, inputs, read_samples, write_samples
@@ -20,110 +20,11 @@ if TYPE_CHECKING:
     from mmnet_maps.model.checkpoint import Checkpoint
     from mmnet_maps.model.engine import Engine, Prediction
 
-ESTIMATE = "soil_moisture_estimate"
-"""The column that `write_predictions` adds, m³/m³, float32."""
 
-STD = "soil_moisture_std"
-"""The column that it adds for an engine with members: standard deviation over them, m³/m³, float32."""
+class EvaluationReport(Report):
+    """Metrics as ``mmnet evaluate --json`` writes them, with a judgement of standard deviations where they exist."""
 
-MIN_ROWS_FOR_R = 10
-"""A correlation from fewer pairs than this is not reported."""
-
-METRICS = ("r", "rmse", "bias", "ubrmse")
-
-
-class StationMetrics(TypedDict):
-    """Metrics of one station; ``r`` is None where it is not defined."""
-
-    station: str
-    samples: int
-    r: float | None
-    rmse: float
-    bias: float
-    ubrmse: float
-
-
-class Report(TypedDict):
-    """Metrics per station and their medians over stations, as ``mmnet evaluate --json`` writes them.
-
-    ``uncertainty``, where standard deviations were asked for, judges them.
-    """
-
-    stations: int
-    samples: int
-    median: dict[str, float | None]
-    per_station: list[StationMetrics]
     uncertainty: NotRequired[Reliability]
-
-
-def report(station: NDArray[np.str_], estimate: NDArray[np.floating], observed: NDArray[np.floating]) -> Report:
-    """Metrics of each station and the median of each metric over stations.
-
-    Per station: Pearson's R, root mean square error, bias = mean(estimate - observed) and unbiased RMSE,
-    ubRMSE² = RMSE² - bias² (Entekhabi et al., 2010, J. Hydrometeorol. 11, 832-840). Rows where either value is NaN
-    are left out. Where R is not defined — fewer than 10 rows, or either series is constant — it is None and the
-    station is left out of the median of R, but stays in the other medians.
-
-    Parameters
-    ----------
-    station, estimate, observed
-        Shape (n,); soil moisture in m³/m³.
-
-    Returns
-    -------
-    Report
-        Stations in alphabetical order; those without a single pair are left out.
-
-    Raises
-    ------
-    InputError
-        No row has both an estimate and an observation.
-
-    Examples
-    --------
-    >>> found = report(np.array(["a"] * 3), np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.1, 0.2]))
-    >>> found["per_station"][0]["r"] is None, round(found["median"]["bias"], 4)
-    (True, 0.0667)
-    """
-    paired = np.isfinite(estimate) & np.isfinite(observed)
-    if not paired.any():
-        raise InputError("no row has both an estimate and an observation; check the inputs and soil_moisture for NaN")
-    station, estimate, observed = station[paired], estimate[paired], observed[paired]
-    per_station = [
-        _station_metrics(str(name), estimate[station == name], observed[station == name]) for name in np.unique(station)
-    ]
-    return {
-        "stations": len(per_station),
-        "samples": int(paired.sum()),
-        "median": {metric: _median(per_station, metric) for metric in METRICS},
-        "per_station": per_station,
-    }
-
-
-def intervals(
-    per_station: Sequence[StationMetrics], *, draws: int = 10_000, level: float = 0.95, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Bootstrap intervals of the medians over stations (percentile method, stations drawn with replacement).
-
-    Stations, not rows, are drawn because rows of one station are far from independent.
-
-    Returns
-    -------
-    dict
-        Lower and upper end of the central ``level`` interval of each metric's median; a metric that no station has
-        is absent.
-    """
-    random = np.random.default_rng(seed)
-    chosen = random.integers(0, len(per_station), (draws, len(per_station)))
-    ends: dict[str, tuple[float, float]] = {}
-    for metric in METRICS:
-        values = _values(per_station, metric)
-        if not np.isfinite(values).any():
-            continue
-        medians = _draw_medians(values, chosen)
-        low, high = np.nanquantile(medians, [(1 - level) / 2, (1 + level) / 2])
-        ends[metric] = (float(low), float(high))
-    return ends
 
 
 def prediction(engine: Engine, samples: Samples) -> Prediction:
@@ -162,13 +63,13 @@ def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:
     return prediction(engine, samples).estimate
 
 
-def evaluate_samples(engine: Engine, samples: Samples) -> Report:
+def evaluate_samples(engine: Engine, samples: Samples) -> EvaluationReport:
     """Predict a table that holds observations and report the metrics; see `prediction` and `report`.
 
     For an engine with members the standard deviations are judged as well, see `calibration.judge`.
     """
     found = prediction(engine, samples)
-    made = report(samples.station, found.estimate, samples.target)
+    made = cast(EvaluationReport, report(samples.station, found.estimate, samples.target))
     if found.std is not None:
         made["uncertainty"] = judge(samples.station, samples.target, found.estimate, found.std)
     return made
@@ -295,58 +196,7 @@ def write_report(found: Report, out: str | Path) -> None:
     write_whole(Path(out), json.dumps(found, indent=1, allow_nan=False) + "\n")
 
 
-def format_report(found: Report) -> str:
-    """The report as a table for the terminal: one line per station, then the medians.
-
-    Examples
-    --------
-    >>> print(format_report(report(np.array(["a"] * 3), np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.1, 0.2]))))
-    station               samples      R    RMSE    bias  ubRMSE
-    a                           3      -  0.0816  0.0667  0.0471
-    median, 1 stations          3      -  0.0816  0.0667  0.0471
-    """
-    lines = [f"{'station':<20} {'samples':>8} {'R':>6} {'RMSE':>7} {'bias':>7} {'ubRMSE':>7}"]
-    for row in found["per_station"]:
-        lines.append(_line(row["station"], row["samples"], [row["r"], row["rmse"], row["bias"], row["ubrmse"]]))
-    median = [found["median"][metric] for metric in METRICS]
-    lines.append(_line(f"median, {found['stations']} stations", found["samples"], median))
-    if "uncertainty" in found:
-        lines += ["", format_reliability(found["uncertainty"])]
-    return "\n".join(lines)
-
-
-def _line(name: str, samples: int, values: Sequence[float | None]) -> str:
-    r, *errors = values
-    shown = "-" if r is None else f"{r:.3f}"
-    return f"{name:<20} {samples:>8} {shown:>6} " + " ".join(f"{value:>7.4f}" for value in errors)
-
-
-def _station_metrics(name: str, estimate: NDArray[np.floating], observed: NDArray[np.floating]) -> StationMetrics:
-    x, y = estimate.astype(np.float64), observed.astype(np.float64)
-    error = x - y
-    defined = x.size >= MIN_ROWS_FOR_R and np.ptp(x) > 0 and np.ptp(y) > 0
-    return {
-        "station": name,
-        "samples": int(x.size),
-        "r": float(np.corrcoef(x, y)[0, 1]) if defined else None,
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "bias": float(error.mean()),
-        "ubrmse": float(error.std()),
-    }
-
-
-def _values(per_station: Sequence[StationMetrics], metric: str) -> NDArray[np.float64]:
-    """One metric by station, NaN where None."""
-    return np.array([row[metric] for row in per_station], dtype=np.float64)  # type: ignore[literal-required]
-
-
-def _median(per_station: Sequence[StationMetrics], metric: str) -> float | None:
-    values = _values(per_station, metric)
-    return float(np.nanmedian(values)) if np.isfinite(values).any() else None
-
-
-def _draw_medians(values: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Median of each draw, NaN left out; a draw without any defined value is NaN."""
-    drawn = values[chosen]
-    drawn = drawn[np.isfinite(drawn).any(axis=1)]
-    return np.asarray(np.nanmedian(drawn, axis=1))
+def format_evaluation(found: EvaluationReport) -> str:
+    """Format the metrics, and the judgement of the standard deviations where there is one, for the terminal."""
+    text = format_report(found)
+    return f"{text}\n\n{format_reliability(found['uncertainty'])}" if "uncertainty" in found else text

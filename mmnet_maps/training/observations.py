@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.grid.places import read_positions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -364,46 +365,6 @@ def _placed(rows: pd.DataFrame, positions: str | Path | None) -> pd.DataFrame:
             "the position in a CSV (--positions)"
         )
     return rows.drop(columns=["lat", "lon", "elevation"]).merge(place, left_on="station", right_index=True)
-
-
-def read_positions(path: str | Path) -> pd.DataFrame:
-    """Stations of a CSV, by name: ``lat`` and ``lon`` in degrees, ``elevation`` in m or NaN.
-
-    Raises
-    ------
-    InputError
-        It cannot be read, lacks a column or rows, or a station has no name, no position or two.
-    """
-    import pandas as pd
-
-    try:
-        found = pd.read_csv(path, dtype={"station": str})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); give a CSV of stations") from None
-    absent = [name for name in ("station", "lat", "lon") if name not in found.columns]
-    if absent:
-        raise InputError(f"{path} lacks {', '.join(absent)}; expected the columns station, lat, lon")
-    if found.empty:
-        raise InputError(f"{path} has no row below its header; expected one a station")
-    unnamed = found["station"].fillna("").str.strip() == ""
-    if unnamed.any():
-        raise InputError(f"{path}: row {unnamed.argmax() + 1} has no station; give it a name")
-    found = found.set_index("station").reindex(columns=["lat", "lon", "elevation"])
-    numbers: pd.DataFrame = found.apply(pd.to_numeric, errors="coerce")
-    places = numbers[["lat", "lon"]].reset_index().drop_duplicates()
-    twice = places[places["station"].duplicated()]
-    numbers = numbers[~numbers.index.duplicated()]
-    bad = ~(numbers["lat"].between(-90, 90) & numbers["lon"].between(-180, 180))
-    if bad.any():
-        raise InputError(f"{path}: station {bad.idxmax()} has no position in degrees; correct it")
-    if not twice.empty:
-        name, lat, lon = twice.iloc[0]
-        first = numbers.loc[name]
-        raise InputError(
-            f"{path}: station {name} is at {first['lon']:.6f},{first['lat']:.6f} and at {lon:.6f},{lat:.6f}; give it "
-            "one position"
-        )
-    return numbers
 
 
 def _as_table(rows: pd.DataFrame) -> pa.Table:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.metrics import TARGET
 from mmnet_maps.model.features import encode_series, encode_snapshot
 from mmnet_maps.training.released_csv import read_released_csv
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 
     from mmnet_maps.model.spec import Profile
 
-TARGET = "soil_moisture"
-POSSIBLE_TARGET = (0.0, 1.0)  # m³/m³
-"""The observed 0-5 cm soil moisture, m³/m³."""
+POSSIBLE_TARGET = (0.0, 1.0)
+"""Possible range of the observed soil moisture, m³/m³."""
 
 IDENTITY = ("station", "date", "lat", "lon")
 """Columns that every table of samples has, with or without a target."""

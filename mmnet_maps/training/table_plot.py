@@ -13,10 +13,10 @@ import numpy as np
 from mmnet_maps import __version__
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import is_ours, write_whole
+from mmnet_maps.metrics import TARGET
 from mmnet_maps.product.picture import WATERMARK
 from mmnet_maps.product.qgis import COLOURS, FULL_RANGE
 from mmnet_maps.training.splits import BORDERS
-from mmnet_maps.training.table import TARGET
 from mmnet_maps.training.table_check import SamplesCheck, StationCheck
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.metrics import Report, report
 from mmnet_maps.model.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.model.features import encoded_columns, fill_steps, standardise
 from mmnet_maps.model.spec import ModelSpec, Profile
 from mmnet_maps.settings import read_model
-from mmnet_maps.training.evaluate import Report, report
 from mmnet_maps.training.splits import later_block, validation_stations
 from mmnet_maps.training.table import Samples, encode, read_samples
 

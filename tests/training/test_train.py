@@ -10,11 +10,12 @@ import yaml
 from pydantic import ValidationError
 
 from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.metrics import report
 from mmnet_maps.model.checkpoint import check_golden, load_checkpoint, save_checkpoint
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.model.features import Feature, encoded_columns, standardise
 from mmnet_maps.model.spec import Profile
-from mmnet_maps.training.evaluate import predict_samples, report
+from mmnet_maps.training.evaluate import predict_samples
 from mmnet_maps.training.experiment.run import read_experiment
 from mmnet_maps.training.splits import later_block, validation_stations
 from mmnet_maps.training.table import Samples, encode

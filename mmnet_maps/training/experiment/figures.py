@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps import __version__
-from mmnet_maps.analysis.series import on_days
+from mmnet_maps.metrics import ESTIMATE, METRICS, TARGET, StationMetrics
 from mmnet_maps.plots.canvas import write_figure
-from mmnet_maps.training.evaluate import ESTIMATE, METRICS
 from mmnet_maps.training.experiment.charts import Pairs, StationSeries, density_figure, importance_figure, series_figure
-from mmnet_maps.training.experiment.run import read_climates
+from mmnet_maps.training.experiment.report import Found, read_table, smap_estimates, whole_seeds
+from mmnet_maps.training.experiment.run import ExperimentConfig, Run, read_climates
 from mmnet_maps.training.experiment.station_charts import box_figure, grouped_box_figure, map_figure
 from mmnet_maps.training.experiment.station_classes import (
     CLIMATES,
@@ -24,14 +24,11 @@ from mmnet_maps.training.experiment.station_classes import (
     elevation_band,
     soil_texture,
 )
-from mmnet_maps.training.table import TARGET, Samples
+from mmnet_maps.training.table import Samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mmnet_maps.training.evaluate import StationMetrics
-    from mmnet_maps.training.experiment.report import Found
-    from mmnet_maps.training.experiment.run import ExperimentConfig, Run
 
 _SHOWN = ("r", "ubrmse")
 _AT = (0.25, 0.5, 0.75)  # stations of the series, by the rank of their R
@@ -46,8 +43,6 @@ def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence
         ``{table}_{kind}.png``: scatter, importance; ``{table}_{scenario}_{kind}.png``: boxes, groups, map_r,
         map_ubrmse, series.
     """
-    from mmnet_maps.training.experiment.report import read_table
-
     made: dict[str, Figure] = {}
     climates = read_climates(runs[0].samples.parent / config.stations) if config.stations else {}
     for table in config.tables:
@@ -85,8 +80,6 @@ Rows = Mapping[str, NDArray[Any]]
 
 def _estimates(config: ExperimentConfig, runs: Sequence[Run], one: Found, samples: Samples) -> Rows:
     """Station, day, observation and estimate of the rows tested, of the first whole seed."""
-    from mmnet_maps.training.experiment.report import smap_estimates, whole_seeds
-
     table, scenario, network = one["table"], one["scenario"], one["network"]
     if network in config.networks:
         here = [run for run in runs if (run.table, run.scenario) == (table, scenario)]
@@ -203,3 +196,10 @@ def _metrics_of(rows: Mapping[str, StationMetrics], station: str) -> dict[str, f
 def _on(days: NDArray[np.datetime64], rows: Rows, station: str) -> NDArray[np.float32]:
     mine = rows["station"] == station
     return on_days(rows["date"][mine], rows[ESTIMATE][mine], days)
+
+
+def on_days(dates: NDArray[np.datetime64], values: NDArray[Any], days: NDArray[np.datetime64]) -> NDArray[np.float32]:
+    """Return the values of some dates, each once, on other days; NaN where a day has none."""
+    import pandas as pd
+
+    return pd.Series(values, index=dates).reindex(days).to_numpy(np.float32)

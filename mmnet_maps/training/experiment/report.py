@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.files import write_whole
-from mmnet_maps.training.evaluate import ESTIMATE, METRICS, StationMetrics, intervals, report
+from mmnet_maps.metrics import ESTIMATE, METRICS, TARGET, StationMetrics, intervals, report, values_of
 from mmnet_maps.training.experiment.run import ExperimentConfig, Run, by_network, splits_of
-from mmnet_maps.training.table import TARGET, Samples, read_samples
+from mmnet_maps.training.table import Samples, read_samples
 
 PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
     ("on-site", "mmnet"): (0.8216, 0.0425, 0.0395),
@@ -199,13 +196,8 @@ def _report(rows: Mapping[str, NDArray[Any]]) -> list[StationMetrics]:
     return report(rows["station"], rows[ESTIMATE], rows[TARGET])["per_station"]
 
 
-def _values(rows: Sequence[StationMetrics], metric: str) -> NDArray[np.float64]:
-    """One metric by station, NaN where None."""
-    return np.array([row[metric] for row in rows], dtype=np.float64)  # type: ignore[literal-required]
-
-
 def _median(rows: Sequence[StationMetrics]) -> dict[str, float]:
-    values = {metric: _values(rows, metric) for metric in METRICS}
+    values = {metric: values_of(rows, metric) for metric in METRICS}
     return {name: float(np.nanmedian(each)) if np.isfinite(each).any() else math.nan for name, each in values.items()}
 
 
@@ -216,7 +208,7 @@ def _mean_over_seeds(by_seed: Sequence[Sequence[StationMetrics]]) -> list[Statio
         for row in rows:
             of_station.setdefault(row["station"], []).append(row)
     return [
-        _metrics(rows[0], {metric: float(_values(rows, metric).mean()) for metric in METRICS})
+        _metrics(rows[0], {metric: float(values_of(rows, metric).mean()) for metric in METRICS})
         for rows in of_station.values()
     ]
 
@@ -237,7 +229,7 @@ def _difference(rows: Sequence[StationMetrics], reference: Sequence[StationMetri
     other = {row["station"]: row for row in reference}
     pairs = [(row, other[row["station"]]) for row in rows if row["station"] in other]
     off = [
-        _metrics(row, {metric: float(_values([row], metric)[0] - _values([than], metric)[0]) for metric in METRICS})
+        _metrics(row, {metric: float(values_of([row], metric)[0] - values_of([than], metric)[0]) for metric in METRICS})
         for row, than in pairs
     ]
     ends = intervals(off)
@@ -287,26 +279,3 @@ def _cell(value: float, ends: Sequence[float] | None, metric: str, sign: str = "
     if math.isnan(value):
         return "–"
     return f"{value:{form}}" + (f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends else "")
-
-
-def _plain(found: Any) -> Any:
-    """With None for what is not a number, as JSON knows none."""
-    if isinstance(found, dict):
-        return {key: _plain(value) for key, value in found.items()}
-    if isinstance(found, list):
-        return [_plain(value) for value in found]
-    return None if isinstance(found, float) and math.isnan(found) else found
-
-
-def write_results(config: ExperimentConfig, runs: Sequence[Run], out: str | Path) -> list[Path]:
-    """Write ``results.json``, ``results.md`` and the figures of what is finished; returns their paths."""
-    from mmnet_maps.training.experiment.figures import write_figures
-
-    found = summarise(config, runs)
-    texts = {
-        "results.json": json.dumps(_plain(found), indent=1, allow_nan=False) + "\n",
-        "results.md": markdown(config, found),
-    }
-    for name, text in texts.items():
-        write_whole(Path(out, name), text)
-    return [*(Path(out, name) for name in texts), *write_figures(config, runs, found, Path(out))]

@@ -31,13 +31,14 @@ from tqdm import tqdm
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.files import write_whole
+from mmnet_maps.metrics import ESTIMATE, TARGET
 from mmnet_maps.model.checkpoint import save_checkpoint
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.settings import first_error, read_model
-from mmnet_maps.training.evaluate import ESTIMATE, predict_samples
+from mmnet_maps.training.evaluate import predict_samples
 from mmnet_maps.training.explain import explain_samples
 from mmnet_maps.training.splits import BORDERS, REGIONS, Split, cross_region, near, off_site, on_site
-from mmnet_maps.training.table import TARGET, Samples, read_samples, write_samples
+from mmnet_maps.training.table import Samples, read_samples, write_samples
 from mmnet_maps.training.train import TrainConfig, train
 
 log = logging.getLogger("mmnet_maps")

@@ -23,8 +23,8 @@ from pyproj import Geod
 from scipy import stats
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.metrics import METRICS, report
 from mmnet_maps.plots.canvas import METRIC_NAMES, NETWORK_COLOURS, SMAP_COLOUR, network_colours, write_figure
-from mmnet_maps.training.evaluate import METRICS, report
 from mmnet_maps.training.experiment.charts import Pairs, StationSeries, density_figure, importance_figure, series_figure
 from mmnet_maps.training.experiment.station_charts import FEWEST_FOR_BOX, box_figure, grouped_box_figure, map_figure
 

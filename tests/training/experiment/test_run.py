@@ -18,7 +18,8 @@ import yaml
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.training.experiment.figures import _estimates, _groups
-from mmnet_maps.training.experiment.report import markdown, read_table, summarise, write_results
+from mmnet_maps.training.experiment.report import markdown, read_table, summarise
+from mmnet_maps.training.experiment.results import write_results
 from mmnet_maps.training.experiment.run import (
     ExperimentConfig,
     Run,
