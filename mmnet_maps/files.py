@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 import rasterio
@@ -32,6 +33,7 @@ LOCK = "lock"
 
 _SOFTWARE = b"mmnet_maps"
 _TRIES = 10
+_OPENING = Lock()
 _CACHE = 256 << 20  # bytes; the default is a twentieth of the memory
 
 
@@ -41,6 +43,22 @@ def gdal() -> AbstractContextManager[Any]:
         GDAL_PAM_ENABLED=False, GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"
     )
     return env
+
+
+@contextmanager
+def fast_zarr() -> Iterator[None]:
+    """Open arrays that zarr reads through Rust; one thread at a time, because the setting is process-wide."""
+    import zarr
+
+    with _OPENING, zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        yield
+
+
+@contextmanager
+def plain_zarr() -> Iterator[None]:
+    """Open arrays that zarr reads and writes with its own codecs, whatever other threads are opening."""
+    with _OPENING:
+        yield
 
 
 def read_tags(path: Path) -> dict[str, str]:

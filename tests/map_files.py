@@ -12,11 +12,12 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.tiles import DEFAULT_CRS
 from mmnet_maps.product.day_writer import DayWriter, Revision
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.quality import FLAG_MASKS
 
 DAY, NEXT = date(2021, 8, 7), date(2021, 8, 8)
 ORIGIN = Affine(100.0, 0.0, -1_820_000.0, 0.0, -100.0, 2_984_000.0)
-OUTSIDE = 1 << QUALITY_BITS["outside_area"]
+OUTSIDE = FLAG_MASKS["outside_area"]
 
 
 def grid_at(row: int, col: int, height: int, width: int) -> GeoBox:
@@ -30,7 +31,7 @@ def values_on(grid: GeoBox, seed: int) -> dict[str, np.ndarray]:
     steps = (1000 + 7 * row + 3 * col + 131 * seed) % 4000
     hole = (row * 5 + col * 3) % 11 == 0
     moisture = np.where(hole, np.nan, steps * 1e-4).astype(np.float32)
-    quality = np.where(hole, 1 << QUALITY_BITS["unknown_land_cover"], (steps % 3) << 3).astype(np.uint16)
+    quality = np.where(hole, FLAG_MASKS["unknown_land_cover"], (steps % 3) << 3).astype(np.uint16)
     smap = (0.15 + 0.05 * seed + 1e-4 * col + 0 * row).astype(np.float32)
     return {"soil_moisture": moisture, "quality": quality, "smap": smap}
 

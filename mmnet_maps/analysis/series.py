@@ -87,7 +87,7 @@ def series_at(
     pandas.DataFrame
         One row per place and day, place by place: ``station, date, lat, lon, soil_moisture`` (observed),
         ``soil_moisture_estimate``, ``soil_moisture_std``, ``soil_moisture_filled``, all in m³/m³, float32, NaN where
-        missing; then ``quality`` (see `layers.QUALITY_BITS`), ``smap`` and ``pr`` where `points.at_points` gives them.
+        missing; then ``quality`` (see `quality.QUALITY_BITS`), ``smap`` and ``pr`` where `points.at_points` gives them.
     """
     from mmnet_maps.mapping.points import at_points
 

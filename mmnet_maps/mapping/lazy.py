@@ -60,7 +60,7 @@ def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: U
     -------
     xarray.Dataset
         Dask-backed (time, y, x): ``soil_moisture`` and ``smap`` float32 in m³/m³, NaN where nodata; ``quality`` uint16,
-        see `layers.QUALITY_BITS`; with members ``soil_moisture_std`` as well. One chunk is one tile.
+        see `quality.QUALITY_BITS`; with members ``soil_moisture_std`` as well. One chunk is one tile.
 
     Raises
     ------

@@ -26,8 +26,9 @@ from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
-from mmnet_maps.product.layers import LAYERS, Mask, QualityFlags, compose, unknown_cover
+from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
+from mmnet_maps.product.quality import Mask, QualityFlags, unknown_cover
 from mmnet_maps.settings import MapOptions
 from mmnet_maps.stack.reader import Block, Picked, Snapshot, read_block
 from mmnet_maps.variables import VARIABLES

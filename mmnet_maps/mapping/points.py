@@ -23,7 +23,8 @@ from mmnet_maps.grid.tiles import Tile, conus_grid, pixel_groups, pixels_of
 from mmnet_maps.mapping.pipeline import Part, compute_layers, read_pixels
 from mmnet_maps.mapping.request import Request, describe, draft_request, open_stack
 from mmnet_maps.metrics import ESTIMATE
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.product.reader import Maps, open_maps
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
@@ -75,7 +76,7 @@ def at_points(
     pandas.DataFrame
         One row a place and day, place by place: ``station, date, lat, lon``, ``soil_moisture_estimate``,
         ``soil_moisture_std`` (without an ensemble NaN) and ``smap`` in m³/m³, float32, NaN as on a map;
-        ``quality``, uint16, see `layers.QUALITY_BITS`: bit 0 off the maps, bit 2 where the stack was not filled; and
+        ``quality``, uint16, see `quality.QUALITY_BITS`: bit 0 off the maps, bit 2 where the stack was not filled; and
         ``pr``, the day's rain in mm, where a model was run that uses it. Layers that maps lack are left out. ``attrs``
         say what it was made from.
 
@@ -286,13 +287,13 @@ def from_maps(
                 for name, values in found.items():
                     values[which, column] = maps.read(name, day, window)[picked]
                 bar.update(which.size)
-    outside = 1 << QUALITY_BITS["outside_area"]
+    outside = FLAG_MASKS["outside_area"]
     return found, found["quality"] == outside if "quality" in found else np.isnan(found["soil_moisture"])
 
 
 def _nothing(names: Sequence[str], shape: tuple[int, int], why: str) -> Values:
     """What is said of points without inputs."""
-    flag = np.uint16(1 << QUALITY_BITS[why])
+    flag = np.uint16(FLAG_MASKS[why])
     return {name: np.full(shape, flag if name == "quality" else np.float32(np.nan)) for name in names}
 
 

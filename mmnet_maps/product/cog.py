@@ -16,7 +16,8 @@ from rasterio.windows import Window
 
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import gdal
-from mmnet_maps.product.layers import QUALITY_BITS, Layer
+from mmnet_maps.product.layers import Layer
+from mmnet_maps.product.quality import FLAG_MASKS
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -175,8 +176,8 @@ def band_tags(layer: Layer) -> dict[str, str]:
     if layer.standard_name:
         tags["standard_name"] = layer.standard_name
     if layer.nodata is None:
-        tags["flag_masks"] = " ".join(str(1 << bit) for bit in QUALITY_BITS.values())
-        tags["flag_meanings"] = " ".join(QUALITY_BITS)
+        tags["flag_masks"] = " ".join(map(str, FLAG_MASKS.values()))
+        tags["flag_meanings"] = " ".join(FLAG_MASKS)
     return tags
 
 

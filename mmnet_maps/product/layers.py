@@ -1,36 +1,35 @@
-"""The product: its layers, quality bits and attributes."""
+"""The layers of the product: packing, composition and CF attributes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.variables import LANDCOVER_CLASSES
+from mmnet_maps.product.quality import FLAG_MASKS, Float, Mask, combine
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Float = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer of the product, as it is written: uint16.
+    """One layer of the product, written as uint16.
 
     Attributes
     ----------
     name, long_name, units
-        File name part, a phrase for people, UDUNITS units.
+        Part of the file name, a title, UDUNITS units.
     scale, nodata
-        ``physical = stored * scale``; the stored uint16 value that means missing (None: every value counts).
+        ``physical = stored * scale``; the stored uint16 value that means missing (None: every value is valid).
     overview
-        How overviews are made: ``average`` for continuous layers, ``nearest`` for flags.
+        Resampling of overviews: ``average`` for continuous layers, ``nearest`` for flags.
+    standard_name
+        CF standard name, None where CF has none.
     """
 
     name: str
@@ -43,8 +42,8 @@ class Layer:
 
     @property
     def fill(self) -> int:
-        """What pixels hold that no map covers: nodata, or the flag for outside the area."""
-        return 1 << QUALITY_BITS["outside_area"] if self.nodata is None else self.nodata
+        """Value of pixels that no map covers: nodata, or the flag for outside the area of interest."""
+        return FLAG_MASKS["outside_area"] if self.nodata is None else self.nodata
 
     def pack(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """Pack physical values of any shape to uint16, NaN to nodata."""
@@ -55,7 +54,7 @@ class Layer:
         return np.where(missing, self.nodata, np.clip(steps, 0, self.nodata - 1)).astype(np.uint16)
 
     def unpack(self, packed: NDArray[np.uint16]) -> NDArray[Any]:
-        """Physical values, float32 with NaN for nodata, as whoever opens the file has them; flags as they are."""
+        """Unpack to physical values, float32 with NaN for nodata, as other software does; flags stay as they are."""
         if self.nodata is None:
             return packed
         values = packed * np.float32(self.scale)
@@ -102,32 +101,13 @@ LAYERS: dict[str, Layer] = {
         ),
     )
 }
-"""The layers of a product by name; ``soil_moisture_std`` is there where an ensemble was asked for."""
+"""The layers of a product by name; ``soil_moisture_std`` only with an ensemble."""
 
-QUALITY_BITS: dict[str, int] = {
-    "outside_area": 0,
-    "unknown_land_cover": 1,
-    "input_missing": 2,
-    "optical_old": 3,
-    "sar_old": 4,
-    "lst_filled": 5,
-    "coarse_borrowed": 6,
-    "outside_training": 7,
-    "clipped": 8,
-    "frozen": 9,
-    "synthetic": 10,
-}
-"""Bit positions of the quality layer; where bit 0, 1 or 2 is set, the soil moisture is nodata."""
-
-_PARTICLE_DENSITY = 2.65
-_OLD_DAYS = {"optical": 16, "sar": 12}
-_BACKSCATTER = {"vv": (-20.0, -5.0), "vh": (-30.0, -10.0)}  # dB, what the training data kept (released code)
-_LST_SHARE = 0.5
-_FREEZING = 273.15
+_PARTICLE_DENSITY = 2.65  # g/cm³, quartz
 
 
 def porosity(bulk_density: Float) -> Float:
-    """Pore space as a share of the soil's volume, 1 - bulk density / 2.65 g/cm³ (density of quartz).
+    """Return the pore space as a share of the soil's volume, 1 - bulk density / 2.65 g/cm³ (density of quartz).
 
     Examples
     --------
@@ -135,82 +115,6 @@ def porosity(bulk_density: Float) -> Float:
     [0.5]
     """
     return (1.0 - bulk_density / np.float32(_PARTICLE_DENSITY)).astype(np.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QualityFlags:
-    """What is known of some inputs beyond their values; arrays of one shape, None or absent where nothing is.
-
-    Attributes
-    ----------
-    ages
-        Days to the nearest observation, for ``optical`` and ``sar``; a large number where there is none.
-    backscatter
-        ``vv`` and ``vh`` in dB, where the model uses them.
-    lst_filled
-        Share of the series' days without an observed surface temperature.
-    surface_temperature
-        K on the map's day.
-    borrowed
-        Where a coarse input comes from a neighbouring cell.
-    outside_training
-        Where an input lies outside what the model was trained on.
-    synthetic
-        Whether any input is synthetic.
-    """
-
-    ages: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    backscatter: Mapping[str, Float] = field(default_factory=dict)
-    lst_filled: Float | None = None
-    surface_temperature: Float | None = None
-    gap_filled: Mask | None = None
-    outside_training: Mask | None = None
-    synthetic: bool = False
-
-    def bits(self, shape: tuple[int, ...]) -> NDArray[np.uint16]:
-        """The quality bits that follow from it, of the shape of the arrays."""
-        found: list[tuple[str, Mask | None]] = [
-            *((f"{kind}_old", age > _OLD_DAYS[kind]) for kind, age in self.ages.items()),
-            *(("sar_old", (values < low) | (values > high)) for values, low, high in self._backscatter()),
-            ("lst_filled", None if self.lst_filled is None else self.lst_filled > _LST_SHARE),
-            ("frozen", None if self.surface_temperature is None else self.surface_temperature < _FREEZING),
-            ("coarse_borrowed", self.gap_filled),
-            ("outside_training", self.outside_training),
-        ]
-        quality = np.full(shape, self.synthetic << QUALITY_BITS["synthetic"], np.uint16)
-        for name, flag in found:
-            if flag is not None:
-                quality |= _bit(name, flag)
-        return quality
-
-    def _backscatter(self) -> Iterator[tuple[Float, float, float]]:
-        for name, values in self.backscatter.items():
-            yield values, *_BACKSCATTER[name]
-
-
-def _bit(name: str, flag: Mask) -> NDArray[np.uint16]:
-    return flag * np.uint16(1 << QUALITY_BITS[name])
-
-
-def unknown_cover(landcover: NDArray[np.uint8], known_classes: Sequence[str]) -> Mask:
-    """Where the land cover is one that a model does not know; a missing one, 0, is not.
-
-    Parameters
-    ----------
-    landcover
-        NLCD codes, 0 where missing.
-    known_classes
-        The land cover classes of the model; without any, only water and ice (11, 12) are unknown to it.
-    """
-    table = np.zeros(256, bool)
-    codes = [code for name in known_classes for code in LANDCOVER_CLASSES[name]]
-    if codes:
-        table[1:] = True
-        table[codes] = False
-    else:
-        table[[11, 12]] = True
-    unknown: Mask = table[landcover]
-    return unknown
 
 
 def compose(
@@ -223,20 +127,20 @@ def compose(
     evidence: NDArray[np.uint16],
     std: Float | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """The layers of one tile from the network's output and what is known of its inputs; arrays (y, x).
+    """Compose the layers of one tile from the network's output and its inputs; arrays (y, x).
 
     Parameters
     ----------
     estimate, smap
         Soil moisture in m³/m³, NaN where an input is missing or the pixel was not computed.
     inside
-        Pixels of the area.
+        Pixels of the area of interest.
     unknown
-        Pixels with a land cover that the model does not know.
+        Pixels with a land cover unknown to the model.
     bulk_density
         g/cm³, NaN where missing; None where the model uses none.
     evidence
-        Quality bits that qualify the values.
+        Quality bits of the inputs, from `quality.QualityFlags.bits`.
     std
         Standard deviation over the members of an ensemble, m³/m³; None for none.
 
@@ -244,28 +148,23 @@ def compose(
     -------
     dict
         ``soil_moisture`` float32 clipped to [0, porosity], or [0, 1] without bulk density; ``soil_moisture_std``
-        float32, where there is one; ``quality`` uint16, see `QUALITY_BITS`; ``smap`` float32. NaN where bit 0, 1 or 2
-        is set (SMAP: bit 0).
+        float32, if given; ``quality`` uint16, see `quality.QUALITY_BITS`; ``smap`` float32. NaN where a flag of
+        `quality.NO_VALUE` is set (SMAP: outside the area of interest).
     """
     top = np.ones_like(estimate) if bulk_density is None else np.nan_to_num(porosity(bulk_density), nan=1.0)
-    flags = {
-        "unknown_land_cover": unknown,
-        "input_missing": np.isnan(estimate) & ~unknown,
-        "clipped": (estimate < 0) | (estimate > top),
-    }
-    quality = evidence.copy()
-    for name, flag in flags.items():
-        quality |= _bit(name, flag)
-    quality[~inside] = 1 << QUALITY_BITS["outside_area"]
     mapped = inside & ~unknown
-    layers = {"soil_moisture": np.where(mapped, np.clip(estimate, 0.0, top), np.float32(np.nan))}
+    layers: dict[str, NDArray[Any]] = {
+        "soil_moisture": np.where(mapped, np.clip(estimate, 0.0, top), np.float32(np.nan))
+    }
     if std is not None:
         layers["soil_moisture_std"] = np.where(mapped, std, np.float32(np.nan))
-    return layers | {"quality": quality, "smap": np.where(inside, smap, np.float32(np.nan))}
+    layers["quality"] = combine(evidence, estimate, top, inside=inside, unknown=unknown)
+    layers["smap"] = np.where(inside, smap, np.float32(np.nan))
+    return layers
 
 
 def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
-    """Give a dataset of the layers its CF attributes, and what the product says of itself.
+    """Add CF attributes and the product's own metadata to a dataset of the layers.
 
     Parameters
     ----------
@@ -277,7 +176,7 @@ def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        The same arrays.
+        The same dataset.
     """
     from pyproj import CRS
 
@@ -289,13 +188,13 @@ def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
     for axis in CRS(product["spatial_ref"].attrs["crs_wkt"]).cs_to_cf():
         coordinate = product[axis["axis"].lower()]
         coordinate.attrs |= axis
-        coordinate.encoding["_FillValue"] = None  # else xarray writes one, which CF forbids for coordinates
+        coordinate.encoding["_FillValue"] = None  # otherwise xarray writes one, which CF forbids for coordinates
     product.attrs = global_attributes(about)
     return product
 
 
 def array_attributes(name: str) -> dict[str, Any]:
-    """CF attributes of a layer's array, in physical units, with ``spatial_ref`` and ``quality`` beside it.
+    """Return the CF attributes of a layer's array in physical units, beside ``spatial_ref`` and ``quality``.
 
     Examples
     --------
@@ -309,14 +208,13 @@ def array_attributes(name: str) -> dict[str, Any]:
     if layer.nodata is not None:
         found["ancillary_variables"] = "quality"
     else:
-        # CF asks for masks of the array's own type.
-        found["flag_masks"] = np.array([1 << bit for bit in QUALITY_BITS.values()], np.uint16)
-        found["flag_meanings"] = " ".join(QUALITY_BITS)
+        found["flag_masks"] = np.array(list(FLAG_MASKS.values()), np.uint16)  # CF: of the array's own type
+        found["flag_meanings"] = " ".join(FLAG_MASKS)
     return found
 
 
 def global_attributes(about: Mapping[str, Any]) -> dict[str, str | int]:
-    """Global attributes of a product: those that CF names, then all that it says of itself; tables become JSON text.
+    """Return the global attributes of a product: those of CF, then its own metadata; tables become JSON text.
 
     Examples
     --------

@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.files import read_json, write_whole
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, grid_of_tiles, tile_geobox
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, Layer
+from mmnet_maps.product.layers import LAYERS, Layer
+from mmnet_maps.product.quality import FLAG_MASKS
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -160,7 +161,7 @@ def _mosaic(layer: Layer, items: Finished) -> str:
     _add(band, "Description", layer.long_name)
     if layer.nodata is None:
         # A hidden nodata value is what GDAL reads where there is no tile; it does not mean missing.
-        _add(band, "NoDataValue", str(1 << QUALITY_BITS["outside_area"]))
+        _add(band, "NoDataValue", str(FLAG_MASKS["outside_area"]))
         _add(band, "HideNoDataValue", "1")
     else:
         _add(band, "NoDataValue", str(layer.nodata))

@@ -7,7 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mmnet_maps.files import is_ours, write_whole
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.quality import FLAG_MASKS, NO_VALUE, flags_in
 
 COLOURS = (
     "#fce5be",
@@ -31,7 +32,6 @@ RANGES = {"soil_moisture": FULL_RANGE, "smap": FULL_RANGE, "soil_moisture_std": 
 """The range of each continuous layer's colours, m³/m³; values beyond it take the colour of its end."""
 
 _UNIT = "m³/m³"
-_REASONS = ("outside_area", "unknown_land_cover", "input_missing")
 _NO_FLAG = "#dcebd5"
 _REASON_COLOURS = {"outside_area": "#ffffff", "unknown_land_cover": "#7fb2dd", "input_missing": "#6b6b6b"}
 _FLAG_COLOURS = ("#ffe08a", "#f5a53c", "#c4511b")
@@ -178,19 +178,15 @@ def _sums() -> list[int]:
 
     Outside the area bit 0 stands alone, and where the land cover is unknown no input is called missing.
     """
-    reasons = (0, *(1 << QUALITY_BITS[name] for name in _REASONS[1:]))
-    flags = [(0, 1 << bit) for name, bit in QUALITY_BITS.items() if name not in _REASONS]
-    return [1 << QUALITY_BITS["outside_area"], *(reason + sum(some) for reason, *some in product(reasons, *flags))]
-
-
-def _names(value: int) -> list[str]:
-    return [name for name, bit in QUALITY_BITS.items() if value >> bit & 1]
+    reasons = (0, *(FLAG_MASKS[name] for name in NO_VALUE[1:]))
+    flags = [(0, mask) for name, mask in FLAG_MASKS.items() if name not in NO_VALUE]
+    return [FLAG_MASKS["outside_area"], *(reason + sum(some) for reason, *some in product(reasons, *flags))]
 
 
 def quality_colour(value: int) -> tuple[str, int]:
     """Colour and opacity (0 to 255) of a value of quality: the reason for no value, else the number of flags."""
-    names = _names(value)
-    for reason in _REASONS:
+    names = flags_in(value)
+    for reason in NO_VALUE:
         if reason in names:
             return _REASON_COLOURS[reason], 0 if reason == "outside_area" else 255
     count = len(names) - ("synthetic" in names)
@@ -203,6 +199,6 @@ def quality_label(value: int) -> str:
     >>> quality_label(0b1000010000)
     '528: sar old, frozen'
     """
-    names = _names(value)
+    names = flags_in(value)
     words = ", ".join(name.replace("_", " ") for name in names) or "no flag"
-    return f"{value}: {'no value, ' if set(names) & set(_REASONS) else ''}{words}"
+    return f"{value}: {'no value, ' if set(names) & set(NO_VALUE) else ''}{words}"

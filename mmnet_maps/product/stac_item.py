@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps import __version__
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.quality import QUALITY_BITS
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

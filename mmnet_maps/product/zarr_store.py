@@ -1,18 +1,17 @@
 """One batch run as a Zarr store: all its tiles and days, written by several processes at once.
 
-Layout: arrays (time, y, x), one shard a tile and day, and ``issue`` (time, tile_y, tile_x), which says what is there: 0
-nothing, else the first 64 bits of the product's fingerprint. It is written last. The store is made with all its
-metadata first; later only shards and marks are written, each by one process, each file whole or not at all (zarr
-writes beside the final name and renames).
+Layout: arrays (time, y, x) with one shard per tile and day, and ``issue`` (time, tile_y, tile_x), the commit marks: the
+first 64 bits of the product's fingerprint, 0 where nothing was written. A mark is written last. The store is created
+with all its metadata; later only shards and marks are written, each by one process, each file whole or not at all
+(zarr writes beside the final name and renames).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,21 @@ import zarr.api.asynchronous
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from zarr.codecs import BloscCodec
 
 from mmnet_maps.errors import OutputError
-from mmnet_maps.files import sync
+from mmnet_maps.files import plain_zarr, remove_leftovers, staging_folder, sync
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, Tile, tiles
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, array_attributes, global_attributes
-from mmnet_maps.product.member_store import consolidate, create_coordinate, create_grid, run_to_end
-from mmnet_maps.stack.store import default_reader
+from mmnet_maps.product.layers import LAYERS, array_attributes, global_attributes
+from mmnet_maps.product.quality import FLAG_MASKS
+from mmnet_maps.product.zarr_grid import (
+    COMPRESSOR,
+    DAMAGE,
+    consolidate,
+    create_coordinate,
+    create_grid,
+    one_nan,
+    run_to_end,
+)
 
 __all__ = ["ISSUE", "RunStore", "create_store"]
 
@@ -38,8 +44,7 @@ ISSUE = "issue"
 _VERSION = "mmnet_run_store_version"
 _EPOCH = date(1970, 1, 1)
 _CHUNK = 256
-_DAMAGE = (ValueError, RuntimeError)  # what zarr and its codecs raise on broken chunks
-# What GeoZarr builds on; the identifiers are those of the conventions' first release, v0.1.
+# The conventions that GeoZarr builds on, with the identifiers of their first release, v0.1.
 _CONVENTIONS = [
     {
         "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v0.1/schema.json",
@@ -62,7 +67,7 @@ _CONVENTIONS = [
 def create_store(
     path: str | Path, *, grid: GeoBox, days: Sequence[date], layers: Sequence[str], tags: Mapping[str, Any]
 ) -> None:
-    """Create the store of a run, empty but for its metadata and coordinates; it appears whole or not at all.
+    """Create the store of a run with its metadata and coordinates, without values; it appears whole or not at all.
 
     Parameters
     ----------
@@ -75,12 +80,12 @@ def create_store(
     layers
         Names from ``layers.LAYERS``.
     tags
-        What the product says of itself, as `layers.global_attributes` takes it.
+        Metadata of the product, as for `layers.global_attributes`.
 
     Raises
     ------
     OutputError
-        When something is there already or the folder cannot be written.
+        When something exists under that name or the folder cannot be written.
     """
     path = Path(path)
     assert str(grid.crs) == DEFAULT_CRS, "a run store lies on the default grid"
@@ -88,23 +93,19 @@ def create_store(
     assert list(days) == sorted(set(days)), "days ascend"
     assert days, "a run has days"
     if path.exists():
-        raise OutputError(f"{path} is there already; choose another --out or delete it")
+        raise OutputError(f"{path} already exists; choose another --out or delete it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a process that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        try:
-            run_to_end(_create(scratch / "store", grid, days, layers, tags))
-            os.rename(scratch / "store", path)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        remove_leftovers(path.parent, f".{escape(path.name)}.*.partial")
+        with staging_folder(path.parent, path.name) as staging:
+            run_to_end(_create(staging / "store", grid, days, layers, tags))
+            os.rename(staging / "store", path)
     except OSError as error:
         raise OutputError(f"cannot create the store {path} ({error.strerror}); choose a writable --out") from error
 
 
 class RunStore:
-    """The open store of a run, to be asked and written region by region; a region is one tile on one day.
+    """The open store of a run, written region by region; a region is one tile on one day.
 
     Several processes and threads may write at once, as long as no two write the same region.
 
@@ -116,18 +117,18 @@ class RunStore:
     Attributes
     ----------
     path, grid, days, layers
-        As it was created.
+        As at its creation.
 
     Raises
     ------
     OutputError
-        When there is no such store, or one of another version.
+        When there is no such store, or it has another version.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            with default_reader():
+            with plain_zarr():
                 self._attributes, self._arrays, times = run_to_end(_open(self.path))
             attributes = self._attributes
             found = attributes.get(_VERSION)
@@ -135,54 +136,44 @@ class RunStore:
             self.layers = tuple(name for name in LAYERS if name in self._arrays)
             shape = self._arrays[self.layers[0]].shape[1:]
             self.grid = GeoBox(shape, Affine(*attributes["spatial:transform"]), attributes["proj:code"])
-        except (OSError, KeyError, IndexError, TypeError, *_DAMAGE) as error:
+        except (OSError, KeyError, IndexError, TypeError, *DAMAGE) as error:
             raise OutputError(f"{self.path} is not the store of a batch run; give another --out") from error
         if found != 1:
             raise OutputError(f"{self.path} is the store of another version ({found!r}); give another --out")
         self._times = {day: index for index, day in enumerate(self.days)}
 
     def matches(self, grid: GeoBox, days: Sequence[date], layers: Sequence[str]) -> bool:
-        """Whether `create_store` would make a store of the same grid, days and layers, in whatever order."""
+        """Return whether `create_store` would make a store of the same grid, days and layers, in any order."""
         return self.grid == grid and self.days == tuple(days) and set(self.layers) == set(layers)
 
     def has(self, tags: Mapping[str, Any]) -> bool:
-        """Whether `create_store` would give the store these attributes."""
+        """Return whether `create_store` would give the store these attributes."""
         return global_attributes(tags).items() <= self._attributes.items()
 
     def is_current(self, tile: Tile, day: date, fingerprint: str) -> bool:
-        """Whether a region is there, whole, with this fingerprint.
-
-        Parameters
-        ----------
-        tile, day
-            The region.
-        fingerprint
-            Of the product, hexadecimal.
-        """
+        """Return whether a region was written whole with this fingerprint (hexadecimal)."""
         try:
             mark = run_to_end(self._arrays[ISSUE].getitem(self._region(tile, day)))
-        except (OSError, *_DAMAGE):
+        except (OSError, *DAMAGE):
             return False
         return bool(mark == _mark(fingerprint))
 
     def write(self, tile: Tile, day: date, layers: Mapping[str, NDArray[Any]], fingerprint: str) -> None:
-        """Write one region, read it back, and mark it; what was there before is gone first.
+        """Write one region, read it back and mark it; its earlier mark and shards are removed first.
 
         Parameters
         ----------
         tile, day
             The region; `tile` is one of `tiles.tiles` of the store's grid.
         layers
-            All layers, (1024, 1024): float32 in the units of ``layers.LAYERS`` with NaN where there is no value;
-            ``quality`` uint16.
+            All layers, (1024, 1024): float32 in the units of ``layers.LAYERS``, NaN where missing; ``quality`` uint16.
         fingerprint
-            Of the product, hexadecimal; `is_current` compares its first 64 bits.
+            Fingerprint of the product, hexadecimal; `is_current` compares its first 64 bits.
 
         Raises
         ------
         OutputError
-            When the files cannot be written or do not read back as they were written; the region then counts as not
-            there.
+            When the files cannot be written or do not read back as they were written; the region is then unmarked.
         """
         assert set(layers) == set(self.layers), (list(layers), self.layers)
         region = self._region(tile, day)
@@ -203,7 +194,7 @@ class RunStore:
             )
 
     def _region(self, tile: Tile, day: date) -> tuple[int, int, int]:
-        """Position of a region among the shards."""
+        """Return the position of a region among the shards."""
         assert tile.geobox == self.grid[tile.rows, tile.cols], f"tile {tile.id} was cut from another grid"
         assert tile.geobox.shape == (TILE_PIXELS, TILE_PIXELS), f"tile {tile.id} is not whole"
         return self._times[day], tile.rows.start // TILE_PIXELS, tile.cols.start // TILE_PIXELS
@@ -212,7 +203,7 @@ class RunStore:
         return self.path / name / str(self._arrays[name].metadata.encode_chunk_key(region))
 
     def _remove(self, name: str, region: tuple[int, int, int]) -> None:
-        """Remove a shard or mark, and what a killed writer left beside it; zarr would read a broken one to write it."""
+        """Remove a shard or mark and leftovers of killed writers; zarr would read a broken shard before writing it."""
         file = self._file(name, region)
         file.unlink(missing_ok=True)
         for leftover in file.parent.glob(f"{file.name}.*.partial"):
@@ -225,28 +216,28 @@ class RunStore:
         layers: Mapping[str, NDArray[Any]],
         fingerprint: str,
     ) -> bool:
-        """Write and compare all layers, then the mark; False, and no mark, where one did not read back."""
+        """Write and compare all layers, then the mark; return False, without a mark, if a layer did not read back."""
         for name, values in layers.items():
             array = self._arrays[name]
             assert (values.shape, values.dtype) == ((TILE_PIXELS, TILE_PIXELS), array.dtype), name
             if values.dtype.kind == "f":
-                values = np.where(np.isnan(values), np.float32(np.nan), values)  # one NaN of many, the fill value's
+                values = one_nan(values)
             await array.setitem(window, values)
             try:
                 found = await array.getitem(window)
-            except _DAMAGE:
+            except DAMAGE:
                 return False
             if found.tobytes() != values.tobytes():
                 return False
             file = self._file(name, region)
-            if file.exists():  # nothing but fill values is no file
-                sync(file)  # before it is marked, so that a mark holds after a power cut too
+            if file.exists():  # a shard of fill values alone is not stored
+                sync(file)  # before it is marked, so that a mark also holds after a power cut
         await self._arrays[ISSUE].setitem(region, _mark(fingerprint))
         return True
 
 
 def _mark(fingerprint: str) -> np.uint64:
-    """The first 64 bits; one fingerprint in 2^64 begins with the zeros that mean nothing is there."""
+    """Return the first 64 bits of a fingerprint; 0, one in 2^64, would mean that nothing was written."""
     return np.uint64(int(fingerprint[:16], 16) or 1)
 
 
@@ -276,7 +267,7 @@ async def _create(
         if name not in layers:
             continue
         flags = LAYERS[name].nodata is None
-        attributes = array_attributes(name) | {"coordinates": "spatial_ref"}  # so that xarray has it as one
+        attributes = array_attributes(name) | {"coordinates": "spatial_ref"}  # so that xarray reads it as a coordinate
         if flags:
             attributes["flag_masks"] = attributes["flag_masks"].tolist()
         await root.create_array(
@@ -285,8 +276,8 @@ async def _create(
             shards=(1, TILE_PIXELS, TILE_PIXELS),
             chunks=(1, _CHUNK, _CHUNK),
             dtype="uint16" if flags else "float32",
-            fill_value=1 << QUALITY_BITS["outside_area"] if flags else np.nan,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+            fill_value=FLAG_MASKS["outside_area"] if flags else np.nan,
+            compressors=COMPRESSOR,
             dimension_names=("time", "y", "x"),
             attributes=attributes,
         )
@@ -307,7 +298,7 @@ async def _create(
 
 
 def _georeference(grid: GeoBox) -> dict[str, Any]:
-    """The grid in the words of the Zarr conventions ``proj`` and ``spatial``, for all arrays of the group."""
+    """Return the grid as attributes of the Zarr conventions ``proj`` and ``spatial``, for all arrays of the group."""
     return {
         "zarr_conventions": _CONVENTIONS,
         "proj:code": DEFAULT_CRS,

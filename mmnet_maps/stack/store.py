@@ -15,12 +15,11 @@ import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.files import fast_zarr
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.base import Provenance, Rasters
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -41,23 +41,7 @@ EPOCH = date(2015, 1, 1)
 LAST_DAY = date(2039, 12, 31)
 _DAYS = (LAST_DAY - EPOCH).days + 1
 _DAMAGE = (ValueError, RuntimeError, OSError, zlib.error)  # what zarr and its codecs raise on broken chunks
-_OPENING = Lock()
-_FAST_READER = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 _FINE_BLOCK, _COARSE_BLOCK, _TILE = 256, 64, 1024
-
-
-@contextmanager
-def _fast_reader() -> Iterator[None]:
-    """Arrays opened meanwhile are read through Rust; one thread at a time, as the setting is the whole process's."""
-    with _OPENING, zarr.config.set(_FAST_READER):
-        yield
-
-
-@contextmanager
-def default_reader() -> Iterator[None]:
-    """Arrays opened meanwhile are read and written by zarr's own codecs, whatever other threads are opening."""
-    with _OPENING:
-        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +124,7 @@ class Stack:
             raise InputError(f"{self.path} is a damaged stack ({error!r}); build it again") from error
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
         self._arrays: dict[str, Any] = {}
-        self._reader = nullcontext if writable else _fast_reader
+        self._reader = nullcontext if writable else fast_zarr
 
     def _read_group(self, name: str) -> Group:
         group = self._root[name]

@@ -12,7 +12,7 @@ import xarray as xr
 from cf_checker import faults
 from mmnet_maps.analysis.series_io import check_target, to_dataset, write_series
 from mmnet_maps.errors import InputError, OutputError, RequestError
-from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.product.quality import QUALITY_BITS
 
 ABOUT = {"model": "net", "inputs": {"smap": "SPL4"}, "software": "mmnet_maps 0", "synthetic": True, "members": 3}
 

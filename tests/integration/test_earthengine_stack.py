@@ -21,7 +21,7 @@ from mmnet_maps.grid.tiles import target_grid
 from mmnet_maps.mapping.pipeline import make_maps
 from mmnet_maps.mapping.request import fill_stack, needs_of
 from mmnet_maps.model.checkpoint import load_checkpoint as load_model
-from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.resources import packaged
 from mmnet_maps.stack.reader import Needs, uses
 from mmnet_maps.stack.store import Stack
@@ -213,4 +213,4 @@ def test_a_stack_from_earth_engine_holds_what_is_there_and_can_be_mapped(
     with rasterio.open(product.layers["quality"]) as image:
         quality = image.read(1)
     assert mapped.mean() > 0.5
-    assert not (quality & (1 << QUALITY_BITS["synthetic"])).any()
+    assert not (quality & FLAG_MASKS["synthetic"]).any()

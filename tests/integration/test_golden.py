@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from mmnet_maps.grid.area import LONLAT, transform_geometry
 from mmnet_maps.mapping.pipeline import map_tile
 from mmnet_maps.mapping.request import prepare
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.quality import QUALITY_BITS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "grant_county_20210808.npz"
 DAY = "2021-08-08"

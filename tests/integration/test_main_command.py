@@ -20,7 +20,7 @@ from mmnet_maps.grid.lattice import nearest_cells
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import target_grid
 from mmnet_maps.product.layers import LAYERS as ALL_LAYERS
-from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.product.quality import QUALITY_BITS
 from mmnet_maps.stack.store import Stack
 
 AREA = "-119.55,47.00,-119.25,47.16"  # Moses Lake and the fields around it

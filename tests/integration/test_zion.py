@@ -16,7 +16,7 @@ from scipy.ndimage import uniform_filter
 
 from mmnet_maps import cli
 from mmnet_maps.grid.lattice import window_of
-from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.product.quality import QUALITY_BITS
 from mmnet_maps.stack.store import Stack
 
 ROOT = Path(__file__).parents[2]

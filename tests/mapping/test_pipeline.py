@@ -31,7 +31,8 @@ from mmnet_maps.mapping.lazy import lazy
 from mmnet_maps.mapping.pipeline import ahead, compute_layers, make_maps, map_tile, read_parts
 from mmnet_maps.mapping.request import Request, needs_of, prepare
 from mmnet_maps.product.day_writer import DayProduct
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.quality import QUALITY_BITS
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.store import Stack
 

@@ -34,7 +34,8 @@ from mmnet_maps.files import write_whole
 from mmnet_maps.product import cog
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.product.day_writer import DayProduct, DayWriter, check_target, completed, remove_day_leftovers
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.quality import QUALITY_BITS
 
 
 def read(path: Path) -> NDArray[np.uint16]:

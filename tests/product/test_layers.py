@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, QualityFlags, compose, porosity, unknown_cover
+from mmnet_maps.product.layers import LAYERS, compose, porosity
+from mmnet_maps.product.quality import QUALITY_BITS, QualityFlags, unknown_cover
 
 
 def one_pixel(**changes: object) -> dict[str, float]:

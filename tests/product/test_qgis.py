@@ -11,8 +11,9 @@ import pytest
 from mmnet_maps.errors import OutputError
 from mmnet_maps.product import picture
 from mmnet_maps.product import qgis as style
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS, QualityFlags, compose
+from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.qgis import write_styles
+from mmnet_maps.product.quality import FLAG_MASKS, QualityFlags
 
 CONTINUOUS = ("soil_moisture", "smap", "soil_moisture_std")
 
@@ -125,7 +126,7 @@ def palette() -> dict[int, dict[str, str]]:
 
 
 def colour_of(*names: str) -> str:
-    return palette()[sum(1 << QUALITY_BITS[name] for name in names)]["color"]
+    return palette()[sum(FLAG_MASKS[name] for name in names)]["color"]
 
 
 def test_every_quality_value_of_a_map_has_an_entry() -> None:

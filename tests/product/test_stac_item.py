@@ -19,7 +19,8 @@ from pystac.validation.stac_validator import GetSchemaError
 from mmnet_maps import __version__
 from mmnet_maps.grid.tiles import tile_geobox
 from mmnet_maps.product.day_writer import DayWriter, Revision
-from mmnet_maps.product.layers import LAYERS, QUALITY_BITS
+from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.quality import QUALITY_BITS
 from mmnet_maps.product.stac_item import EXTENSIONS
 from stac_schemas import validate
 

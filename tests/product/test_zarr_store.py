@@ -166,8 +166,11 @@ def test_after_kills_the_next_run_makes_the_same_bytes(tmp_path: Path, undisturb
     path = tmp_path / "a.zarr"
     create(path)
     subprocess.run(
-        [sys.executable, "-c", "import sys, test_run_store; test_run_store.killed(sys.argv[1])", str(path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
+        [sys.executable, "-c", "import sys, test_zarr_store; test_zarr_store.killed(sys.argv[1])", str(path)],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        },
         check=True,
     )
     left, whole = content(path), content(undisturbed)
@@ -260,7 +263,7 @@ def test_a_store_is_created_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "plain").mkdir()
     assert (tmp_path / "a.zarr").stat().st_mode == (tmp_path / "plain").stat().st_mode
     before = content(tmp_path)
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         create(tmp_path / "a.zarr")
     assert content(tmp_path) == before
 

@@ -11,14 +11,14 @@ import panel as pn
 from pyproj import Transformer
 
 from mmnet_maps.analysis.viewer.selection import ALONE, DIFFERENCE, SIDE, SWIPE, Selection
-from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.product.quality import NO_VALUE, QUALITY_BITS
 
 if TYPE_CHECKING:
     from mmnet_maps.analysis.viewer.data import Viewable
     from mmnet_maps.analysis.viewer.panes import MapPanes
     from mmnet_maps.analysis.viewer.selection import LayerReader
 
-_NOT_HIDDEN = ("outside_area", "unknown_land_cover", "input_missing", "synthetic")  # no value there, or all of it
+_NOT_HIDDEN = (*NO_VALUE, "synthetic")  # no value there, or all of it
 _MESSAGE = {"background": "#f8d7da", "border-left": "5px solid #a52834", "padding": "6px 10px"}
 _ROW: dict[str, Any] = {"sizing_mode": "stretch_width", "align_items": "flex-end", "gap": "4px 16px"}
 _STRETCH = "stretch_width"

@@ -54,7 +54,7 @@ class ViewLayer:
     name, title, units
         Its name in the files, its name on the page, and its units for people.
     categorical
-        Whether its values are sums of flags (`layers.QUALITY_BITS`) or land cover classes, which have no mean.
+        Whether its values are sums of flags (`quality.QUALITY_BITS`) or land cover classes, which have no mean.
     moisture
         Whether it is soil moisture, which has one colour scale everywhere.
     """

@@ -29,7 +29,7 @@ from pyproj import CRS
 from mmnet_maps.analysis.viewer.data import number_format
 from mmnet_maps.analysis.viewer.scale import CLEAR, MOISTURE
 from mmnet_maps.analysis.viewer.selection import PixelWindow
-from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.product.quality import QUALITY_BITS
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.product.layers import QUALITY_BITS
 from mmnet_maps.product.picture import nice_length
 from mmnet_maps.product.qgis import COLOURS, quality_colour, quality_label
+from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.variables import LANDCOVER_CLASSES
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def layer_scale(layer: ViewLayer, found: Set[int] = frozenset()) -> Scale:
             names=tuple(f"{cover.get(code, 'other')} (NLCD {code})" for code in codes),
         )
     if layer.categorical:
-        values = sorted(found - {1 << QUALITY_BITS["outside_area"]})
+        values = sorted(found - {FLAG_MASKS["outside_area"]})
         return Scale(
             colours=tuple(quality_colour(value)[0] for value in values),
             label=layer.title,

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mmnet_maps.analysis.viewer.data import ViewLayer
 from mmnet_maps.analysis.viewer.scale import Scale, difference_scale, layer_scale
-from mmnet_maps.product.layers import QUALITY_BITS
 from mmnet_maps.product.picture import scale_range
+from mmnet_maps.product.quality import FLAG_MASKS
 
 if TYPE_CHECKING:
     from mmnet_maps.analysis.viewer.data import Viewable
@@ -108,7 +108,7 @@ class LayerReader:
         if selection.layer == DIFFERENCE:
             values = values - self.read(name, selection.reference, window)
         if selection.hidden and not self.layer(selection.layer).categorical:
-            bits = sum(1 << QUALITY_BITS[flag] for flag in selection.hidden)
+            bits = sum(FLAG_MASKS[flag] for flag in selection.hidden)
             for day in selection.days:
                 values = np.where(self.read("quality", day, window) & bits, np.float32(np.nan), values)
         return values

@@ -22,7 +22,7 @@ from mmnet_maps.analysis.viewer.scale import CLEAR, layer_scale
 from mmnet_maps.analysis.viewer.selection import ALONE, DIFFERENCE, SIDE, SWIPE
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.tiles import conus_grid, tiles
-from mmnet_maps.product.layers import QUALITY_BITS
+from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.reader import Needs
 from mmnet_maps.stack.store import Stack
@@ -88,7 +88,7 @@ def test_days_layers_and_flags(page: Page) -> None:
     page.controls.day.value = DAY
     np.testing.assert_allclose(drawn(page), shown("soil_moisture", 0), atol=5.1e-5)
     page.controls.hidden.value = ["optical_old"]
-    old = shown("quality", 0) & (1 << QUALITY_BITS["optical_old"])
+    old = shown("quality", 0) & FLAG_MASKS["optical_old"]
     np.testing.assert_array_equal(np.isnan(drawn(page)), np.isnan(shown("soil_moisture", 0)) | (old > 0))
     page.controls.hidden.value = []
     page.controls.layer.value = "soil_moisture_std"
@@ -252,7 +252,7 @@ def test_classes_that_the_overview_does_not_show_are_drawn(tmp_path: Path, monke
 def test_flags_of_either_day_hide_a_difference(page: Page) -> None:
     page.controls.layer.value = DIFFERENCE
     page.controls.hidden.value = ["sar_old"]
-    flagged = (shown("quality", 0) | shown("quality", 1)) & (1 << QUALITY_BITS["sar_old"])
+    flagged = (shown("quality", 0) | shown("quality", 1)) & FLAG_MASKS["sar_old"]
     missing = np.isnan(shown("soil_moisture", 0)) | np.isnan(shown("soil_moisture", 1))
     np.testing.assert_array_equal(np.isnan(drawn(page)), missing | (flagged > 0))
 
