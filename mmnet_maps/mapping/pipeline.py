@@ -235,15 +235,14 @@ def compute_layers(request: Request, parts: Iterator[Part], stop: Event | None =
         Layers as `layers.compose`, arrays (y, x) of the tile, and the members where they are kept.
     """
     engine = request.engine
-    groups: Iterable[list[SeriesTerms]] = ()  # of networks, each with its terms by day
+    terms: list[Iterable[SeriesTerms]] = []  # by day
     for part in ahead(parts):
         if part.number == 0:
-            groups = ()  # frees the terms of the previous tile
-            groups = engine.encode_in_groups(part.block.series, part.block.starts, stop)
-            if len(part.block.starts) > 1:
-                groups = list(groups)  # kept for the other days
-        terms = (by_day[part.number] for by_day in groups)
-        found = engine.predict(part.columns, terms, part.series_id, keep_members=request.recipe.members, stop=stop)
+            terms = []  # frees those of the previous tile
+            terms = engine.encode_days(part.block.series, part.block.starts, stop)
+        found = engine.predict(
+            part.columns, terms[part.number], part.series_id, keep_members=request.recipe.members, stop=stop
+        )
         fine, shape = part.snapshot.fine, part.inside.shape
         layers = compose(
             found.estimate.reshape(shape),

@@ -183,7 +183,7 @@ def substitutes(trained: Mapping[str, str], products: Mapping[str, str]) -> dict
 
     An index goes by the products of its bands.
     """
-    from mmnet_maps.model.features import INDICES
+    from mmnet_maps.model.indices import INDICES
 
     found = {}
     for name, product in trained.items():

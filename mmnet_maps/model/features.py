@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.model.indices import INDICES
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
 Encoding = Literal["identity", "log1p", "onehot", "half_cosine", "sincos"]
@@ -28,7 +29,6 @@ COMPUTED = ("doy", "latitude", "longitude")
 
 _STORED_AS = {"smap_series": "smap"}
 _BLOCK = 16_384  # rows; columns are filled one by one, so a block of the matrix should stay in the cache
-_SMALL = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,86 +111,9 @@ def encoded_columns(features: Iterable[Feature]) -> tuple[str, ...]:
     return tuple(column for feature in features for column in feature.columns)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Index:
-    """A spectral or backscatter index: its bands, its formula over arrays of them in that order, and its source."""
-
-    name: str
-    bands: tuple[str, ...]
-    formula: Callable[..., Tensor]
-    source: str
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    return (numerator / denominator).masked_fill_(denominator.abs() < _SMALL, math.nan)
-
-
-INDICES: dict[str, Index] = {
-    index.name: index
-    for index in (
-        Index(
-            name="ndvi",
-            bands=("nir", "red"),
-            formula=lambda nir, red: _ratio(nir - red, nir + red),
-            source="Rouse et al. (1974)",
-        ),
-        Index(
-            name="evi",
-            bands=("nir", "red", "blue"),
-            formula=lambda nir, red, blue: _ratio(2.5 * (nir - red), nir + 6 * red - 7.5 * blue + 1),
-            source="Huete et al. (2002)",
-        ),
-        Index(
-            name="ndwi",
-            bands=("green", "nir"),
-            formula=lambda green, nir: _ratio(green - nir, green + nir),
-            source="McFeeters (1996)",
-        ),
-        Index(
-            name="lswi",
-            bands=("nir", "swir1"),
-            formula=lambda nir, swir1: _ratio(nir - swir1, nir + swir1),
-            source="Xiao et al. (2004)",
-        ),
-        Index(
-            name="nsdsi",
-            bands=("swir1", "swir2"),
-            formula=lambda swir1, swir2: _ratio(swir1 - swir2, swir1),
-            source="Yue et al. (2019)",
-        ),
-        Index(
-            name="cr",
-            bands=("vv", "vh"),
-            formula=lambda vv, vh: _ratio(vv, vh),
-            source="Xu et al. (2025), cross ratio of backscatter in dB",
-        ),
-        Index(
-            name="dpsvim",
-            bands=("vv", "vh"),
-            formula=lambda vv, vh: (vv * vv + vh * vh) / 32,
-            source="Xu et al. (2025), dual-polarisation vegetation index of backscatter in dB",
-        ),
-        Index(
-            name="pol",
-            bands=("vv", "vh"),
-            formula=lambda vv, vh: _ratio(vv + vh, vv - vh),
-            source="Xu et al. (2025), polarisation of backscatter in dB",
-        ),
-        Index(
-            name="rvim",
-            bands=("vv", "vh"),
-            formula=lambda vv, vh: _ratio(4 * vh, vv + vh),
-            source="Xu et al. (2025), radar vegetation index of backscatter in dB",
-        ),
-        Index(
-            name="vvvh",
-            bands=("vv", "vh"),
-            formula=lambda vv, vh: vv - vh,
-            source="Xu et al. (2025), difference of backscatter in dB",
-        ),
-    )
-}
-"""All indices by name; reflectance as a fraction, backscatter in dB; NaN where a denominator is within 1e-6 of 0."""
+def by_column(features: Iterable[Feature]) -> list[Feature]:
+    """Return the feature that each encoded column belongs to."""
+    return [feature for feature in features for _ in feature.columns]
 
 
 def required(features: Iterable[Feature]) -> tuple[str, ...]:
@@ -470,14 +393,3 @@ def standardise(encoded: NDArray[np.float32], mean: ArrayLike, std: ArrayLike) -
     scaled = encoded - np.asarray(mean, np.float32)
     scaled /= np.where(divisor == 0, np.float32(1), divisor)
     return scaled
-
-
-def limits(ranges: ArrayLike) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value, float32 (columns,) each, of ranges (columns, 2) seen in training.
-
-    Rounding of 1e-6 of the larger magnitude is forgiven.
-    """
-    ends = np.asarray(ranges, np.float64)
-    slack = 1e-6 * np.abs(ends).max(axis=1)
-    low, high = (ends[:, 0] - slack).astype(np.float32), (ends[:, 1] + slack).astype(np.float32)
-    return torch.from_numpy(low), torch.from_numpy(high)

@@ -1,8 +1,9 @@
 # ruff: noqa: F722  (shapes in annotations are not Python)
-"""The networks in the form that the engine runs: folded, cut in two, and without copies.
+"""The networks in the form that the engine runs: fused, split in two, and without copies.
 
-`cut` makes of a plain network a `Cut`: `Cut.terms` is what depends on the series alone, to be run once a pair, and
-`Cut.target` the rest, to be run once a pixel. Both work on blocks, in memory that a thread uses again.
+`split` turns a plain network into a `SplitNetwork`: `SplitNetwork.terms` is the part that depends on the series alone,
+run once per series cell, and `SplitNetwork.target` is the other part, run once per pixel. Both work on blocks, in
+memory that each thread uses again.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from mmnet_maps.model.spec import ModelSpec
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-PAIRS = {"cpu": 256, "cuda": 8_192}
-"""Rows of the temporal encoder at a time, by device: its attention takes 2 000 numbers a row."""
+SERIES_CELLS = {"cpu": 256, "cuda": 8_192}
+"""Rows of the temporal encoder at a time, by device: its attention takes 2 000 numbers per row."""
 
-_NORM_EPS = 1e-5  # of torch's LayerNorm
+_NORM_EPS = 1e-5  # as in torch's LayerNorm
 
 
 class _Layer(NamedTuple):
@@ -44,30 +45,30 @@ class _Layer(NamedTuple):
         return _Layer(self.weight.to(like), self.bias.to(like))
 
 
-def _fold(linear_: Any, norm: Any) -> _Layer:
-    """BatchNorm after Linear as one linear layer."""
+def _fuse(linear_: Any, norm: Any) -> _Layer:
+    """Fuse a Linear and the BatchNorm after it into one linear layer."""
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return _Layer(linear_.weight * scale[:, None], (linear_.bias - norm.running_mean) * scale + norm.bias)
 
 
-def _folded(chain: nn.Sequential) -> list[_Layer]:
-    """The layers of a chain of Linear, BatchNorm, ReLU and dropout, which may end in a Linear alone."""
+def _fused_layers(chain: nn.Sequential) -> list[_Layer]:
+    """Return the fused layers of a chain of Linear, BatchNorm, ReLU and dropout, which may end in a Linear alone."""
     modules = [module for module in chain if isinstance(module, nn.Linear | nn.BatchNorm1d)]
-    pairs = zip(modules[::2], modules[1::2], strict=False)
-    folded = [_fold(a, b) for a, b in pairs if isinstance(a, nn.Linear) and isinstance(b, nn.BatchNorm1d)]
-    return folded + ([_Layer.of(modules[-1])] if isinstance(modules[-1], nn.Linear) else [])
+    layers = zip(modules[::2], modules[1::2], strict=False)
+    fused = [_fuse(a, b) for a, b in layers if isinstance(a, nn.Linear) and isinstance(b, nn.BatchNorm1d)]
+    return fused + ([_Layer.of(modules[-1])] if isinstance(modules[-1], nn.Linear) else [])
 
 
 def _split(layer: _Layer, first: int) -> tuple[_Layer, _Layer]:
-    """W [s; t] + b as W_s s, of the first columns, and W_t t + b."""
+    """Split W [s; t] + b into W_s s, over the first columns, and W_t t + b."""
     weight, bias = layer
     return _Layer(weight[:, :first], torch.zeros_like(bias)), _Layer(weight[:, first:], bias)
 
 
 class _Scratch(local):
-    """Memory that a thread uses over and over: the system clears fresh memory first, which takes as long as a product.
+    """Memory that a thread uses again: the system clears fresh memory first, which takes as long as a matrix product.
 
-    What a slot held before is lost; slots are named so that nothing is asked for while it is still needed.
+    The previous content of a slot is lost; slots are named so that none is overwritten while it is still needed.
     """
 
     def __init__(self) -> None:
@@ -86,8 +87,8 @@ scratch = _Scratch()
 class _Entry:
     """The first layer of the snapshot: standardised numeric columns times a matrix, plus a row of a table.
 
-    The table holds, for each land cover code, the bias and what the one-hot columns add to it; NaN where the model has
-    no such class.
+    The table holds, for each land cover code, the bias plus the contribution of the one-hot columns; NaN where the
+    model has no such class.
     """
 
     def __init__(self, layer: _Layer, spec: ModelSpec, like: Tensor) -> None:
@@ -107,7 +108,7 @@ class _Entry:
         self.mean, self.std = (part[numeric, None].float().to(like.device) for part in (mean, std))
 
     def __call__(self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None) -> Float[Tensor, "n out"]:
-        """Before activation, from encoded numeric columns and land cover codes."""
+        """Return the layer before activation, from encoded numeric columns and land cover codes."""
         scaled = torch.sub(x, self.mean, out=scratch("scaled", x.shape, x)).div_(self.std).to(self.weight)
         entered = scratch("entered", (x.shape[1], len(self.weight)), scaled)
         if codes is None:
@@ -120,8 +121,8 @@ class _Entry:
 class _Chain:
     """Layers with ReLU, one after the other, without a bias to add: relu(W x + b) = max(W x, -b) + b.
 
-    The last term is left to the next layer, whose bias takes it in, and after the last layer to the caller: what the
-    chain returns is too small by `rest`, a constant of each column.
+    The last term is left to the next layer, whose bias absorbs it, and after the last layer to the caller: the output
+    of the chain is too small by `rest`, a constant per column.
     """
 
     def __init__(self, name: str, layers: Sequence[_Layer], like: Tensor) -> None:
@@ -130,7 +131,7 @@ class _Chain:
         self.rest = torch.zeros(layers[0].weight.shape[1], dtype=torch.float64)
         for weight, bias in layers:
             floor = -(bias + weight @ self.rest).to(like)
-            self.rest = -floor.double().cpu()  # as rounded, so that a unit at rest is exactly 0
+            self.rest = -floor.double().cpu()  # rounded like the floor, so that an inactive unit is exactly 0
             self.steps.append((weight.T.contiguous().to(like), floor))
 
     def __call__(self, x: Float[Tensor, "n into"]) -> Float[Tensor, "n out"]:
@@ -142,14 +143,14 @@ class _Chain:
 
 
 def _add_product(x: Float[Tensor, "n out"], a: Float[Tensor, "n into"], layer: _Layer) -> Float[Tensor, "n out"]:
-    """Add what a layer makes of `a` to `x`, in place; the sum stays in the precision of `x`."""
+    """Add the output of a layer for `a` to `x`, in place; the sum stays in the precision of `x`."""
     x.add_(layer.bias)
     weight = layer.weight.T
     return x.addmm_(a, weight) if x.dtype == weight.dtype else x.add_(torch.mm(a.to(weight), weight))
 
 
 def _normalise(x: Float[Tensor, "n d_model"], norm: _Layer) -> Float[Tensor, "n d_model"]:
-    """Layer normalisation, in place."""
+    """Apply layer normalisation, in place."""
     x.sub_(x.mean(-1, keepdim=True))
     scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     x.mul_(scale.square_().div_(x.shape[-1]).add_(_NORM_EPS).rsqrt_())
@@ -160,7 +161,7 @@ class _Regression:
     """The decoder: from an embedding to the target; its last product is always in float32."""
 
     def __init__(self, decoder: nn.Sequential, like: Tensor) -> None:
-        *layers, last = _folded(decoder)
+        *layers, last = _fused_layers(decoder)
         self.chain = _Chain("decoder", layers, like)
         self.last = _Layer(last.weight, last.bias + last.weight @ self.chain.rest).to(like.float())
 
@@ -169,13 +170,13 @@ class _Regression:
 
 
 class _Attention:
-    """One layer of the Transformer. In bfloat16 what goes into and comes out of a product is rounded, no other sum."""
+    """One layer of the Transformer. In bfloat16 the inputs and outputs of products are rounded, but no other sum."""
 
     def __init__(self, layer: nn.TransformerEncoderLayer, like: Tensor) -> None:
         attention = layer.self_attn
         self.heads = attention.num_heads
         scale = torch.ones(3, attention.embed_dim, dtype=torch.float64)
-        scale[0] /= (attention.embed_dim // self.heads) ** 0.5  # of the queries, put into their weights
+        scale[0] /= (attention.embed_dim // self.heads) ** 0.5  # the scale of the queries, moved into their weights
         qkv = _Layer(attention.in_proj_weight * scale.view(-1, 1), attention.in_proj_bias * scale.view(-1))
         down = _Layer.of(layer.linear2)
         full = like.float()
@@ -188,13 +189,13 @@ class _Attention:
     def __call__(
         self, x: Float[Tensor, "tokens d_model"], qkv: Float[Tensor, "three_d_model steps n"]
     ) -> Float[Tensor, "tokens d_model"]:
-        """Attention and feedforward, each added to its input and normalised, in place."""
+        """Apply attention and feedforward, each added to its input and normalised, in place."""
         mixed = self._mix(*qkv.view(3, self.heads, len(qkv) // 3 // self.heads, *qkv.shape[1:]))
         _normalise(_add_product(x, mixed.T, self.out), self.norm1)
         return _normalise(_add_product(x, self.up(x), self.down), self.norm2)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "d_model tokens"]:
-        """softmax(q k) v of every head; q, k, v are (heads, width, steps, n)."""
+        """Return softmax(q k) v of every head; q, k, v are (heads, width, steps, n)."""
         heads, width, steps, n = q.shape
         score = torch.mul(q[:, 0, :, None], k[:, 0, None], out=scratch("score", (heads, steps, steps, n), q))
         for d in range(1, width):
@@ -209,15 +210,15 @@ class _Attention:
 class _Encoder:
     """The temporal branch: a shared MLP, positions, the Transformer, the mean over steps.
 
-    Tokens are (step, row, feature): a step is one piece of memory, so positions and means need no copies. Queries, keys
-    and values come out of their product the other way round, (feature, step, row): attention over few steps with narrow
+    Tokens are (step, row, feature): a step is contiguous in memory, so positions and means need no copies. The product
+    returns queries, keys and values in the other order, (feature, step, row): attention over few steps with narrow
     heads is then plain arithmetic along the rows, five times faster than a product of tiny matrices.
     """
 
     def __init__(self, network: MMNet | Transformer, like: Tensor) -> None:
         transformer = network.transformerencoder
         assert isinstance(transformer.norm, nn.LayerNorm)
-        self.entry, *layers = (_fold(layer.lin, layer.bn) for layer in network.encoder_d)
+        self.entry, *layers = (_fuse(layer.lin, layer.bn) for layer in network.encoder_d)
         self.chain = _Chain("tokens", layers, like)
         full = like.float()
         self.rest = self.chain.rest.to(full)
@@ -233,10 +234,10 @@ class _Encoder:
     def __call__(
         self, entered: Float[Tensor, "every n width"], places: Sequence[slice | Tensor] = (slice(None),)
     ) -> list[Float[Tensor, "n d_model"]]:
-        """Embedding of each map's series, from what `entry` makes of the steps of all; `places` says which are whose.
+        """Return the embedding of each map's series from the output of `entry` for every step.
 
-        What does not depend on the place of a step in a series, the tokens and their queries, keys and values but for
-        the positions' share, is computed once for all maps.
+        `places` are the steps of each map. Values that do not depend on the place of a step in a series, which are the
+        tokens and their queries, keys and values without the positions' share, are computed once for all maps.
         """
         x = self.chain(torch.relu(entered).flatten(0, 1)).float().add_(self.rest)
         tokens = _normalise(x, self.norm).view(*entered.shape[:2], x.shape[1])  # (every, n, d_model)
@@ -259,26 +260,26 @@ class _Encoder:
         return found
 
 
-class Split(Protocol):
-    """A network cut in two: what depends on the series alone, and the rest."""
+class SplitNetwork(Protocol):
+    """A network in two parts: one depends on the series alone, the other on the snapshot too."""
 
     def terms(
         self, series: Float[Tensor, "every n columns"], places: Sequence[slice | Tensor]
     ) -> list[Float[Tensor, "n width"]]:
-        """What the rest needs to know of each map's series; `places` says which of the steps are whose."""
+        """Return the part of each map that depends on the series alone; `places` are the steps of each map."""
 
     def target(
         self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, term: Float[Tensor, "n width"]
     ) -> Float[Tensor, " n"]:
-        """The target from the encoded snapshot and each pixel's term, which is used up."""
+        """Return the target from the encoded snapshot and each pixel's term, which is overwritten."""
 
 
 class _MMNet:
     """Two branches fused late: the fusion layer's sum over the temporal embedding is the term."""
 
     def __init__(self, network: MMNet, spec: ModelSpec, like: Tensor) -> None:
-        entry, *layers = _folded(network.encoder_s)
-        (fusion,) = _folded(network.fusion)
+        entry, *layers = _fused_layers(network.encoder_s)
+        (fusion,) = _fused_layers(network.fusion)
         of_snapshot, of_series = _split(fusion, spec.d_model)
         self.encoder = _Encoder(network, like)
         self.series_entry = self.encoder.entry.to(like.float())
@@ -299,10 +300,10 @@ class _MMNet:
 
 
 class _MLP:
-    """Snapshot and series side by side from the first layer on: its sum over the series is the term."""
+    """Snapshot and series side by side from the first layer on: the layer's sum over the series is the term."""
 
     def __init__(self, network: MLP, spec: ModelSpec, like: Tensor) -> None:
-        entry, *layers = _folded(network.encoder)
+        entry, *layers = _fused_layers(network.encoder)
         of_snapshot, of_series = _split(entry, len(encoded_columns(spec.snapshot)))
         self.full, self.of_series = network.full, of_series.to(like.float())
         self.entry, self.chain = _Entry(of_snapshot, spec, like), _Chain("snapshot", layers, like)
@@ -333,7 +334,7 @@ class _Transformer:
 
 
 class _FullTransformer:
-    """The snapshot at every step, so that the encoder runs once a pixel; only its first layer has a term."""
+    """The snapshot at every step, so that the encoder runs once per pixel; only its first layer has a term."""
 
     def __init__(self, network: Transformer, spec: ModelSpec, like: Tensor) -> None:
         self.encoder = _Encoder(network, like)
@@ -349,12 +350,12 @@ class _FullTransformer:
         entered = term.view(len(term), self.encoder.steps, term.shape[1] // self.encoder.steps).movedim(
             1, 0
         ) + self.entry(x, codes)
-        parts = torch.split(entered, PAIRS[entered.device.type], dim=1)
+        parts = torch.split(entered, SERIES_CELLS[entered.device.type], dim=1)
         return torch.cat([self.regression(self.encoder(part)[0]) for part in parts])
 
 
-def split(network: nn.Module, spec: ModelSpec, like: Tensor) -> Split:
-    """A network in the form that the engine runs; products of weights are formed in float64, then rounded."""
+def split(network: nn.Module, spec: ModelSpec, like: Tensor) -> SplitNetwork:
+    """Return a network in the form that the engine runs; products of weights are formed in float64, then rounded."""
     exact = copy.deepcopy(network).double().cpu()
     if isinstance(exact, MMNet):
         return _MMNet(exact, spec, like)

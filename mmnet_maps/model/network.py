@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,29 @@ if TYPE_CHECKING:
 Architecture = Literal["mmnet", "mlp", "transformer", "mlp_full", "transformer_full"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes of a network.
+
+    Attributes
+    ----------
+    snapshot, series, steps
+        Encoded snapshot columns, encoded series columns, and steps of a series.
+    d_model, heads, layers, feedforward, dropout, positional_base
+        Width, attention heads, encoder layers, feedforward width, dropout rate, base of the positional table.
+    """
+
+    snapshot: int
+    series: int
+    steps: int
+    d_model: int = 128
+    heads: int = 16
+    layers: int = 1
+    feedforward: int = 256
+    dropout: float = 0.2
+    positional_base: float = 1000
+
+
 class GaussianDropout(nn.Module):
     """In training, multiply each value by noise of mean 1 and standard deviation p / (1 - p)."""
 
@@ -26,7 +49,7 @@ class GaussianDropout(nn.Module):
         self.std = p / (1 - p)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Noisy in training, unchanged otherwise."""
+        """Multiply by noise in training; return the input otherwise."""
         if not self.training or self.std == 0:
             return x
         return x * (1 + self.std * torch.randn_like(x))
@@ -74,7 +97,7 @@ class PositionalTable(nn.Module):
 
     def __init__(self, steps: int, d_model: int, base: float) -> None:
         super().__init__()
-        # On the CPU also where a network is laid out without memory: arithmetic there loads torch's compiler, 0.9 s.
+        # On the CPU even for a network on the meta device: arithmetic there loads torch's compiler, which takes 0.9 s.
         rates = torch.exp(torch.arange(0, d_model, 2, device="cpu") * (-math.log(base) / d_model))  # (d_model / 2,)
         angles = torch.arange(steps, device="cpu").unsqueeze(1) * rates  # (steps, d_model / 2)
         positions = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)  # (steps, d_model), interleaved
@@ -88,29 +111,20 @@ class PositionalTable(nn.Module):
 class _SeriesNetwork(nn.Module):
     """The temporal branch: a shared MLP, positions, a Transformer encoder, and the mean over steps."""
 
-    def __init__(
-        self,
-        series: int,
-        steps: int,
-        d_model: int,
-        heads: int,
-        layers: int,
-        feedforward: int,
-        dropout: float,
-        base: float,
-    ) -> None:
+    def __init__(self, sizes: Sizes, columns: int) -> None:
         super().__init__()
-        widths = (series, d_model // 4, d_model // 2, d_model)
+        d_model, dropout = sizes.d_model, sizes.dropout
+        widths = (columns, d_model // 4, d_model // 2, d_model)
         self.encoder_d = nn.Sequential(*(SeriesLayer(a, b, dropout) for a, b in pairwise(widths)))
         self.inlayernorm = nn.LayerNorm(d_model)
-        self.position_enc = PositionalTable(steps, d_model, base)
-        layer = nn.TransformerEncoderLayer(d_model, heads, feedforward, dropout, batch_first=True)
+        self.position_enc = PositionalTable(sizes.steps, d_model, sizes.positional_base)
+        layer = nn.TransformerEncoderLayer(d_model, sizes.heads, sizes.feedforward, dropout, batch_first=True)
         self.transformerencoder = nn.TransformerEncoder(
-            layer, layers, norm=nn.LayerNorm(d_model), enable_nested_tensor=False
+            layer, sizes.layers, norm=nn.LayerNorm(d_model), enable_nested_tensor=False
         )
 
     def encode_series(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n d_model"]:
-        """Temporal embedding of standardised series, oldest step first."""
+        """Return the temporal embedding of standardised series, oldest step first."""
         tokens = self.position_enc(self.inlayernorm(self.encoder_d(x)))  # (n, steps, d_model)
         encoded: Tensor = self.transformerencoder(tokens)
         return encoded.mean(dim=1)
@@ -123,51 +137,41 @@ class MMNet(_SeriesNetwork):
     and not clamped. Both inputs are standardised.
     """
 
-    def __init__(
-        self,
-        *,
-        snapshot: int,
-        series: int,
-        steps: int,
-        d_model: int = 128,
-        heads: int = 16,
-        layers: int = 1,
-        feedforward: int = 256,
-        dropout: float = 0.2,
-        positional_base: float = 1000,
-    ) -> None:
-        super().__init__(series, steps, d_model, heads, layers, feedforward, dropout, positional_base)
-        self.encoder_s = _encoder(snapshot, d_model, dropout)
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes, sizes.series)
+        d_model, dropout = sizes.d_model, sizes.dropout
+        self.encoder_s = _encoder(sizes.snapshot, d_model, dropout)
         self.fusion = nn.Sequential(*_layers(2 * d_model, d_model, dropout=dropout))
         self.decoder = _regression(d_model, dropout)
 
     def encode_snapshot(self, s: Float[Tensor, "n snapshot"]) -> Float[Tensor, "n d_model"]:
-        """Embedding of the snapshot features."""
+        """Return the embedding of the snapshot features."""
         encoded: Tensor = self.encoder_s(s)
         return encoded
 
     def fuse(self, e_s: Float[Tensor, "n d_model"], e_t: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
-        """Target from the two embeddings."""
+        """Return the target from the two embeddings."""
         both = torch.cat([e_s, e_t], dim=1)  # (n, 2 * d_model)
         estimate: Tensor = self.decoder(self.fusion(both))  # (n, 1)
         return estimate.squeeze(1)
 
     def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
-        """Target, one value a row."""
+        """Return the target, one value per row."""
         return self.fuse(self.encode_snapshot(s), self.encode_series(x))
 
 
 class MLP(nn.Module):
     """The paper's MLP: snapshot beside the last step of the series, or beside all steps (``full``)."""
 
-    def __init__(self, *, snapshot: int, series: int, steps: int, full: bool, d_model: int, dropout: float) -> None:
+    def __init__(self, sizes: Sizes, *, full: bool) -> None:
         super().__init__()
         self.full = full
-        self.encoder = _encoder(snapshot + series * (steps if full else 1), d_model, dropout)
-        self.decoder = _regression(d_model, dropout)
+        columns = sizes.snapshot + sizes.series * (sizes.steps if full else 1)
+        self.encoder = _encoder(columns, sizes.d_model, sizes.dropout)
+        self.decoder = _regression(sizes.d_model, sizes.dropout)
 
     def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
-        """Target, one value a row."""
+        """Return the target, one value per row."""
         days = x.flatten(1) if self.full else x[:, -1]  # (n, steps * series) or (n, series)
         estimate: Tensor = self.decoder(self.encoder(torch.cat([s, days], dim=1)))  # (n, 1)
         return estimate.squeeze(1)
@@ -176,27 +180,13 @@ class MLP(nn.Module):
 class Transformer(_SeriesNetwork):
     """The paper's Transformer: the series alone, or with the snapshot appended to every step (``full``)."""
 
-    def __init__(
-        self,
-        *,
-        snapshot: int,
-        series: int,
-        steps: int,
-        full: bool,
-        d_model: int,
-        heads: int,
-        layers: int,
-        feedforward: int,
-        dropout: float,
-        positional_base: float,
-    ) -> None:
-        inputs = series + snapshot if full else series
-        super().__init__(inputs, steps, d_model, heads, layers, feedforward, dropout, positional_base)
+    def __init__(self, sizes: Sizes, *, full: bool) -> None:
+        super().__init__(sizes, sizes.series + sizes.snapshot if full else sizes.series)
         self.full = full
-        self.decoder = _regression(d_model, dropout)
+        self.decoder = _regression(sizes.d_model, sizes.dropout)
 
     def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
-        """Target, one value a row."""
+        """Return the target, one value per row."""
         if self.full:
             every_step = s.unsqueeze(1).expand(-1, x.shape[1], -1)  # (n, steps, snapshot)
             x = torch.cat([every_step, x], dim=2)  # (n, steps, snapshot + series)
@@ -204,19 +194,7 @@ class Transformer(_SeriesNetwork):
         return estimate.squeeze(1)
 
 
-def build(
-    architecture: Architecture,
-    *,
-    snapshot: int,
-    series: int,
-    steps: int,
-    d_model: int = 128,
-    heads: int = 16,
-    layers: int = 1,
-    feedforward: int = 256,
-    dropout: float = 0.2,
-    positional_base: float = 1000,
-) -> nn.Module:
+def build(architecture: Architecture, sizes: Sizes) -> nn.Module:
     """Make an untrained network; every architecture is called as ``network(snapshot, series) -> (n,)``.
 
     Parameters
@@ -224,49 +202,35 @@ def build(
     architecture
         ``mmnet``; ``mlp``: snapshot and the last step; ``mlp_full``: snapshot and all steps; ``transformer``: the
         series alone; ``transformer_full``: the snapshot appended to every step.
-    snapshot, series, steps
-        Encoded snapshot columns, encoded series columns, and days in a series.
-    d_model, heads, layers, feedforward, dropout, positional_base
-        Width, attention heads, encoder layers, feedforward width, dropout rate, base of the positional table.
+    sizes
+        Sizes of inputs and layers.
 
     Examples
     --------
-    >>> network = build("mmnet", snapshot=28, series=8, steps=11)
+    >>> network = build("mmnet", Sizes(snapshot=28, series=8, steps=11))
     >>> sum(p.numel() for p in network.parameters())
     199681
     """
-    full = architecture.endswith("_full")
-    if architecture.startswith("mlp"):
-        return MLP(snapshot=snapshot, series=series, steps=steps, full=full, d_model=d_model, dropout=dropout)
-    temporal = partial(
-        MMNet if architecture == "mmnet" else partial(Transformer, full=full),
-        snapshot=snapshot,
-        series=series,
-        steps=steps,
-        d_model=d_model,
-        heads=heads,
-        layers=layers,
-        feedforward=feedforward,
-        dropout=dropout,
-        positional_base=positional_base,
-    )
-    return temporal()
+    if architecture == "mmnet":
+        return MMNet(sizes)
+    kind = MLP if architecture.startswith("mlp") else Transformer
+    return kind(sizes, full=architecture.endswith("_full"))
 
 
 def draw_member(network: nn.Module, seed: int) -> nn.Module:
-    """A member of the Monte Carlo dropout ensemble of a network: a copy with one draw of the noise in its weights.
+    """Draw a member of the Monte Carlo dropout ensemble of a network: a copy with one draw of the noise in its weights.
 
-    In training every unit is multiplied by noise: Gaussian, or in the Transformer 0 or 1 / (1 - p). One draw a unit,
-    for all rows and all steps, is a scale of the layer that makes the unit (the shared masks of Gal & Ghahramani, 2016,
-    Adv. Neural Inf. Process. Syst. 29), so a member is a plain network. A Gaussian factor below 0, one in 30 000 at
-    p = 0.2, counts as 0, as no scale before a ReLU could give it. Attention probabilities get no noise.
+    In training every unit is multiplied by noise: Gaussian, or in the Transformer 0 or 1 / (1 - p). One draw per unit,
+    for all rows and all steps, is a scale of the layer that computes the unit (the shared masks of Gal & Ghahramani,
+    2016, Adv. Neural Inf. Process. Syst. 29), so a member is a plain network. A Gaussian factor below 0, one in 30 000
+    at p = 0.2, counts as 0, because no scale before a ReLU can represent it. Attention probabilities get no noise.
 
     Parameters
     ----------
     network
-        Of any architecture here; it is left as it is.
+        A network of any architecture in this module; it is not changed.
     seed
-        The same seed, the same member.
+        The same seed gives the same member.
 
     Returns
     -------
@@ -295,7 +259,7 @@ def draw_member(network: nn.Module, seed: int) -> nn.Module:
 
 
 def _scale(layer: nn.Linear | nn.BatchNorm1d, factor: Tensor) -> None:
-    """Multiply the outputs of a layer; none changes sign."""
+    """Multiply the outputs of a layer by factors of at least 0."""
     factor = factor.clamp(min=0)
     layer.weight.mul_(factor if layer.weight.ndim == 1 else factor[:, None])
     layer.bias.mul_(factor)

@@ -19,7 +19,7 @@ from torch import nn
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.features import Feature, encoded_columns
-from mmnet_maps.model.network import Architecture, build
+from mmnet_maps.model.network import Architecture, Sizes, build
 from mmnet_maps.resources import packaged
 from mmnet_maps.settings import read_model
 
@@ -205,9 +205,8 @@ class ModelSpec(Profile):
         return self
 
     def network(self) -> nn.Module:
-        """An untrained network of these sizes."""
-        return build(
-            self.architecture,
+        """Make an untrained network of these sizes."""
+        sizes = Sizes(
             snapshot=len(encoded_columns(self.snapshot)),
             series=len(encoded_columns(self.series)),
             steps=self.steps,
@@ -218,6 +217,7 @@ class ModelSpec(Profile):
             dropout=self.dropout,
             positional_base=self.positional_base,
         )
+        return build(self.architecture, sizes)
 
     def to_json(self) -> str:
         """The text of ``model.json``: one line a field, one line a feature."""

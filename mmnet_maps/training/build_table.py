@@ -21,7 +21,8 @@ from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.area import parse_days
 from mmnet_maps.grid.tiles import conus_grid, pixel_of
-from mmnet_maps.model.features import INDICES, Feature, encode_snapshot
+from mmnet_maps.model.features import Feature, encode_snapshot
+from mmnet_maps.model.indices import INDICES
 from mmnet_maps.sources.base import Provenance, Source
 from mmnet_maps.stack.fetch import assign
 from mmnet_maps.stack.pixels import read_pixel, sample

@@ -18,7 +18,8 @@ from mmnet_maps.training.table import Samples, inputs, read_samples, write_sampl
 
 if TYPE_CHECKING:
     from mmnet_maps.model.checkpoint import Checkpoint
-    from mmnet_maps.model.engine import Engine, Prediction
+    from mmnet_maps.model.engine import Engine
+    from mmnet_maps.model.prediction import Prediction
 
 
 class EvaluationReport(Report):
@@ -54,8 +55,8 @@ def prediction(engine: Engine, samples: Samples) -> Prediction:
         columns[name] = np.nan_to_num(columns[name].astype(np.float32), nan=average[name])
     if spec.target.residual_of is not None:
         columns[spec.target.residual_of] = samples.numbers(spec.target.residual_of)
-    groups = (terms for [terms] in engine.encode_in_groups(series))
-    return engine.predict(columns, groups, np.arange(len(samples)))
+    [terms] = engine.encode_days(series)
+    return engine.predict(columns, terms, np.arange(len(samples)))
 
 
 def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.metrics import TARGET
-from mmnet_maps.model.features import INDICES
+from mmnet_maps.model.indices import INDICES
 from mmnet_maps.training.build_table import METADATA
 from mmnet_maps.training.table import POSSIBLE_TARGET, Samples
 from mmnet_maps.variables import VARIABLES

@@ -141,7 +141,7 @@ def by_step(days: NDArray[np.float32], step_days: tuple[int, ...] | None) -> NDA
     return np.stack(means, 1).astype(np.float32)
 
 
-def pairs_for(n: int, cells: int, seed: int = 0) -> NDArray[np.int32]:
+def series_ids(n: int, cells: int, seed: int = 0) -> NDArray[np.int32]:
     return np.random.default_rng(seed + 2).integers(0, cells, n).astype(np.int32)
 
 
@@ -152,8 +152,8 @@ def terms_of(engine: Engine, series: Mapping[str, NDArray[np.float32]]) -> Serie
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_engine_equals_the_plain_network(architecture: str) -> None:
     model = MODELS[architecture]
-    columns, series, series_id = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
-    engine = Engine(model, device="cpu", pixels=700, pairs=16)
+    columns, series, series_id = columns_for(3000), series_for(40, 11), series_ids(3000, 40)
+    engine = Engine(model, device="cpu", pixels=700, series_cells=16)
     found = engine.predict(columns, terms_of(engine, series), series_id)
     assert found.estimate.dtype == np.float32
     assert found.std is None
@@ -164,7 +164,7 @@ def test_the_engine_equals_the_plain_network(architecture: str) -> None:
 
 def test_several_transformer_layers() -> None:
     model = checkpoint("mmnet", layers=3)
-    columns, series, series_id = columns_for(500), series_for(30, 12), pairs_for(500, 30)
+    columns, series, series_id = columns_for(500), series_for(30, 12), series_ids(500, 30)
     engine = Engine(model, device="cpu")
     later = engine.encode_series(series, starts=(0, 1))[1]
     expected = plain(model, columns, {name: values[:, 1:] for name, values in series.items()}, series_id)
@@ -173,7 +173,7 @@ def test_several_transformer_layers() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_days_together_equal_each_alone(architecture: str) -> None:
-    columns, series, series_id = columns_for(400), series_for(30, 15), pairs_for(400, 30)
+    columns, series, series_id = columns_for(400), series_for(30, 15), series_ids(400, 30)
     engine = Engine(MODELS[architecture], device="cpu")
     together = engine.encode_series(series, starts=(0, 1, 4))
     for start, terms in zip((0, 1, 4), together, strict=True):
@@ -186,13 +186,13 @@ def test_days_together_equal_each_alone(architecture: str) -> None:
 def test_steps_of_several_days_are_their_means(architecture: str) -> None:
     step_days = (10, 5, 5, 1, 1, 1)
     model = checkpoint(architecture, step_days=step_days)
-    columns, series_id = columns_for(400), pairs_for(400, 30)
+    columns, series_id = columns_for(400), series_ids(400, 30)
     series = series_for(30, 29)
     for k, values in enumerate(series.values()):
         values[k, 2:9] = np.nan  # the oldest step counts as average
         values[20 - k, 4] = np.nan
     series["eto"][29, 26] = np.nan  # a day that is needed, of every map
-    engine = Engine(model, device="cpu", pairs=16)
+    engine = Engine(model, device="cpu", series_cells=16)
     for start, terms in zip((0, 1, 5, 6), engine.encode_series(series, starts=(0, 1, 5, 6)), strict=True):
         mine = {name: values[:, start : start + 23] for name, values in series.items()}
         expected = plain(model, columns, mine, series_id)
@@ -205,17 +205,17 @@ def test_steps_of_several_days_are_their_means(architecture: str) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 3), st.sampled_from(ARCHITECTURES), st.integers(0, 3))
-def test_blocks_and_threads_do_not_matter(pixels: int, pairs: int, threads: int, architecture: str, seed: int) -> None:
-    columns, series, series_id = columns_for(211, seed), series_for(17, 11, seed), pairs_for(211, 17, seed)
+def test_blocks_and_threads_do_not_matter(pixels: int, cells: int, threads: int, architecture: str, seed: int) -> None:
+    columns, series, series_id = columns_for(211, seed), series_for(17, 11, seed), series_ids(211, 17, seed)
     estimates = []
-    for options in ({}, {"pixels": pixels, "pairs": pairs, "threads": threads}):
+    for options in ({}, {"pixels": pixels, "series_cells": cells, "threads": threads}):
         engine = Engine(MODELS[architecture], device="cpu", **options)  # type: ignore[arg-type]
         estimates.append(engine.predict(columns, terms_of(engine, series), series_id).estimate)
     assert np.abs(estimates[0] - estimates[1]).max() <= 1e-6
 
 
 def test_the_same_call_gives_the_same_bytes_and_torch_keeps_its_threads() -> None:
-    columns, series, series_id = columns_for(500), series_for(30, 11), pairs_for(500, 30)
+    columns, series, series_id = columns_for(500), series_for(30, 11), series_ids(500, 30)
     before = torch.get_num_threads()
     engines = [Engine(MODELS["mmnet"], device="cpu", threads=2) for _ in range(2)]
     first, second = (engine.predict(columns, terms_of(engine, series), series_id).estimate for engine in engines)
@@ -226,7 +226,7 @@ def test_the_same_call_gives_the_same_bytes_and_torch_keeps_its_threads() -> Non
 @pytest.mark.parametrize("architecture", ["mmnet", "mlp_full", "transformer_full"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_incomplete_pixels_are_missing_and_leave_the_others_alone(architecture: str, precision: str) -> None:
-    columns, series, series_id = columns_for(400), series_for(20, 11), pairs_for(400, 20)
+    columns, series, series_id = columns_for(400), series_for(20, 11), series_ids(400, 20)
     engine = Engine(MODELS[architecture], device="cpu", precision=precision)
     expected = engine.predict(columns, terms_of(engine, series), series_id).estimate
     series_id[7] = -1
@@ -244,9 +244,9 @@ def test_incomplete_pixels_are_missing_and_leave_the_others_alone(architecture: 
     np.testing.assert_allclose(estimate[~missing], expected[~missing], atol=1e-6, rtol=0)
 
 
-def test_pixels_without_a_pair_are_never_looked_at() -> None:
+def test_pixels_without_a_series_cell_are_skipped() -> None:
     """They may hold anything: their rows are not even gathered."""
-    columns, series, series_id = columns_for(900), series_for(5, 11), pairs_for(900, 5)
+    columns, series, series_id = columns_for(900), series_for(5, 11), series_ids(900, 5)
     engine = Engine(MODELS["mmnet"], device="cpu", pixels=64)
     terms = terms_of(engine, series)
     expected = engine.predict(columns, terms, series_id).estimate
@@ -263,15 +263,15 @@ def test_pixels_without_a_pair_are_never_looked_at() -> None:
 
 @pytest.mark.parametrize("cells", [0, 3])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_to_do_is_done(cells: int, architecture: str) -> None:
+def test_no_pixels_and_no_cells_give_no_estimates(cells: int, architecture: str) -> None:
     engine = Engine(MODELS[architecture], device="cpu")
     terms = terms_of(engine, series_for(cells, 11))
     assert np.isnan(engine.predict(columns_for(4), terms, np.full(4, -1)).estimate).all()
     assert engine.predict(columns_for(0), terms, np.zeros(0, np.int64)).estimate.shape == (0,)
 
 
-def test_inputs_outside_the_training_range_are_told() -> None:
-    columns, series, series_id = columns_for(300), series_for(20, 11), pairs_for(300, 20)
+def test_inputs_outside_the_training_range_are_marked() -> None:
+    columns, series, series_id = columns_for(300), series_for(20, 11), series_ids(300, 20)
     engine = Engine(MODELS["mmnet"], device="cpu")
     inner = {name: 0.5 * values + 0.5 * np.float32(TYPICAL[name][0]) for name, values in series.items()}
     calm = {name: 0.5 * columns[name] + 0.5 * np.float32(TYPICAL[name][0]) for name in ("smap", "red", "nir", "vv")}
@@ -300,7 +300,7 @@ def _ranges(model: Checkpoint) -> list[tuple[str, tuple[float, float]]]:
 def test_the_engine_keeps_a_network_of_its_own() -> None:
     model = checkpoint("mmnet")
     engine = Engine(model, device="cpu")
-    columns, series, series_id = columns_for(50), series_for(5, 11), pairs_for(50, 5)
+    columns, series, series_id = columns_for(50), series_for(5, 11), series_ids(50, 5)
     expected = engine.predict(columns, terms_of(engine, series), series_id).estimate
     model.network.train()(torch.randn(50, 28), torch.randn(50, 11, 8))
     np.testing.assert_array_equal(engine.predict(columns, terms_of(engine, series), series_id).estimate, expected)
@@ -309,7 +309,7 @@ def test_the_engine_keeps_a_network_of_its_own() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_members_equal_their_plain_networks(architecture: str) -> None:
     model = MODELS[architecture]
-    columns, series, series_id = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    columns, series, series_id = columns_for(200), series_for(9, 11), series_ids(200, 9)
     engine = Engine(model, device="cpu", draws=4, pixels=64)
     assert engine.members == 4
     found = engine.predict(columns, terms_of(engine, series), series_id, keep_members=True)
@@ -324,9 +324,9 @@ def test_members_equal_their_plain_networks(architecture: str) -> None:
 
 def test_members_do_not_depend_on_tiling_blocks_or_how_many_there_are() -> None:
     model = MODELS["mmnet"]
-    columns, series, series_id = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    columns, series, series_id = columns_for(200), series_for(9, 11), series_ids(200, 9)
     whole = Engine(model, device="cpu", draws=5)
-    parts = Engine(model, device="cpu", draws=3, pixels=17, pairs=2, threads=2)
+    parts = Engine(model, device="cpu", draws=3, pixels=17, series_cells=2, threads=2)
     all_ = whole.predict(columns, terms_of(whole, series), series_id, keep_members=True).members
     half = {name: values if values.size == 1 else values[100:] for name, values in columns.items()}
     some = parts.predict(half, terms_of(parts, series), series_id[100:], keep_members=True).members
@@ -337,7 +337,7 @@ def test_members_do_not_depend_on_tiling_blocks_or_how_many_there_are() -> None:
 
 def test_an_ensemble_of_checkpoints_is_the_mean_and_spread_of_its_models() -> None:
     models = [MODELS["mmnet"], checkpoint("mmnet", seed=2), checkpoint("mmnet", seed=3)]
-    columns, series, series_id = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    columns, series, series_id = columns_for(200), series_for(9, 11), series_ids(200, 9)
     alone = np.array([plain(model, columns, series, series_id) for model in models])
     engine = Engine(*models, device="cpu")
     found = engine.predict(columns, terms_of(engine, series), series_id, keep_members=True)
@@ -356,7 +356,7 @@ def test_an_ensemble_of_checkpoints_is_the_mean_and_spread_of_its_models() -> No
 
 
 def test_groups_of_networks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns, series, series_id = columns_for(200), series_for(9, 11), pairs_for(200, 9)
+    columns, series, series_id = columns_for(200), series_for(9, 11), series_ids(200, 9)
     models = [MODELS["mmnet"], checkpoint("mmnet", seed=2)]
     engine = Engine(*models, device="cpu", draws=6, pixels=64)
     assert engine.days_at_once == 1
@@ -364,7 +364,7 @@ def test_groups_of_networks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -
     sizes = []
 
     def groups() -> Iterator[SeriesTerms]:
-        for (group,) in engine.encode_in_groups(series):
+        for group in engine.encode_days(series)[0]:
             sizes.append(len(group.values))
             yield group
 
@@ -377,9 +377,9 @@ def test_groups_of_networks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert Engine(MODELS["mmnet"], device="cpu").days_at_once == 10
 
 
-def test_what_is_not_wanted_any_more_stops_before_its_next_block() -> None:
-    columns, series, series_id = columns_for(900), series_for(90, 11), pairs_for(900, 90)
-    engine = Engine(MODELS["mmnet"], device="cpu", pixels=50, pairs=10, threads=1)
+def test_a_cancelled_computation_stops_before_its_next_block() -> None:
+    columns, series, series_id = columns_for(900), series_for(90, 11), series_ids(900, 90)
+    engine = Engine(MODELS["mmnet"], device="cpu", pixels=50, series_cells=10, threads=1)
     terms, stop, done = terms_of(engine, series), Event(), []
     block = engine._block
 
@@ -396,7 +396,7 @@ def test_what_is_not_wanted_any_more_stops_before_its_next_block() -> None:
         engine.encode_series(series, stop=stop)
 
 
-def test_a_forked_process_is_told_in_place_of_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_process_is_refused_instead_of_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(MODELS["mmnet"], device="cpu")
     monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(RequestError, match="by spawn"):
@@ -404,7 +404,7 @@ def test_a_forked_process_is_told_in_place_of_waiting_for_ever(monkeypatch: pyte
 
 
 def test_one_value_stands_for_all_pixels() -> None:
-    columns, series, series_id = columns_for(300), series_for(9, 11), pairs_for(300, 9)
+    columns, series, series_id = columns_for(300), series_for(9, 11), series_ids(300, 9)
     one = {"landcover": np.array([52], np.uint8), "clay": columns["clay"][:1], "smap": columns["smap"][:1]}
     engine = Engine(MODELS["mmnet"], device="cpu", pixels=64)
     terms = terms_of(engine, series)
@@ -417,7 +417,7 @@ def test_a_factor_recalibrates_the_spread() -> None:
     model = MODELS["mmnet"]
     spec = model.spec.model_copy(update={"target": model.spec.target.model_copy(update={"std_factor": 2.5})})
     wide = Checkpoint(spec=spec, network=model.network, path=Path(), sha256=model.sha256, fingerprint="")
-    columns, series, series_id = columns_for(50), series_for(5, 11), pairs_for(50, 5)
+    columns, series, series_id = columns_for(50), series_for(5, 11), series_ids(50, 5)
     stds = []
     for one in (model, wide):
         engine = Engine(one, device="cpu", draws=3)
@@ -427,7 +427,7 @@ def test_a_factor_recalibrates_the_spread() -> None:
 
 def test_bfloat16_is_close() -> None:
     model = MODELS["mmnet"]
-    columns, series, series_id = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
+    columns, series, series_id = columns_for(3000), series_for(40, 11), series_ids(3000, 40)
     engine = Engine(model, device="cpu", precision="bfloat16")
     found = engine.predict(columns, terms_of(engine, series), series_id).estimate
     deviation = np.abs(found - plain(model, columns, series, series_id))
@@ -465,7 +465,7 @@ def test_required_columns_are_there() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_cuda_equals_the_plain_network(architecture: str) -> None:
     model = MODELS[architecture]
-    columns, series, series_id = columns_for(3000), series_for(40, 11), pairs_for(3000, 40)
+    columns, series, series_id = columns_for(3000), series_for(40, 11), series_ids(3000, 40)
     series_id[::7] = -1
     engine = Engine(model, device="cuda", pixels=700, draws=2)
     found = engine.predict(columns, terms_of(engine, series), series_id)

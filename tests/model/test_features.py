@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.model.features import (
-    INDICES,
     Feature,
     encode,
     encode_series,
     encode_snapshot,
     encoded_columns,
-    limits,
     required,
     standardise,
     unpacked,
 )
+from mmnet_maps.model.indices import INDICES
+from mmnet_maps.model.training_range import limits
 from mmnet_maps.variables import VARIABLES
 
 CLASS_CODES = {  # NLCD legend, by hand

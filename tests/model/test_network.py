@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmnet_maps.model import network
-from mmnet_maps.model.network import GaussianDropout, MMNet, PositionalTable, build
+from mmnet_maps.model.network import GaussianDropout, MMNet, PositionalTable, Sizes, build
 
 ARCHITECTURES = ("mmnet", "mlp", "transformer", "mlp_full", "transformer_full")
 
@@ -47,7 +47,7 @@ def shapes_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("snapshot", "series", "steps"), [(28, 8, 11), (25, 7, 10), (3, 1, 1), (16, 6, 30)])
 @pytest.mark.usefixtures("shapes_checked")
 def test_shapes_hold(architecture: network.Architecture, snapshot: int, series: int, steps: int) -> None:
-    model = build(architecture, snapshot=snapshot, series=series, steps=steps)
+    model = build(architecture, Sizes(snapshot=snapshot, series=series, steps=steps))
     for training in (True, False):
         out = model.train(training)(torch.randn(5, snapshot), torch.randn(5, steps, series))
         assert out.shape == (5,)
@@ -58,14 +58,14 @@ def test_shapes_hold(architecture: network.Architecture, snapshot: int, series: 
 def test_wrong_shapes_are_noticed() -> None:
     from jaxtyping import TypeCheckError
 
-    model = build("mmnet", snapshot=4, series=2, steps=3).eval()
+    model = build("mmnet", Sizes(snapshot=4, series=2, steps=3)).eval()
     with pytest.raises(TypeCheckError):
         model(torch.randn(5, 4), torch.randn(6, 3, 2))
 
 
 @pytest.mark.parametrize(("snapshot", "series", "steps", "count"), [(28, 8, 11, 199_681), (25, 7, 10, 199_553)])
 def test_parameters_are_as_many_as_published(snapshot: int, series: int, steps: int, count: int) -> None:
-    model = MMNet(snapshot=snapshot, series=series, steps=steps)
+    model = MMNet(Sizes(snapshot=snapshot, series=series, steps=steps))
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
@@ -86,7 +86,7 @@ def test_state_dict_has_the_names_of_the_released_code() -> None:
         "transformerencoder.norm",
     ]
     names |= {f"{name}.{part}" for name in pairs for part in ("weight", "bias")}
-    assert set(MMNet(snapshot=28, series=8, steps=11).state_dict()) == names
+    assert set(MMNet(Sizes(snapshot=28, series=8, steps=11)).state_dict()) == names
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_state_dict_has_the_names_of_the_released_code() -> None:
 def test_comparison_networks_have_the_papers_inputs(
     architecture: network.Architecture, series: int, width: int
 ) -> None:
-    model = build(architecture, snapshot=25, series=series, steps=10)
+    model = build(architecture, Sizes(snapshot=25, series=series, steps=10))
     first = next(module for module in model.modules() if isinstance(module, nn.Linear))
     assert (first.in_features, first.out_features) == (width, 32)
     head = [module.out_features for module in model.decoder if isinstance(module, nn.Linear)]
@@ -116,7 +116,7 @@ def test_comparison_networks_have_the_papers_inputs(
 def test_what_each_network_looks_at(
     architecture: network.Architecture, snapshot_matters: bool, days_that_matter: list[int]
 ) -> None:
-    model = randomise(build(architecture, snapshot=3, series=2, steps=4))
+    model = randomise(build(architecture, Sizes(snapshot=3, series=2, steps=4)))
     s, x = torch.randn(6, 3, requires_grad=True), torch.randn(6, 4, 2, requires_grad=True)
     model(s, x).sum().backward()
     assert (s.grad is not None and bool(s.grad.any())) == snapshot_matters
@@ -137,7 +137,7 @@ def test_positional_table(steps: int, d_model: int, base: float) -> None:
 
 
 def test_the_order_of_days_matters_and_rows_are_independent() -> None:
-    model = randomise(MMNet(snapshot=3, series=2, steps=5))
+    model = randomise(MMNet(Sizes(snapshot=3, series=2, steps=5)))
     s, x = torch.randn(4, 3), torch.randn(4, 5, 2)
     with torch.inference_mode():
         out = model(s, x)
@@ -158,16 +158,15 @@ def test_gaussian_dropout_has_mean_one_and_the_stated_spread() -> None:
 
 
 def test_dropout_follows_every_hidden_layer() -> None:
-    model = MMNet(snapshot=28, series=8, steps=11)
+    model = MMNet(Sizes(snapshot=28, series=8, steps=11))
     noisy = {name for name, module in model.named_modules() if isinstance(module, GaussianDropout)}
     layers = {f"encoder_s.{i}" for i in (3, 7, 11)} | {"fusion.3", "decoder.3", "decoder.7"}
     assert noisy == layers | {f"encoder_d.{i}.dropout" for i in range(3)}
     assert model.transformerencoder.layers[0].dropout1.p == 0.2
 
 
-def test_sizes_are_taken_from_the_arguments() -> None:
-    model = build(
-        "mmnet",
+def test_layers_have_the_given_sizes() -> None:
+    sizes = Sizes(
         snapshot=5,
         series=3,
         steps=4,
@@ -178,6 +177,7 @@ def test_sizes_are_taken_from_the_arguments() -> None:
         dropout=0.5,
         positional_base=10,
     )
+    model = build("mmnet", sizes)
     state = model.state_dict()
     assert state["transformerencoder.layers.1.linear1.weight"].shape == (48, 32)
     assert state["fusion.0.weight"].shape == (32, 64)

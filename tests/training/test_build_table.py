@@ -20,7 +20,8 @@ from insitu_files import uscrn
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import conus_grid, pixel_of, target_grid, touched_tiles
-from mmnet_maps.model.features import INDICES, Feature, encode_snapshot
+from mmnet_maps.model.features import Feature, encode_snapshot
+from mmnet_maps.model.indices import INDICES
 from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.pixels import sample

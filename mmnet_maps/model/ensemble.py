@@ -1,0 +1,72 @@
+"""The networks of an engine: those of its checkpoints, and members drawn from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.model.checkpoint import Checkpoint
+from mmnet_maps.model.fused import SplitNetwork, split
+from mmnet_maps.model.network import draw_member
+
+
+def check_ensemble(checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse models with different inputs or targets, and a model that is given twice."""
+    first = checkpoints[0]
+    for k, other in enumerate(checkpoints):
+        for field in ("snapshot", "series", "steps", "includes_day", "step_days", "target"):
+            if getattr(first.spec, field) != getattr(other.spec, field):
+                raise RequestError(
+                    f"the models {first.spec.name!r} and {other.spec.name!r} differ in {field!r} of model.json; "
+                    "give models with the same inputs and target"
+                )
+        if other.sha256 in {one.sha256 for one in checkpoints[:k]}:
+            raise RequestError(f"the model {other.spec.name!r} is given twice; give different models")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network of the engine: a checkpoint's own, or a member drawn from it.
+
+    Attributes
+    ----------
+    split
+        The network in the form that the engine runs.
+    series_mean, series_std
+        Scales of its encoded series.
+    in_estimate
+        True for a checkpoint's own network: the estimate is the mean of these.
+    member
+        Its number among the networks of the standard deviation; None if it is not one of them.
+    """
+
+    split: SplitNetwork
+    series_mean: Tensor
+    series_std: Tensor
+    in_estimate: bool
+    member: int | None
+
+
+def split_networks(checkpoints: Sequence[Checkpoint], draws: int, like: Tensor) -> list[Network]:
+    """Split the network of each checkpoint and, after it, the members drawn from it."""
+    found = []
+    numbers = itertools.count()
+    own_are_members = len(checkpoints) > 1 and not draws
+    for checkpoint in checkpoints:
+        spec = checkpoint.spec
+        scales = {
+            "series_mean": torch.tensor(spec.series_mean, device=like.device),
+            "series_std": torch.tensor([value or 1.0 for value in spec.series_std], device=like.device),
+        }
+        own = split(checkpoint.network, spec, like)
+        member = next(numbers) if own_are_members else None
+        found.append(Network(split=own, **scales, in_estimate=True, member=member))
+        for k in range(draws):
+            drawn = split(draw_member(checkpoint.network, checkpoint.seed(k)), spec, like)
+            found.append(Network(split=drawn, **scales, in_estimate=False, member=next(numbers)))
+    return found
