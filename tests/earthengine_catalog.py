@@ -1,4 +1,4 @@
-"""Procedural stand-ins for the Earth Engine products that the project reads.
+"""Procedural substitutes for the Earth Engine products that the project reads.
 
 Every band is a closed formula of its own pixel centre (native coordinates) and of time, so that a test can compute
 what it should get without the server. Smooth parts have wavelengths of 18 km and more: over a 100 m pixel their mean
@@ -211,7 +211,7 @@ REFLECTANCE = {"B2": 0.05, "B3": 0.08, "B4": 0.10, "B5": 0.30, "B6": 0.24, "B7":
 CHECKER = {"reflectance": 0.003, "backscatter": 1.5, "soil": 0.02}
 """Amplitude of the checkerboard; of soil, a share of the value."""
 TILE_STEP = 0.01
-"""Reflectance that the zone 11 tile lies above the zone 10 tile, so that the overlap tells which is on top."""
+"""Reflectance that the zone 11 tile lies above the zone 10 tile, so that the overlap shows which is on top."""
 CLOUD, ADJACENT, SHADOW = 2, 4, 8
 """Fmask bits of HLS."""
 LANDSAT_CLEAR = 21824

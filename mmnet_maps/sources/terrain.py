@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.lattice import pixel_centres
+from mmnet_maps.sources.base import Rasters
 
 METRES_PER_DEGREE = 111_320.0
+
+TERRAIN = ("slope", "aspect")
+"""Variables computed from elevation."""
 
 
 def slope_aspect(
     elevation: NDArray[np.floating], resolution: float, width: float | NDArray[np.floating] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Slope and aspect by Horn's 3 × 3 weighted differences (Horn, 1981, Proc. IEEE 69, 14-47).
+    """Compute slope and aspect by Horn's 3 × 3 weighted differences (Horn, 1981, Proc. IEEE 69, 14-47).
 
     Parameters
     ----------
@@ -53,9 +59,16 @@ def slope_aspect(
 
 
 def terrain(elevation: NDArray[np.floating], geobox: GeoBox) -> dict[str, NDArray[np.float32]]:
-    """``slope`` and ``aspect`` (see `slope_aspect`) of a grid in any CRS, from elevation with a margin of one pixel.
+    """Return ``slope`` and ``aspect`` (see `slope_aspect`) of a grid in any CRS.
 
-    On a geographic grid a degree is taken as 111.32 km, times the cosine of the row's latitude eastward.
+    On a geographic grid a degree is 111.32 km, times the cosine of the row's latitude eastward.
+
+    Parameters
+    ----------
+    elevation
+        Metres, (y + 2, x + 2): the grid with a margin of one pixel.
+    geobox
+        The grid.
     """
     height, width = abs(geobox.affine.e), geobox.affine.a
     assert geobox.crs is not None
@@ -66,4 +79,18 @@ def terrain(elevation: NDArray[np.floating], geobox: GeoBox) -> dict[str, NDArra
     else:
         unit = geobox.crs.proj.axis_info[0].unit_conversion_factor
         slope, aspect = slope_aspect(elevation, height * unit, width * unit)
-    return {"slope": slope, "aspect": aspect}
+    return dict(zip(TERRAIN, (slope, aspect), strict=True))
+
+
+def with_terrain(elevation: Iterable[NDArray[np.float32]], geobox: GeoBox) -> Rasters:
+    """Return elevation without its margin, slope and aspect of some days, each (time, y, x).
+
+    Parameters
+    ----------
+    elevation
+        Metres, for each day (y + 2, x + 2): the grid with a margin of one pixel.
+    geobox
+        The grid.
+    """
+    layers = [{"elevation": layer[1:-1, 1:-1], **terrain(layer, geobox)} for layer in elevation]
+    return {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}

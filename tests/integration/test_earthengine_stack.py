@@ -1,4 +1,4 @@
-"""A whole stack from the loopback Earth Engine: every value is what the closed formulas say, and maps run on it."""
+"""A whole stack from the loopback Earth Engine: every value agrees with the closed formulas, and maps run on it."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def centres(geobox: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def verify(stack: Stack, grid: Any, needs: Needs, days: list[date]) -> dict[str, tuple[int, float]]:
-    """Compare everything that maps of a grid may read; per variable the values compared and the largest difference."""
+    """Compare everything that maps of a grid may read; return the number of values and the largest difference."""
     checked: dict[str, tuple[int, float]] = {}
-    asked: dict[str, tuple[Any, Any, set[date]]] = {}
+    read: dict[str, tuple[Any, Any, set[date]]] = {}
     for day in days:
         for group, window, around in uses(stack, grid, needs, day):
-            asked.setdefault(group.name, (group, window, set()))[2].update(around)
-    for group, window, around in asked.values():
+            read.setdefault(group.name, (group, window, set()))[2].update(around)
+    for group, window, around in read.values():
         geobox = group.lattice[window]
         for day in sorted(around) if group.temporal else [days[0]]:
             for name in group.variables:
@@ -68,9 +68,9 @@ def verify(stack: Stack, grid: Any, needs: Needs, days: list[date]) -> dict[str,
 
 
 def expected(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray, float]:
-    """Lowest and highest possible value, and by how much either may be missed.
+    """Return the lowest and highest possible value, and the tolerance of both.
 
-    NaN: not decided here, as on the edge of a cloud; minus infinity: nothing there.
+    NaN: undecided, as on the edge of a cloud; minus infinity: missing.
     """
     step = 0.51 * VARIABLES[name].scale
     x, y = centres(geobox)
@@ -78,15 +78,15 @@ def expected(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray,
     if name == "smap":
         fields = world.SMAP_FIELDS.get(day, 8)
         value = world.smap_daily(x, y, day) + 0.004 * ((fields - 1) / 2 - 3.5)
-        value = np.where((x < world.SMAP_SEA) | (fields < 4) | not_there(day), -np.inf, value)
+        value = np.where((x < world.SMAP_SEA) | (fields < 4) | absent(day), -np.inf, value)
         return value, value, step + 1e-5
     if kind == "weather":
-        value = np.where(not_there(day), -np.inf, world.weather(x, y, name, day))
+        value = np.where(absent(day), -np.inf, world.weather(x, y, name, day))
         value = np.where(np.isnan(value), -np.inf, value)
         return value, value, step + 1e-4
     if name == "lst":
         good = (world.lst_quality(x, y, day).astype(int) & 0b1010) == 0
-        value = np.where(good & ~not_there(day), world.lst_counts(x, y, day) * 0.02, -np.inf)
+        value = np.where(good & ~absent(day), world.lst_counts(x, y, day) * 0.02, -np.inf)
         return value, value, step + 1e-4
     if kind == "optical":
         return (*optical(name, geobox, day), step + 0.0025)
@@ -95,12 +95,12 @@ def expected(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray,
     return static(name, geobox, day)
 
 
-def not_there(day: date) -> np.ndarray:
+def absent(day: date) -> np.ndarray:
     return np.array(not world.FIRST <= day <= world.LAST)
 
 
 def corners(geobox: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Points all over the pixels of a grid, the edges of their neighbours included."""
+    """Yield points all over the pixels of a grid, the edges of their neighbours included."""
     x, y = centres(geobox)
     for dx in np.linspace(-1.6 * HALF, 1.6 * HALF, 7):
         for dy in np.linspace(-1.6 * HALF, 1.6 * HALF, 7):
@@ -109,7 +109,7 @@ def corners(geobox: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 @lru_cache(maxsize=4)
 def seen(dataset: str, index: str, geobox: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Where all of a pixel and its surroundings, and where any of it, is free of cloud in a scene."""
+    """Return where all of a pixel and its surroundings, and where any of it, is free of cloud in a scene."""
     scene = world.catalog()[dataset].scene(index)
     every, some = np.ones(geobox.shape, bool), np.zeros(geobox.shape, bool)
     for px, py in corners(geobox):
@@ -152,7 +152,7 @@ def radar(name: str, geobox: Any, day: date) -> tuple[np.ndarray, np.ndarray]:
 def over(
     low: np.ndarray, high: np.ndarray, value: np.ndarray, every: np.ndarray, some: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A scene on top of what is known so far: for sure where all of a pixel is seen, undecided where a part is."""
+    """Put a scene on top: certain where all of a pixel is seen, undecided where a part is."""
     unsure = np.where(some, np.nan, 0.0)
     return (np.where(every, value, low + unsure), np.where(every, value, high + unsure))
 
@@ -190,17 +190,17 @@ def server() -> Iterator[FakeEarthEngine]:
 
 
 @pytest.mark.slow
-def test_a_stack_from_earth_engine_holds_what_is_there_and_can_be_mapped(
+def test_a_stack_from_earth_engine_agrees_with_the_formulas_and_can_be_mapped(
     tmp_path: Path, server: FakeEarthEngine
 ) -> None:
     values = yaml.safe_load((packaged("configs") / "earthengine.yaml").read_text())
     config = tmp_path / "ee.yaml"
     config.write_text(yaml.safe_dump({**values, "url": server.url}))
     day, area = date(2021, 7, 12), "-119.68,47.05,-119.64,47.08"
-    told = str(fill_stack(area, day, source=config, stack=tmp_path / "s.zarr", dry_run=True))
+    estimated = str(fill_stack(area, day, source=config, stack=tmp_path / "s.zarr", dry_run=True))
     assert not server.count()
     stack = Stack(fill_stack(area, day, source=config, stack=tmp_path / "s.zarr", quiet=True))
-    assert f"{server.count()} requests to Earth Engine, {server.bytes_sent() / 1e6:.1f} MB received" in told
+    assert f"{server.count()} requests to Earth Engine, {server.bytes_sent() / 1e6:.1f} MB received" in estimated
     grid = target_grid(read_aoi(area))
     needs = needs_of(load_model("mmnet-uscrn").spec)
     checked = verify(stack, grid, needs, [day])

@@ -1,4 +1,4 @@
-"""Asking Earth Engine: signing in, sending one request, and telling what may pass from what may not."""
+"""Sign in to Earth Engine and send one request at a time, retried where an error is transient."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Answer = TypeVar("Answer")
 
 HIGH_VOLUME = "https://earthengine-highvolume.googleapis.com"
 REQUEST_BYTES = 48 << 20
-"""What one request may hold, uncompressed and with a byte of mask for each value."""
+"""Limit of one request, uncompressed and with a byte of mask for each value."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 64.0  # seconds
 _HEADER_BYTES = 1 << 18  # names of 1024 bands and more
-_MAY_PASS = (429, 500, 502, 503, 504)
+_TRANSIENT = (429, 500, 502, 503, 504)
 _TOO_MUCH = re.compile(r"memory limit|timed? ?out|too many input pixels|output too large|request size", re.IGNORECASE)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class TooMuchError(Exception):
-    """A request asks for more than Earth Engine computes at once; parts of it may do."""
+    """A request is larger than Earth Engine computes at once; its parts may succeed."""
 
 
-class _PassingError(Exception):
-    """Something that may be gone the next time."""
+class _TransientError(Exception):
+    """An error that another try may not meet; `wait` is the pause that the service demands, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -49,7 +49,7 @@ class _PassingError(Exception):
 
 @dataclass
 class Traffic:
-    """What has been asked so far: requests for pixels, of them those asked again, and bytes received."""
+    """Requests for pixels so far, requests sent again, and bytes received."""
 
     requests: int = 0
     repeated: int = 0
@@ -57,20 +57,20 @@ class Traffic:
 
 
 class Client:
-    """A signed-in session, made when it is first needed.
+    """A signed-in session, which starts with the first request.
 
     Parameters
     ----------
     project
         Google Cloud project that is charged.
     url
-        Endpoint; one on the loopback interface is not signed in to.
+        Endpoint; on the loopback interface there is no sign-in.
     concurrency
-        Requests at a time.
+        Concurrent requests.
     deadline
-        Seconds after which an answer is not waited for any more.
+        Seconds before a request times out.
     retries
-        How often what may pass is tried again.
+        Further tries after a transient error.
     """
 
     def __init__(
@@ -83,57 +83,57 @@ class Client:
         self.traffic, self._counting = Traffic(), Lock()
 
     def stop(self) -> None:
-        """Let what is being asked come to its end, and ask nothing more."""
+        """Send no further requests; those under way end."""
         self._stopped.set()
 
-    def info(self, make: Callable[[Any], Any], what: str) -> Any:
-        """What ``getInfo`` says of an Earth Engine object.
+    def info(self, make: Callable[[Any], Any], label: str) -> Any:
+        """Return ``getInfo`` of an Earth Engine object.
 
         Parameters
         ----------
         make
             Makes the object from the module ``ee``.
-        what
-            What it is, for errors.
+        label
+            Name of the request in errors.
 
         Raises
         ------
         InputError
-            When Earth Engine refuses, or does not answer in the end.
+            When Earth Engine refuses, or all tries fail.
         """
         ee = self.start()
         try:
-            return self._insist(lambda: make(ee).getInfo(), what)
+            return self._retried(lambda: make(ee).getInfo(), label)
         except TooMuchError as error:
             raise _too_slow(error) from error
 
-    def pixels(self, image: Any, geobox: GeoBox, crs: Mapping[str, str], dtypes: Mapping[str, str], what: str) -> Any:
+    def pixels(self, image: Any, geobox: GeoBox, crs: Mapping[str, str], dtypes: Mapping[str, str], label: str) -> Any:
         """Compute an image on a grid.
 
         Parameters
         ----------
         image
-            Bands as in `dtypes`, without masked pixels: these would come as 0.
+            Bands as in `dtypes`, without masked pixels, which would be sent as 0.
         geobox
             The grid; at most `REQUEST_BYTES`.
         crs
             Its CRS in Earth Engine's terms.
         dtypes
-            NumPy's name of each band's type.
-        what
-            What it is, for errors.
+            NumPy type of each band.
+        label
+            Name of the request in errors.
 
         Returns
         -------
         ndarray (y, x)
-            Structured, one field a band.
+            Structured, one field per band.
 
         Raises
         ------
         TooMuchError
-            When a smaller grid may do.
+            When a smaller grid may succeed.
         InputError
-            When Earth Engine refuses, or does not answer in the end.
+            When Earth Engine refuses, or all tries fail.
         """
         ee = self.start()
         affine, shape = geobox.affine, geobox.shape
@@ -150,7 +150,7 @@ class Client:
             },
         }  # fmt: skip
 
-        def ask() -> NDArray[Any]:
+        def send() -> NDArray[Any]:
             with self._counting:
                 self.traffic.requests += 1
             body = ee.data.computePixels(request)
@@ -158,22 +158,22 @@ class Client:
                 self.traffic.bytes += len(body)
             return _decode(body, (shape.y, shape.x), dtypes)
 
-        return self._insist(ask, what)
+        return self._retried(send, label)
 
     def start(self) -> Any:
-        """The module ``ee``, signed in.
+        """Sign in if that has not been done yet, and return the module ``ee``.
 
         Raises
         ------
         RequestError
-            When the client is not installed or nobody is signed in.
+            When the client is not installed, or there are no valid credentials.
         """
         try:
             import ee
         except ImportError as error:
             raise RequestError(
-                "source earthengine needs the package earthengine-api, which is not installed: "
-                "pip install 'mmnet-maps[earthengine]'"
+                "the package earthengine-api is not installed; source earthengine needs it; "
+                "run pip install 'mmnet-maps[earthengine]'"
             ) from error
         with self._starting:
             if not self._started:
@@ -186,7 +186,7 @@ class Client:
         project = self._project or _project_of_environment()
         if urlsplit(self._url).hostname in LOOPBACK:
             credentials, project = None, project or "local"
-        ee.data.setMaxRetries(0)  # the client's own know no Retry-After and no word to the user
+        ee.data.setMaxRetries(0)  # the client's own retries ignore Retry-After and are silent
 
         def initialise() -> None:
             nonlocal credentials
@@ -196,39 +196,39 @@ class Client:
             ee.data.setDeadline(self._deadline * 1000)
 
         try:
-            self._insist(initialise, "signing in")
+            self._retried(initialise, "signing in")
         except TooMuchError as error:
             raise _too_slow(error) from error
         except InputError as error:
-            if isinstance(error.__cause__, _PassingError):
+            if isinstance(error.__cause__, _TransientError):
                 raise
             reason = " ".join(str(error.__cause__ or error).split())
             raise RequestError(
-                f"Earth Engine does not let us in ({reason}); run 'earthengine authenticate', or set "
-                "GOOGLE_APPLICATION_CREDENTIALS to the key of a service account, and name the project in "
-                "EARTHENGINE_PROJECT or as 'project' in the sources YAML; to do without, say --source demo"
+                f"cannot sign in to Earth Engine ({reason}); run 'earthengine authenticate', or set "
+                "GOOGLE_APPLICATION_CREDENTIALS to the key of a service account, and give the project in "
+                "EARTHENGINE_PROJECT or as 'project' in the sources YAML; or use --source demo"
             ) from error
 
-    def _insist(self, ask: Callable[[], Answer], what: str) -> Answer:
-        """Ask until there is an answer or no hope; a request that times out twice is taken for too large."""
+    def _retried(self, send: Callable[[], Answer], label: str) -> Answer:
+        """Send until there is an answer, with exponential back-off; a request that times out twice is too large."""
         timeouts, began = 0, time.monotonic()
         for attempt in range(self._retries + 1):
             try:
                 with self._turn:
                     if self._stopped.is_set():
-                        raise InputError(f"{what}: not asked any more, because the fetch was stopped")
-                    return _classified(ask, what)
-            except _PassingError as error:
+                        raise InputError(f"{label}: not sent, because the fetch was stopped")
+                    return _classified(send, label)
+            except _TransientError as error:
                 timeouts += isinstance(error.__cause__, TimeoutError)
                 if timeouts == 2:
-                    raise TooMuchError(f"{what}: no answer within {self._deadline:g} s") from error
+                    raise TooMuchError(f"{label}: no answer within {self._deadline:g} s") from error
                 if attempt == self._retries:
                     raise InputError(
-                        f"{what}: Earth Engine gave no answer in {attempt + 1} attempts and "
-                        f"{time.monotonic() - began:.0f} s ({error}); what was fetched is kept: "
+                        f"{label}: no answer from Earth Engine in {attempt + 1} attempts and "
+                        f"{time.monotonic() - began:.0f} s ({error}); fetched data are kept; "
                         "run the same command again later"
                     ) from error
-                # Half of the wait is left to chance, so that requests that failed together do not return together.
+                # Half of the wait is random, so that requests that failed together are not sent again together.
                 pause = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1)  # noqa: S311
                 self._stopped.wait(max(pause, min(_LONGEST_WAIT, error.wait or 0)))
                 with self._counting:
@@ -236,31 +236,31 @@ class Client:
         raise AssertionError
 
 
-def _classified(ask: Callable[[], Answer], what: str) -> Answer:
-    """Ask once; an error becomes one that may pass, one that asks for less, or one that is for good."""
+def _classified(send: Callable[[], Answer], label: str) -> Answer:
+    """Send once; classify an error as transient, too large, or permanent."""
     import ee
     from google.auth.exceptions import GoogleAuthError, TransportError
     from httplib2 import HttpLib2Error
 
     try:
-        return ask()
+        return send()
     except ee.EEException as error:
         response = getattr(error.__context__, "resp", None)
         status = int(getattr(response, "status", 0))
-        if status in _MAY_PASS:
+        if status in _TRANSIENT:
             wait = str(response.get("retry-after", "")) if response is not None else ""
-            raise _PassingError(f"{status} {error}", float(wait) if wait.isdigit() else None) from error
+            raise _TransientError(f"{status} {error}", float(wait) if wait.isdigit() else None) from error
         if _TOO_MUCH.search(str(error)):
-            raise TooMuchError(f"{what}: {error}") from error
-        raise InputError(f"{what}: Earth Engine refuses: {str(error).rstrip('.')}") from error
+            raise TooMuchError(f"{label}: {error}") from error
+        raise InputError(f"{label}: Earth Engine refuses the request: {str(error).rstrip('.')}") from error
     except TransportError as error:
-        raise _PassingError(f"no connection: {error}") from error
+        raise _TransientError(f"no connection: {error}") from error
     except GoogleAuthError as error:
-        raise InputError(f"{what}: Earth Engine does not accept the credentials: {error}") from error
+        raise InputError(f"{label}: Earth Engine does not accept the credentials: {error}") from error
     except (OSError, HttpLib2Error) as error:
-        raise _PassingError(f"connection: {error}" if str(error) else type(error).__name__) from error
-    except (ValueError, EOFError) as error:  # a body that is not what was asked for
-        raise _PassingError(f"unreadable answer: {' '.join(str(error).split())[:120]}") from error
+        raise _TransientError(f"connection: {error}" if str(error) else type(error).__name__) from error
+    except (ValueError, EOFError) as error:  # a body that is not the requested array
+        raise _TransientError(f"unreadable answer: {' '.join(str(error).split())[:120]}") from error
 
 
 def _too_slow(error: TooMuchError) -> InputError:
@@ -268,21 +268,21 @@ def _too_slow(error: TooMuchError) -> InputError:
 
 
 def _decode(body: bytes, shape: tuple[int, int], dtypes: Mapping[str, str]) -> NDArray[Any]:
-    """The answer, when it is whole and what was asked for."""
+    """Decode an answer; ValueError where it is incomplete, or not the requested array."""
     if not body.startswith(b"\x93NUMPY"):
         raise ValueError(f"{len(body)} bytes that are not NumPy data")
     found: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False, max_header_size=_HEADER_BYTES)
     fields: Mapping[str, Any] = found.dtype.fields or {}
     given = {name: str(kind[0].newbyteorder("=")) for name, kind in fields.items()}
     if found.shape != shape or given != dict(dtypes):
-        raise ValueError(f"{found.shape} {given}, not {shape} {dict(dtypes)}")
+        raise ValueError(f"{found.shape} {given}; expected {shape} {dict(dtypes)}")
     return found
 
 
 def signed_in() -> bool:
-    """Whether the client, credentials and a project are there, so that Earth Engine can be asked without a word.
+    """Return True where Earth Engine can be used as it is: the client, credentials and a project are present.
 
-    A key for Google's services counts with EARTHENGINE_PROJECT only: it may be there for another purpose.
+    A service account's key counts only with EARTHENGINE_PROJECT, because it may be meant for other services.
     """
     if find_spec("ee") is None:
         return False

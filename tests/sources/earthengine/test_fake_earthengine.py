@@ -413,7 +413,7 @@ def test_arithmetic_masks_and_types(server: FakeEarthEngine) -> None:
     assert image.select(0).rename("one").bandNames().getInfo() == ["one"]
 
 
-def test_unmask_keeps_to_the_footprint_unless_told(server: FakeEarthEngine) -> None:
+def test_unmask_keeps_to_the_footprint_by_default(server: FakeEarthEngine) -> None:
     image = load(TILE, HLS).select("B2")
     west = (TILE.lattice.transform[2] - 300, TILE.lattice.transform[5] - 60_000)
     place = {"width": 30, "height": 4, "corner": west, "crs": "EPSG:32611", "scale": 30.0}

@@ -1,0 +1,144 @@
+"""Expressions that Earth Engine evaluates: masks, speckle filter, area means and packing, as in the training data.
+
+Pure functions: each takes the module ``ee`` and builds an expression; none of them sends anything. A selection's bands
+carry the names of its variables from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from functools import partial
+from typing import Any
+
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+
+from mmnet_maps.sources.earthengine.config import Selection
+from mmnet_maps.variables import Variable
+
+_NATIVE_PIXELS = 65_535
+"""Native pixels in one pixel of the target grid; the most that Earth Engine allows."""
+
+
+def first_image(ee: Any, selection: Selection) -> Any:
+    """Build the first image of a collection, with the band of the first variable, whose grid is that of all."""
+    return ee.ImageCollection(selection.product.collection).first().select([selection.bands[0]])
+
+
+def times_of_year(ee: Any, selection: Selection, geobox: GeoBox, year: int) -> Any:
+    """Build the list of the times, in milliseconds, of a collection's images over a window in a year."""
+    images = _images(ee, selection, geobox, date(year, 1, 1), date(year, 12, 31))
+    return images.aggregate_array("system:time_start")
+
+
+def packed_image(ee: Any, selection: Selection, geobox: GeoBox, days: Sequence[date]) -> Any:
+    """Build an image with the bands of `Selection.band_types`, packed as in the stack, nodata where missing."""
+    images = []
+    for day in days:
+        bands = list(selection.band_types([day]))
+        images.append(_packed(ee, _physical(ee, selection, geobox, day), selection.variables).rename(bands))
+    return ee.Image.cat(images) if len(images) > 1 else images[0]
+
+
+def _physical(ee: Any, selection: Selection, geobox: GeoBox, day: date) -> Any:
+    """Build the physical values of a day at the target's pixels (coarse products: at their own)."""
+    product, mask, reduce = selection.product, partial(_masked, ee, selection), partial(_reduced, ee, selection)
+    if product.collection is None:
+        return reduce(mask(ee.Image(product.release(day))))
+    if selection.group == "static":
+        # Adjacent tiles on one lattice are joined first: a target pixel across a seam overlaps both.
+        tiles = _images(ee, selection, geobox, None, day)
+        joined = _over_blank(ee, selection, tiles.map(mask)).mosaic()
+        lattice = ee.ImageCollection(product.collection).first().select([selection.bands[0]]).projection()
+        return reduce(joined.setDefaultProjection(lattice))
+    # Scenes have different lattices, which a mosaic does not keep: each is reduced by itself.
+    scenes = _images(ee, selection, geobox, day, day)
+    layers = _over_blank(ee, selection, scenes.map(lambda image: reduce(mask(image))))
+    if product.fields == 1:
+        return layers.mosaic()
+    return layers.mean().updateMask(layers.count().gte(product.fields))
+
+
+def _images(ee: Any, selection: Selection, geobox: GeoBox, start: date | None, end: date) -> Any:
+    """Build a product's images over a window, from `start` (None: all) to `end`, both included."""
+    product = selection.product
+    found = ee.ImageCollection(product.collection)
+    if start is not None:
+        found = found.filterDate(start.isoformat(), (end + timedelta(days=1)).isoformat())
+    if selection.fine:
+        found = found.filterBounds(ee.Geometry.Rectangle(list(_degrees(geobox)), "EPSG:4326", False))
+    for name, value in product.where.items():
+        found = found.filter(ee.Filter.eq(name, value))
+    for name, values in product.holds.items():
+        for value in values:
+            found = found.filter(ee.Filter.listContains(name, value))
+    return found
+
+
+def _degrees(geobox: GeoBox) -> tuple[float, float, float, float]:
+    """Return west, south, east and north of a grid."""
+    to_degrees = Transformer.from_crs(geobox.crs, "EPSG:4326", always_xy=True)
+    west, south, east, north = to_degrees.transform_bounds(*geobox.boundingbox.bbox)
+    return west, south, east, north
+
+
+def _over_blank(ee: Any, selection: Selection, images: Any) -> Any:
+    """Put an empty image below a collection's images, so that a day without any gives an empty answer, not an error."""
+    names = selection.names
+    blank = ee.Image.constant([0.0] * len(names)).toFloat().rename(names).updateMask(0)
+    return ee.ImageCollection([blank]).merge(images)
+
+
+def _masked(ee: Any, selection: Selection, image: Any) -> Any:
+    """Mask, scale and smooth a product's variables in its own pixels."""
+    product = selection.product
+    bands = image.select(selection.bands, selection.names)
+    for band, bits in product.clear.items():
+        bands = bands.updateMask(image.select(band).toInt().bitwiseAnd(sum(1 << bit for bit in bits)).eq(0))
+    if product.scale != 1:
+        bands = bands.multiply(product.scale)
+    if product.offset:
+        bands = bands.add(product.offset)
+    if product.keep:
+        kept = [product.keep.get(each.name, (each.valid_min, each.valid_max)) for each in selection.variables]
+        bands = _within(ee, bands, kept)
+    if product.smooth:
+        bands = _smoothed(bands, ee.Kernel.gaussian(product.smooth.radius, product.smooth.sigma, "pixels"))
+    return bands.toFloat()  # images of one collection must have one type
+
+
+def _reduced(ee: Any, selection: Selection, bands: Any) -> Any:
+    """Reduce fine products to the target's pixels: mean or mode, or the pixel below each centre."""
+    if not selection.fine:
+        return bands
+    if selection.resampling == "nearest":  # of the product's own pixels, not of a pyramid's
+        return bands.reproject(bands.select([0]).projection())
+    mode = selection.variables[0].aggregation == "mode"
+    reducer = ee.Reducer.mode() if mode else ee.Reducer.mean()
+    return bands.reduceResolution(reducer, False, _NATIVE_PIXELS).toFloat()
+
+
+def _smoothed(bands: Any, kernel: Any) -> Any:
+    """Convolve the valid pixels with a kernel; masked pixels stay masked and have no weight."""
+    valid = bands.mask()
+    return bands.unmask(0).convolve(kernel).divide(valid.convolve(kernel)).updateMask(valid)
+
+
+def _within(ee: Any, bands: Any, ranges: Sequence[tuple[float, float]]) -> Any:
+    """Mask, band by band, the values outside a range."""
+    low, high = (ee.Image.constant([ends[k] for ends in ranges]) for k in (0, 1))
+    return bands.updateMask(bands.gte(low).And(bands.lte(high)))
+
+
+def _packed(ee: Any, image: Any, variables: Sequence[Variable]) -> Any:
+    """Pack physical values as the integers of the stack.
+
+    Earth Engine sends masked pixels as 0, so they are set to the stack's nodata here, outside an image's footprint too.
+    """
+    image = _within(ee, image, [(variable.valid_min, variable.valid_max) for variable in variables])
+    if variables[0].dtype == "uint8":
+        return image.unmask(variables[0].nodata, False).toUint8()
+    steps = image.subtract(ee.Image.constant([variable.offset for variable in variables]))
+    steps = steps.divide(ee.Image.constant([variable.scale for variable in variables])).round()
+    return steps.unmask(variables[0].nodata, False).toInt16()
