@@ -1,4 +1,4 @@
-"""Where inputs come from: native rasters of a window, on the product's own grid."""
+"""Sources of inputs: native rasters of a window, on the product's own grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_source(spec: str) -> tuple[Source, ...]:
-    """Open what ``--source`` names.
+    """Open the source that ``--source`` names.
 
     Parameters
     ----------
@@ -25,12 +25,12 @@ def open_source(spec: str) -> tuple[Source, ...]:
     Returns
     -------
     tuple of Source
-        In order of preference: a variable comes from the first one that has it.
+        In order of preference: each variable is read from the first one that has it.
 
     Raises
     ------
     RequestError
-        When there is no such source, or something in the YAML is wrong.
+        When the source is unknown, or its YAML cannot be read or is invalid.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def open_source(spec: str) -> tuple[Source, ...]:
         return (EarthEngineSource(),)
     if not Path(spec).exists() and Path(spec).suffix not in (".yaml", ".yml"):
         raise RequestError(
-            f"source {spec!r} is not known; expected demo, earthengine, or the path of a YAML file that lists rasters"
+            f"unknown source {spec!r}; expected demo, earthengine, or the path of a sources YAML; correct --source"
         )
     if "products" in read_yaml(spec, "sources"):
         return (EarthEngineSource(spec),)

@@ -1,4 +1,4 @@
-"""What every source of inputs answers."""
+"""The protocol of sources of inputs, and the values that sources and stacks exchange."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Rasters = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a variable comes from, as recorded in the stack and repeated in every product.
+    """The origin of a variable, as recorded in the stack and repeated in every product.
 
     Attributes
     ----------
     source
         The kind of source: ``"demo"``, ``"files"``, ``"earthengine"``.
     product
-        The product's name, for people and for comparing with a model's training inputs.
+        The product's name, for people and for comparison with a model's training inputs.
     version, licence
         As the publisher writes them.
     synthetic
         True where the values are not observations.
     recipe
-        A short hash of what was done to the product, where that can differ.
+        A short hash of how the product was processed, where that is configurable.
     """
 
     source: str
@@ -41,16 +41,16 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How a source likes to be asked.
+    """The number and size of reads that suit a source.
 
     Attributes
     ----------
     reads
-        Reads at a time.
+        Concurrent reads.
     fine_days
-        Days of a fine group in one read of a block, which it can share work between.
+        Days of a fine group in one read of a block; a source may share work between them.
     delay
-        How long after a day its products may still appear, so that finding nothing is not the last word.
+        How long after a day its products may still appear; until then an empty day is read again.
     """
 
     reads: int
@@ -60,7 +60,7 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What reading takes of a service: requests, bytes received, and values computed."""
+    """The cost of reading from a service: requests, bytes received, and values computed."""
 
     requests: int
     bytes: int
@@ -71,30 +71,30 @@ class Cost:
 class Source(Protocol):
     """Rasters by group, window and day.
 
-    Fine groups (``variables.FINE_GROUPS``) are delivered on whatever window of the target grid is asked for, by the
-    recipe of the training data: mask, area mean of the bands (mode for land cover). Coarse groups are delivered on
-    windows of the product's own lattice and are never resampled.
+    Fine groups (``variables.FINE_GROUPS``) are read on any window of the target grid, by the recipe of the training
+    data: mask, area mean of the bands (mode for land cover). Coarse groups are read on windows of the product's own
+    lattice and are never resampled.
     """
 
     @property
     def name(self) -> str:
-        """A short name that is stable between runs, used for the cache folder."""
+        """A short name that is stable between runs; it names the cache folder."""
         ...
 
     def variables(self) -> Mapping[str, Provenance]:
-        """The variables it has, each with its provenance."""
+        """Return the variables of the source, each with its provenance."""
         ...
 
     def lattice(self, group: str) -> GeoBox:
-        """The whole native grid of a coarse group."""
+        """Return the whole native grid of a coarse group."""
         ...
 
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
-        """The days from `start` to `end`, both included, on which the group may hold values in the window."""
+        """Return the days from `start` to `end`, both included, on which the group may hold values in the window."""
         ...
 
     def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
-        """Read all its variables of a group.
+        """Read all variables of a group.
 
         Parameters
         ----------
@@ -103,35 +103,35 @@ class Source(Protocol):
         geobox
             A window of the target grid (fine groups) or of ``lattice(group)`` (coarse groups).
         days
-            Days to read; for ``static`` exactly one, the day that decides which release is nearest.
+            Days to read; for ``static`` exactly one, which decides the nearest release.
 
         Returns
         -------
         dict of str to ndarray
-            Per variable an array (time, y, x) with one entry per day, float32 in the units of `variables`, NaN where
-            missing; ``landcover`` is uint8 with NLCD codes, 0 where missing.
+            For each variable an array (time, y, x) with one entry per day: float32 in the units of `variables`, NaN
+            where missing; ``landcover`` is uint8 with NLCD codes, 0 where missing.
 
         Raises
         ------
         InputError
-            When the inputs are there but cannot be read.
+            When the inputs exist but cannot be read.
         """
         ...
 
 
 @runtime_checkable
 class Stoppable(Protocol):
-    """A source that may be waiting for an answer."""
+    """A source whose reads can be stopped."""
 
     def stop(self) -> None:
-        """Ask nothing more; reads under way end with an error."""
+        """Start no further reads; those under way end with an error."""
         ...
 
 
 @runtime_checkable
 class Charged(Protocol):
-    """A source that asks a service, which counts."""
+    """A source that sends requests to a service."""
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
-        """What `Source.read` would ask for; `days` are those that `Source.days` gives."""
+        """Return the cost of `Source.read`; `days` are those that `Source.days` returns."""
         ...

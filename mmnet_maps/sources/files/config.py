@@ -1,4 +1,4 @@
-"""The YAML file that describes a user's own rasters, and writing any settings as commented YAML."""
+"""The YAML file that describes a user's own rasters."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ UNITS: dict[tuple[str, str], tuple[float, float]] = {
     ("cm", "m"): (0.01, 0.0),
     ("radian", "degree"): (57.29577951308232, 0.0),
 }
-"""Factor and offset from the units of a file to the units of `variables`."""
+"""Factor and offset that convert the units of a file to those of `variables`."""
 
 LINEAR = "linear"
-"""Units of backscatter that is a power and not yet in dB: 10·log₁₀ is taken of it."""
+"""Units of backscatter as power, which is converted to dB by 10·log₁₀."""
 
 DATE_CODES = {"Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "j": r"\d{3}", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d"}
-"""What a date part of a pattern may hold: the codes of strftime, each with what it matches in a file name."""
+"""strftime codes allowed in the date part of a pattern, each with the expression that it matches in a file name."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -51,19 +51,19 @@ def _as_tuples(value: Any) -> Any:
 
 
 def _check_pattern(text: str) -> str:
-    """ValueError where a pattern is not understood."""
+    """Return a pattern unchanged; ValueError where it is invalid."""
     parts = re.findall(r"\{([^{}]*)\}", text)
     for part in parts:
         if part != "tile" and not re.fullmatch(rf"date:(?:[^%/*?]*%[{''.join(DATE_CODES)}])+[^%/*?]*", part):
             codes = ", ".join(f"%{code}" for code in DATE_CODES)
-            raise ValueError(f"{{{part}}} is not understood; expected {{tile}} or {{date:...}} of {codes}")
+            raise ValueError(f"unknown part {{{part}}}; expected {{tile}} or {{date:...}} of {codes}")
     stated = set(re.findall("%(.)", "".join(parts)))
     if stated and not ("Y" in stated and ("d" not in stated or "m" in stated) and not {"j", "m"} <= stated):
-        raise ValueError("the date parts must state a year; beside it %j, or %m, or %m and %d")
+        raise ValueError("incomplete date; expected a year, alone or with %j, %m, or %m and %d")
     if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", text)):
-        raise ValueError("a brace is not closed; expected {tile} or {date:%Y%m%d}")
+        raise ValueError("unmatched brace; expected {tile} or {date:%Y%m%d}")
     if "**" in text or not text.strip("/") or text.endswith("/"):
-        raise ValueError("expected a file name, with * for each folder before it")
+        raise ValueError("no file name, or **; expected a file name, with * for each folder before it")
     return text
 
 
@@ -71,15 +71,15 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class Mask(BaseModel):
-    """A raster beside each file that says which pixels count."""
+    """A raster beside each file that marks its valid pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     replace: Annotated[
         dict[str, str],
-        Field(description="Text in the file's path, and what stands in its place in the mask's; left out: same file."),
+        Field(description="Text in the file's path and its replacement in the mask's path; default: the same file."),
     ] = {}
-    variable: Annotated[str | None, Field(description="Name of the mask in a NetCDF, HDF or Zarr.")] = None
+    variable: Annotated[str | None, Field(description="Name of the mask in a NetCDF, HDF or Zarr file.")] = None
     band: Annotated[int, Field(ge=1, description="Band of the mask in a GeoTIFF, counted from 1.")] = 1
     bits: Annotated[
         tuple[Annotated[int, Field(ge=0, le=31)], ...],
@@ -87,13 +87,13 @@ class Mask(BaseModel):
         Field(description="Bits, counted from 0, that must all be zero."),
     ] = ()
     values: Annotated[
-        tuple[float, ...], BeforeValidator(_as_tuple), Field(description="The only numbers of the mask that count.")
+        tuple[float, ...], BeforeValidator(_as_tuple), Field(description="Values of the mask that mark valid pixels.")
     ] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Mask:
         if not self.bits and not self.values:
-            raise ValueError("give the bits that must be zero, or the values that count")
+            raise ValueError("neither bits nor values; give the bits that must be zero, or the values of valid pixels")
         return self
 
 
@@ -102,7 +102,7 @@ class Smooth(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    radius: Annotated[int, Field(ge=1, le=50, description="Pixels from the middle of the kernel to its edge.")]
+    radius: Annotated[int, Field(ge=1, le=50, description="Pixels from the centre of the kernel to its edge.")]
     sigma: Annotated[float, Field(gt=0, description="Standard deviation of the kernel, in pixels.")] = 1.0
 
 
@@ -112,56 +112,55 @@ class VariableFiles(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     files: Annotated[
-        Paths, Field(description="One file or several side by side (GeoTIFF, NetCDF, Zarr, …), relative to folder.")
+        Paths, Field(description="One file or several adjacent ones (GeoTIFF, NetCDF, Zarr, …), relative to folder.")
     ] = ()
     dates: Annotated[
         dict[dt.date, Paths],
         BeforeValidator(_as_tuples),
-        Field(description="In place of files: the files of each day, or of each release of a variable without days."),
+        Field(description="Instead of files: the files of each day, or of each release of a static variable."),
     ] = {}
     pattern: Annotated[
         Annotated[str, AfterValidator(_check_pattern)] | None,
         Field(
-            description="In place of files: a file name with *, ?, its date as {date:%Y%m%d} and, where files of one "
+            description="Instead of files: a file name with *, ?, its date as {date:%Y%m%d} and, where files on one "
             "grid share a part of their names, that part as {tile}."
         ),
     ] = None
     date: Annotated[
-        dt.date | None, Field(description="The day of files; not needed where a NetCDF or Zarr has a time axis.")
+        dt.date | None, Field(description="The day of files; not needed where a NetCDF or Zarr file has a time axis.")
     ] = None
     variable: Annotated[
-        str | None, Field(description="Name of the variable in a NetCDF or Zarr; not needed where it holds only one.")
+        str | None,
+        Field(description="Name of the variable in a NetCDF or Zarr file; not needed where it holds only one."),
     ] = None
     band: Annotated[int, Field(ge=1, description="Band of a GeoTIFF, counted from 1.")] = 1
-    crs: Annotated[str | None, Field(description="CRS of the files, where they do not state it.")] = None
+    crs: Annotated[str | None, Field(description="CRS of the files, where they do not state one.")] = None
     scale: Annotated[
-        float | None, Field(description="Multiplies the stored numbers, in place of the file's own scale.")
+        float | None, Field(description="Factor applied to the stored numbers, instead of the file's own scale.")
     ] = None
-    offset: Annotated[float | None, Field(description="Is added after scale, in place of the file's own offset.")] = (
-        None
-    )
+    offset: Annotated[float | None, Field(description="Added after scaling, instead of the file's own offset.")] = None
     nodata: Annotated[
         tuple[float, ...],
         BeforeValidator(_as_tuple),
-        Field(description="Stored numbers that mean missing, beside the file's own."),
+        Field(description="Stored numbers that mean missing, in addition to the file's own nodata."),
     ] = ()
     codes: Annotated[
-        dict[int, int], Field(description="Stored land cover codes and the NLCD code of each; others are missing.")
+        dict[int, int], Field(description="Stored land cover codes and the NLCD code of each; all others are missing.")
     ] = {}
     units: Annotated[
         str | None, Field(description="Units after scale and offset, where they differ from the variable's own.")
     ] = None
-    mask: Annotated[Mask | None, Field(description="A raster of the same grid that says which pixels count.")] = None
+    mask: Annotated[Mask | None, Field(description="A raster on the same grid that marks valid pixels.")] = None
     valid: Annotated[
         tuple[float, float] | None,
-        Field(description="Lowest and highest value that count, in the variable's own units."),
+        Field(description="Lowest and highest valid value, in the variable's own units."),
     ] = None
     smooth: Annotated[
-        Smooth | None, Field(description="Speckle filter, after mask and valid; missing pixels stay missing.")
+        Smooth | None, Field(description="Speckle filter, applied after mask and valid; missing pixels stay missing.")
     ] = None
     fields: Annotated[
         int | None,
-        Field(ge=1, description="Valid fields that the mean of a day needs; left out: half of those that are there."),
+        Field(ge=1, description="Valid fields required for the mean of a day; default: half of those found."),
     ] = None
     product: Annotated[str, Field(min_length=1, description="Name of the product, repeated in every map.")]
     version: Annotated[str, Field(description="The product's version, as its publisher writes it.")] = "not stated"
@@ -170,18 +169,18 @@ class VariableFiles(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> VariableFiles:
         if sum(map(bool, (self.files, self.dates, self.pattern))) != 1:
-            raise ValueError("give either files or dates or a pattern")
+            raise ValueError("give one of files, dates and pattern")
         if self.date and not self.files:
-            raise ValueError("date goes with files; dates and a pattern state the days already")
+            raise ValueError("date needs files; dates and a pattern state the days themselves")
         if self.valid and not self.valid[0] < self.valid[1]:
-            raise ValueError("valid must be the lowest and the highest value")
+            raise ValueError("valid is not increasing; expected the lowest and the highest value")
         if self.scale == 0:
-            raise ValueError("scale must not be 0")
+            raise ValueError("scale is 0; expected another number")
         return self
 
 
 class SourcesConfig(BaseModel):
-    """Rasters of a user, variable by variable."""
+    """A user's rasters, variable by variable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -191,15 +190,15 @@ class SourcesConfig(BaseModel):
     folder: Annotated[
         str,
         Field(
-            min_length=1, description="Where the files lie, seen from this YAML; ${NAME} stands for the environment."
+            min_length=1, description="Folder of the files, relative to this YAML; ${NAME} is an environment variable."
         ),
     ] = "."
     rest: Annotated[
         Literal["demo"] | None,
-        Field(description="demo: variables that are not listed come from the synthetic world. Leave out for none."),
+        Field(description="demo: variables that are not listed come from the synthetic world; default: none."),
     ] = None
     variables: Annotated[
-        dict[str, VariableFiles], Field(min_length=1, description="The variables, by the names of mmnet_maps.")
+        dict[str, VariableFiles], Field(min_length=1, description="The variables, by their names in mmnet_maps.")
     ]
 
     @model_validator(mode="after")
@@ -210,16 +209,17 @@ class SourcesConfig(BaseModel):
             own = VARIABLES[name].units
             known = [given for given, wanted in UNITS if wanted == own] + [LINEAR] * (own == "dB")
             if entry.units not in (None, own, *known):
-                raise ValueError(f"units {entry.units!r} of {name} are unknown; expected {' or '.join([own, *known])}")
-            if entry.codes and name != "landcover":
-                raise ValueError(f"codes go with landcover, not with {name}")
-            if name == "landcover" and (entry.valid or entry.smooth):
-                raise ValueError("valid and smooth go with numbers, not with landcover")
+                raise ValueError(f"unknown units {entry.units!r} of {name}; expected {' or '.join([own, *known])}")
+            classes = VARIABLES[name].aggregation == "mode"
+            if entry.codes and not classes:
+                raise ValueError(f"{name} has no codes; expected codes only of classes such as landcover")
+            if classes and (entry.valid or entry.smooth):
+                raise ValueError(f"{name} holds classes; expected valid and smooth only of quantities")
         return self
 
 
 def load_sources(path: str | Path) -> tuple[SourcesConfig, Path | str]:
-    """Read the description of a user's rasters.
+    """Read the YAML that describes a user's rasters.
 
     Parameters
     ----------
@@ -234,8 +234,8 @@ def load_sources(path: str | Path) -> tuple[SourcesConfig, Path | str]:
     Raises
     ------
     RequestError
-        When the file cannot be read, a key is unknown or missing, a value is out of bounds, or an environment
-        variable that it names is not set.
+        When the file cannot be read, a key is missing, unknown or out of bounds, or an environment variable that it
+        names is not set.
     """
     path = Path(path)
     config = read_model(path, SourcesConfig, "sources", see="examples/zion.yaml")
@@ -248,8 +248,8 @@ def _expand(text: str, path: Path) -> str:
         name = found[1]
         if not os.environ.get(name):
             raise RequestError(
-                f"{path}: folder {text} needs the environment variable {name}, which is not set; "
-                f"set it to the folder that holds the rasters: export {name}=/path/to/rasters"
+                f"{path}: the environment variable {name} is not set; folder {text} needs it; set it to the folder of "
+                f"the rasters: export {name}=/path/to/rasters"
             )
         return os.environ[name]
 

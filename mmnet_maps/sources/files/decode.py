@@ -1,23 +1,97 @@
-"""From stored numbers to physical values: masks, units, valid ranges, speckle."""
+"""Read a window of a file as physical values: masks, units, valid ranges, speckle filter."""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.errors import InputError
+from mmnet_maps.grid.lattice import Window
+from mmnet_maps.sources.files.alignment import same
 from mmnet_maps.sources.files.config import LINEAR, UNITS, Mask, Smooth, VariableFiles
+from mmnet_maps.sources.files.locations import replaced, shown
+from mmnet_maps.sources.files.rasters import Raster, RasterSpec, describe, read_window
 from mmnet_maps.variables import Variable
 
 
+def read_fields(raster: Raster, window: Window, day: date, entry: VariableFiles, variable: Variable) -> NDArray[Any]:
+    """Read the fields of a day.
+
+    Parameters
+    ----------
+    raster, window
+        The file, and the rows and columns of its lattice.
+    day
+        The day; a file with a time axis of one other day is read too, because the YAML's day has precedence.
+    entry, variable
+        The YAML's entry, and the variable.
+
+    Returns
+    -------
+    ndarray (field, y, x)
+        In the units of `variables`, missing where masked or out of range.
+
+    Raises
+    ------
+    InputError
+        When the file or its mask is absent or broken, or the file does not hold the day.
+    """
+    if raster.days is not None and day not in raster.days:
+        if len(set(raster.days)) != 1:
+            raise InputError(
+                f"{variable.name}: {shown(raster.spec.path)} holds {raster.days[0]} to {raster.days[-1]}, not {day}; "
+                "expected a file of that day; correct 'date', 'dates' or 'pattern' in the sources YAML"
+            )
+        day = raster.days[0]
+    stored, missing = read_window(raster, *window, day)
+    for value in entry.nodata:
+        missing |= stored == value
+    if entry.mask:
+        missing |= ~_kept(raster, entry.mask, window, day)
+    if variable.dtype == "uint8":
+        stored, missing = stored[:1], missing[:1]
+    return physical(stored, missing, (raster.scale, raster.offset), entry, variable)
+
+
+def _kept(raster: Raster, mask: Mask, window: Window, day: date) -> NDArray[np.bool_]:
+    """Return the pixels of a window that the mask beside a file keeps, (field, y, x).
+
+    Raises
+    ------
+    InputError
+        When the mask is absent, broken, or on another grid.
+    """
+    spec = raster.spec
+    path = replaced(spec.path, mask.replace)
+    if path is None:
+        raise InputError(
+            f"{spec.key}: no mask for {shown(spec.path)}; expected one of {', '.join(mask.replace)} in the path; "
+            "correct mask.replace in the sources YAML"
+        )
+    beside = describe(RasterSpec(path=path, key=spec.key, variable=mask.variable, band=mask.band, crs=spec.crs))
+    if not same(beside.lattice, raster.lattice):
+        raise InputError(
+            f"{spec.key}: the mask {shown(path)} lies on another grid than {shown(spec.path)}; expected the same grid; "
+            "correct mask in the sources YAML"
+        )
+    # A number that the mask's file marks as nodata counts like any other: 0 is the best quality in MODIS.
+    stored, _ = read_window(beside, *window, day)
+    try:
+        return clear(stored, mask)
+    except ValueError as error:
+        raise InputError(f"{spec.key}: the mask {shown(path)}: {error}") from error
+
+
 def clear(stored: NDArray[Any], mask: Mask) -> NDArray[np.bool_]:
-    """Which numbers of a mask, of any shape, leave their pixel in.
+    """Return which numbers of a mask, of any shape, keep their pixel.
 
     Raises
     ------
     ValueError
-        When bits are asked of numbers that are not whole.
+        When bits are configured for a mask of floating-point numbers.
 
     Examples
     --------
@@ -29,7 +103,9 @@ def clear(stored: NDArray[Any], mask: Mask) -> NDArray[np.bool_]:
     kept = np.ones(stored.shape, bool)
     if mask.bits:
         if not np.issubdtype(stored.dtype, np.integer):
-            raise ValueError(f"its numbers are {stored.dtype}, which have no bits; give values in place of bits")
+            raise ValueError(
+                f"its numbers are {stored.dtype}, which have no bits; expected integers; give values in place of bits"
+            )
         bits = sum(1 << bit for bit in mask.bits)
         # Signed numbers keep their bits, and a mask's may be wider than the type.
         kept &= (stored.astype(np.int64) & bits) == 0
@@ -45,16 +121,16 @@ def physical(
     entry: VariableFiles,
     variable: Variable,
 ) -> NDArray[Any]:
-    """Values in the units of `variables`.
+    """Convert stored numbers to the units of `variables`.
 
     Parameters
     ----------
     stored, missing
-        Numbers as stored and which of them are none, of one shape.
+        Numbers as stored and which of them are missing, of one shape.
     scale_offset
-        The file's own scale and offset, which the YAML may replace.
+        The file's own scale and offset, which the YAML may override.
     entry, variable
-        What the YAML says, and what the values shall be.
+        The YAML's entry, and the variable.
 
     Returns
     -------
@@ -94,7 +170,7 @@ def _scaled(
 def _codes(
     stored: NDArray[Any], missing: NDArray[np.bool_], entry: VariableFiles, variable: Variable
 ) -> NDArray[np.uint8]:
-    """NLCD codes, 0 where missing or unknown."""
+    """Return NLCD codes, 0 where missing or unknown."""
     known = entry.codes or {code: code for code in range(int(variable.valid_min), int(variable.valid_max) + 1)}
     codes = np.zeros(stored.shape, np.uint8)
     for given, code in known.items():
@@ -103,7 +179,7 @@ def _codes(
 
 
 def smoothed(values: NDArray[np.float32], smooth: Smooth) -> NDArray[np.float32]:
-    """Mean of the valid pixels around each one, (y, x), weighted by a Gaussian kernel; NaN stays NaN.
+    """Average the valid pixels around each one, (y, x), with the weights of a Gaussian kernel; NaN stays NaN.
 
     Examples
     --------
@@ -128,7 +204,7 @@ def smoothed(values: NDArray[np.float32], smooth: Smooth) -> NDArray[np.float32]
 
 
 def daily_mean(values: NDArray[np.float32], least: int | None = None) -> NDArray[np.float32]:
-    """Mean over the fields of a day, (field, y, x), where at least that many, else at least half, are valid."""
+    """Average the fields of a day, (field, y, x), where at least `least` of them (default: half) are valid."""
     if len(values) == 1 and least in (None, 1):
         return np.asarray(values[0])
     count = np.isfinite(values).sum(axis=0)

@@ -1,4 +1,4 @@
-"""HDF4 files of MODIS, where pyhdf is installed: GDAL as rasterio ships it cannot read them."""
+"""HDF4 files of MODIS, read with pyhdf: the GDAL that rasterio ships cannot read them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R={radius} +units=m +no_defs"
 
 
 def describe_hdf4(path: Path, variable: str | None) -> tuple[tuple[int, int], Affine, str, dict[str, Any]]:
-    """Shape, geotransform, CRS and attributes of a grid.
+    """Return shape, geotransform, CRS and attributes of a grid.
 
     Raises
     ------
     ImportError
         Without pyhdf.
     ValueError
-        When it is no grid of HDF-EOS on the sinusoidal projection, or has no such variable.
+        When it is not an HDF-EOS grid on the sinusoidal projection, or has no such variable.
     OSError
         When it cannot be read.
     """
@@ -44,7 +44,7 @@ def describe_hdf4(path: Path, variable: str | None) -> tuple[tuple[int, int], Af
 
 
 def read_hdf4(path: Path, variable: str | None, rows: slice, cols: slice) -> NDArray[Any]:
-    """A window of a grid as stored, (y, x)."""
+    """Read a window of a grid as stored, (y, x)."""
     archive = _open(path)
     try:
         dataset = _select(archive, variable)
@@ -61,23 +61,23 @@ def _open(path: Path) -> Any:
     try:
         return SD(str(path))
     except HDF4Error as error:
-        raise OSError(f"it is no HDF4 file: {error}") from error
+        raise OSError(f"it is not an HDF4 file: {error}") from error
 
 
 def _select(archive: Any, variable: str | None) -> Any:
     known = sorted(archive.datasets())
     if variable not in known:
-        raise ValueError(f"it holds the variables {', '.join(known)}, not {variable}; name one as 'variable'")
+        raise ValueError(f"no variable {variable}; expected one of {', '.join(known)}; name it as 'variable'")
     return archive.select(variable)
 
 
 def grid_of(text: str, shape: tuple[int, int]) -> tuple[Affine, str]:
-    """Geotransform and CRS of a grid of a shape in the StructMetadata of HDF-EOS.
+    """Return geotransform and CRS of the grid with a shape in the StructMetadata of HDF-EOS.
 
     Raises
     ------
     ValueError
-        When there is none, or it is not on the sinusoidal projection.
+        When no grid has the shape, or it is not on the sinusoidal projection.
 
     Examples
     --------
@@ -98,4 +98,4 @@ def grid_of(text: str, shape: tuple[int, int]) -> tuple[Affine, str]:
         radius = float(fields["ProjParams"].split(",")[0])
         affine = Affine((right - left) / shape[1], 0, left, 0, (bottom - top) / shape[0], top)
         return affine, SINUSOIDAL.format(radius=radius)
-    raise ValueError(f"its metadata names no grid of {shape[0]} × {shape[1]} cells; expected a grid of HDF-EOS")
+    raise ValueError(f"no grid of {shape[0]} × {shape[1]} cells in its metadata; expected an HDF-EOS grid")

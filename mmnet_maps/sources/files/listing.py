@@ -1,4 +1,4 @@
-"""Which files of a variable there are, by day: listed once, and opened by nobody here."""
+"""The files of a variable by day, from their names alone: no file is opened here."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from functools import lru_cache
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.files.config import DATE_CODES, VariableFiles
-from mmnet_maps.sources.files.locations import Entry, Place, is_url, join, list_folder, remote_errors, shown, told
+from mmnet_maps.sources.files.locations import Entry, Place, is_url, join, list_folder, redacted, remote_errors, shown
 
 _PARTS = re.compile(r"(\{[^{}]*\}|\*|\?)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatedFile:
-    """A file, and what its name or the YAML says of it.
+    """A file, and what its name or the YAML states about it.
 
     Attributes
     ----------
     path
-        Where it lies.
+        Its path or URL.
     first, last
-        The days it may hold: the same where the day is stated, None where nothing is.
+        The days it may hold: the same day where one is stated, None where nothing is stated.
     time
-        The time of day that the name states.
+        The time of day in its name.
     tile
-        The part of its name that all files on the same grid share; None where each may lie on its own.
+        The part of its name that all files on the same grid share; None where each may have its own grid.
     stamp
-        Changes when the file does; empty where that is not known.
+        Changes when the file does; empty where that is unknown.
     """
 
     path: Place
@@ -50,7 +50,7 @@ class DatedFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a variable; those whose day is stated are found by day."""
+    """The files of a variable, by day where the day is stated."""
 
     files: tuple[DatedFile, ...]
     by_day: dict[date, list[DatedFile]] = field(init=False, default_factory=dict)
@@ -66,11 +66,11 @@ class Listing:
         self._days.extend(sorted(self.by_day))
 
     def days(self, start: date, end: date) -> list[date]:
-        """The stated days from `start` to `end`, both included."""
+        """Return the stated days from `start` to `end`, both included."""
         return self._days[bisect_left(self._days, start) : bisect_right(self._days, end)]
 
     def undecided(self, start: date, end: date) -> list[DatedFile]:
-        """Files that may hold days from `start` to `end`; which ones, only they know."""
+        """Return the files that may hold days from `start` to `end`; only their content decides."""
         return [
             file
             for file in self.others
@@ -79,7 +79,7 @@ class Listing:
 
 
 def listed(name: str, entry: VariableFiles, folder: Place) -> Listing:
-    """The files that a YAML names for a variable.
+    """List the files that a YAML names for a variable.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def listed(name: str, entry: VariableFiles, folder: Place) -> Listing:
         When a folder cannot be listed, or a pattern matches no file.
     """
     if entry.pattern:
-        # The last by name first: of two versions of a granule that is the newer one.
+        # Last by name first: of two versions of a granule, the newer one.
         files = sorted(matching(name, entry.pattern, folder), key=lambda file: str(file.path), reverse=True)
         return Listing(tuple(files))
     dated = {entry.date: entry.files} if entry.files else entry.dates
@@ -108,16 +108,16 @@ def _stamp(path: Place) -> str:
 
 
 def matching(name: str, pattern: str, folder: Place) -> list[DatedFile]:
-    """The files that match a pattern.
+    """List the files that match a pattern.
 
     Parameters
     ----------
     name
         The variable, named in errors.
     pattern
-        As `mmnet_maps.sources.files.config.VariableFiles` has it, valid.
+        A valid pattern of `mmnet_maps.sources.files.config.VariableFiles`.
     folder
-        What it is relative to.
+        The folder that it is relative to.
 
     Raises
     ------
@@ -132,16 +132,16 @@ def matching(name: str, pattern: str, folder: Place) -> list[DatedFile]:
         if file is not None:
             files.append(file)
     if not files:
-        hint = f"; {seen} matches, but states no date" if seen else ""
+        hint = f" ({seen} matches, but states no date)" if seen else ""
         raise InputError(
             f"{name}: the pattern {shown(pattern) if is_url(pattern) else pattern} matches no file in "
-            f"{shown(folder)}{hint}; correct pattern or folder in the sources YAML"
+            f"{shown(folder)}{hint}; expected at least one; correct pattern or folder in the sources YAML"
         )
     return files
 
 
 def _split(pattern: str, folder: Place) -> tuple[Place, list[str]]:
-    """The last folder without anything variable, and the parts of the pattern below it."""
+    """Return the deepest folder without wildcards, and the parts of the pattern below it."""
     head = ""
     if is_url(pattern):
         scheme, _, rest = pattern.partition("://")
@@ -160,16 +160,16 @@ def _split(pattern: str, folder: Place) -> tuple[Place, list[str]]:
 def _walk(
     name: str, folder: Place, segments: list[str], parts: list[tuple[str, str]]
 ) -> Iterator[tuple[Place, list[tuple[str, str]], Entry]]:
-    """Everything below a folder that matches, with the parts that its path states; folders are listed once each."""
+    """Yield everything below a folder that matches, with the parts of its path; each folder is listed once."""
     segment, *below = segments
     try:
         entries = list(list_folder(folder, lambda text: stated_by(segment, text) is not None))
     except ImportError as error:
         raise InputError(
-            f"{name}: {shown(folder)} cannot be listed ({told(error)}); pip install 'mmnet-maps[remote]'"
+            f"{name}: {shown(folder)} cannot be listed ({redacted(error)}); run pip install 'mmnet-maps[remote]'"
         ) from None
     except remote_errors() as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else told(error)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else redacted(error)
         raise InputError(
             f"{name}: {shown(folder)} cannot be listed ({reason}); correct folder or pattern in the sources YAML"
         ) from (None if isinstance(folder, str) else error)
@@ -182,7 +182,7 @@ def _walk(
 
 
 def stated_by(segment: str, text: str) -> list[tuple[str, str]] | None:
-    """What a file or folder name states of date and tile; None where it does not match.
+    """Return the parts of date and tile in a file or folder name; None where it does not match.
 
     Examples
     --------
@@ -220,7 +220,7 @@ def _compiled(segment: str) -> tuple[re.Pattern[str], tuple[str, ...]]:
 
 
 def _dated(path: Place, parts: list[tuple[str, str]], stamp: str) -> DatedFile | None:
-    """A file with what its path states; None where that contradicts itself or is no date."""
+    """Return a file with the date and tile of its path; None where they are contradictory or no date."""
     stated: dict[str, str] = {}
     tiles = []
     for key, value in parts:

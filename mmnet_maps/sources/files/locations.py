@@ -1,4 +1,4 @@
-"""Where a file lies: a path, or a URL that GDAL or fsspec reads; what may be shown of it, and listing a folder."""
+"""Locations of files: paths, and URLs that GDAL or fsspec reads; listing folders; messages without credentials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 Place = Path | str
-"""A local path, or the URL of something elsewhere."""
+"""A local path, or a URL."""
 
 _VSI = {"s3": "/vsis3/", "gs": "/vsigs/", "https": "/vsicurl/https://", "http": "/vsicurl/http://"}
 _URL = re.compile(r"\b(?:s3|gs|https?)://[^\s'\"<>,;)]+")
@@ -30,13 +30,13 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_MAX_RETRY": 4,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
-"""GDAL keeps 256 MB of blocks in place of a share of the machine, and tries again what a busy server refuses."""
+"""GDAL caches 256 MB of blocks, not a share of the machine's memory, and retries requests that a server refuses."""
 
 GDAL_REMOTE_OPTIONS = {**GDAL_OPTIONS, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 
 def is_url(text: str) -> bool:
-    """Whether a path is one of s3://, gs://, https:// or http://.
+    """Return True for s3://, gs://, https:// and http:// URLs.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def is_url(text: str) -> bool:
 
 
 def join(folder: Place, text: str) -> Place:
-    """A path or URL seen from a folder.
+    """Return a path or URL relative to a folder.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def join(folder: Place, text: str) -> Place:
 
 
 def replaced(place: Place, texts: Mapping[str, str]) -> Place | None:
-    """A place with some texts in it replaced; None where it holds none of them.
+    """Return a place with texts in it replaced; None where it holds none of them.
 
     Examples
     --------
@@ -78,13 +78,13 @@ def replaced(place: Place, texts: Mapping[str, str]) -> Place | None:
 
 
 def suffix(place: Place) -> str:
-    """The ending of a file name in small letters, with its dot."""
+    """Return the extension of a file name in lower case, with its dot."""
     path = PurePosixPath(urlsplit(place).path) if isinstance(place, str) else place
     return path.suffix.lower()
 
 
 def shown(place: Place) -> str:
-    """What a message may say of a place: a URL without user, password and query.
+    """Return a place for messages: a URL without user, password and query.
 
     Examples
     --------
@@ -97,14 +97,14 @@ def shown(place: Place) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def told(error: BaseException) -> str:
-    """What a library says, on one line and without credentials."""
+def redacted(error: BaseException) -> str:
+    """Return the message of a library's error on one line, without credentials."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return _URL.sub(lambda found: shown(found[0]), text)
 
 
 def gdal_path(place: Place) -> str:
-    """What GDAL calls a place.
+    """Return a place in GDAL's notation.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def gdal_path(place: Place) -> str:
 
 
 def remote_errors() -> tuple[type[Exception], ...]:
-    """What is raised where a folder or file cannot be reached, also by those clients of URLs that are loaded."""
+    """Return the errors of folders and files that cannot be reached, those of loaded URL clients included."""
     found: list[type[Exception]] = [OSError, ValueError]
     for module, name in _FOREIGN_ERRORS:
         foreign = getattr(sys.modules.get(module), name, None)
@@ -129,7 +129,7 @@ def remote_errors() -> tuple[type[Exception], ...]:
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in a folder: its name, whether it is a folder, and a word that changes when its content does."""
+    """An entry of a folder: its name, True for a folder, and a stamp that changes when its content does."""
 
     name: str
     folder: bool
@@ -137,7 +137,7 @@ class Entry:
 
 
 def list_folder(folder: Place, wanted: Callable[[str], bool]) -> Iterator[Entry]:
-    """What lies in a folder and has a wanted name.
+    """Yield the entries of a folder with a wanted name.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def list_folder(folder: Place, wanted: Callable[[str], bool]) -> Iterator[Entry]
                 if wanted(entry.name):
                     try:
                         status = entry.stat()
-                    except FileNotFoundError:  # a link to nowhere
+                    except FileNotFoundError:  # a broken link
                         continue
                     yield Entry(entry.name, entry.is_dir(), f"{status.st_size} {status.st_mtime_ns}")
         return

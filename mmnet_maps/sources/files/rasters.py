@@ -1,4 +1,4 @@
-"""Raster files of any kind: what a file says of itself, and reading a window of it."""
+"""Raster files of any kind: describe a file, and read a window of it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from mmnet_maps.sources.files.locations import (
     GDAL_REMOTE_OPTIONS,
     Place,
     gdal_path,
+    redacted,
     remote_errors,
     shown,
     suffix,
-    told,
 )
 
 _LABELLED = (".nc", ".nc4", ".h5", ".hdf5", ".he5", ".hdf", ".zarr")
@@ -35,7 +35,7 @@ _Y = ("y", "lat", "latitude", "projection_y_coordinate", "ydim", "northing")
 _NODATA = ("_FillValue", "missing_value")
 _DEGREES = ("lon", "longitude", "lat", "latitude")
 _LIBRARY = Lock()
-"""The NetCDF and HDF libraries must not be called from two threads at once."""
+"""Held while the NetCDF and HDF libraries run: they are not safe for threads."""
 _BROKEN: tuple[type[Exception], ...] = (KeyError, RuntimeError, TypeError)
 
 EASE_9KM = GeoBox(
@@ -43,25 +43,25 @@ EASE_9KM = GeoBox(
     Affine(9008.055210146, 0, -17367530.4451615, 0, -9008.055210146, 7314540.8306386),
     "EPSG:6933",
 )
-"""The grid of SMAP L4, whose files name its cells but do not describe it as CF has it."""
+"""The grid of SMAP L4, whose files do not describe it in CF terms."""
 
 _EASE_GROUPS = ("Geophysical_Data", "Analysis_Data", "Forecast_Data")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RasterSpec:
-    """Which raster of which file is meant.
+    """A raster in a file.
 
     Attributes
     ----------
     path
         The file, the folder of a Zarr store, or the URL of either.
     key
-        The variable it is read for, named in errors.
+        The variable that it is read for, named in errors.
     variable, band
         Name in a NetCDF, HDF5 or Zarr file; band of any other.
     crs
-        The CRS where the file states none.
+        The CRS, where the file states none.
     """
 
     path: Place
@@ -73,18 +73,18 @@ class RasterSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Raster:
-    """What a file says of itself.
+    """The description of a raster: its grid, days and packing.
 
     Attributes
     ----------
     lattice
         Its grid, north up; longitudes from −180.
     days
-        The day of each step of its time axis; None without one.
+        The day of each step of its time axis; None without a time axis.
     scale, offset
         ``physical = stored * scale + offset``.
     dims
-        Dimensions of a labelled array, in its order: ``time``, ``y``, ``x`` or ``one`` for one of length 1.
+        Dimensions of a labelled array, in order: ``time``, ``y``, ``x``, or ``one`` for a dimension of length 1.
     south_up
         Rows are stored from the south.
     """
@@ -100,7 +100,7 @@ class Raster:
 
 
 def describe(spec: RasterSpec) -> Raster:
-    """Open a file and say what it holds; the answer is kept until the file changes.
+    """Open a file and describe it; the description is cached until the file changes.
 
     Raises
     ------
@@ -119,26 +119,26 @@ def _changed(spec: RasterSpec, path: Path) -> str:
 
 @lru_cache(maxsize=16384)
 def _describe(spec: RasterSpec, changed: str) -> Raster:
-    with _told(spec):
+    with _library_errors(spec):
         if _is_hdf4(spec):
             return _describe_hdf4(spec)
         return _describe_labelled(spec) if _labelled(spec) else _describe_image(spec)
 
 
 @contextmanager
-def _told(spec: RasterSpec) -> Iterator[None]:
-    """What a library says of a file, in one line; what it says of a URL may hold credentials and is not passed on."""
+def _library_errors(spec: RasterSpec) -> Iterator[None]:
+    """Raise a library's error as one line about the file, without the cause, which may hold credentials of a URL."""
     try:
         yield
     except ImportError as error:
         extra = "hdf4" if suffix(spec.path) == ".hdf" else "remote"
         raise InputError(
-            f"{spec.key}: {shown(spec.path)} needs a package that is not installed ({told(error)}); "
+            f"{spec.key}: {shown(spec.path)} needs a package that is not installed ({redacted(error)}); "
             f"pip install 'mmnet-maps[{extra}]'"
         ) from None
     except _BROKEN + remote_errors() as error:
         raise InputError(
-            f"{spec.key}: {shown(spec.path)} cannot be read ({told(error)}); "
+            f"{spec.key}: {shown(spec.path)} cannot be read ({redacted(error)}); "
             "fetch the file again or correct the sources YAML"
         ) from (None if isinstance(spec.path, str) else error)
 
@@ -168,7 +168,7 @@ def read_window(raster: Raster, rows: slice, cols: slice, day: date | None) -> t
     if raster.south_up:
         height = raster.lattice.shape.y
         rows = slice(height - rows.stop, height - rows.start)
-    with _told(raster.spec):
+    with _library_errors(raster.spec):
         if _is_hdf4(raster.spec):
             stored, missing = _read_hdf4(raster, rows, cols)
         else:
@@ -231,11 +231,11 @@ def _image(spec: RasterSpec) -> Iterator[Any]:
 def _describe_image(spec: RasterSpec) -> Raster:
     with _image(spec) as image:
         if spec.band > image.count:
-            raise ValueError(f"it has no band {spec.band}, only {image.count}")
+            raise ValueError(f"no band {spec.band}; expected at most {image.count}")
         crs = image.crs.to_string() if image.crs else spec.crs
         affine, south_up = image.transform, image.transform.e > 0
         if (affine.b, affine.d) != (0, 0) or affine.a <= 0 or affine == Affine.identity():
-            raise ValueError("its grid is rotated or without georeference; warp it to a north-up grid")
+            raise ValueError("its grid is rotated or has no georeference; expected a north-up grid; warp it")
         if south_up:
             affine = Affine(affine.a, 0, affine.c, 0, -affine.e, affine.f + image.height * affine.e)
         return Raster(
@@ -260,7 +260,7 @@ def _read_image(raster: Raster, rows: slice, cols: slice, day: date | None) -> t
 
 @contextmanager
 def _open(spec: RasterSpec) -> Iterator[Any]:
-    """A NetCDF, HDF5 or Zarr as xarray has it: NetCDF elsewhere is read piece by piece through fsspec."""
+    """Open a NetCDF, HDF5 or Zarr file with xarray; remote NetCDF is read in parts through fsspec."""
     import xarray as xr
 
     group = (spec.variable or "").rpartition("/")[0] or None
@@ -283,11 +283,11 @@ def _pick(dataset: Any, spec: RasterSpec) -> Any:
     if spec.variable:
         name = spec.variable.rpartition("/")[2]
         if name not in dataset:
-            raise ValueError(f"it holds no variable {spec.variable}, only {', '.join(map(str, dataset.data_vars))}")
+            raise ValueError(f"no variable {spec.variable}; expected one of {', '.join(map(str, dataset.data_vars))}")
         return dataset[name]
     fields = [name for name, array in dataset.data_vars.items() if array.ndim >= 2]
     if len(fields) != 1:
-        raise ValueError(f"it holds the variables {', '.join(map(str, fields))}; name one as 'variable'")
+        raise ValueError(f"several variables: {', '.join(map(str, fields))}; expected one; name it as 'variable'")
     return dataset[fields[0]]
 
 
@@ -300,7 +300,7 @@ def _describe_labelled(spec: RasterSpec) -> Raster:
             )
         dims = tuple(_kind(array, dim) for dim in array.dims)
         if not {"y", "x"} <= set(dims) or len(set(dims) - {"one"}) != len([dim for dim in dims if dim != "one"]):
-            raise ValueError(f"dimensions {', '.join(map(str, array.dims))} are not understood; expected y, x and time")
+            raise ValueError(f"unknown dimensions {', '.join(map(str, array.dims))}; expected y, x and time")
         x, y = (array.coords[array.dims[dims.index(axis)]] for axis in ("x", "y"))
         left, width = _axis(x)
         top, height = _axis(y)
@@ -340,7 +340,7 @@ def _raster(
 
 
 def _unsigned(values: NDArray[Any], array: Any) -> NDArray[Any]:
-    """Numbers as they are meant: netCDF 3 stores unsigned ones as signed."""
+    """Return unsigned numbers that netCDF 3 stores as signed as unsigned; others unchanged."""
     if str(array.attrs.get("_Unsigned", "")).lower() == "true" and values.dtype.kind == "i":
         return values.astype(array.dtype).view(f"u{array.dtype.itemsize}")
     return values
@@ -383,11 +383,11 @@ def _kind(array: Any, dim: Any) -> str:
                 return axis
     if array.sizes[dim] == 1:
         return "one"
-    raise ValueError(f"dimension {dim} of length {array.sizes[dim]} is not understood; expected y, x and time")
+    raise ValueError(f"unknown dimension {dim} of length {array.sizes[dim]}; expected y, x and time")
 
 
 def _axis(coord: Any) -> tuple[float, float]:
-    """Outer edge and step of regularly spaced cell centres."""
+    """Return the outer edge and the step of regularly spaced cell centres."""
     values = coord.values.astype(np.float64)
     if values.size < 2:
         raise ValueError(f"{coord.name} holds {values.size} cell; expected at least 2")
@@ -411,7 +411,7 @@ def _crs(dataset: Any, array: Any, x: Any) -> str | None:
 
 def _lattice(shape: tuple[int, int], affine: Affine, crs: str | None) -> GeoBox:
     if crs is None:
-        raise ValueError("it states no CRS; give one as 'crs'")
+        raise ValueError("it states no CRS; expected one; give it as 'crs'")
     lattice = GeoBox(shape, affine, crs)
     if lattice.crs is not None and lattice.crs.geographic and affine.c + shape[1] * affine.a > 180 + affine.a:
         return GeoBox(shape, Affine(affine.a, 0, affine.c - 360, 0, affine.e, affine.f), crs)

@@ -75,60 +75,60 @@ def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: p
         ({"variables": {"rde": RED}}, "unknown variable rde; expected some of elevation"),
         ({"variables": {"red": {**RED, "band": 0}}}, "variables.red.band: Input should be greater than or equal to 1"),
         ({"variables": {"red": {**RED, "bands": 1}}}, "variables.red.bands: Extra inputs are not permitted"),
-        ({"variables": {"red": {**RED, "scale": 0}}}, "variables.red: scale must not be 0"),
+        ({"variables": {"red": {**RED, "scale": 0}}}, "variables.red: scale is 0"),
         (
             {"variables": {"red": {**RED, "scale": float("nan")}}},
             "variables.red.scale: Input should be a finite number",
         ),
         ({"variables": {"red": {**RED, "date": "August"}}}, "variables.red.date: "),
-        ({"variables": {"red": {"product": "P"}}}, "variables.red: give either files or dates or a pattern"),
-        ({"variables": {"red": {**RED, "dates": {"2021-08-08": "a.tif"}}}}, "give either files or dates or a pattern"),
+        ({"variables": {"red": {"product": "P"}}}, "variables.red: give one of files, dates and pattern"),
+        ({"variables": {"red": {**RED, "dates": {"2021-08-08": "a.tif"}}}}, "give one of files, dates and pattern"),
         ({"variables": {"red": {"files": "a.tif"}}}, "variables.red.product: Field required"),
-        ({"variables": {"red": {**RED, "codes": {1: 11}}}}, "codes go with landcover, not with red"),
-        ({"variables": {"red": {**RED, "pattern": "a.tif"}}}, "give either files or dates or a pattern"),
-        ({"variables": {"red": {"pattern": "a.tif", "date": "2021-08-08", "product": "P"}}}, "date goes with files"),
+        ({"variables": {"red": {**RED, "codes": {1: 11}}}}, "red has no codes"),
+        ({"variables": {"red": {**RED, "pattern": "a.tif"}}}, "give one of files, dates and pattern"),
+        ({"variables": {"red": {"pattern": "a.tif", "date": "2021-08-08", "product": "P"}}}, "date needs files"),
         *(
             ({"variables": {"red": {"pattern": pattern, "product": "P"}}}, f"variables.red.pattern: {words}")
             for pattern, words in (
-                ("{when}.tif", "{when} is not understood; expected {tile} or {date:...} of %Y, %m"),
-                ("{date:%b}.tif", "{date:%b} is not understood"),
-                ("{date:}.tif", "{date:} is not understood"),
-                ("{date:%m%d}.tif", "the date parts must state a year"),
-                ("{date:%Y%d}.tif", "the date parts must state a year"),
-                ("{date:%Y%m}/{date:%j}.tif", "the date parts must state a year"),
-                ("{date:%Y.tif", "a brace is not closed"),
-                ("**/a.tif", "expected a file name"),
-                ("folder/", "expected a file name"),
+                ("{when}.tif", "unknown part {when}; expected {tile} or {date:...} of %Y, %m"),
+                ("{date:%b}.tif", "unknown part {date:%b}"),
+                ("{date:}.tif", "unknown part {date:}"),
+                ("{date:%m%d}.tif", "incomplete date; expected a year"),
+                ("{date:%Y%d}.tif", "incomplete date; expected a year"),
+                ("{date:%Y%m}/{date:%j}.tif", "incomplete date; expected a year"),
+                ("{date:%Y.tif", "unmatched brace"),
+                ("**/a.tif", "no file name, or **; expected a file name"),
+                ("folder/", "no file name, or **; expected a file name"),
             )
         ),
-        ({"variables": {"red": {**RED, "valid": [1, 0]}}}, "valid must be the lowest and the highest value"),
+        ({"variables": {"red": {**RED, "valid": [1, 0]}}}, "valid is not increasing"),
         ({"variables": {"red": {**RED, "mask": {"band": 2}}}}, "give the bits that must be zero, or the values"),
         ({"variables": {"red": {**RED, "mask": {"bits": [-1]}}}}, "variables.red.mask.bits"),
         ({"variables": {"red": {**RED, "smooth": {"radius": 0}}}}, "variables.red.smooth.radius"),
-        ({"variables": {"landcover": {**RED, "valid": [11, 95]}}}, "not with landcover"),
-        ({"variables": {"red": {**RED, "units": "linear"}}}, "units 'linear' of red are unknown"),
-        ({"variables": {"vv": {**RED, "units": "W"}}}, "units 'W' of vv are unknown; expected dB or linear"),
+        ({"variables": {"landcover": {**RED, "valid": [11, 95]}}}, "landcover holds classes"),
+        ({"variables": {"red": {**RED, "units": "linear"}}}, "unknown units 'linear' of red"),
+        ({"variables": {"vv": {**RED, "units": "W"}}}, "unknown units 'W' of vv; expected dB or linear"),
         (
             {"variables": {"red": {**RED, "units": "parsec"}}},
-            "units 'parsec' of red are unknown; expected 1 or percent",
+            "unknown units 'parsec' of red; expected 1 or percent",
         ),
-        ({"variables": {"tmmx": {**RED, "units": "kPa"}}}, "units 'kPa' of tmmx are unknown; expected K or degC"),
+        ({"variables": {"tmmx": {**RED, "units": "kPa"}}}, "unknown units 'kPa' of tmmx; expected K or degC"),
     ],
 )
-def test_a_wrong_value_is_told_with_file_key_and_what_is_expected(
+def test_an_invalid_value_is_reported_with_file_key_and_expectation(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     assert words in refusal(write(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [", "\x00", "hello"])
-def test_what_is_no_yaml_mapping_is_told(tmp_path: Path, text: str) -> None:
+def test_yaml_other_than_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     refusal(path)
 
 
-def test_a_missing_yaml_is_told(tmp_path: Path) -> None:
+def test_a_missing_yaml_is_reported(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path / "nowhere.yaml")
     assert "Is a directory" in refusal(tmp_path)
 

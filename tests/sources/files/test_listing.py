@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.files.config import VariableFiles
 from mmnet_maps.sources.files.listing import Listing, listed, matching, stated_by
-from mmnet_maps.sources.files.locations import gdal_path, shown, told
+from mmnet_maps.sources.files.locations import gdal_path, redacted, shown
 
 LITERALS = st.text(string.ascii_letters + "._-+()$^[]", max_size=8)
 FORMATS = st.sampled_from(("%Y%m%d", "%Y%j", "%Y-%m-%dT%H%M%S", "%Y.%m.%d", "%Y%jT%H%M%S", "%Y%m", "%Y"))
@@ -95,12 +95,14 @@ def test_of_a_pattern_the_newest_version_comes_first(tmp_path: Path) -> None:
     assert [str(file.path)[-6:-3] for file in listed("smap", entry, tmp_path).files] == ["003", "002", "001"]
 
 
-def test_a_pattern_without_files_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"red: the pattern a_\{date:%Y\}\.tif matches no file in .*; correct"):
+def test_a_pattern_without_files_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"red: the pattern a_\{date:%Y\}\.tif matches no file in .*; expected at least one; correct"
+    ):
         matching("red", "a_{date:%Y}.tif", tmp_path)
 
 
-def test_a_missing_package_is_told_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(InputError, match=r"cannot be listed .*pip install 'mmnet-maps\[remote\]'") as caught:
         matching("red", "s3://me:hunter2@bucket/a/*.tif", Path("."))
@@ -113,4 +115,4 @@ def test_places_as_gdal_has_them_and_as_they_are_shown() -> None:
     assert gdal_path(Path("/a/b.tif")) == "/a/b.tif"
     assert shown("http://me@host:81/a.tif?x=1#y") == "http://host:81/a.tif"
     error = OSError("no '/vsicurl/https://me:hunter2@host/a.tif?key=s3cret',\n url=URL('http://u:p@h/b?q=1')")
-    assert told(error) == "no '/vsicurl/https://host/a.tif', url=URL('http://h/b')"
+    assert redacted(error) == "no '/vsicurl/https://host/a.tif', url=URL('http://h/b')"

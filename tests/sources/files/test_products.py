@@ -25,8 +25,7 @@ from scipy.ndimage import generic_filter
 
 import mmnet_maps
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.sources.files import rasters
-from mmnet_maps.sources.files import source as files
+from mmnet_maps.sources.files import decode, rasters
 from mmnet_maps.sources.files.rasters import EASE_9KM
 from mmnet_maps.sources.files.source import FilesSource
 
@@ -136,8 +135,8 @@ def test_only_files_of_the_day_and_the_tile_are_opened(tmp_path: Path, opened: l
     assert np.isfinite(made.read("optical", GRID, [days[4]])["red"]).any()
     assert sorted(opened) == [f"HLS.L30.T11TKN.{days[4]:%Y%j}T184421.v2.0.{band}.tif" for band in ("B04", "Fmask")]
     opened.clear()
-    untold = source(tmp_path, {"red": {"pattern": HLS.replace("{tile}", "*"), "scale": 1e-4}})
-    assert untold.days("optical", GRID, days[2], days[3]) == days[2:4]
+    untiled = source(tmp_path, {"red": {"pattern": HLS.replace("{tile}", "*"), "scale": 1e-4}})
+    assert untiled.days("optical", GRID, days[2], days[3]) == days[2:4]
     assert {name.split(".")[3][:7] for name in opened} <= {f"{day:%Y%j}" for day in days[2:4]}
 
 
@@ -322,9 +321,11 @@ def test_mod11a1_tiles_are_one_grid(tmp_path: Path) -> None:
     assert made.days("lst", window, date(2021, 8, 1), date(2021, 8, 31)) == [DAY]
     found = made.read("lst", window, [DAY])["lst"][0]
     np.testing.assert_allclose(found, np.hstack([west, east])[100:110, 1195:1206], rtol=1e-6)
-    untold = source(tmp_path, {"lst": {**entry, "pattern": entry["pattern"].replace("{tile}", "*")}})
-    with pytest.raises(InputError, match=r"lies on another grid than others of the pattern .* put {tile} there"):
-        untold.read("lst", untold.lattice("lst")[:5, :5], [DAY])
+    untiled = source(tmp_path, {"lst": {**entry, "pattern": entry["pattern"].replace("{tile}", "*")}})
+    with pytest.raises(
+        InputError, match=r"lies on another grid than other files of the pattern .* put {tile} in place"
+    ):
+        untiled.read("lst", untiled.lattice("lst")[:5, :5], [DAY])
 
 
 def test_mod11a1_hdf4(tmp_path: Path) -> None:
@@ -359,11 +360,11 @@ def test_mod11a1_hdf4(tmp_path: Path) -> None:
     found = made.read("lst", lattice[48:55, 55:62], [DAY])["lst"][0]
     expected = np.where((stored > 0) & (quality & 0b1010 == 0), stored * 0.02, np.nan)[48:55, 55:62]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    with pytest.raises(InputError, match=r"holds the variables LST_Day_1km, QC_Day, not LST; name one"):
+    with pytest.raises(InputError, match=r"no variable LST; expected one of LST_Day_1km, QC_Day; name it"):
         source(tmp_path, {"lst": {**entry, "variable": "LST"}}).lattice("lst")
 
 
-def test_without_pyhdf_what_to_install_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyhdf_the_package_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyhdf.error", None)
     (tmp_path / "MOD11A1.A2021220.hdf").write_bytes(b"\x0e\x03\x13\x01 and more")
     made = source(tmp_path, {"lst": {"pattern": "MOD11A1.A{date:%Y%j}.hdf", "variable": "LST_Day_1km"}})
@@ -417,19 +418,25 @@ def test_of_dated_tiles_the_nearest_release_of_each_counts(tmp_path: Path) -> No
     assert (found[:, 15:] == 2018).all()
 
 
-def test_wrong_patterns_and_masks_are_told(tmp_path: Path) -> None:
+def test_invalid_patterns_and_masks_are_reported(tmp_path: Path) -> None:
     write_hls(tmp_path, "T11TKN", DAY)
     made = source(tmp_path, {"red": {"pattern": "S30/{date:%Y%j}.tif"}})
     with pytest.raises(InputError, match=r"red: .*S30 cannot be listed \(No such file or directory\)"):
         made.days("optical", GRID, DAY, DAY)
     for pattern, words in (
-        ("HLS.S30.*.{date:%Y%j}*.B04.tif", r"red: the pattern HLS.S30.* matches no file in .*; correct pattern"),
-        ("HLS.L30.T11TKN.{date:%Y%m}*.tif", r"matches no file in .*; HLS.*tif matches, but states no date"),
+        (
+            "HLS.S30.*.{date:%Y%j}*.B04.tif",
+            r"red: the pattern HLS.S30.* matches no file in .*; expected at least one; correct pattern",
+        ),
+        ("HLS.L30.T11TKN.{date:%Y%m}*.tif", r"matches no file in .* .HLS.*tif matches, but states no date"),
     ):
         with pytest.raises(InputError, match=words):
             _ = source(tmp_path, {"red": {"pattern": pattern}}).name
     for mask, words in (
-        ({"replace": {"B05": "Fmask"}, "bits": 1}, "holds none of B05, which mask.replace"),
+        (
+            {"replace": {"B05": "Fmask"}, "bits": 1},
+            "no mask for .*; expected one of B05 in the path; correct mask.replace",
+        ),
         ({"replace": {"B04": "QA"}, "bits": 1}, r"red: .*QA\.tif cannot be read: No such file"),
     ):
         with pytest.raises(InputError, match=words):
@@ -439,7 +446,7 @@ def test_wrong_patterns_and_masks_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the mask .*QA\.tif lies on another grid"):
         source(tmp_path, {"red": bad}).read("optical", GRID, [DAY])
     write_tif(tmp_path / "HLS.L30.T11TKN.2021220T184421.v2.0.QA.tif", np.zeros((200, 150), np.float32))
-    with pytest.raises(InputError, match="float32, which have no bits; give values"):
+    with pytest.raises(InputError, match="float32, which have no bits; expected integers; give values"):
         source(tmp_path, {"red": bad}).read("optical", GRID, [DAY])
 
 
@@ -513,7 +520,7 @@ def test_patterns_and_netcdf_over_http(tmp_path: Path, server: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["private/a.tif", "private/a.nc", "private/a.h5"])
-def test_credentials_are_not_told(tmp_path: Path, server: str, file: str) -> None:
+def test_credentials_are_not_shown(tmp_path: Path, server: str, file: str) -> None:
     pytest.importorskip("aiohttp", reason="aiohttp is not installed")
     host = server.removeprefix("http://")
     entry = {"files": f"http://me:hunter2@{host}/{file}?token=s3cret", "date": DAY}
@@ -559,13 +566,13 @@ def write_huge(path: Path, dtype: str, cell: float, fill: Any) -> None:
 
 def test_a_huge_file_is_read_by_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    read = files.read_window
+    read = decode.read_window
 
     def noting(raster: Any, rows: slice, cols: slice, day: date | None) -> Any:
         sizes.append((rows.stop - rows.start) * (cols.stop - cols.start))
         return read(raster, rows, cols, day)
 
-    monkeypatch.setattr(files, "read_window", noting)
+    monkeypatch.setattr(decode, "read_window", noting)
     write_huge(tmp_path / "red.tif", "int16", 10, 2500)
     write_huge(tmp_path / "mask.tif", "uint8", 10, 1)
     entry = {"files": "red.tif", "date": DAY, "scale": 1e-4, "mask": {"replace": {"red": "mask"}, "values": 1}}
@@ -600,5 +607,5 @@ def test_the_examples_of_products_are_valid(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_yaml_of_patterns_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"variables.red.pattern: {day} is not understood; expected {tile}"):
+    with pytest.raises(RequestError, match=r"variables.red.pattern: unknown part {day}; expected {tile}"):
         source(tmp_path, {"red": {"pattern": "{day}.tif"}})

@@ -66,7 +66,7 @@ def test_an_image_keeps_its_own_mask(tmp_path: Path) -> None:
     np.testing.assert_array_equal(missing[0], ((values == 3) | np.isinf(values))[::-1, 1:])
 
 
-def test_a_changed_file_is_described_anew(labelled: RasterSpec) -> None:
+def test_a_changed_file_is_described_again(labelled: RasterSpec) -> None:
     assert describe(labelled).lattice.shape == (4, 5)
     axes = {"lat": [40.0, 41, 42], "lon": np.arange(-100.0, -95)}
     xr.Dataset({"v": (("lat", "lon"), np.zeros((3, 5)))}, axes).to_netcdf(labelled.path)

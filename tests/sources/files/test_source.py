@@ -449,11 +449,11 @@ def broken_netcdf(folder: Path) -> dict[str, Any]:
     return {"files": file}
 
 
-def lacking_band(folder: Path) -> dict[str, Any]:
+def no_such_band(folder: Path) -> dict[str, Any]:
     return no_crs(folder) | {"crs": "EPSG:5070", "band": 2}
 
 
-def lacking_variable(folder: Path) -> dict[str, Any]:
+def no_such_variable(folder: Path) -> dict[str, Any]:
     return {"files": weather_file(folder, "descending latitude")[0], "variable": "rain"}
 
 
@@ -487,19 +487,21 @@ def unplaced(folder: Path) -> dict[str, Any]:
     [
         (lambda _: {"files": "nowhere.tif"}, "nowhere.tif cannot be read: No such file"),
         (lambda _: {"files": "nowhere.zarr"}, "nowhere.zarr cannot be read: No such file"),
-        (no_crs, "states no CRS; give one as 'crs'"),
+        (no_crs, "states no CRS; expected one; give it as 'crs'"),
         (rotated, "rotated"),
         (garbage, "cannot be read"),
         (broken_netcdf, "cannot be read"),
-        (lacking_band, "no band 2, only 1"),
-        (lacking_variable, "no variable rain, only vpd_pa"),
-        (two_variables, "variables a, b; name one"),
+        (no_such_band, "no band 2; expected at most 1"),
+        (no_such_variable, "no variable rain; expected one of vpd_pa"),
+        (two_variables, "several variables: a, b; expected one"),
         (uneven, "lat is not evenly spaced"),
         (levels, "dimension depth of length 3"),
         (unplaced, "states no CRS"),
     ],
 )
-def test_broken_files_are_told_in_one_line(tmp_path: Path, make: Callable[[Path], dict[str, Any]], words: str) -> None:
+def test_broken_files_are_reported_in_one_line(
+    tmp_path: Path, make: Callable[[Path], dict[str, Any]], words: str
+) -> None:
     entry = make(tmp_path)
     with pytest.raises(InputError, match=words) as caught:
         source(tmp_path, {"vpd": {**entry, "date": DAY}}).lattice("weather")
@@ -510,13 +512,13 @@ def test_broken_files_are_told_in_one_line(tmp_path: Path, make: Callable[[Path]
         source(tmp_path, {"clay": entry}).read("static", GRID, [DAY])
 
 
-def test_wrong_descriptions_are_told(tmp_path: Path) -> None:
+def test_invalid_descriptions_are_reported(tmp_path: Path) -> None:
     affine = Affine(0.04, 0, -124, 0, -0.04, 49)
     fine = write_tif(tmp_path / "a.tif", np.ones((9, 9), np.float32), affine, "EPSG:4326")
     other = write_tif(tmp_path / "b.tif", np.ones((9, 9), np.float32), affine @ Affine.translation(0.5, 0), "EPSG:4326")
     file, _ = weather_file(tmp_path, "descending latitude")
     undated = source(tmp_path, {"vpd": {"files": fine}})
-    with pytest.raises(InputError, match="no time axis; give its day"):
+    with pytest.raises(InputError, match="no time axis; expected its day"):
         undated.days("weather", GRID, DAY, DAY)
     mixed = source(tmp_path, {"vpd": {"files": fine, "date": DAY}, "pr": {"files": other, "date": DAY}})
     with pytest.raises(InputError, match=r"pr: .*b\.tif lies on another grid than .*a\.tif"):
@@ -528,7 +530,7 @@ def test_wrong_descriptions_are_told(tmp_path: Path) -> None:
         wrong.read("weather", wrong.lattice("weather"), [date(2021, 9, 1)])
 
 
-def test_a_file_changed_in_place_is_read_anew_and_the_name_says_so(tmp_path: Path) -> None:
+def test_a_file_changed_in_place_is_read_again_and_changes_the_name(tmp_path: Path) -> None:
     affine = Affine(100, 0, GRID.affine.c, 0, -100, GRID.affine.f)
     write_tif(tmp_path / "a.tif", np.full((40, 30), 20, np.float32), affine, "EPSG:5070")
     made = source(tmp_path, {"clay": {"files": "a.tif"}})
@@ -558,7 +560,7 @@ def test_open_source(tmp_path: Path) -> None:
     assert isinstance(first, FilesSource)
     assert second.name == "demo"
     for spec, words in (
-        ("nonsense", "not known; expected demo"),
+        ("nonsense", "unknown source 'nonsense'; expected demo"),
         ("nowhere.yaml", "No such file"),
     ):
         with pytest.raises(RequestError, match=words):
