@@ -302,7 +302,7 @@ def test_errors_are_raised_before_anything_is_served(
 ) -> None:
     taken = urlsplit(site[0]).port
     for paths, options, error, message in (
-        ([tmp_path], {}, RequestError, "there is no finished map in"),
+        ([tmp_path], {}, RequestError, "no finished map in"),
         (["https://example.org/maps"], {}, RequestError, "only files of this machine are read"),
         ([maps], {"port": taken}, RequestError, f"port {taken} is not available"),
         ([maps], {"stack": tmp_path}, InputError, "no stack at"),

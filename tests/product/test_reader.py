@@ -13,14 +13,15 @@ import rasterio
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from map_files import DAY, NEXT, ORIGIN, OUTSIDE, grid_at, values_on, write_map
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.tiles import DEFAULT_CRS
-from mmnet_maps.product.reader import Maps, inside, open_maps
+from mmnet_maps.product.cog_maps import inside
+from mmnet_maps.product.reader import Maps, open_maps
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,11 @@ def test_a_zarr_store_reads_as_the_cogs(tmp_path: Path) -> None:
     width=st.integers(1, 90),
     step=st.integers(1, 9),
 )
+@example(top=-2, left=5, height=1, width=9, step=3)  # the only row of cells reaches the map beyond the window's end
+@example(top=5, left=-2, height=9, width=1, step=3)
+@example(top=-9, left=-9, height=10, width=19, step=6)
+@example(top=-4, left=-7, height=2, width=4, step=9)
+@example(top=149, left=129, height=4, width=4, step=3)  # the last pixel of the map
 @settings(max_examples=60, deadline=None)
 def test_cells_of_a_store_are_means_wherever_they_begin(
     store: Path, top: int, left: int, height: int, width: int, step: int
@@ -142,7 +148,7 @@ def test_a_store_with_a_link_is_refused(tmp_path: Path) -> None:
     _write_store(tmp_path / "s.zarr", grid_at(0, 0, 30, 30))
     (tmp_path / "s.zarr" / "smap").rename(tmp_path / "smap")
     (tmp_path / "s.zarr" / "smap").symlink_to(tmp_path / "smap")
-    with pytest.raises(InputError, match="is a link; of a store only what lies in it is read"):
+    with pytest.raises(InputError, match="is a link, which is not followed"):
         open_maps(tmp_path / "s.zarr")
 
 
@@ -220,7 +226,7 @@ def test_a_file_that_is_no_geotiff_is_not_opened_by_another_driver(tmp_path: Pat
 def test_maps_of_two_grids_do_not_go_together(tmp_path: Path) -> None:
     write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30))
     write_map(tmp_path, "b", DAY, GeoBox((30, 30), ORIGIN * Affine.scale(0.5), DEFAULT_CRS))
-    with pytest.raises(RequestError, match="do not lie on one grid; give those of one grid at a time"):
+    with pytest.raises(RequestError, match="do not lie on one grid; give maps of one grid at a time"):
         open_maps(tmp_path)
 
 
@@ -229,7 +235,7 @@ def test_maps_of_two_grids_do_not_go_together(tmp_path: Path) -> None:
     [
         ("nothing", RequestError, "does not exist"),
         ("https://example.org/maps", RequestError, "only files of this machine are read"),
-        (".", RequestError, "there is no finished map in"),
+        (".", RequestError, "no finished map in"),
         ("a.txt", RequestError, "neither a folder of maps"),
         ("a.json", RequestError, "is no STAC item, catalog or collection"),
         ("a.tif", InputError, "cannot be read"),
