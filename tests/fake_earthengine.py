@@ -45,7 +45,8 @@ MAX_SIDE = 32_768
 MAX_BANDS = 1024
 MAX_COLLECTION = 5000
 METRES_PER_DEGREE = 111_319.49079327358
-TILE = 128
+TILE = 64
+"""Side of what is computed at once: the native pixels below it fit in a processor's cache."""
 
 
 class ServiceError(Exception):
@@ -907,7 +908,7 @@ def binary(name: str, function: Callable[[Array, Array], Array], flag: bool = Fa
             (p, p_mask), (q, q_mask) = one.read(grid), other.read(grid)
             with np.errstate(all="ignore"):
                 if flag:
-                    return function(p, q).astype(dtype), p_mask & q_mask
+                    return function(p, q).view(dtype), p_mask & q_mask
                 values = function(p.astype(working, copy=False), q.astype(working, copy=False))
             mask = p_mask & q_mask
             if values.dtype.kind == "f":
@@ -935,6 +936,8 @@ def union_or_all(one: Band, other: Band) -> Inside:
 
 def safe_divide(p: Array, q: Array) -> Array:
     """Quotient, 0 where the divisor is 0."""
+    if q.all():
+        return np.divide(p, q)
     return np.divide(p, q, out=np.zeros(np.broadcast_shapes(p.shape, q.shape), p.dtype), where=q != 0)
 
 
@@ -1253,7 +1256,7 @@ class Sampling:
     index: NDArray[np.int32]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def sampling(grid: Grid, projection: Projection, maxPixels: int, bestEffort: bool) -> Sampling:
     """Supersample every output pixel on a square lattice: 1.7 samples a native pixel and side, within 4 and 24 a side.
 
@@ -1394,7 +1397,8 @@ def convolve(image: Image, kernel: Kernel) -> Image:
             whole = bool(mask.all())
             if whole and values.min() == values.max():
                 level = float(values[0, 0]) * weights.sum()
-                return np.full((grid.height, grid.width), level, dtype), np.ones((grid.height, grid.width), bool)
+                shape = grid.height, grid.width
+                return np.broadcast_to(dtype.type(level), shape), np.broadcast_to(np.True_, shape)
             known = values if whole else np.where(mask, values, 0)
             smooth = correlate(known.astype("f8", copy=False), weights)[inner]
             if whole:
