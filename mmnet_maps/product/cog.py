@@ -29,15 +29,15 @@ _BLOCK = 512
 class CogWriter:
     """Write one layer window by window, then turn it into a COG.
 
-    The windows go to a plain GeoTIFF beside `path`, so that only the windows at hand are in memory; `finish` makes the
+    The windows go to a plain GeoTIFF beside `path`, so that only the current windows are in memory; `finish` makes the
     COG from it. The same windows give the same bytes. Not for several threads at once.
 
     Parameters
     ----------
     path
-        The COG to make.
+        The new COG.
     layer
-        Packing, names and units; the band holds them as scale, offset, unit and description.
+        Packing, names and units, written as scale, offset, unit and description of the band.
     geobox
         The grid, north up, with a CRS.
     tags
@@ -57,7 +57,7 @@ class CogWriter:
         self._raster = self._create(tags)
 
     def write(self, rows: slice, cols: slice, values: NDArray[np.uint16]) -> None:
-        """Write one window, (rows, cols) packed; windows do not overlap, pixels in none are nodata or quality bit 0."""
+        """Write one packed window (rows, cols); windows do not overlap, pixels in no window hold `Layer.fill`."""
         key = (rows.start, rows.stop, cols.start, cols.stop)
         assert not any(_overlap(key, other) for other in self._sums), f"window {key} overlaps an earlier one"
         with gdal():
@@ -71,11 +71,11 @@ class CogWriter:
         Raises
         ------
         OutputError
-            When the file is not a valid COG or holds anything else than was written.
+            When the file is not a valid COG or holds other values than were written.
         """
         self.close()
         with gdal():
-            # DEFLATE, not ZSTD, because every build of GDAL reads it; higher levels take twice as long for 2 % less.
+            # DEFLATE, not ZSTD: every build of GDAL reads it. Higher levels take twice as long for 2 % less.
             rasterio.shutil.copy(
                 self._plain,
                 self._path,
@@ -92,12 +92,12 @@ class CogWriter:
         self._verify()
 
     def close(self) -> None:
-        """Let go of the plain GeoTIFF; the files stay."""
+        """Close the plain GeoTIFF; the files stay."""
         with gdal():
             self._raster.close()
 
     def _create(self, tags: Mapping[str, str]) -> Any:
-        """Open the plain tiled GeoTIFF; where there is a nodata value, blocks that are never written read as nodata."""
+        """Create the plain tiled GeoTIFF, in which every pixel reads as `Layer.fill`."""
         layer = self._layer
         height, width = self._geobox.shape
         with gdal():
@@ -134,8 +134,8 @@ class CogWriter:
         with gdal():
             valid, faults, warnings = cog_validate(self._path, strict=True, quiet=True)
         if not valid:
-            told = "; ".join([*faults, *warnings])
-            raise OutputError(f"{self._path.name} is not a valid COG: {told}; run again and report it if it stays")
+            found = "; ".join([*faults, *warnings])
+            raise OutputError(f"{self._path.name} is not a valid COG: {found}; run again, and report it if it recurs")
         with gdal(), rasterio.open(self._path) as data:
             same = (
                 data.shape == tuple(self._geobox.shape)
@@ -153,7 +153,7 @@ class CogWriter:
 
 
 def read_band(path: Path) -> NDArray[np.uint16]:
-    """The packed values (y, x) of a layer.
+    """Return the packed values (y, x) of a layer.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def _crs(geobox: GeoBox) -> CRS:
 
 
 def band_tags(layer: Layer) -> dict[str, str]:
-    """Band metadata in the words of the CF conventions."""
+    """Return the metadata of a band under the names of the CF conventions."""
     tags = {"long_name": layer.long_name}
     if layer.standard_name:
         tags["standard_name"] = layer.standard_name
@@ -199,5 +199,5 @@ def _checksum(values: NDArray[np.uint16]) -> int:
 
 
 def _count_other(data: Any, value: int) -> int:
-    """Pixels of the first band that do not hold a value, read strip by strip."""
+    """Return how many pixels of the first band differ from a value, read strip by strip."""
     return sum(int(np.count_nonzero(data.read(1, window=strip) != value)) for strip in _strips(data.height, data.width))

@@ -1,4 +1,4 @@
-"""Mosaics: one GDAL VRT a layer over the finished tiles of a day, so that they open as one map."""
+"""Mosaics: a GDAL VRT per layer over the finished tiles of a day, which opens them as one map."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.files import read_json, write_whole
+from mmnet_maps.files import read_json, refuse_foreign, write_whole
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, grid_of_tiles, tile_geobox
 from mmnet_maps.product.layers import LAYERS, Layer
 from mmnet_maps.product.quality import FLAG_MASKS
+from mmnet_maps.product.stac_item import fingerprint_of, sizes_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from mmnet_maps.grid.tiles import Tile
 
-MARK = "MMNET_MOSAIC"
-"""The metadata item by which a mosaic of this software is known: a hash of the tiles that it shows."""
+MOSAIC_MARK = "MMNET_MOSAIC"
+"""The metadata item that identifies a mosaic of this software: a hash of its tiles."""
 
 _OVERVIEWS = "2 4 8 16 32 64 128"
 _BLOCK = 512
@@ -34,16 +35,16 @@ Finished = dict[str, dict[str, Any]]
 def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
     """Write a mosaic of each layer over the finished tiles of a day: ``mosaic_{YYYYMMDD}[_synthetic]_{layer}.vrt``.
 
-    A mosaic spans the smallest rectangle of whole tiles, and points to them by names relative to itself, so that the
-    folder can be moved. Where there is no tile it reads as nodata, quality as 1 (outside the area). The same tiles give
-    the same bytes. A layer that no tile has gets no mosaic, and an earlier one of it is removed.
+    A mosaic spans the smallest rectangle of whole tiles and refers to them by relative names, so that the folder can be
+    moved. Without a tile it reads as nodata, quality as 1 (outside the area of interest). The same tiles give the same
+    bytes. The mosaic of a layer that no tile has is removed.
 
     Parameters
     ----------
     folder
-        The folder of the day, which holds the tiles and their items.
+        The folder of the day, with the tiles and their items.
     day, synthetic
-        Which tiles of the folder: real and synthetic maps do not mix.
+        The tiles to show; real and synthetic maps do not mix.
 
     Returns
     -------
@@ -53,7 +54,7 @@ def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
     Raises
     ------
     OutputError
-        When a file of such a name is there that this software did not make, or one cannot be written.
+        When a file of such a name exists that this software did not make, or one cannot be written.
     """
     items = finished_items(folder, day, synthetic=synthetic)
     made: dict[Path, str] = {}
@@ -61,15 +62,14 @@ def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
         path = folder / f"mosaic_{_stamp(day, synthetic)}_{name}.vrt"
         tiles = {tile: item for tile, item in items.items() if name in item["assets"]}
         if tiles:
-            if path.exists() and not _is_ours(path):
-                raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+            refuse_foreign(path, ours=_is_mosaic)
             made[path] = _mosaic(layer, tiles)
-        elif path.exists() and _is_ours(path):
+        elif path.exists() and _is_mosaic(path):
             try:
                 path.unlink()
             except OSError as error:
                 raise OutputError(
-                    f"cannot remove {path}, which no tile belongs to any more: {error.strerror}"
+                    f"cannot remove {path}, which no tile belongs to: {error.strerror}; remove it by hand"
                 ) from error
     for path, text in made.items():
         write_whole(path, text)
@@ -77,18 +77,18 @@ def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
 
 
 def finished_tiles(folder: Path, day: date, *, synthetic: bool, layer: str) -> list[tuple[GeoBox, Path]]:
-    """Grid and file of one layer of each finished tile of a day, row by row from the north-west.
+    """Return grid and file of one layer of each finished tile of a day, row by row from the north-west.
 
-    A tile is finished when its STAC item is there, and the files that it lists with the listed sizes.
+    A tile is finished when its STAC item and all files listed there exist, with the listed sizes.
 
     Parameters
     ----------
     folder
         The folder of the day.
     day, synthetic
-        Which tiles of the folder.
+        The tiles to return.
     layer
-        Name of a layer, from `layers.LAYERS`.
+        A name from `layers.LAYERS`.
     """
     items = finished_items(folder, day, synthetic=synthetic)
     found = {tile: folder / _file(item, layer) for tile, item in items.items() if layer in item["assets"]}
@@ -96,12 +96,10 @@ def finished_tiles(folder: Path, day: date, *, synthetic: bool, layer: str) -> l
 
 
 def finished_items(folder: Path, day: date, *, synthetic: bool) -> Finished:
-    """STAC items of the finished tiles of a day by the tile's id; parameters as `finished_tiles`."""
-    from mmnet_maps.product.stac_item import fingerprint_of, sizes_of
-
+    """Return the STAC items of the finished tiles of a day by tile id; parameters as in `finished_tiles`."""
     found: Finished = {}
     for path in sorted(folder.glob(f"h??v??_{_stamp(day, synthetic)}.json")):
-        with suppress(OSError):  # while a tile is made again it has no item, or not all files
+        with suppress(OSError):  # a tile being exchanged has no item, or not all files
             tile, item = path.name[:6], read_json(path)
             sizes = sizes_of(item)
             if fingerprint_of(item) is None or not sizes or not _is_whole_tile(tile, item):
@@ -120,7 +118,7 @@ def _file(item: Mapping[str, Any], key: str) -> str:
 
 
 def _is_whole_tile(tile: str, item: Mapping[str, Any]) -> bool:
-    """Whether an item is that of a tile: an area's file may have such a name too."""
+    """Return whether an item belongs to a tile; the file of an area may have the same name."""
     try:
         geobox = tile_geobox(tile)
     except RequestError:
@@ -134,33 +132,33 @@ def _is_whole_tile(tile: str, item: Mapping[str, Any]) -> bool:
     return expected.items() <= about.items()
 
 
-def _is_ours(path: Path) -> bool:
+def _is_mosaic(path: Path) -> bool:
     try:
-        root = ElementTree.parse(path).getroot()  # noqa: S314  (a file of the user's own folder; nothing is resolved)
+        root = ElementTree.parse(path).getroot()  # noqa: S314  (a file of the user's own folder; entities are not resolved)
     except (OSError, ElementTree.ParseError):
         return False
-    return any(entry.get("key") == MARK for entry in root.iterfind("./Metadata/MDI"))
+    return any(entry.get("key") == MOSAIC_MARK for entry in root.iterfind("./Metadata/MDI"))
 
 
 def _mosaic(layer: Layer, items: Finished) -> str:
-    """The XML of one layer's mosaic."""
+    """Return the XML of one layer's mosaic."""
     from rasterio.crs import CRS
 
     from mmnet_maps.product import cog
 
     grid, pieces = grid_of_tiles(list(items))
     root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.shape.x), rasterYSize=str(grid.shape.y))
-    # The axis mapping is GDAL's for coordinates in the order x, y, whatever the authority says.
+    # This axis mapping is GDAL's for coordinates in the order x, y, whatever the authority defines.
     _add(root, "SRS", CRS.from_user_input(DEFAULT_CRS).to_wkt(), dataAxisToSRSAxisMapping="1,2")
     a = grid.affine
     _add(root, "GeoTransform", ", ".join(repr(float(number)) for number in (a.c, a.a, a.b, a.f, a.d, a.e)))
-    _metadata(root, {**_common(items.values()), MARK: _fingerprint(layer, items)})
+    _metadata(root, {**_common(items.values()), MOSAIC_MARK: _fingerprint(layer, items)})
     band = _add(
         root, "VRTRasterBand", None, dataType="UInt16", band="1", blockXSize=str(_BLOCK), blockYSize=str(_BLOCK)
     )
     _add(band, "Description", layer.long_name)
     if layer.nodata is None:
-        # A hidden nodata value is what GDAL reads where there is no tile; it does not mean missing.
+        # GDAL reads a hidden nodata value where there is no tile; it does not mean missing.
         _add(band, "NoDataValue", str(FLAG_MASKS["outside_area"]))
         _add(band, "HideNoDataValue", "1")
     else:
@@ -172,8 +170,8 @@ def _mosaic(layer: Layer, items: Finished) -> str:
     _metadata(band, cog.band_tags(layer))
     for tile in pieces:
         _source(band, tile, _file(items[tile.id], layer.name))
-    # Made on reading, from the tiles' own. With `resampling` on the sources instead, GDAL 3.10 reads other values than
-    # the tiles' means.
+    # Computed on reading from the overviews of the tiles. With `resampling` on the sources instead, GDAL 3.10 reads
+    # values other than the tiles' means.
     _add(root, "OverviewList", _OVERVIEWS, resampling=layer.overview.upper())
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -196,7 +194,7 @@ def _source(band: ElementTree.Element, tile: Tile, file: str) -> None:
     _add(source, "SourceFilename", file, relativeToVRT="1")
     _add(source, "SourceBand", "1")
     size = {"xSize": str(TILE_PIXELS), "ySize": str(TILE_PIXELS)}
-    # With its properties at hand, GDAL opens a tile only when it reads from it.
+    # With these properties GDAL opens a tile only to read from it.
     _add(
         source,
         "SourceProperties",
@@ -212,7 +210,7 @@ def _source(band: ElementTree.Element, tile: Tile, file: str) -> None:
 
 
 def _common(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """What all tiles say of themselves in the same words, as tags."""
+    """Return the metadata that all tiles share, as tags."""
     first, *others = (item["properties"] for item in items)
     return {
         key.removeprefix("mmnet:"): value if isinstance(value, str) else json.dumps(value)

@@ -1,7 +1,7 @@
-"""A STAC catalog of each day and one collection of them all, from the items on disk.
+"""A STAC catalog of each day and one collection of all days, from the items on disk.
 
-A tile of CONUS is one of 854 items a day, so that nothing can be found by opening files. The catalog of a day lists its
-items and keeps what the collection tells of them; the collection is made from the catalogs and reads no item.
+A CONUS day has 854 items. Its catalog lists them and stores their summaries; the collection is made from the catalogs
+alone, without reading items.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmnet_maps.errors import OutputError
-from mmnet_maps.files import read_json, write_whole
+from mmnet_maps.files import read_json, refuse_foreign, write_whole
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_item import (
     COLLECTION,
@@ -37,37 +37,31 @@ _INVENTED = " Items with mmnet:synthetic true are made from invented inputs: the
 
 
 def check_catalog(out: Path, days: Iterable[date]) -> None:
-    """Make sure, before anything is computed, that `write_catalog` would overwrite nothing of others; creates nothing.
+    """Check, before anything is computed, that `write_catalog` overwrites no foreign file; nothing is created.
 
     Raises
     ------
     OutputError
-        When ``collection.json``, or the ``stac_catalog.json`` of one of the days, is there and was not made by this
-        software.
+        When ``collection.json``, or the ``catalog.json`` of one of the days, exists and was not made by this software.
     """
-    for path, made in (
-        (out / "collection.json", _is_collection),
-        *((_folder(out, day) / "catalog.json", _is_catalog) for day in days),
-    ):
-        if path.exists() and not made(_content(path)):
-            raise OutputError(
-                f"{path} was not made by mmnet_maps and is never overwritten; move it away or give another --out"
-            )
+    refuse_foreign(out / "collection.json", ours=lambda path: _is_collection(_content(path)))
+    for day in days:
+        refuse_foreign(_folder(out, day) / "catalog.json", ours=lambda path: _is_catalog(_content(path)))
 
 
 def write_catalog(out: Path, days: Iterable[date]) -> Path:
     """Write the catalogs of some days, and the collection of all days that have one.
 
-    Only the items of these days are read. The same items give the same bytes. A day without items loses its catalog,
-    and an output folder without any the collection. Not for two processes in one folder at once: what one of them just
-    added may be missing until the next call.
+    Only the items of these days are read. The same items give the same bytes. The catalog of a day without items is
+    removed, and so is the collection of an output folder without catalogs. Not for two processes in one folder at once:
+    days just added by one of them may be missing until the next call.
 
     Parameters
     ----------
     out
-        Output root, which holds a folder a day.
+        Output root, with one folder per day.
     days
-        The days whose items were made, remade or removed.
+        The days whose items were written or removed.
 
     Returns
     -------
@@ -77,7 +71,7 @@ def write_catalog(out: Path, days: Iterable[date]) -> Path:
     Raises
     ------
     OutputError
-        When a file of that name is there that this software did not make, an item cannot be read, or the files cannot
+        When a file of that name exists that this software did not make, an item cannot be read, or the files cannot
         be written.
     """
     chosen = sorted(set(days))
@@ -95,18 +89,20 @@ def _folder(out: Path, day: date) -> Path:
 
 
 def _put(path: Path, content: dict[str, Any] | None) -> None:
-    """Write a file whole, or remove it where there is nothing to tell."""
+    """Write a file whole, or remove it where it would list nothing."""
     if content is not None:
         write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot remove {path}, which lists nothing any more: {error.strerror}") from error
+        raise OutputError(
+            f"cannot remove {path}, which would list nothing: {error.strerror}; remove it by hand"
+        ) from error
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where it is not one or cannot be read."""
+    """Return the object in a JSON file; empty where it holds none or cannot be read."""
     with suppress(OSError):
         return read_json(path)
     return {}
@@ -121,12 +117,12 @@ def _is_catalog(content: Mapping[str, Any]) -> bool:
 
 
 def _items(folder: Path) -> dict[str, dict[str, Any]]:
-    """The items of this software in a folder, by file name, in order."""
+    """Return the items of this software in a folder, by file name, in order."""
     found = {}
-    for path in sorted(folder.glob("[!.]*.json")):  # what is hidden is being written, or is about to be removed
+    for path in sorted(folder.glob("[!.]*.json")):  # hidden files are being written or removed
         try:
             item = read_json(path)
-        except FileNotFoundError:  # being exchanged for a new issue
+        except FileNotFoundError:  # being exchanged for a new revision
             continue
         except OSError as error:
             raise OutputError(f"cannot read {path}: {error.strerror}; make it readable or move it away") from error
@@ -136,7 +132,7 @@ def _items(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _catalogs(out: Path) -> dict[date, dict[str, Any]]:
-    """The catalogs on disk by day, in order."""
+    """Return the catalogs on disk by day, in order."""
     found = {}
     for path in sorted(out.glob("*/catalog.json")):
         if re.fullmatch(r"\d{8}", path.parent.name) and _is_catalog(content := _content(path)):
@@ -178,7 +174,7 @@ def _collection(catalogs: Mapping[date, Mapping[str, Any]]) -> dict[str, Any] | 
         "title": "Daily surface soil moisture by MMNet",
         "description": _DESCRIPTION + (_INVENTED if True in summaries.get("mmnet:synthetic", ()) else ""),
         "keywords": ["soil moisture", "SMAP", "downscaling", "remote sensing", "hydrology"],
-        "license": "other",  # that of the inputs, which mmnet:licences lists
+        "license": "other",  # those of the inputs, listed in mmnet:licences
         "providers": [
             {
                 "name": "mmnet_maps",
@@ -210,13 +206,13 @@ def _link(relation: str, target: str, kind: str = "application/json") -> dict[st
 
 
 def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
-    """The box around some of [west, south, east, north]."""
+    """Return the smallest box [west, south, east, north] around some boxes."""
     west, south, east, north = zip(*boxes, strict=True)
     return [min(west), min(south), max(east), max(north)]
 
 
 def _summaries(properties: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The distinct values of some properties, each a value or a list of them, in order."""
+    """Return the distinct values of the summarised properties, sorted; a property is one value or a list."""
     found: dict[str, set[Any]] = {}
     for one in properties:
         for key in _SUMMARISED:

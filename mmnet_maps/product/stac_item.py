@@ -1,4 +1,4 @@
-"""The STAC item of one day: what is written and what is read back of it; `catalog` makes many days one collection."""
+"""The STAC item of one day: building it, and reading it back; `stac_catalog` lists the items of many days."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 PICTURE, MEMBERS = "picture", "members"
-"""Keys of the picture and the ensemble's members among the assets; every other asset is a layer."""
+"""Asset keys of the picture and the ensemble members; every other asset is a layer."""
 
 COLLECTION = "mmnet-maps"
-"""Id of the collection that every item belongs to."""
+"""Id of the collection of all items."""
 
 LEVEL = "L4"
-"""Processing level: a model's output, not measured itself."""
+"""Processing level: model output derived from measurements."""
 
 EXTENSIONS = {
     name: f"https://stac-extensions.github.io/{name}/v{version}/schema.json"
@@ -39,7 +39,7 @@ EXTENSIONS = {
         "processing": "1.1.0",
     }.items()
 }
-"""The STAC extensions in use, by name, each as the address of its schema."""
+"""Addresses of the schemas of the STAC extensions in use, by name."""
 
 
 def build_item(
@@ -54,30 +54,33 @@ def build_item(
 ) -> dict[str, Any]:
     """Build a STAC 1.1 item as a dict.
 
-    It holds no time of writing, so that the same run gives the same bytes. Its links lead to the day's catalog beside
-    it and to the collection in the folder above, which `stac_catalog.write_catalog` writes.
+    It contains no time of writing, so that the same run gives the same bytes. Its links lead to the day's catalog
+    beside it and to the collection in the folder above, which `stac_catalog.write_catalog` writes.
 
     Parameters
     ----------
     name
         The item's id.
     day
-        The UTC day that the map stands for.
+        The UTC day of the map.
     geobox
         The grid of the layers; its outline is the footprint.
     files
-        Finished files by layer name, ``"picture"`` or ``"members"``; the item points to them as files beside itself.
+        Finished files by layer name, ``"picture"`` or ``"members"``; the item lists them as files beside itself.
     version, fingerprint
-        Number of this issue, counted from 1, and the hash of all that decides the values.
+        Number of the revision, from 1, and the hash of everything that determines the values.
     properties
         Further properties.
+
+    Returns
+    -------
+    dict
+        The item as JSON.
     """
     import pystac
     from pystac.utils import datetime_to_str
 
-    assert geobox.crs is not None
     start = datetime.combine(day, time(), UTC)
-    code = geobox.crs.to_epsg()
     ring = _ring(geobox)
     west_south, east_north = ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
     item = pystac.Item(
@@ -94,10 +97,7 @@ def build_item(
             "processing:level": LEVEL,
             "processing:lineage": "Estimated by the network mmnet:model from the inputs that mmnet:inputs lists.",
             "processing:software": {"mmnet_maps": __version__},
-            **_sample_distance(geobox),
-            **({"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": geobox.crs.to_wkt()}),
-            "proj:shape": list(geobox.shape),
-            "proj:transform": list(geobox.affine)[:6],
+            **_grid_properties(geobox),
         },
         stac_extensions=list(EXTENSIONS.values()),
         collection=COLLECTION,
@@ -114,7 +114,7 @@ def build_item(
 
 
 def describe_asset(key: str) -> dict[str, Any]:
-    """What holds of an asset in every item: title, type, roles and, of a layer, its band.
+    """Return the parts of an asset that are the same in every item: title, type, roles and, of a layer, its band.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def describe_asset(key: str) -> dict[str, Any]:
 
 
 def fingerprint_of(item: Mapping[str, Any]) -> str | None:
-    """The fingerprint in an item; None where it is not an item of this software.
+    """Return the fingerprint in an item; None where this software did not write it.
 
     >>> fingerprint_of({"properties": {"mmnet:fingerprint": "3f2a"}})
     '3f2a'
@@ -167,7 +167,7 @@ def fingerprint_of(item: Mapping[str, Any]) -> str | None:
 
 
 def version_of(item: Mapping[str, Any]) -> int:
-    """Number of the issue that an item describes, 0 where it says none.
+    """Return the number of the revision in an item, 0 where it has none.
 
     >>> version_of({"properties": {"version": "2"}}), version_of({})
     (2, 0)
@@ -178,9 +178,9 @@ def version_of(item: Mapping[str, Any]) -> int:
 
 
 def sizes_of(item: Mapping[str, Any]) -> dict[str, int]:
-    """Size in bytes of each file that an item lists, by asset key; empty where it is not an item of this software.
+    """Return the size in bytes of each file of an item, by asset key; empty where this software did not write it.
 
-    The members are not among them: they are a folder.
+    The members, a folder, are not among them.
     """
     with suppress(KeyError, TypeError, ValueError, AttributeError):
         return {str(key): int(asset["file:size"]) for key, asset in item["assets"].items() if key != MEMBERS}
@@ -188,7 +188,7 @@ def sizes_of(item: Mapping[str, Any]) -> dict[str, int]:
 
 
 def lists_members(item: Mapping[str, Any]) -> bool:
-    """Whether an item lists the members of an ensemble.
+    """Return whether an item lists ensemble members.
 
     >>> lists_members({"assets": {"members": {"href": "./grant_20210808_members.zarr"}}})
     True
@@ -199,25 +199,30 @@ def lists_members(item: Mapping[str, Any]) -> bool:
 
 def _asset(key: str, path: Path) -> dict[str, Any]:
     href = {"href": f"./{path.name}"}
-    if key == MEMBERS:  # a folder: it has neither size nor checksum
+    if key == MEMBERS:  # a folder, without size and checksum
         return href | describe_asset(key)
     with path.open("rb") as file:
         digest = sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    # 12 20 is the multihash prefix of a SHA-256 of 32 bytes, as the file extension asks for.
+    # 12 20 is the multihash prefix of a SHA-256 of 32 bytes, which the file extension requires.
     facts = {"file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
     return href | facts | describe_asset(key)
 
 
-def _sample_distance(geobox: GeoBox) -> dict[str, float]:
-    """The pixel size as ``gsd``, which is in metres; nothing on grids in degrees or feet."""
+def _grid_properties(geobox: GeoBox) -> dict[str, Any]:
+    """Return the grid as properties; the pixel size ``gsd`` is in metres, and omitted on grids in degrees or feet."""
     from pyproj import CRS
 
-    crs = CRS.from_user_input(str(geobox.crs))
-    if crs.is_projected and crs.axis_info[0].unit_conversion_factor == 1.0:
-        return {"gsd": abs(geobox.affine.a)}
-    return {}
+    assert geobox.crs is not None
+    crs, code = CRS.from_user_input(str(geobox.crs)), geobox.crs.to_epsg()
+    metres = crs.is_projected and crs.axis_info[0].unit_conversion_factor == 1.0
+    return {
+        **({"gsd": abs(geobox.affine.a)} if metres else {}),
+        **({"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": geobox.crs.to_wkt()}),
+        "proj:shape": list(geobox.shape),
+        "proj:transform": list(geobox.affine)[:6],
+    }
 
 
 def _bitfield(name: str, bit: int) -> dict[str, Any]:
@@ -230,9 +235,9 @@ def _bitfield(name: str, bit: int) -> dict[str, Any]:
 
 
 def _ring(geobox: GeoBox) -> NDArray[np.float64]:
-    """Outline (n, 2) of a grid in longitude and latitude to 1e-6° (0.1 m), counterclockwise, closed.
+    """Return the outline (n, 2) of a grid in longitude and latitude to 1e-6° (0.1 m), counterclockwise and closed.
 
-    Every edge has 20 pieces, since straight edges of a projected grid are curved in degrees.
+    Every edge has 20 segments, because straight edges of a projected grid are curved in degrees.
     """
     from pyproj import Transformer
 
