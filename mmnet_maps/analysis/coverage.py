@@ -1,4 +1,4 @@
-"""Which share of every pixel polygons cover, exactly, by exactextract (Baston, 2018)."""
+"""The exact share of every pixel that polygons cover, by exactextract (Baston, 2018)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from odc.geo.geobox import GeoBox
 def coverage(
     polygons: Sequence[bytes], grid: GeoBox
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Share of each pixel of a grid that lies in each polygon.
+    """Return the share of each pixel of a grid that lies in each polygon.
 
     Parameters
     ----------
     polygons
-        As WKB, valid, in the grid's CRS; they may reach beyond the grid or lie outside.
+        Valid WKB in the grid's CRS; they may reach beyond the grid or lie outside.
     grid
         North up.
 
     Returns
     -------
     polygon, pixel, fraction : ndarray
-        One entry for every pair that overlaps: place in `polygons`, ascending; place in the grid, row by row; share of
-        the pixel's area, above 0 to 1.
+        One entry for every polygon and pixel that overlap: index of the polygon, ascending; index of the pixel, row by
+        row; covered share of its area, above 0 to 1.
 
     Examples
     --------
@@ -40,21 +40,21 @@ def coverage(
     ([0, 1], [0.5, 0.75])
     """
     left, bottom, right, top = grid.boundingbox.bbox
-    # Of the values nothing is asked, so an array of one byte, repeated, will do.
-    nothing = NumPyRasterSource(np.broadcast_to(np.uint8(0), tuple(grid.shape)), left, bottom, right, top)
+    # The values are not used, so one byte is broadcast.
+    raster = NumPyRasterSource(np.broadcast_to(np.uint8(0), tuple(grid.shape)), left, bottom, right, top)
     found = [
         (one["properties"]["cell_id"], one["properties"]["coverage"])
-        for one in exact_extract(nothing, _Polygons(polygons), ["cell_id", "coverage"])
+        for one in exact_extract(raster, _Polygons(polygons), ["cell_id", "coverage"])
     ]
     polygon = np.repeat(np.arange(len(found)), [len(pixel) for pixel, _ in found])
     pixel = np.concatenate([np.empty(0, np.int64), *(pixel for pixel, _ in found)])
     fraction = np.concatenate([np.empty(0), *(fraction for _, fraction in found)])
-    there = fraction > 0
-    return polygon[there], pixel[there], fraction[there]
+    covered = fraction > 0
+    return polygon[covered], pixel[covered], fraction[covered]
 
 
 class _Polygons(FeatureSource):  # type: ignore[misc]
-    """Polygons as they are: the package's own sources write and read each as GeoJSON text."""
+    """Polygons as WKB; the package's own sources write and read each as GeoJSON text."""
 
     def __init__(self, polygons: Sequence[bytes]) -> None:
         super().__init__()

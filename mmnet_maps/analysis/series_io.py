@@ -1,4 +1,4 @@
-"""Series at points as files: CSV, Parquet, or NetCDF as CF's discrete sampling geometry."""
+"""Write series at points as CSV, Parquet, or NetCDF in CF's discrete sampling geometry."""
 
 from __future__ import annotations
 
@@ -36,48 +36,48 @@ _COORDINATES: dict[str, dict[str, Any]] = {
 
 
 def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a file of another kind, or one that is read, before the work is done.
+    """Refuse an output of another kind, or one that is also an input, before any work is done.
 
     Parameters
     ----------
     path
-        Where the series are to go.
+        The file to write the series to.
     inputs
-        What they are made from: files, or anything else, which is left alone.
+        Files that the series are made from; anything that is not a file is ignored.
 
     Raises
     ------
     RequestError
-        The name has another ending than `ENDINGS`, or it is one of the inputs.
+        The name does not end in one of `ENDINGS`, or it is one of the inputs.
     """
     if Path(path).suffix not in ENDINGS or os.path.isdir(path):
         raise RequestError(
-            f"the series are to be written to {path}; give a file whose name ends in .csv, .parquet or .nc"
+            f"the series cannot be written to {path}; give a file whose name ends in .csv, .parquet or .nc"
         )
     for one in inputs:
         if os.path.exists(path) and os.path.exists(one) and os.path.samefile(path, one):
-            raise RequestError(f"{path} is a file that the series are made from; give another --out")
+            raise RequestError(f"{path} is one of the inputs of the series; give another --out")
 
 
 def write_series(series: pd.DataFrame, path: str | Path) -> None:
-    """Write series as CSV, Parquet or NetCDF, by the name of the file; it appears whole or not at all.
+    """Write series as CSV, Parquet or NetCDF, by the ending of the file; it appears whole or not at all.
 
     Parameters
     ----------
     series
-        One row a place and day: ``station, date, lat, lon`` and values (`series.series_for`). Its ``attrs``
-        become global attributes of NetCDF.
+        One row per place and day: ``station, date, lat, lon`` and values (`series.series_for`). Its ``attrs`` become
+        global attributes of NetCDF.
     path
         The file. The same series give the same bytes.
 
     Raises
     ------
     RequestError
-        Another ending.
+        The ending is not one of `ENDINGS`.
     InputError
-        Two places have one name (NetCDF).
+        Two places have the same name (NetCDF).
     OutputError
-        It cannot be written.
+        The file cannot be written.
     """
     check_target(path)
     path = Path(path)
@@ -112,23 +112,23 @@ def _parquet(series: pd.DataFrame) -> bytes:
 
 
 def to_dataset(series: pd.DataFrame) -> xr.Dataset:
-    """Series as a table (station, time): CF's orthogonal multidimensional array representation of time series.
+    """Convert series to a dataset (station, time): CF's orthogonal multidimensional array representation.
 
     Parameters
     ----------
     series
-        As `write_series`.
+        See `write_series`.
 
     Returns
     -------
     xarray.Dataset
-        Each place once, in order, by ``station_name``, and every day that any has; where a place has no row for a day
-        values are NaN, and ``quality`` says outside the area.
+        Each place once, in order, by ``station_name``, and every day that any place has. Where a place has no row for a
+        day, values are NaN and ``quality`` has the flag of pixels outside the area.
 
     Raises
     ------
     InputError
-        Two places have one name.
+        Two places have the same name.
     """
     import pandas as pd
     import xarray as xr
@@ -162,7 +162,7 @@ def to_dataset(series: pd.DataFrame) -> xr.Dataset:
 
 
 def _attributes(name: str) -> dict[str, Any]:
-    """CF attributes of a column."""
+    """Return the CF attributes of a column."""
     if name in LAYERS or name in _LIKE_SOIL_MOISTURE:
         found = array_attributes(name if name in LAYERS and name != "soil_moisture" else "soil_moisture")
         del found["grid_mapping"]

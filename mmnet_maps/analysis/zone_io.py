@@ -1,4 +1,4 @@
-"""Polygons that are zones as files have them, and tables of their statistics."""
+"""Read zones from files of polygons, and write tables of their statistics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.files import write_whole
+from mmnet_maps.errors import RequestError
+from mmnet_maps.files import refuse_foreign, write_whole
 from mmnet_maps.grid.area import LONLAT
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 _IDS = ("zone", "id", "name")
 _LAYER = "zones"
-_OURS = ["zone", "date", "mean", "median", "std", "p10", "p90", "valid_share", "pixels", "area_ha"]  # first columns
+_COLUMNS = ["zone", "date", "mean", "median", "std", "p10", "p90", "valid_share", "pixels", "area_ha"]  # first columns
 _EDGE_METRES = 1000.0
 EDGE_DEGREES = 0.01
-"""Edges in longitude and latitude are bent at this distance, about 1 km."""
+"""Longer edges in longitude and latitude are split, so that they bend; about 1 km."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Zones:
     Attributes
     ----------
     name
-        What they are, for people: the file's name.
+        A title: the file's name.
     ids
-        Their names (zone,), text or numbers, each once.
+        Names of the zones (zone,), text or numbers, each once.
     polygons
         Valid shapely polygons and multipolygons (zone,).
     crs
@@ -52,7 +52,7 @@ class Zones:
     crs: Any = LONLAT
 
     def to_crs(self, crs: Any) -> NDArray[Any]:
-        """The polygons (zone,) in another CRS, long edges bent as they are there; empty where it cannot show them."""
+        """Return the polygons (zone,) in another CRS, long edges bent; empty where the CRS cannot show them."""
         import pyproj
         import shapely
 
@@ -62,18 +62,19 @@ class Zones:
         edge = _EDGE_METRES / given.axis_info[0].unit_conversion_factor if given.is_projected else EDGE_DEGREES
         found = moved(shapely.segmentize(self.polygons, edge), given, wanted)
         found[~np.isfinite(shapely.bounds(found)).all(1)] = shapely.Polygon()
-        torn = ~shapely.is_valid(found)  # slivers: rounding may let edges cross that nearly touched
+        torn = ~shapely.is_valid(found)  # slivers, whose edges cross after rounding
         found[torn] = shapely.buffer(found[torn], 0)
         return found
 
     def _refuse(self, wrong: NDArray[np.bool_], why: str) -> None:
+        """Raise a RequestError that names the first wrong zone, if there are any."""
         if wrong.any():
             more = f" ({wrong.sum()} of {len(wrong)} zones are like that)" if wrong.sum() > 1 else ""
             raise RequestError(f"zone {self.ids[wrong][0]} of {self.name} {why}{more}")
 
 
 def moved(geometries: NDArray[Any], source: Any, target: Any) -> NDArray[Any]:
-    """Geometries with their vertices in another CRS, x (or longitude) first; infinite where it cannot show them."""
+    """Return geometries in another CRS, x (or longitude) first; infinite where it cannot show them."""
     import pyproj
     import shapely
 
@@ -86,17 +87,17 @@ def moved(geometries: NDArray[Any], source: Any, target: Any) -> NDArray[Any]:
 
 
 def read_zones(given: Any, *, id_column: str | None = None) -> Zones:
-    """Read polygons that are zones.
+    """Read zones.
 
     Parameters
     ----------
     given
         A vector file (GeoJSON, GeoPackage, Shapefile or anything else pyogrio reads), or an object with
         ``__geo_interface__`` that is a collection of features, such as a GeoDataFrame. Coordinates are longitude and
-        latitude unless it says otherwise. Features without a geometry are left out, with a notice.
+        latitude unless it has a CRS. Features without a geometry are left out, with a warning.
     id_column
-        The attribute that names the zones; by default the first of ``zone``, ``id`` and ``name`` (in any case) that
-        all have and no two share, else they are numbered from 1.
+        The attribute that names the zones; by default the first of ``zone``, ``id`` and ``name`` (in any case) that all
+        zones have and no two share, otherwise they are numbered from 1.
 
     Returns
     -------
@@ -106,24 +107,24 @@ def read_zones(given: Any, *, id_column: str | None = None) -> Zones:
     Raises
     ------
     RequestError
-        When it cannot be read, has no such column, or a zone has no name, the name of another, or is no valid polygon.
+        The file cannot be read or has no such column, or a zone is not a valid polygon, or has no name or a name twice.
     """
     if hasattr(given, "__geo_interface__"):
-        name, polygons, columns, crs = _of_features(given)
+        name, polygons, columns, crs = _read_features(given)
     else:
-        name, polygons, columns, crs = _of_file(given, id_column)
+        name, polygons, columns, crs = _read_file(given, id_column)
     there = np.array([polygon is not None and not polygon.is_empty for polygon in polygons], bool)
     if not there.any():
         raise RequestError(f"{name} is empty; expected polygons")
     if not there.all():
         log.warning("%d of %d features of %s have no geometry and are left out", (~there).sum(), len(there), name)
-    ids = _named(name, {key: values[there] for key, values in columns.items()}, id_column, int(there.sum()))
+    ids = _names(name, {key: values[there] for key, values in columns.items()}, id_column, int(there.sum()))
     zones = Zones(name=name, ids=ids, polygons=polygons[there], crs=crs or LONLAT)
     _check(zones)
     return zones
 
 
-def _of_features(given: Any) -> tuple[str, NDArray[Any], dict[str, NDArray[Any]], Any]:
+def _read_features(given: Any) -> tuple[str, NDArray[Any], dict[str, NDArray[Any]], Any]:
     from shapely.geometry import shape
 
     content = given.__geo_interface__
@@ -138,7 +139,7 @@ def _of_features(given: Any) -> tuple[str, NDArray[Any], dict[str, NDArray[Any]]
     return "the zones", polygons, columns, getattr(given, "crs", None)
 
 
-def _of_file(given: str | Path, id_column: str | None) -> tuple[str, NDArray[Any], dict[str, NDArray[Any]], Any]:
+def _read_file(given: str | Path, id_column: str | None) -> tuple[str, NDArray[Any], dict[str, NDArray[Any]], Any]:
     import pyogrio
     import shapely
     from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
@@ -169,43 +170,45 @@ def _of_file(given: str | Path, id_column: str | None) -> tuple[str, NDArray[Any
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:
-    """An array of objects, whatever they are."""
+    """Return a 1-D array of objects."""
     found = np.empty(len(values), object)
     found[:] = values
     return found
 
 
-def _named(name: str, columns: dict[str, NDArray[Any]], id_column: str | None, count: int) -> NDArray[Any]:
+def _names(title: str, columns: dict[str, NDArray[Any]], id_column: str | None, count: int) -> NDArray[Any]:
+    """Return the names of the zones from a column, or numbers from 1."""
     import pandas as pd
 
     if id_column is not None:
         if id_column not in columns:
-            raise RequestError(f"{name} has no column {id_column!r}; it has {', '.join(columns) or 'none'}")
+            raise RequestError(f"{title} has no column {id_column!r}; it has {', '.join(columns) or 'none'}")
         ids = columns[id_column]
         missing, twice = pd.isna(ids), pd.Series(ids).duplicated().to_numpy()
         if missing.any():
-            raise RequestError(f"{missing.sum()} zones of {name} have no {id_column}; give each one, or another --id")
+            raise RequestError(f"{missing.sum()} zones of {title} have no {id_column}; give each one, or another --id")
         if twice.any():
             raise RequestError(
-                f"{name} has {id_column} {ids[twice][0]} more than once; give another --id, or merge them"
+                f"{title} has {id_column} {ids[twice][0]} more than once; give another --id, or merge them"
             )
         return _plain(ids)
     for wanted in _IDS:
         for key, ids in columns.items():
             if key.lower() == wanted and not pd.isna(ids).any() and not pd.Series(ids).duplicated().any():
                 return _plain(ids)
-    log.warning("zones of %s are numbered from 1 in its order; --id COLUMN names them", name)
+    log.warning("zones of %s are numbered from 1 in the order of the file; --id COLUMN names them", title)
     return np.arange(1, count + 1)
 
 
 def _plain(ids: NDArray[Any]) -> NDArray[Any]:
-    """Names as whole numbers where they are, else as text."""
+    """Return names as whole numbers if all are, otherwise as text."""
     if all(isinstance(one, int | np.integer) for one in ids):
         return ids.astype(np.int64)
     return _objects([str(one) for one in ids])
 
 
 def _check(zones: Zones) -> None:
+    """Raise a RequestError for zones that are not valid polygons."""
     import shapely
 
     kinds = np.array([one.geom_type for one in zones.polygons])
@@ -214,7 +217,7 @@ def _check(zones: Zones) -> None:
         zones._refuse(flat, f"is a {kinds[flat][0]}; expected polygons: use `mmnet points` for points, or buffer them")
     coordinates, index = shapely.get_coordinates(zones.polygons, return_index=True)
     wrong = np.isin(np.arange(len(kinds)), index[~np.isfinite(coordinates).all(1)])
-    zones._refuse(wrong, "has coordinates that are not finite numbers; repair the file")
+    zones._refuse(wrong, "has coordinates that are not finite; repair the file")
     invalid = ~shapely.is_valid(zones.polygons)
     if invalid.any():
         reason = shapely.is_valid_reason(zones.polygons[invalid][0])
@@ -225,56 +228,56 @@ def _check(zones: Zones) -> None:
 
 
 def check_target(path: str | Path, zones: str | Path | None = None) -> Path:
-    """The path that statistics go to, once it is known that they may.
+    """Return the path to write statistics to, after checking it.
 
     Parameters
     ----------
     path
-        What was asked for.
+        The requested path.
     zones
-        The file that the zones come from.
+        The file that the zones were read from.
 
     Raises
     ------
     RequestError
-        When its ending is none of ``.csv``, ``.parquet`` and ``.gpkg``, it is a folder, or the file of the zones.
+        The name does not end in ``.csv``, ``.parquet`` or ``.gpkg``, or it is a folder or the file of the zones.
     OutputError
-        When a GeoPackage is there that holds anything else.
+        An existing GeoPackage was not made by `write_statistics`.
     """
     path = Path(path)
     if path.suffix not in (".csv", ".parquet", ".gpkg") or os.path.isdir(path):
         raise RequestError(
-            f"statistics are to be written to {path}; give a file whose name ends in .csv, .parquet or .gpkg"
+            f"statistics cannot be written to {path}; give a file whose name ends in .csv, .parquet or .gpkg"
         )
     source = os.path.expanduser(zones) if zones is not None else ""
     if os.path.exists(path) and os.path.exists(source) and path.samefile(source):
         raise RequestError(f"{path} is the file of the zones; give another --out")
-    if path.suffix == ".gpkg" and os.path.exists(path) and not _is_ours(path):
-        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+    if path.suffix == ".gpkg":
+        refuse_foreign(path, _is_statistics)
     return path
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a GeoPackage has the layer and the columns of `write_statistics`, and no other layer."""
+def _is_statistics(path: Path) -> bool:
+    """Return whether a GeoPackage has the layer and the columns of `write_statistics`, and no other layer."""
     import pyogrio
     from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
         layers = [name for name, _ in pyogrio.list_layers(path)]
-        return layers == [_LAYER] and list(pyogrio.read_info(path)["fields"][: len(_OURS)]) == _OURS
+        return layers == [_LAYER] and list(pyogrio.read_info(path)["fields"][: len(_COLUMNS)]) == _COLUMNS
     except (DataLayerError, DataSourceError):
         return False
 
 
 def write_statistics(table: pd.DataFrame, path: str | Path, zones: Zones) -> None:
-    """Write statistics as CSV, Parquet or GeoPackage, by the name of the file; it appears whole or not at all.
+    """Write statistics as CSV, Parquet or GeoPackage, by the ending of the file; it appears whole or not at all.
 
     Parameters
     ----------
     table
-        As `zones.zonal_statistics` gives it.
+        The table of `zones.zonal_statistics`.
     path
-        ``.csv``, ``.parquet``, or ``.gpkg``: the same rows, each with its polygon in the CRS that it came in, as layer
+        ``.csv``, ``.parquet``, or ``.gpkg``: the same rows, each with its polygon in its original CRS, as layer
         ``zones``.
     zones
         The zones of the table.
@@ -282,7 +285,7 @@ def write_statistics(table: pd.DataFrame, path: str | Path, zones: Zones) -> Non
     Raises
     ------
     RequestError, OutputError
-        As `check_target`, or when it cannot be written.
+        See `check_target`, or the file cannot be written.
     """
     path = check_target(path)
     if path.suffix == ".csv":

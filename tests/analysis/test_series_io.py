@@ -1,4 +1,4 @@
-"""Series as files: what is written is what is read, and NetCDF is CF's time series."""
+"""Series written to files and read back; NetCDF follows CF."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ABOUT = {"model": "net", "inputs": {"smap": "SPL4"}, "software": "mmnet_maps 0",
 
 @pytest.fixture
 def series() -> pd.DataFrame:
-    """Two places; the second lacks the first day."""
+    """Return two places; the second has no row on the first day."""
     rows = pd.DataFrame(
         {
             "station": ["b", "b", "b", "a", "a"],
@@ -87,7 +87,7 @@ def test_the_same_series_give_the_same_bytes(tmp_path: Path, series: pd.DataFram
     assert len(list(tmp_path.iterdir())) == 6
 
 
-def test_columns_that_are_not_there_are_not_made_up(series: pd.DataFrame) -> None:
+def test_missing_columns_stay_missing(series: pd.DataFrame) -> None:
     data = to_dataset(series.drop(columns=["quality", "smap", "pr"]))
     assert not {"quality", "smap", "pr"} & set(data)
 
@@ -98,15 +98,15 @@ def test_two_places_of_one_name_are_not_merged(series: pd.DataFrame) -> None:
         to_dataset(series)
 
 
-def test_what_is_read_is_not_overwritten(tmp_path: Path) -> None:
+def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("station,lat,lon\n")
     (tmp_path / "link.csv").symlink_to(tmp_path / "s.csv")
-    with pytest.raises(RequestError, match="s.csv is a file that the series are made from; give another --out"):
+    with pytest.raises(RequestError, match="s.csv is one of the inputs of the series; give another --out"):
         check_target(tmp_path / "s.csv", ["-119,47", "x" * 300, tmp_path / "link.csv"])
     check_target(tmp_path / "new.csv", [tmp_path / "s.csv"])
 
 
-def test_what_cannot_be_written_is_told(tmp_path: Path, series: pd.DataFrame) -> None:
+def test_unwritable_files_give_one_line(tmp_path: Path, series: pd.DataFrame) -> None:
     with pytest.raises(RequestError, match=r"ends in .csv, .parquet or .nc"):
         check_target("s.txt")
     (tmp_path / "file").write_text("")

@@ -1,9 +1,10 @@
-"""Zonal statistics, against shapely's areas pixel by pixel, and what adds up."""
+"""Zonal statistics against shapely's areas pixel by pixel, and their sums."""
 
 from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ STATISTICS = ["mean", "median", "std", "p10", "p90", "valid_share", "pixels", "a
 
 
 @dataclass
-class Piece:
+class OneMap:
     """A map in memory."""
 
     day: date
@@ -65,7 +66,7 @@ def grid_of(height: int, width: int, crs: str = "EPSG:5070") -> GeoBox:
 
 
 def field(height: int, width: int, seed: int = 0, missing: float = 0.2) -> Float:
-    """Soil moisture as it is stored, some of it missing."""
+    """Return soil moisture as files hold it, some of it missing."""
     rng = np.random.default_rng(seed)
     values = rng.integers(500, 5000, (height, width)) * 0.0001
     values[rng.random((height, width)) < missing] = np.nan
@@ -73,12 +74,12 @@ def field(height: int, width: int, seed: int = 0, missing: float = 0.2) -> Float
 
 
 def maps_of(*days: Float | dict[str, Float], crs: str = "EPSG:5070", synthetic: bool = False) -> Maps:
-    pieces = []
-    for k, given_ in enumerate(days):
-        layers = given_ if isinstance(given_, dict) else {"soil_moisture": given_}
+    parts = []
+    for k, some_zones in enumerate(days):
+        layers = some_zones if isinstance(some_zones, dict) else {"soil_moisture": some_zones}
         grid = grid_of(*layers["soil_moisture"].shape, crs=crs)
-        pieces.append(Piece(DAY + timedelta(k), grid, layers, synthetic=synthetic))
-    return Maps(pieces)
+        parts.append(OneMap(DAY + timedelta(k), grid, layers, synthetic=synthetic))
+    return Maps(parts)
 
 
 def zones_of(*polygons: Any, crs: Any = "EPSG:5070") -> Zones:
@@ -88,12 +89,12 @@ def zones_of(*polygons: Any, crs: Any = "EPSG:5070") -> Zones:
 
 
 def on_map(polygon: Any) -> Any:
-    """A polygon in pixels, from the upper left corner, on the map."""
+    """Move a polygon in pixels from the upper left corner to its place on the map."""
     return shapely.transform(polygon, lambda xy: np.array([LEFT, TOP]) + xy * [100.0, -100.0])
 
 
 def by_hand(values: Float, polygon: Any, grid: GeoBox) -> dict[str, float]:
-    """Statistics with the area of the intersection with every pixel as its weight."""
+    """Compute statistics weighted by the area of the intersection with every pixel."""
     rows, cols = np.indices(values.shape)
     a = grid.affine
     pixels = shapely.box(a.c + cols * a.a, a.f + (rows + 1) * a.e, a.c + (cols + 1) * a.a, a.f + rows * a.e)
@@ -106,16 +107,16 @@ def by_hand(values: Float, polygon: Any, grid: GeoBox) -> dict[str, float]:
     mean = np.average(v, weights=w)
     found |= {"mean": mean, "std": np.sqrt(np.average((v - mean) ** 2, weights=w))}
     for name, share in (("median", 0.5), ("p10", 0.1), ("p90", 0.9)):
-        # Shares this near to a step count as on it, as coverage is no more exact.
+        # Coverage is exact to about 1e-6, so shares this near to a step count as on it.
         low = np.quantile(v, share - 1e-6, weights=w, method="inverted_cdf")
         high = -np.quantile(-v, 1 - share - 1e-6, weights=w, method="inverted_cdf")
         found[name] = (low + high) / 2
     return found
 
 
-def assert_by_hand(maps: Maps, layers: Sequence[Float], given_: Zones) -> None:
-    found = zonal_statistics(maps, given_, quiet=True)
-    expected = [by_hand(values, one, maps.grid) for one in given_.polygons for values in layers]
+def assert_by_hand(maps: Maps, layers: Sequence[Float], some_zones: Zones) -> None:
+    found = zonal_statistics(maps, some_zones, quiet=True)
+    expected = [by_hand(values, one, maps.grid) for one in some_zones.polygons for values in layers]
     for name in STATISTICS:
         np.testing.assert_allclose(found[name], [one[name] for one in expected], atol=2e-6, rtol=1e-6, err_msg=name)
 
@@ -133,13 +134,13 @@ SHAPES = {
 
 def test_statistics_are_those_of_intersections_by_shapely(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [field(20, 23, seed) for seed in range(3)]
-    given_ = zones_of(*map(on_map, SHAPES.values()))
+    some_zones = zones_of(*map(on_map, SHAPES.values()))
     maps = maps_of(*layers)
-    assert_by_hand(maps, layers, given_)
-    whole = zonal_statistics(maps, given_, quiet=True)
+    assert_by_hand(maps, layers, some_zones)
+    whole = zonal_statistics(maps, some_zones, quiet=True)
     monkeypatch.setattr(zones, "_BLOCK", 8)
     monkeypatch.setattr(zones, "_CELLS", 50)
-    pd.testing.assert_frame_equal(zonal_statistics(maps, given_, quiet=True), whole)
+    pd.testing.assert_frame_equal(zonal_statistics(maps, some_zones, quiet=True), whole)
 
 
 @st.composite
@@ -166,9 +167,9 @@ def test_random_polygons(shapes: list[Any], seed: int) -> None:
 def test_values_count_as_files_hold_them() -> None:
     values = field(20, 23)
     exact = values + np.random.default_rng(0).uniform(-4.9e-5, 4.9e-5, values.shape)  # as in a Zarr store
-    given_ = zones_of(*map(on_map, SHAPES.values()))
-    expected = zonal_statistics(maps_of(values), given_, quiet=True)
-    pd.testing.assert_frame_equal(zonal_statistics(maps_of(exact), given_, quiet=True), expected)
+    some_zones = zones_of(*map(on_map, SHAPES.values()))
+    expected = zonal_statistics(maps_of(values), some_zones, quiet=True)
+    pd.testing.assert_frame_equal(zonal_statistics(maps_of(exact), some_zones, quiet=True), expected)
 
 
 def test_ties_give_the_middle() -> None:
@@ -204,10 +205,10 @@ def test_parts_add_up(cut: float) -> None:
 
 def test_the_order_of_zones_does_not_matter() -> None:
     maps = maps_of(field(20, 23), field(20, 23, 1))
-    given_ = zones_of(*map(on_map, SHAPES.values()))
+    some_zones = zones_of(*map(on_map, SHAPES.values()))
     order = np.random.default_rng(0).permutation(len(SHAPES))
-    turned = Zones(name="turned", ids=given_.ids[order], polygons=given_.polygons[order], crs=given_.crs)
-    expected = zonal_statistics(maps, given_, quiet=True)
+    turned = Zones(name="turned", ids=some_zones.ids[order], polygons=some_zones.polygons[order], crs=some_zones.crs)
+    expected = zonal_statistics(maps, some_zones, quiet=True)
     found = zonal_statistics(maps, turned, quiet=True)
     assert list(found["zone"].unique()) == list(turned.ids)
     pd.testing.assert_frame_equal(found.sort_values(["zone", "date"], ignore_index=True), expected)
@@ -252,7 +253,7 @@ def test_pixels_of_a_conformal_crs_count_by_their_true_area(crs: str) -> None:
     left, bottom, right, top = grid.boundingbox.bbox
     values = np.repeat(np.linspace(0.1, 0.4, grid.shape.y).round(4)[:, None], grid.shape.x, axis=1)
     polygon = shapely.box(left + 5.3 * size, bottom + 4.4 * size, right - 8 * size, top - 3.5 * size)
-    maps = Maps([Piece(DAY, grid, {"soil_moisture": values})])
+    maps = Maps([OneMap(DAY, grid, {"soil_moisture": values})])
     found = zonal_statistics(maps, zones_of(polygon, crs=crs), quiet=True).iloc[0]
     back = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     on_earth = shapely.transform(
@@ -283,7 +284,7 @@ def test_zones_in_another_crs_have_the_same_place() -> None:
 
 
 def test_long_edges_bend_with_their_crs() -> None:
-    """A parallel is no straight line on the map: the rectangle in degrees holds what lies between its parallels."""
+    """Parallels are curves on the map: a rectangle in degrees holds the pixels between its parallels."""
     maps = maps_of(field(1200, 1200, missing=0))
     move = pyproj.Transformer.from_crs("EPSG:5070", "EPSG:4326", always_xy=True)
     left, bottom, right, top = move.transform_bounds(*maps.grid.boundingbox.bbox)
@@ -299,16 +300,18 @@ def test_long_edges_bend_with_their_crs() -> None:
 def test_zones_without_maps_are_rows_without_values(caplog: pytest.LogCaptureFixture) -> None:
     values = field(20, 20)
     values[:10] = np.nan
-    given_ = zones_of(*map(on_map, [shapely.box(50, 50, 60, 60), shapely.box(0, 12, 5, 15), shapely.box(2, 2, 5, 5)]))
+    some_zones = zones_of(
+        *map(on_map, [shapely.box(50, 50, 60, 60), shapely.box(0, 12, 5, 15), shapely.box(2, 2, 5, 5)])
+    )
     with caplog.at_level(logging.WARNING, "mmnet_maps"):
-        found = zonal_statistics(maps_of(values, synthetic=True), given_, quiet=True)
+        found = zonal_statistics(maps_of(values, synthetic=True), some_zones, quiet=True)
     np.testing.assert_array_equal(found["mean"].notna(), [False, True, False])
     np.testing.assert_array_equal(found["valid_share"][[0, 2]], 0)
     np.testing.assert_array_equal(found["pixels"][[0, 2]], 0)
     assert found["synthetic"].all()
     assert "2 of 3 zones have no value on any day" in caplog.text
     assert "synthetic" in caplog.text
-    far = Zones(name="far", ids=given_.ids[:1], polygons=given_.polygons[:1], crs="EPSG:5070")
+    far = Zones(name="far", ids=some_zones.ids[:1], polygons=some_zones.polygons[:1], crs="EPSG:5070")
     with pytest.raises(
         RequestError, match="none of the 1 zones of far touches the maps; they span -1.865e.06 to .* check"
     ):
@@ -319,7 +322,7 @@ def test_zones_without_maps_are_rows_without_values(caplog: pytest.LogCaptureFix
 
 
 def geojson(path: Path, *geometries: Any, **columns: Sequence[Any]) -> Path:
-    """A file of features in longitude and latitude."""
+    """Write a file of features in longitude and latitude."""
     features = [
         {
             "type": "Feature",
@@ -352,7 +355,7 @@ def test_names_of_zones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
         read_zones(path, id_column="code")
 
 
-def test_what_is_no_zone_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_zones_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bow = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
     for shapes, message in (
         ([A, bow, bow], r"zone y of z.geojson is not a valid polygon: Self-inter.*\(2 of 3 zones are like that\)"),
@@ -384,7 +387,7 @@ def write_polygons(path: Path, layer: str, append: bool = False) -> None:
     )  # fmt: skip
 
 
-def test_what_has_a_geo_interface_is_read() -> None:
+def test_objects_with_a_geo_interface_are_read() -> None:
     features = [
         {"type": "Feature", "properties": {"id": number}, "geometry": shapely.geometry.mapping(on_map(SHAPES[name]))}
         for number, name in ((7, "circle"), (5, "hole"))
@@ -401,13 +404,13 @@ def test_what_has_a_geo_interface_is_read() -> None:
 
 @pytest.mark.parametrize("crs", ["OGC:CRS84", "EPSG:5070"])
 def test_a_geopackage_holds_rows_and_polygons(tmp_path: Path, crs: str) -> None:
-    given_ = zones_of(*map(on_map, SHAPES.values()))
-    polygons_ = given_.to_crs(crs)
-    given_ = Zones(name="fields", ids=np.array(list(SHAPES), object), polygons=polygons_, crs=crs)
-    table = zonal_statistics(maps_of(field(20, 23), field(20, 23, 1)), given_, quiet=True)
+    some_zones = zones_of(*map(on_map, SHAPES.values()))
+    polygons_ = some_zones.to_crs(crs)
+    some_zones = Zones(name="fields", ids=np.array(list(SHAPES), object), polygons=polygons_, crs=crs)
+    table = zonal_statistics(maps_of(field(20, 23), field(20, 23, 1)), some_zones, quiet=True)
     path = tmp_path / "new" / "z.gpkg"
-    write_statistics(table, path, given_)
-    write_statistics(table, path, given_)  # over its own
+    write_statistics(table, path, some_zones)
+    write_statistics(table, path, some_zones)  # over its own
     assert [name for name, _ in pyogrio.list_layers(path)] == ["zones"]
     meta, _, wkb, columns = pyogrio.raw.read(path)
     assert pyproj.CRS(meta["crs"]) == pyproj.CRS("EPSG:4326" if crs == "OGC:CRS84" else crs)
@@ -417,7 +420,7 @@ def test_a_geopackage_holds_rows_and_polygons(tmp_path: Path, crs: str) -> None:
     assert shapely.equals(shapes, np.repeat(polygons_, 2)).all()
 
 
-def test_files_of_others_are_left(tmp_path: Path) -> None:
+def test_foreign_files_are_kept(tmp_path: Path) -> None:
     write_polygons(tmp_path / "fields.gpkg", "fields")
     write_polygons(tmp_path / "zones.gpkg", "zones")
     (tmp_path / "folder.csv").mkdir()
@@ -487,7 +490,7 @@ def test_the_command(
     pd.testing.assert_frame_equal(pd.read_csv("d.csv"), pd.read_csv("a.csv").iloc[::2].reset_index(drop=True))
 
 
-def test_mistakes_are_told_in_a_line(
+def test_mistakes_give_one_line(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = geojson(tmp_path / "fields.geojson", A, name=["x"])
@@ -530,13 +533,13 @@ def test_the_picture_has_the_colours_of_the_values(tmp_path: Path, count: int) -
     values = np.full((20, 20), 0.1)
     values[:, 7:] = 0.3
     values[:, 14:] = np.nan
-    given_ = zones_of(dry, wet, none)
+    some_zones = zones_of(dry, wet, none)
     maps = maps_of(*[values] * count)
-    table = zonal_statistics(maps, given_, quiet=True)
+    table = zonal_statistics(maps, some_zones, quiet=True)
 
     def pixels(synthetic: bool, name: str) -> NDArray[Any]:
         path = draw_zones(
-            table, given_, tmp_path / name, layer="soil_moisture", title="area", synthetic=synthetic
+            table, some_zones, tmp_path / name, layer="soil_moisture", title="area", synthetic=synthetic
         )  # fmt: skip
         found: NDArray[Any] = imread(path)[..., :3]
         return found
@@ -548,3 +551,8 @@ def test_the_picture_has_the_colours_of_the_values(tmp_path: Path, count: int) -
     (tmp_path / "mine.png").write_bytes(b"mine")
     with pytest.raises(OutputError, match="was not made by mmnet_maps"):
         pixels(False, "mine.png")
+
+
+def test_zones_import_no_torch() -> None:
+    code = "import sys, mmnet_maps.analysis.zones, mmnet_maps.analysis.zones_plot; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -223,6 +223,7 @@ def test_a_place_is_typed_and_a_wrong_one_is_refused(chromium: Any, site: tuple[
         box.fill(box.get_attribute("placeholder"))
         box.press("Enter")
         found.page.get_by_text("SMAP, 9 km: ").wait_for()
+        assert not found.page.get_by_role("alert").is_visible()
 
 
 def test_the_picture_is_downloaded(chromium: Any, site: tuple[str, Any], tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Controls:
 
     @property
     def selection(self) -> Selection:
-        """What is selected now."""
+        """The present selection."""
         return Selection(
             layer=self.layer.value,
             day=self.day.value,

@@ -77,6 +77,7 @@ class Page:
         """Wrap a callback so that its errors appear on the page."""
 
         def run() -> None:
+            """Run the action and show its error, or hide the last one."""
             try:
                 action()
             except MMNetError as error:

@@ -39,7 +39,7 @@ class PixelWindow(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What a visitor has selected.
+    """A visitor's selection.
 
     Attributes
     ----------
