@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 import numpy as np
@@ -282,6 +283,9 @@ _TABLE = (
 
 VARIABLES: dict[str, Variable] = {variable.name: variable for variable in _TABLE}
 """All stored variables by name."""
+
+FIRST_DAY, LAST_DAY = date(2015, 1, 1), date(2039, 12, 31)
+"""Time axis of stacks. Maps begin with it: SMAP has observed since 2015."""
 
 FINE_GROUPS = ("static", "optical", "sar")
 """Groups on the target grid; every other group stays on its product's own coarse grid."""

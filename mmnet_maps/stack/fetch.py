@@ -1,4 +1,4 @@
-"""From sources into a stack: plan what is missing, read it, write it, mark it."""
+"""Bring inputs from sources into a stack: plan what is missing, read it, write it, mark it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -22,10 +22,11 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.lattice import Window
-from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.sources.base import Charged, Cost, Pace, Rasters, Source, Stoppable
-from mmnet_maps.stack.reader import Needs, fine_window, uses
-from mmnet_maps.stack.store import Group, Stack, create, lock
+from mmnet_maps.stack.availability import look_up
+from mmnet_maps.stack.layout import create
+from mmnet_maps.stack.needs import Demand, Needs, fine_window, uses
+from mmnet_maps.stack.store import Group, Stack, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 log = logging.getLogger("mmnet_maps")
@@ -33,14 +34,14 @@ log = logging.getLogger("mmnet_maps")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Days in one read, which a source can share work between: a matter of memory. Fine groups are observed on few of them.
+# Limits of one read. A source shares work between its days; memory bounds them. Fine groups are observed on few of them.
 _PACE = Pace(reads=min(4, os.cpu_count() or 1), fine_days=16)
 _COARSE_DAYS, _VALUES = 48, 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One read and write: a window of whole blocks of a group on some days."""
+    """One read and write: a window of whole blocks of a group, on some days."""
 
     group: Group
     window: Window
@@ -48,13 +49,13 @@ class Request:
 
     @property
     def cells(self) -> int:
-        """Values to be read, over all variables and days."""
+        """Number of values to read, over all variables and days."""
         rows, cols = self.window
         return int(rows.stop - rows.start) * int(cols.stop - cols.start) * len(self.days) * len(self.group.variables)
 
 
 def assign(sources: Sequence[Source]) -> dict[str, Source]:
-    """The source of every variable: the first in order that has it."""
+    """Return the source of every variable: the first in order that has it."""
     chosen: dict[str, Source] = {}
     for source in sources:
         for name in source.variables():
@@ -63,26 +64,26 @@ def assign(sources: Sequence[Source]) -> dict[str, Source]:
 
 
 def _of_needs(sources: Sequence[Source], needs: Needs) -> dict[str, Source]:
-    """As `assign`; InputError for a variable that is needed and that no source has."""
+    """Assign sources to variables; InputError if no source has a needed one."""
     chosen = assign(sources)
     for name in needs.variables:
         if name not in chosen:
             raise InputError(
-                f"no source gives {name}, which the model needs; they have {', '.join(sorted(chosen))}; "
+                f"no source gives {name}, which the model needs; they give {', '.join(sorted(chosen))}; "
                 "add it to the source's YAML, or 'rest: demo' there to try things out"
             )
     return chosen
 
 
 def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox) -> None:
-    """Create the stack if there is none at `path`, with room for all that the sources have.
+    """Create the stack if there is none at `path`, with room for all variables of the sources.
 
     Raises
     ------
     InputError
-        When a store is there that lacks what the sources would put into it.
+        The store that exists is for other products or variables.
     OutputError
-        When it cannot be created.
+        The store cannot be created.
     """
     chosen = assign(sources)
     if Path(path).exists():
@@ -98,7 +99,7 @@ def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox) 
 
 
 def _check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
-    """InputError where a store holds another product than the sources would put into it."""
+    """Raise InputError if a store holds other products than the sources give."""
     for name, source in chosen.items():
         known = stack.provenance.get(name)
         if known != source.variables()[name]:
@@ -110,91 +111,57 @@ def _check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
             )
 
 
-def plan(
-    stack: Stack,
-    grid: GeoBox,
-    pieces: Sequence[Tile],
-    needs: Needs,
-    days: Sequence[date],
-    today: date,
-    *,
-    pace: Pace = _PACE,
-    again: bool = False,
-) -> list[Request]:
-    """What is missing in a stack for maps of `pieces` of `grid` on `days`, in a stable order.
+def plan(stack: Stack, demand: Demand, today: date, *, pace: Pace = _PACE, again: bool = False) -> list[Request]:
+    """List the reads that a stack still needs for some maps, in a stable order.
 
-    A request of a fine group never spans two tiles. Days that have not come yet are not asked for. Days on which a part
-    was found empty are asked again with `again`, and otherwise as long as their products may still appear (`pace`).
+    A request of a fine group never spans two tiles, and none is for a day after today. Days on which a part was found
+    empty are requested again with `again`, and otherwise as long as their products may still appear (`pace`).
     """
-    wanted: dict[str, tuple[Group, list[Window], set[date]]] = {}
-    for day in days:
-        for group, window, around in uses(stack, grid, needs, day):
-            fine = group.kind in FINE_GROUPS
-            windows = [fine_window(tile.geobox, stack) for tile in pieces] if fine else [window]
-            wanted.setdefault(group.name, (group, windows, set()))[2].update(around)
-    return [
-        request
-        for group, windows, around in wanted.values()
-        for window in windows
-        for request in _missing(
-            stack,
-            group,
-            group.whole_blocks(window),
-            sorted(day for day in around if day <= today),
-            date.min if again else today - pace.delay + timedelta(days=1),
-            pace.fine_days,
-        )
-    ]
+    requests: list[Request] = []
+    for group, window, days in uses(stack, demand.grid, demand.needs, demand.days):
+        fine = group.kind in FINE_GROUPS
+        for part in [fine_window(tile.geobox, stack) for tile in demand.tiles] if fine else [window]:
+            since = date.min if again else today - pace.delay + timedelta(days=1)
+            past = [day for day in days if day <= today]
+            requests += _missing(stack, group, group.whole_blocks(part), past, since, pace.fine_days)
+    return requests
 
 
-def _lacking(
-    stack: Stack,
-    sources: Sequence[Source],
-    grid: GeoBox,
-    pieces: Sequence[Tile],
-    needs: Needs,
-    days: Sequence[date],
-    today: date,
-) -> list[Request]:
-    """The plan at the pace of some sources; what was found empty is asked again where they have changed."""
+def _missing_from(stack: Stack, sources: Sequence[Source], demand: Demand, today: date) -> list[Request]:
+    """Plan at the pace of some sources; if they have changed, days that were found empty are requested again."""
     changed = stack.sources not in ([], [source.name for source in sources])
-    return plan(stack, grid, pieces, needs, days, today, pace=_pace(sources), again=changed)
+    return plan(stack, demand, today, pace=_pace(sources), again=changed)
 
 
 def _missing(
     stack: Stack, group: Group, window: Window, days: Sequence[date], since: date, fine_days: int
 ) -> Iterator[Request]:
-    """What was never fetched, and from the day `since` on what was found empty."""
+    """Request blocks that were never fetched, and those found empty on or after `since`."""
+    found = look_up(stack, group, window, days)
     if not group.temporal:
-        if (stack.marks(group, window, days[:1]) <= (since == date.min)).any():
-            yield Request(group=group, window=window, days=(days[-1],))
-        return
-    marks = stack.marks(group, window, days)
-    lacking = [day for day, there in zip(days, marks, strict=True) if (there <= (day >= since)).any()]
+        since = date.min if since == date.min else date.max  # one release for all days
+    missing = [
+        day
+        for day, fetched, valued in zip(found.days, found.fetched, found.valued, strict=True)
+        if not (valued if day >= since else fetched).all()
+    ]
     rows, cols = window
     cells = (rows.stop - rows.start) * (cols.stop - cols.start)
     most = max(fine_days, group.block**2 // cells) if group.kind in FINE_GROUPS else _COARSE_DAYS
     size = max(1, min(most, _VALUES // (cells * len(group.variables))))
-    for start in range(0, len(lacking), size):
-        yield Request(group=group, window=window, days=tuple(lacking[start : start + size]))
+    if not group.temporal:
+        missing, size = missing[-1:], 1
+    for start in range(0, len(missing), size):
+        yield Request(group=group, window=window, days=tuple(missing[start : start + size]))
 
 
 def fetch(
-    path: str | Path,
-    sources: Sequence[Source],
-    target: GeoBox,
-    grid: GeoBox,
-    pieces: Sequence[Tile],
-    needs: Needs,
-    days: Sequence[date],
-    *,
-    today: date | None = None,
-    quiet: bool = False,
+    path: str | Path, sources: Sequence[Source], demand: Demand, *, today: date | None = None, quiet: bool = False
 ) -> Stack:
-    """Bring everything that maps of `grid` on `days` need into the stack at `path`, creating it if there is none.
+    """Bring all inputs of some maps into the stack at `path`, creating it if there is none.
 
-    Whatever is marked as fetched is left alone, so that an interrupted run continues and a repeated one does nothing.
-    When the sources have changed since (a files source is named after its files), what was found empty is asked again.
+    Blocks that are marked as fetched are skipped, so an interrupted run continues and a repeated one does nothing. If
+    the sources have changed (a files source is named after its files), days that were found empty are fetched again.
 
     Parameters
     ----------
@@ -202,65 +169,61 @@ def fetch(
         Folder of the Zarr store.
     sources
         In order of preference: a variable comes from the first source that has it.
-    target
-        The fine lattice of a new stack.
-    grid, pieces
-        The map's grid, a window of the fine lattice, and those of its tiles that will be mapped.
-    needs, days
-        What the model needs, and the days that will be mapped.
+    demand
+        The maps.
     today
-        Nothing after this day is asked for (default: the computer's date).
+        The last day to fetch (default: the computer's date).
     quiet
-        No progress bar.
+        Show no progress bar.
 
     Raises
     ------
     InputError
-        When no source has a needed variable, or an input is broken.
+        No source has a needed variable, or an input is broken.
     OutputError
-        When the store cannot be written.
+        The store cannot be written.
     """
     path = Path(path)
-    chosen = _of_needs(sources, needs)
+    chosen = _of_needs(sources, demand.needs)
     names = [source.name for source in sources]
     today = today or date.today()
     if path.exists():
         stack = Stack(path)
         _check_products(stack, chosen)
-        if stack.sources == names and not _lacking(stack, sources, grid, pieces, needs, days, today):
+        if stack.sources == names and not _missing_from(stack, sources, demand, today):
             return stack
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _writing(path):
-            open_or_create(path, sources, target)
+            open_or_create(path, sources, demand.target)
             stack = Stack(path, writable=True)
-            _run(stack, _lacking(stack, sources, grid, pieces, needs, days, today), chosen, quiet)
+            _run(stack, _missing_from(stack, sources, demand, today), chosen, quiet)
             if stack.sources != names:
                 stack.record_sources(names)
     except OSError as error:
         raise OutputError(
-            f"cannot write the stack {path} ({error.strerror or error}); what was fetched so far is kept: "
-            "make room or choose another place, and run the same command again"
+            f"cannot write the stack {path} ({error.strerror or error}); finished blocks are kept: free some space or "
+            "choose another place, and run the same command again"
         ) from error
     return Stack(path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What fetching one group would take.
+    """Work and size of fetching one group.
 
     Attributes
     ----------
     group
         Its name.
     products
-        Where its variables come from.
+        Products behind its variables.
     reads, days, first, last
-        Reads of a window, days asked for, and the first and last of them (the same without a time axis).
+        Number of reads of a window, number of days, and the first and last of them (the same without a time axis).
     bytes
-        Size in memory of what would be stored, packed; what is compressed on disk is less.
+        Size in memory of the packed values to be stored; compressed on disk they take less.
     cost
-        What a service is asked for; None where inputs are at hand.
+        Cost at a service; None for local inputs.
     """
 
     group: str
@@ -274,42 +237,33 @@ class Estimate:
 
 
 def estimate(
-    path: str | Path,
-    sources: Sequence[Source],
-    target: GeoBox,
-    grid: GeoBox,
-    pieces: Sequence[Tile],
-    needs: Needs,
-    days: Sequence[date],
-    *,
-    today: date | None = None,
+    path: str | Path, sources: Sequence[Source], demand: Demand, *, today: date | None = None
 ) -> list[Estimate]:
-    """What `fetch` would do with the same arguments, per group; nothing is read or written.
+    """Estimate, per group, the reads of `fetch` with the same arguments; no values are read and nothing is written.
 
-    Sources are asked for their grids and for the days that they have something on.
+    Sources are asked only for their grids and for the days that they have data on.
     """
-    chosen = _of_needs(sources, needs)
+    chosen = _of_needs(sources, demand.needs)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(path) if Path(path).exists() else Path(folder, "empty.zarr")
-        open_or_create(place, sources, target)
+        open_or_create(place, sources, demand.target)
         stack = Stack(place)
-        requests = _lacking(stack, sources, grid, pieces, needs, days, today or date.today())
+        requests = _missing_from(stack, sources, demand, today or date.today())
         with ThreadPoolExecutor(_pace(sources).reads) as pool:
             found = list(in_order(pool, requests, partial(_cost, chosen=chosen), ahead=len(requests)))
     estimates = []
     for name, several in groupby(found, key=lambda item: item[0].group.name):
         items = list(several)
-        group = items[0][0].group
-        asked = sorted({day for request, _ in items for day in request.days})
+        days = sorted({day for request, _ in items for day in request.days})
         costs = [cost for _, (_, cost) in items if cost is not None]
         estimates.append(
             Estimate(
                 group=name,
-                products=tuple(dict.fromkeys(chosen[v].variables()[v].product for v in group.variables)),
+                products=_products(items[0][0].group, chosen),
                 reads=len(items),
-                days=len(asked),
-                first=asked[0],
-                last=asked[-1],
+                days=len(days),
+                first=days[0],
+                last=days[-1],
                 bytes=sum(size for _, (size, _) in items),
                 cost=_sum(costs) if costs else None,
             )
@@ -317,12 +271,17 @@ def estimate(
     return estimates
 
 
+def _products(group: Group, chosen: Mapping[str, Source]) -> tuple[str, ...]:
+    """Return the products behind the variables of a group, once each."""
+    return tuple(dict.fromkeys(chosen[name].variables()[name].product for name in group.variables))
+
+
 def _cost(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost | None]:
-    """Bytes that a request would store, and what it asks of services."""
+    """Return the bytes that a request would store, and its cost at services."""
     rows, cols = request.window
     cells = (rows.stop - rows.start) * (cols.stop - cols.start)
     size, costs = 0, []
-    for source, days in _asked(request, chosen):
+    for source, days in _split_by_source(request, chosen):
         mine = [name for name in request.group.variables if chosen[name] is source]
         size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in mine)
         if isinstance(source, Charged):
@@ -331,7 +290,7 @@ def _cost(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost | N
 
 
 def _sum(costs: Sequence[Cost]) -> Cost:
-    """All costs together."""
+    """Add up costs."""
     return Cost(
         requests=sum(cost.requests for cost in costs),
         bytes=sum(cost.bytes for cost in costs),
@@ -341,7 +300,7 @@ def _sum(costs: Sequence[Cost]) -> Cost:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Hold the store's writer lock; say so while another run holds it."""
+    """Hold the store's writer lock, with a warning if another run holds it."""
     held = lock(path)
     try:
         held.acquire(timeout=1)
@@ -355,24 +314,21 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source], quiet: bool) -> None:
-    """Read what is asked for and write it, group by group, with a progress bar for each."""
+    """Carry out requests group by group, with a progress bar for each group."""
     from tqdm import tqdm
 
     reads = _pace(chosen.values()).reads
     with ThreadPoolExecutor(reads) as pool, _stopping(chosen.values()):
-        for name, group in groupby(requests, key=lambda request: request.group.name):
-            asked = list(group)
-            products = dict.fromkeys(
-                chosen[variable].variables()[variable].product for variable in asked[0].group.variables
-            )
+        for name, several in groupby(requests, key=lambda request: request.group.name):
+            of_group = list(several)
             with tqdm(
-                total=sum(request.cells for request in asked),
+                total=sum(request.cells for request in of_group),
                 unit="px",
                 unit_scale=True,
-                desc=f"{name} ({', '.join(products)})",
+                desc=f"{name} ({', '.join(_products(of_group[0].group, chosen))})",
                 disable=quiet,
             ) as bar:
-                for request, found in in_order(pool, asked, partial(_read, chosen=chosen), ahead=reads):
+                for request, found in in_order(pool, of_group, partial(_read, chosen=chosen), ahead=reads):
                     bar.set_postfix_str(str(request.days[0]) if request.group.temporal else "", refresh=False)
                     for day, rasters in zip(request.days, found, strict=True):
                         stack.write(request.group.name, request.window, day, rasters)
@@ -381,18 +337,17 @@ def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source]
 
 @contextmanager
 def _stopping(sources: Iterable[Source]) -> Iterator[None]:
-    """When something goes wrong, nothing more is asked for, so that the reads under way end soon."""
-    try:
-        yield
-    except BaseException:
+    """Stop the sources on any error or interruption, so that reads under way end soon."""
+    with ExitStack() as on_error:
         for source in {id(source): source for source in sources}.values():
             if isinstance(source, Stoppable):
-                source.stop()
-        raise
+                on_error.callback(source.stop)
+        yield
+        on_error.pop_all()
 
 
 def _pace(sources: Iterable[Source]) -> Pace:
-    """The most reads at a time, the fewest days in one and the longest delay of some sources."""
+    """Combine the paces of sources: the most reads at a time, the fewest days per read, the longest delay."""
     paces = [getattr(source, "pace", _PACE) for source in sources]
     return Pace(
         reads=max(pace.reads for pace in paces),
@@ -404,46 +359,49 @@ def _pace(sources: Iterable[Source]) -> Pace:
 def in_order(
     pool: ThreadPoolExecutor, items: Iterable[Item], function: Callable[[Item], Result], *, ahead: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Apply a function in a pool's threads and give the results in order, never more than `ahead` before their use.
+    """Apply a function in the threads of a pool and yield the results in order, at most `ahead` computed in advance.
 
-    When one fails nothing more is waited for: those that are done already are given before the error is raised.
+    If one item fails, the generator does not wait for others: it yields those already done, then raises the error.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
+
+    def results(left: int) -> Iterator[tuple[Item, Result]]:
+        """Yield results until `left` items are waiting."""
+        while len(waiting) > left:
+            if failed := _first_done_or_failed([future for _, future in waiting]):
+                yield from ((item, one.result()) for item, one in waiting if _succeeded(one))
+                failed.result()
+            yield waiting[0][0], waiting[0][1].result()
+            waiting.popleft()
+
     try:
         for item in items:
             waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > ahead:
-                yield waiting[0][0], _first(waiting)
-                waiting.popleft()
-        while waiting:
-            yield waiting[0][0], _first(waiting)
-            waiting.popleft()
-    except Exception:
-        for item, future in waiting:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                yield item, future.result()
-        raise
+            yield from results(ahead)
+        yield from results(0)
     finally:
         for _, future in waiting:
             future.cancel()
 
 
-def _first(waiting: Iterable[tuple[Any, Future[Result]]]) -> Result:
-    """The result of the first, as soon as it is there; an error of any other, when that is there before."""
-    futures = [future for _, future in waiting]
-    while not futures[0].done():
+def _first_done_or_failed(futures: Sequence[Future[Result]]) -> Future[Result] | None:
+    """Wait until the first is done or any has failed; return the first that has failed."""
+    while True:
+        failed = next((one for one in futures if one.done() and not _succeeded(one)), None)
+        if failed or futures[0].done():
+            return failed
         wait([future for future in futures if not future.done()], return_when=FIRST_COMPLETED)
-        for future in futures:
-            if future.done() and future.exception() is not None:
-                return future.result()
-    return futures[0].result()
+
+
+def _succeeded(future: Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _read(request: Request, chosen: Mapping[str, Source]) -> list[Rasters]:
-    """Per day the variables of a group, from whichever sources have them; what was not observed is absent."""
+    """Read, per day, the variables of a group from their sources; unobserved ones are absent."""
     group = request.group
     found: list[Rasters] = [{} for _ in request.days]
-    for source, days in _asked(request, chosen):
+    for source, days in _split_by_source(request, chosen):
         rasters = source.read(group.kind, group.lattice[request.window], days)
         for k, day in enumerate(days):
             mine = {name: rasters[name][k] for name in group.variables if chosen[name] is source}
@@ -451,13 +409,13 @@ def _read(request: Request, chosen: Mapping[str, Source]) -> list[Rasters]:
     return found
 
 
-def _asked(request: Request, chosen: Mapping[str, Source]) -> Iterator[tuple[Source, list[date]]]:
-    """The sources of a request's variables, each with the days on which it may have something."""
+def _split_by_source(request: Request, chosen: Mapping[str, Source]) -> Iterator[tuple[Source, list[date]]]:
+    """Yield the sources of a request's variables, each with the days on which it may have data."""
     group = request.group
     for source in {id(chosen[name]): chosen[name] for name in group.variables}.values():
         days = list(request.days)
         if group.temporal:
-            there = set(source.days(group.kind, group.lattice[request.window], days[0], days[-1]))
-            days = [day for day in days if day in there]
+            observed = set(source.days(group.kind, group.lattice[request.window], days[0], days[-1]))
+            days = [day for day in days if day in observed]
         if days:
             yield source, days

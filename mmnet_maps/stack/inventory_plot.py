@@ -22,8 +22,9 @@ from mmnet_maps.files import is_ours, write_whole
 from mmnet_maps.grid.lattice import Window, cover, nearest_cells
 from mmnet_maps.product.picture import WATERMARK
 from mmnet_maps.product.qgis import COLOURS
-from mmnet_maps.stack.inventory import Availability, Contents, Inventory, Scope
-from mmnet_maps.stack.reader import interpolate_days
+from mmnet_maps.stack.availability import look_up
+from mmnet_maps.stack.interpolate import interpolate_days
+from mmnet_maps.stack.inventory import Contents, DailyShares, Inventory, Scope
 from mmnet_maps.stack.store import Group
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
 
@@ -147,7 +148,7 @@ def _table_lines(found: Inventory) -> list[str]:
     return [line for line in lines if line] + [LEGEND]
 
 
-def marks_of(entry: Availability) -> list[str]:
+def marks_of(entry: DailyShares) -> list[str]:
     """One character a day, see `LEGEND`; where nothing is to be had, `-` if most was never fetched."""
     marks = []
     for observed, usable, missing, unfetched in zip(
@@ -393,22 +394,23 @@ def _on(
     """A variable on a day, as a map would take it, in some cells of a window."""
     stack, spec, reach = found.stack, VARIABLES[name], SEARCH_DAYS.get(group.kind, 0)
     if not group.temporal or day is None:
-        values = spec.unpack(stack.read_packed(name, window)[picked]).astype(np.float32)
+        values = stack.read(name, window)[picked].astype(np.float32)
         return np.where(values == 0, np.float32(np.nan), values) if spec.dtype == "uint8" else values
     near = [other for other in found.contents[group.name].days if abs((other - day).days) <= reach]
-    marks = stack.marks(group, window, near)
-    observed = [other for other, mark in zip(near, marks, strict=True) if (mark > 1).any()]
+    marked = look_up(stack, group, window, near)
     shape = (
         len(range(window[0].stop - window[0].start)[picked[0]]),
         len(range(window[1].stop - window[1].start)[picked[1]]),
     )
-    if not observed:
+    if not marked.observed:
         return np.full(shape, np.nan, np.float32)
 
     def read(other: date, part: Window) -> NDArray[np.integer]:
-        return stack.read_packed(name, window, other)[picked][part]
+        values = stack.read_packed(name, window, other)
+        marked.hide(values, window, other, spec.nodata)
+        return values[picked][part]
 
-    return interpolate_days(read, observed, day, reach, shape, spec)[0]
+    return interpolate_days(read, marked.observed, day, reach, shape, spec)[0]
 
 
 def _heading(figure: Figure, found: Inventory, day: date | None, height: float) -> None:

@@ -1,4 +1,4 @@
-"""Inputs at points, from the same sources by the same code as maps: what a model is trained on is what it will see."""
+"""Inputs at points, by the code that reads those of maps, so that a model is trained on the inputs it will see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.tiles import conus_grid, pixel_of, tiles
 from mmnet_maps.sources.base import Source
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.reader import Needs, SmapResampling, read_block
+from mmnet_maps.stack.needs import Demand, Needs
+from mmnet_maps.stack.reader import SmapResampling, read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
 
@@ -32,7 +33,7 @@ def sample(
     today: date | None = None,
     quiet: bool = True,
 ) -> dict[str, NDArray[Any]]:
-    """A model's inputs at points: for each the pixel of the default grid that holds it, as on a map.
+    """Read a model's inputs at points: those of the pixel of the default grid that holds each point, as on a map.
 
     Parameters
     ----------
@@ -43,25 +44,25 @@ def sample(
     days
         Days of the samples.
     needs
-        What the model needs (`request.needs_of`).
+        Needs of the model (`request.needs_of`).
     smap_resampling, today, quiet
         As for maps.
 
     Returns
     -------
     dict of str to ndarray
-        One row for each point and day, point by point: ``point`` int64, counted from 0, ``date`` datetime64[D];
+        One row for each point and day, by point: ``point`` int64, counted from 0, ``date`` datetime64[D];
         snapshot variables float32, NaN missing (``landcover`` NLCD code, uint8, 0 missing); series variables float32
-        (rows, steps), oldest day first, ``…_series`` where a snapshot variable has the name;
-        ``optical_age`` and ``sar_age``, days to the nearest observation, uint8, 255 for none, where the model uses
+        (rows, steps), oldest day first, named ``…_series`` where a snapshot variable has that name;
+        ``optical_age`` and ``sar_age``, days to the nearest observation, uint8, 255 for none, if the model uses
         them.
 
     Raises
     ------
     RequestError
-        When a point is outside of the default grid.
+        A point is outside the default grid.
     InputError
-        When a source lacks something or cannot be read.
+        A source does not have a variable or cannot be read.
     """
     found: list[dict[str, NDArray[Any]]] = []
     for number, point in enumerate(points):
@@ -85,39 +86,36 @@ def pixel_stacks(
     today: date | None = None,
     quiet: bool = True,
 ) -> Iterator[tuple[list[date], GeoBox, Stack]]:
-    """Bring what the days at a point need into stacks of its one pixel, one a year, as land cover is a year's.
+    """Fetch the inputs of some days at a point into stacks of its one pixel, one per year because land cover is annual.
 
     Parameters and errors are those of `sample`.
 
     Yields
     ------
     days, pixel, stack
-        The days of a year, ascending; the pixel, all of the stack's fine lattice; the stack, which is there until the
-        next is asked for.
+        The days of a year, ascending; the pixel, which is the whole fine lattice of the stack; the stack, which is
+        deleted before the next is made.
     """
     pixel = pixel_of(conus_grid(), *point)
     for _, year in groupby(sorted(set(days)), key=lambda day: day.year):
         of_year = list(year)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "point.zarr")
-            yield (
-                of_year,
-                pixel,
-                fetch(path, sources, pixel, pixel, tiles(pixel), needs, of_year, today=today, quiet=quiet),
-            )
+            demand = Demand(grid=pixel, tiles=tiles(pixel), needs=needs, days=of_year, lattice=pixel)
+            yield of_year, pixel, fetch(path, sources, demand, today=today, quiet=quiet)
 
 
 def read_pixel(
     stack: Stack, pixel: GeoBox, days: Sequence[date], needs: Needs, *, smap_resampling: SmapResampling = "bilinear"
 ) -> dict[str, NDArray[Any]]:
-    """A model's inputs at one pixel of a stack that holds them: the columns of `sample`, one row for each day.
+    """Read a model's inputs at one pixel of a stack that holds them: the columns of `sample`, one row for each day.
 
     Parameters
     ----------
     stack
         An open stack.
     pixel
-        One pixel of its target lattice (`tiles.pixel_of`).
+        One pixel of its fine lattice (`tiles.pixel_of`).
     days
         Days of the samples, in order.
     needs, smap_resampling

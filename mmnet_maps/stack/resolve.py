@@ -1,53 +1,49 @@
-"""Which inputs a map is made from, and bringing them into a stack."""
+"""Find the stack that a map reads, and fill the cache stack of a source."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.grid.tiles import Tile, conus_grid, stack_lattice
+from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.settings import MapSettings
 from mmnet_maps.sources import open_source
 from mmnet_maps.sources.earthengine.client import signed_in
+from mmnet_maps.stack.availability import require, require_values
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.reader import Needs, require, require_values
+from mmnet_maps.stack.needs import Demand
 from mmnet_maps.stack.store import Stack
 
 
-def open_inputs(
-    settings: MapSettings, grid: GeoBox, pieces: Sequence[Tile], needs: Needs, days: Sequence[date], *, quiet: bool
-) -> Path:
-    """The stack that a map reads; where a source is asked for, the cache stack, filled with what the map needs.
+def open_inputs(settings: MapSettings, demand: Demand, *, quiet: bool) -> Path:
+    """Find the stack that maps read; for a source it is its cache stack, filled with all inputs of the maps.
 
-    Where neither is, inputs come from Earth Engine when somebody is signed in to it, else from the demo world.
+    Without a stack and a source, inputs come from Earth Engine if the user is signed in, otherwise from the demo world.
 
     Raises
     ------
     RequestError
-        When the source is unknown or its description wrong.
+        The source is unknown or its description wrong.
     InputError
-        When there is no stack at the path, it lacks something, or a source cannot give what is needed.
+        There is no stack at the path, an input is missing in it, or a source cannot give one.
     """
     if settings.stack is not None:
         stack = Stack(settings.stack)
-        for tile in pieces:
-            require(stack, tile.geobox, needs, days)
+        for tile in demand.tiles:
+            require(stack, tile.geobox, demand.needs, demand.days)
     else:
         sources = open_source(settings.source or ("earthengine" if signed_in() else "demo"))
-        target = stack_lattice(grid)
-        path = cache_folder() / f"{'+'.join(one.name for one in sources)}-{_label(target)}.zarr"
-        stack = fetch(path, sources, target, grid, pieces, needs, days, quiet=quiet)
-    require_values(stack, grid, needs, days)
+        path = cache_folder() / f"{'+'.join(one.name for one in sources)}-{_label(demand.target)}.zarr"
+        stack = fetch(path, sources, demand, quiet=quiet)
+    require_values(stack, demand.grid, demand.needs, demand.days)
     return stack.path.absolute()
 
 
 def cache_folder() -> Path:
-    """Where fetched inputs are kept: ``$MMNET_CACHE``, else the user's cache folder."""
+    """Return the folder of fetched inputs: ``$MMNET_CACHE``, or the user's cache folder."""
     import platformdirs
 
     return Path(os.environ.get("MMNET_CACHE") or platformdirs.user_cache_dir("mmnet_maps"))
