@@ -16,10 +16,11 @@ import pytest
 from analytic import AnalyticSource
 from mmnet_maps import cli
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.tiles import conus_grid, target_grid, touched_tiles
+from mmnet_maps.grid.tiles import target_grid, touched_tiles
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.needs import Demand
 from mmnet_maps.stack.store import Stack
 
 CORNER = "-119.3135,47.7767,-119.2735,47.8067"
@@ -34,7 +35,10 @@ def fill(path: Path, model: Path, days: Sequence[date] = DAYS, source: AnalyticS
     grid = target_grid(area)
     needs = needs_of(load_checkpoint(model).spec)
     return fetch(
-        path, [source or AnalyticSource()], conus_grid(), grid, touched_tiles(area, grid), needs, days, quiet=True
+        path,
+        [source or AnalyticSource()],
+        Demand(grid=grid, tiles=touched_tiles(area, grid), needs=needs, days=days),
+        quiet=True,
     )
 
 

@@ -18,9 +18,10 @@ import torch
 from analytic import AnalyticSource, make_model
 from mmnet_maps import cli
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.tiles import conus_grid, target_grid, touched_tiles
+from mmnet_maps.grid.tiles import target_grid, touched_tiles
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.needs import Demand
 
 AREA = "-119.60,47.10,-119.55,47.13"
 DAY = "2021-08-08"
@@ -35,7 +36,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     path = tmp_path_factory.mktemp("inputs") / "s.zarr"
     needs = needs_of(load_model(model).spec)
     days = [date.fromisoformat(DAY)]
-    fetch(path, [AnalyticSource()], conus_grid(), grid, touched_tiles(area, grid), needs, days, quiet=True)
+    fetch(
+        path, [AnalyticSource()], Demand(grid=grid, tiles=touched_tiles(area, grid), needs=needs, days=days), quiet=True
+    )
     return path
 
 
@@ -127,9 +130,9 @@ def test_a_stack_is_checked(
 
     code, out, err = run(capsys, monkeypatch, *base, "--date", f"{DAY}/2021-08-10")
     assert (code, err) == (3, "")
-    lacks = [line for line in out.splitlines() if line.startswith("lacks")]
-    assert [line.split()[1] for line in lacks] == ["smap", "weather"]
-    assert all("no map of 2021-08-09 to 2021-08-10" in line for line in lacks)
+    gaps = [line for line in out.splitlines() if line.startswith("missing")]
+    assert [line.split()[1] for line in gaps] == ["smap", "weather"]
+    assert all("no map of 2021-08-09 to 2021-08-10" in line for line in gaps)
     assert out.splitlines()[-1].startswith(f"next: mmnet stack --aoi {AREA} --start 2021-08-09 --end 2021-08-10")
     code, out, _ = run(capsys, monkeypatch, "stack", "check", inputs, "--model", model, "--date", DAY)
     assert code == 0

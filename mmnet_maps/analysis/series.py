@@ -115,7 +115,7 @@ def _days(start: str | None, end: str | None) -> str | None:
     """Return a range of days; one end may be left open, None where both are."""
     from datetime import date
 
-    from mmnet_maps.grid.area import FIRST_DAY
+    from mmnet_maps.variables import FIRST_DAY
 
     return f"{start or FIRST_DAY}/{end or date.today()}" if start or end else None
 

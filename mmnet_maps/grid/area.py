@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.resources import packaged
+from mmnet_maps.variables import FIRST_DAY
 
 if TYPE_CHECKING:
     from shapely.geometry import MultiPolygon, Polygon
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 CONUS_EXTENT = (-125.0, 24.0, -66.5, 49.6)
 """West, south, east, north of the conterminous United States, degrees."""
-
-FIRST_DAY = date(2015, 1, 1)
-"""SMAP, without which there is no map, was launched in January 2015."""
 
 EXAMPLE = "grant_county.geojson"
 

@@ -30,7 +30,8 @@ from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
 from mmnet_maps.product.quality import Mask, QualityFlags, unknown_cover
 from mmnet_maps.settings import MapOptions
-from mmnet_maps.stack.reader import Block, Picked, Snapshot, read_block
+from mmnet_maps.stack.availability import Picked
+from mmnet_maps.stack.reader import Block, Snapshot, read_block
 from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from mmnet_maps.product.reader import Maps, open_maps
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.sources.base import Source
+from mmnet_maps.stack.availability import Picked, fetched_at
 from mmnet_maps.stack.pixels import pixel_stacks
-from mmnet_maps.stack.reader import Picked, fetched_at
 from mmnet_maps.stack.store import Stack
 
 if TYPE_CHECKING:

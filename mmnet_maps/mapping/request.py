@@ -16,14 +16,14 @@ from mmnet_maps import __version__
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import Area, parse_days, read_aoi
 from mmnet_maps.grid.mask import holds_a_centre
-from mmnet_maps.grid.tiles import Tile, grid_of_tiles, stack_lattice, target_grid, touched_tiles
+from mmnet_maps.grid.tiles import Tile, grid_of_tiles, target_grid, touched_tiles
 from mmnet_maps.mapping.recipe import Recipe
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.sources.base import Provenance
 from mmnet_maps.stack.fetch import Estimate, estimate, fetch
-from mmnet_maps.stack.reader import Needs, uses
+from mmnet_maps.stack.needs import Demand, Needs, uses
 from mmnet_maps.stack.resolve import open_inputs
 from mmnet_maps.stack.store import Stack
 
@@ -157,7 +157,7 @@ class Request:
     def inputs_fingerprint(self, day: date) -> str:
         """Hash all stack blocks that a map of `day` may read."""
         stack = open_stack(self.stack)
-        return stack.fingerprint(use for tile in self.tiles for use in uses(stack, tile.geobox, self.needs, day))
+        return stack.fingerprint(use for tile in self.tiles for use in uses(stack, tile.geobox, self.needs, [day]))
 
     def fingerprint(self, day: date) -> str:
         """Hash everything that decides the values of one day's product."""
@@ -201,7 +201,8 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     days = parse_days(dates)
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
     request = draft_request(settings, area, grid, touched_tiles(area, grid), days)
-    request = replace(request, stack=open_inputs(settings, grid, request.tiles, request.needs, days, quiet=quiet))
+    demand = Demand(grid=grid, tiles=request.tiles, needs=request.needs, days=days)
+    request = replace(request, stack=open_inputs(settings, demand, quiet=quiet))
     log_notices(request)
     return request
 
@@ -272,11 +273,12 @@ def fill_stack(
     if tiles is None:
         area = read_aoi(aoi)
         grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
-        pieces = touched_tiles(area, grid)
+        wanted = touched_tiles(area, grid)
     else:
-        grid, pieces = grid_of_tiles(tiles.split(",") if isinstance(tiles, str) else tiles)
+        grid, wanted = grid_of_tiles(tiles.split(",") if isinstance(tiles, str) else tiles)
     needs = needs_of(_load(settings.model[0]).spec)
-    request = Path(out), open_source(str(source)), stack_lattice(grid), grid, pieces, needs, days
+    demand = Demand(grid=grid, tiles=wanted, needs=needs, days=days)
+    request = Path(out), open_source(str(source)), demand
     return format_estimates(estimate(*request)) if dry_run else fetch(*request, quiet=quiet).path
 
 

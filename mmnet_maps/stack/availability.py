@@ -82,8 +82,7 @@ class Availability:
         """Return the same for the blocks of a smaller window of cells."""
         blocks = self.group.blocks(window)
         rows, cols = (
-            slice(part.start - own.start, part.stop - own.start)
-            for part, own in zip(blocks, self.blocks, strict=True)
+            slice(part.start - own.start, part.stop - own.start) for part, own in zip(blocks, self.blocks, strict=True)
         )
         return replace(self, blocks=blocks, fetched=self.fetched[:, rows, cols], valued=self.valued[:, rows, cols])
 
@@ -150,7 +149,7 @@ def cut_days(days: Iterable[date]) -> Iterator[list[date]]:
 
 
 def blocks_of_grids(stack: Stack, grids: Iterable[GeoBox], needs: Needs, day: date) -> dict[str, tuple[Group, Mask]]:
-    """Return, by name, the groups that maps of some grids read and the blocks (y, x) of each; errors as `needs.uses`."""
+    """Return, by name, the groups that maps of some grids read and their blocks (y, x); errors as `needs.uses`."""
     found: dict[str, tuple[Group, Mask]] = {}
     for grid in grids:
         for group, window, _ in uses(stack, grid, needs, [day]):
@@ -183,7 +182,10 @@ def require(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> N
     InputError
         A variable or day is missing; the message names the first and the command that fetches it.
     """
-    found = [look_up(stack, group, window, _own_days(group, needs, days)) for group, window, _ in uses(stack, grid, needs, days)]
+    found = [
+        look_up(stack, group, window, _own_days(group, needs, days))
+        for group, window, _ in uses(stack, grid, needs, days)
+    ]
     for day in days:
         for one in found:
             if missing := one.unfetched(needs, day):
@@ -269,7 +271,8 @@ def fetched_at(stack: Stack, grid: GeoBox, picked: Picked, needs: Needs, days: S
         found = look_up(stack, group, window, _own_days(group, needs, days))
         top, left = (part.start for part in found.blocks)
         fetched = np.all(
-            [found.fetched[:, i // group.block - top, j // group.block - left] for i in ends[0] for j in ends[1]], axis=0
+            [found.fetched[:, i // group.block - top, j // group.block - left] for i in ends[0] for j in ends[1]],
+            axis=0,
         )
         for k, day in enumerate(days):
             usable[k, on] &= fetched[[found.row[own] for own in needs.own_days(group.kind, day)]].all(0)

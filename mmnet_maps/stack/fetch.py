@@ -34,7 +34,7 @@ log = logging.getLogger("mmnet_maps")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Limits of one read. A source shares work between its days; memory bounds them. Fine groups are observed on few of them.
+# Days of one read, between which a source shares work; memory bounds them. Fine groups are observed on few days.
 _PACE = Pace(reads=min(4, os.cpu_count() or 1), fine_days=16)
 _COARSE_DAYS, _VALUES = 48, 60_000_000
 

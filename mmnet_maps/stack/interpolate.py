@@ -23,7 +23,12 @@ FILL_CELLS = 2
 
 _STRIP = 64  # rows
 _OFFSETS = sorted(
-    ((i, j) for i in range(-FILL_CELLS, FILL_CELLS + 1) for j in range(-FILL_CELLS, FILL_CELLS + 1) if (i, j) != (0, 0)),
+    (
+        (i, j)
+        for i in range(-FILL_CELLS, FILL_CELLS + 1)
+        for j in range(-FILL_CELLS, FILL_CELLS + 1)
+        if (i, j) != (0, 0)
+    ),
     key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, offset),
 )
 

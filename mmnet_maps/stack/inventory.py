@@ -332,7 +332,8 @@ def _count(
     def read(day: date) -> Mask:
         values = stack.read_packed(name, window, day if group.temporal else None)
         found.hide(values, window, day, VARIABLES[name].nodata)
-        return (values != VARIABLES[name].nodata)[inside]
+        seen: Mask = values[inside] != VARIABLES[name].nodata
+        return seen
 
     held: dict[date, Mask] = {}
     for start in range(0, len(days), _DAYS):

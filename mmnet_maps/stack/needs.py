@@ -123,7 +123,9 @@ def uses(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> list
         The stack has no such variable or does not cover the grid.
     """
     return [
-        Use(group, _window(group, grid, stack), days_on_axis(day for own in days for day in needs.days(group.kind, own)))
+        Use(
+            group, _window(group, grid, stack), days_on_axis(day for own in days for day in needs.days(group.kind, own))
+        )
         for group in groups_of(stack, needs, min(days))
     ]
 

@@ -207,9 +207,7 @@ class _Field:
         return sampled, gap_filled
 
 
-def _read_field(
-    stack: Stack, use: Use, found: Availability, name: str, needs: Needs, days: Sequence[date]
-) -> _Field:
+def _read_field(stack: Stack, use: Use, found: Availability, name: str, needs: Needs, days: Sequence[date]) -> _Field:
     """Read a coarse variable and interpolate it on the maps' own days."""
     start = use.days[0]
     packed = stack.read_packed_days(name, use.window, start, use.days[-1])
@@ -277,7 +275,7 @@ class _Observations:
 
     def on(self, day: date) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.uint8]]]:
         """Return all variables on a day, and by group the age of the oldest of their observations."""
-        fine, ages = dict(self._static), {}
+        fine, ages = dict(self._static), dict[str, NDArray[np.uint8]]()
         for name, found in self._found.items():
             if found.group.temporal:
                 kind, reach = found.group.kind, SEARCH_DAYS[found.group.kind]

@@ -98,7 +98,7 @@ def hide_blocks(group: Group, values: NDArray[Any], window: Window, valued: NDAr
     """
     rows, cols = window
     top, left = (part.start for part in group.blocks(window))
-    for i, j in np.argwhere(~valued) + (top, left):
+    for i, j in np.add(np.argwhere(~valued), (top, left)):
         values[
             max(i * group.block - rows.start, 0) : (i + 1) * group.block - rows.start,
             max(j * group.block - cols.start, 0) : (j + 1) * group.block - cols.start,

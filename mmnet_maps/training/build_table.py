@@ -24,14 +24,16 @@ from mmnet_maps.grid.tiles import conus_grid, pixel_of
 from mmnet_maps.model.features import Feature, encode_snapshot
 from mmnet_maps.model.indices import INDICES
 from mmnet_maps.sources.base import Provenance, Source
+from mmnet_maps.stack.availability import fetched_days
 from mmnet_maps.stack.fetch import assign
+from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.pixels import read_pixel, sample
-from mmnet_maps.stack.reader import Needs, SmapResampling, fetched_days
-from mmnet_maps.stack.store import EPOCH, Stack
+from mmnet_maps.stack.reader import SmapResampling
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.training.observations import MIN_HOURS, read_observations
 from mmnet_maps.training.splits import BORDERS, REGIONS
 from mmnet_maps.training.table import write_samples
-from mmnet_maps.variables import LANDCOVER_CLASSES
+from mmnet_maps.variables import FIRST_DAY, LANDCOVER_CLASSES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,7 +171,7 @@ def build_samples(
     import pyarrow as pa
 
     needs = replace(needs, steps=needs.steps + (not needs.includes_day), includes_day=True)
-    first = start or EPOCH + timedelta(days=needs.steps - 1)
+    first = start or FIRST_DAY + timedelta(days=needs.steps - 1)
     rows = observations.to_pandas()
     rows = rows[(rows["date"] >= first) & (rows["date"] <= (end or date.max))]
     if rows.empty:

@@ -170,7 +170,7 @@ def test_a_tile_without_data_fails_alone(
     )
     assert done.returncode == 4
     assert "2021-08-08 h20v10 failed: the stack" in done.stdout
-    assert "lacks" in done.stdout
+    assert "has no" in done.stdout
     assert json.loads((tmp_path / "maps/reports/h20v10_20210808_20210808.json").read_text())["counts"] == {
         "2021-08-08": {"failed": 1, "missing": 0}
     }

@@ -23,7 +23,7 @@ from mmnet_maps.mapping.request import fill_stack, needs_of
 from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.resources import packaged
-from mmnet_maps.stack.reader import Needs, uses
+from mmnet_maps.stack.needs import Needs, uses
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
 
@@ -43,13 +43,9 @@ def centres(geobox: Any) -> tuple[np.ndarray, np.ndarray]:
 def verify(stack: Stack, grid: Any, needs: Needs, days: list[date]) -> dict[str, tuple[int, float]]:
     """Compare everything that maps of a grid may read; return the number of values and the largest difference."""
     checked: dict[str, tuple[int, float]] = {}
-    read: dict[str, tuple[Any, Any, set[date]]] = {}
-    for day in days:
-        for group, window, around in uses(stack, grid, needs, day):
-            read.setdefault(group.name, (group, window, set()))[2].update(around)
-    for group, window, around in read.values():
+    for group, window, around in uses(stack, grid, needs, days):
         geobox = group.lattice[window]
-        for day in sorted(around) if group.temporal else [days[0]]:
+        for day in around if group.temporal else [days[0]]:
             for name in group.variables:
                 found = stack.read(name, window, day)
                 low, high, tolerance = expected(name, geobox, day)

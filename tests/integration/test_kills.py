@@ -15,9 +15,9 @@ import zarr
 
 from analytic import AnalyticSource
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.reader import Needs
+from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.store import Stack
 
 GRID = target_grid(read_aoi("-119.62,47.00,-119.20,47.30"))
@@ -36,7 +36,7 @@ def run(path: str) -> None:
 
     Stack.write = told
     print("ready", flush=True)
-    fetch(path, [AnalyticSource()], conus_grid(), GRID, tiles(GRID), NEEDS, DAYS, quiet=True)
+    fetch(path, [AnalyticSource()], Demand(grid=GRID, tiles=tiles(GRID), needs=NEEDS, days=DAYS), quiet=True)
 
 
 def arrays(path: Path) -> tuple[int, dict[str, np.ndarray]]:
@@ -76,7 +76,12 @@ def test_kills_change_nothing(tmp_path: Path, kills: int) -> None:
         process.stdout.close()
     killed, _ = arrays(tmp_path / "s.zarr")
     for name in ("s.zarr", "whole.zarr"):
-        fetch(tmp_path / name, [AnalyticSource()], conus_grid(), GRID, tiles(GRID), NEEDS, DAYS, quiet=True)
+        fetch(
+            tmp_path / name,
+            [AnalyticSource()],
+            Demand(grid=GRID, tiles=tiles(GRID), needs=NEEDS, days=DAYS),
+            quiet=True,
+        )
     (_, found), (blocks, expected) = arrays(tmp_path / "s.zarr"), arrays(tmp_path / "whole.zarr")
     assert 0 < killed < blocks, "the kills came before the first block or after the last"
     assert found.keys() == expected.keys()

@@ -32,9 +32,9 @@ from map_files import values_on, write_map
 from mmnet_maps.analysis.viewer.server import view
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.reader import Needs
+from mmnet_maps.stack.needs import Demand, Needs
 
 GRID = target_grid(read_aoi(CORNER))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -55,7 +55,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stack that gives the rain."""
     needs = Needs(snapshot=("smap",), series=("pr",), steps=1, includes_day=True)
     path = tmp_path_factory.mktemp("viewed") / "s.zarr"
-    return fetch(path, [AnalyticSource()], conus_grid(), GRID, tiles(GRID), needs, DAYS, quiet=True).path
+    return fetch(
+        path, [AnalyticSource()], Demand(grid=GRID, tiles=tiles(GRID), needs=needs, days=DAYS), quiet=True
+    ).path
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ from mmnet_maps.product.day_writer import DayProduct
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.quality import QUALITY_BITS
 from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.needs import Demand
 from mmnet_maps.stack.store import Stack
 
 AREA = "-119.60,47.74,-119.40,47.90"  # over the edge between h06v02 and h06v03
@@ -49,7 +50,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     needs = dataclasses.replace(needs, series=(*needs.series, "smap"))  # what the transformers want
     path = tmp_path_factory.mktemp("inputs") / "s.zarr"
     days = [date.fromisoformat(day) for day in DAYS]
-    fetch(path, [AnalyticSource()], conus_grid(), grid, touched_tiles(area, grid), needs, days, quiet=True)
+    fetch(
+        path, [AnalyticSource()], Demand(grid=grid, tiles=touched_tiles(area, grid), needs=needs, days=days), quiet=True
+    )
     return path
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from analytic import AnalyticSource
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.tiles import conus_grid, target_grid, touched_tiles
+from mmnet_maps.grid.tiles import target_grid, touched_tiles
 from mmnet_maps.mapping.request import Request, RunOptions, needs_of, prepare
 from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.settings import MapSettings
 from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.needs import Demand
 
 AREA, DAY = "-119.60,47.74,-119.58,47.75", date(2021, 8, 7)
 
@@ -26,7 +27,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     grid = target_grid(area)
     path = tmp_path_factory.mktemp("inputs") / "s.zarr"
     needs = needs_of(load_checkpoint(model).spec)
-    fetch(path, [AnalyticSource()], conus_grid(), grid, touched_tiles(area, grid), needs, [DAY], quiet=True)
+    fetch(
+        path,
+        [AnalyticSource()],
+        Demand(grid=grid, tiles=touched_tiles(area, grid), needs=needs, days=[DAY]),
+        quiet=True,
+    )
     return path
 
 

@@ -25,7 +25,8 @@ from mmnet_maps.grid.tiles import conus_grid, tile_geobox
 from mmnet_maps.mapping.smap_consistency import Closure, close_day, closure
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.sources.base import Provenance
-from mmnet_maps.stack.store import Stack, create
+from mmnet_maps.stack.layout import create
+from mmnet_maps.stack.store import Stack
 
 DAY = date(2021, 8, 8)
 EASE = GeoBox.from_bbox(

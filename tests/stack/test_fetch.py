@@ -19,8 +19,9 @@ from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
 from mmnet_maps.sources.base import Rasters
+from mmnet_maps.stack.availability import require, require_values
 from mmnet_maps.stack.fetch import fetch, in_order, plan
-from mmnet_maps.stack.reader import Needs, require, require_values
+from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.store import Stack, lock
 
 DAY = date(2021, 8, 8)
@@ -29,7 +30,7 @@ GRID = target_grid(read_aoi("-119.60,47.10,-119.55,47.13"))
 
 
 def fill(path: Path, sources: Sequence[AnalyticSource], days: Sequence[date] = (DAY,), grid: GeoBox = GRID) -> Stack:
-    return fetch(path, sources, conus_grid(), grid, tiles(grid), NEEDS, list(days), quiet=True)
+    return fetch(path, sources, Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=list(days)), quiet=True)
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -77,7 +78,13 @@ def test_an_interrupted_fetch_continues_to_the_same_store(tmp_path: Path, reads:
 
 
 def test_nothing_after_today_is_asked_for(tmp_path: Path, source: AnalyticSource) -> None:
-    fetch(tmp_path / "s.zarr", [source], conus_grid(), GRID, tiles(GRID), NEEDS, [DAY], today=DAY, quiet=True)
+    fetch(
+        tmp_path / "s.zarr",
+        [source],
+        Demand(grid=GRID, tiles=tiles(GRID), needs=NEEDS, days=[DAY]),
+        today=DAY,
+        quiet=True,
+    )
     assert max(day for _, days in source.reads for day in days) <= DAY
     source.reads.clear()
     fill(tmp_path / "s.zarr", [source])
@@ -144,7 +151,7 @@ def test_a_request_never_spans_two_tiles(tmp_path: Path, source: AnalyticSource)
     grid = conus_grid()[3000:3200, 6200:6300]
     assert len(tiles(grid)) == 2
     stack = fill(tmp_path / "s.zarr", [source])  # of one tile only
-    requests = plan(stack, grid, tiles(grid), NEEDS, [DAY], date.today())
+    requests = plan(stack, Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), date.today())
     fine = [request for request in requests if request.group.kind == "optical"]
     assert fine
     for request in fine:

@@ -21,9 +21,10 @@ from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import conus_grid, target_grid, tile_geobox, tiles, touched_tiles
 from mmnet_maps.mapping.check import check, spans
 from mmnet_maps.sources.base import Rasters
-from mmnet_maps.stack import inventory
+from mmnet_maps.stack import availability, inventory
+from mmnet_maps.stack.availability import require, require_values
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.inventory import Availability, Inventory, Scope, availability, survey, take_inventory
+from mmnet_maps.stack.inventory import DailyShares, Inventory, Scope, daily_shares, survey, take_inventory
 from mmnet_maps.stack.inventory_plot import (
     as_json,
     draw_inventory,
@@ -32,9 +33,10 @@ from mmnet_maps.stack.inventory_plot import (
     shown_day,
     write_inventory,
 )
-from mmnet_maps.stack.reader import Needs, read_block, require, require_values
-from mmnet_maps.stack.store import EPOCH, Stack
-from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
+from mmnet_maps.stack.needs import Demand, Needs
+from mmnet_maps.stack.reader import read_block
+from mmnet_maps.stack.store import Stack
+from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, SEARCH_DAYS, VARIABLES
 
 DAY = date(2021, 8, 8)
 NEEDS = Needs(snapshot=("smap", "red", "vv", "landcover"), series=("pr", "lst"), steps=3, includes_day=True)
@@ -69,7 +71,11 @@ class Patchy(AnalyticSource):
 def fill(path: Path, source: AnalyticSource, area: Area, days: Sequence[date], today: date | None = None) -> Stack:
     grid = target_grid(area)
     return fetch(
-        path, [source], conus_grid(), grid, touched_tiles(area, grid), NEEDS, list(days), today=today, quiet=True
+        path,
+        [source],
+        Demand(grid=grid, tiles=touched_tiles(area, grid), needs=NEEDS, days=list(days)),
+        today=today,
+        quiet=True,
     )
 
 
@@ -150,13 +156,13 @@ def test_days_in_any_number_and_order_of_parts_give_the_same(patchy: Stack, monk
     days = [later(k) for k in (-40, -4, 0, 1, 2, 3, 8)]
     group = patchy.group_of("red")
     scope = Scope(group=group, blocks=survey(patchy, group).fetched)
-    whole = availability(patchy, scope, ["red"], days)["red"]
+    whole = daily_shares(patchy, scope, ["red"], days)["red"]
     monkeypatch.setattr(inventory, "_DAYS", 2)
-    monkeypatch.setattr(inventory, "_SPAN", 5)
+    monkeypatch.setattr(availability, "_SPAN", 5)
     monkeypatch.setattr(inventory, "_ROWS", 256)
     monkeypatch.setattr(inventory, "_COLS", 256)
     scope = Scope(group=group, blocks=survey(patchy, group).fetched)
-    parts = availability(patchy, scope, ["red"], days)["red"]
+    parts = daily_shares(patchy, scope, ["red"], days)["red"]
     for share in ("observed", "interpolated", "missing", "unfetched", "age"):
         np.testing.assert_array_equal(getattr(parts, share), getattr(whole, share))
 
@@ -174,7 +180,7 @@ def test_values_without_a_mark_do_not_count(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "s.zarr", writable=True)
     before = take_inventory(stack, [DAY]).table["smap"]
     assert before.observed[0] == 1
-    stack._array("smap/fetched")[(DAY - EPOCH).days] = 0
+    stack._array("smap/fetched")[(DAY - FIRST_DAY).days] = 0
     after = take_inventory(Stack(tmp_path / "s.zarr"), [DAY], HERE).table["smap"]
     assert (after.observed[0], after.unfetched[0]) == (0, 1)
 
@@ -224,7 +230,7 @@ def test_an_empty_stack_can_be_looked_at(tmp_path: Path) -> None:
     assert "no day holds data" in format_inventory(found)
     draw_inventory(found, tmp_path / "s.png")
     verdict = check(stack, NEEDS, [DAY])
-    assert "there is no place with both" in verdict.lacks[0].what
+    assert "no place has both" in verdict.gaps[0].text
     assert verdict.able == []
     asked = take_inventory(stack, [DAY], HERE)
     assert asked.table["smap"].unfetched[0] == 1
@@ -258,7 +264,7 @@ def test_synthetic_inputs_are_told(tmp_path: Path) -> None:
 def test_a_character_a_day(observed: float, interpolated: float, missing: float, mark: str) -> None:
     shares = {"observed": observed, "interpolated": interpolated, "missing": missing}
     shares["unfetched"] = 1 - sum(shares.values())
-    entry = Availability(age=np.zeros(1), **{name: np.array([share]) for name, share in shares.items()})
+    entry = DailyShares(age=np.zeros(1), **{name: np.array([share]) for name, share in shares.items()})
     assert marks_of(entry) == [mark]
 
 
@@ -344,7 +350,7 @@ def test_a_check_says_what_a_map_would_meet(patchy: Stack, area: Area, valued: i
     assert found.able == expected
     assert set(found.quality) == set(expected)
     assert found.rim == 0
-    assert set().union(*(lack.days for lack in found.lacks)) == set(days) - set(expected)
+    assert set().union(*(gap.days for gap in found.gaps)) == set(days) - set(expected)
 
 
 def test_a_check_without_an_area_is_about_all_blocks(tmp_path: Path) -> None:
@@ -352,19 +358,19 @@ def test_a_check_without_an_area_is_about_all_blocks(tmp_path: Path) -> None:
     found = check(stack, NEEDS, [DAY, later(1)])
     assert found.able == [DAY]
     assert 0 <= found.rim < 1
-    assert [lack.days for lack in found.lacks] == [(later(1),)] * 2
-    smap, weather = (lack.what for lack in found.lacks)
+    assert [gap.days for gap in found.gaps] == [(later(1),)] * 2
+    smap, weather = (gap.text for gap in found.gaps)
     assert smap == "smap (smap) was never fetched for 2021-08-09"
     assert weather == "weather (pr) was never fetched for 2021-08-09"
     assert fill(tmp_path / "s.zarr", AnalyticSource(), THERE, [later(1)])
     both = check(Stack(tmp_path / "s.zarr"), NEEDS, [DAY, later(1)])
     assert both.able == []
-    assert all("blocks" in lack.what for lack in both.lacks if lack.what.startswith("optical"))
+    assert all("blocks" in gap.text for gap in both.gaps if gap.text.startswith("optical"))
 
 
 def test_empty_inputs_are_named(patchy: Stack) -> None:
-    lacks = check(patchy, NEEDS, [later(2)], HERE).lacks
-    assert [lack.what for lack in lacks] == ["smap (smap) holds no value on 2021-08-10"]
+    lacks = check(patchy, NEEDS, [later(2)], HERE).gaps
+    assert [gap.text for gap in lacks] == ["smap (smap) holds no value on 2021-08-10"]
     assert lacks[0].days == (later(2),)
 
 
@@ -374,16 +380,12 @@ def test_variables_that_are_not_there_are_named(patchy: Stack, monkeypatch: pyte
     stack = fetch(
         tmp_path / "s.zarr",
         [AnalyticSource(without=("red", "elevation"))],
-        conus_grid(),
-        grid,
-        tiles(grid),
-        needs,
-        [DAY],
+        Demand(grid=grid, tiles=tiles(grid), needs=needs, days=[DAY]),
         quiet=True,
     )
-    assert check(stack, needs, [DAY], HERE).lacks == ()
+    assert check(stack, needs, [DAY], HERE).gaps == ()
     found = check(stack, NEEDS, [DAY], HERE)
-    assert [lack.what for lack in found.lacks] == ["the stack has no red, which the model needs"]
+    assert [gap.text for gap in found.gaps] == ["the stack has no red, which the model needs"]
     assert found.able == []
 
 

@@ -12,12 +12,13 @@ from analytic import AnalyticSource
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import lonlat
-from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.sources.base import Source
 from mmnet_maps.sources.demo.world import SyntheticWorld
 from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.pixels import sample
-from mmnet_maps.stack.reader import Needs, read_block
+from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
 
@@ -35,7 +36,11 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A source, and a stack of it on a small grid."""
     grid = target_grid(read_aoi("-119.30,47.10,-119.28,47.11"))
     path = tmp_path_factory.mktemp("points") / "s.zarr"
-    return request.param, grid, fetch(path, [request.param], conus_grid(), grid, tiles(grid), NEEDS, DAYS, quiet=True)
+    return (
+        request.param,
+        grid,
+        fetch(path, [request.param], Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=DAYS), quiet=True),
+    )
 
 
 @pytest.mark.parametrize("resampling", ["bilinear", "nearest"])

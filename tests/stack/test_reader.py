@@ -16,21 +16,12 @@ from analytic import LATTICES, AnalyticSource
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import Window, lonlat
-from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.grid.tiles import target_grid, tiles
+from mmnet_maps.stack.availability import require
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.reader import (
-    NEVER,
-    Block,
-    Needs,
-    Snapshot,
-    bilinear,
-    borrow,
-    interpolate_days,
-    interpolate_series,
-    read_block,
-    require,
-    uses,
-)
+from mmnet_maps.stack.interpolate import NEVER, bilinear, fill_gaps, interpolate_days, interpolate_series
+from mmnet_maps.stack.needs import Demand, Needs, uses
+from mmnet_maps.stack.reader import Block, Snapshot, read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
 
@@ -107,9 +98,9 @@ def test_no_more_is_read_than_is_needed() -> None:
 
 
 @given(arrays(np.float32, (2, 6, 7), elements=st.one_of(st.just(float("nan")), st.floats(0, 1, width=32))))
-def test_borrowing_takes_the_nearest_valid_cell_within_two(cells: np.ndarray) -> None:
-    filled, lent = borrow(cells)
-    expected_lent = np.zeros(cells.shape, bool)
+def test_gaps_are_filled_with_the_nearest_valid_cell_within_two(cells: np.ndarray) -> None:
+    filled, gap_filled = fill_gaps(cells)
+    expected = np.zeros(cells.shape, bool)
     for t, r, c in np.ndindex(cells.shape):
         if not np.isnan(cells[t, r, c]):
             assert filled[t, r, c] == cells[t, r, c]
@@ -123,10 +114,10 @@ def test_borrowing_takes_the_nearest_valid_cell_within_two(cells: np.ndarray) ->
         if not near:
             assert np.isnan(filled[t, r, c])
             continue
-        expected_lent[t, r, c] = True
+        expected[t, r, c] = True
         closest = min(distance for distance, _ in near)
         assert filled[t, r, c] in [value for distance, value in near if distance == closest]
-    np.testing.assert_array_equal(lent, expected_lent)
+    np.testing.assert_array_equal(gap_filled, expected)
 
 
 def test_bilinear_is_exact_on_a_plane_and_renormalises() -> None:
@@ -159,7 +150,7 @@ def test_needs_know_their_days() -> None:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     grid = target_grid(read_aoi("-119.62,47.00,-119.38,47.20"))
     path = tmp_path_factory.mktemp("stack") / "s.zarr"
-    return fetch(path, [AnalyticSource()], conus_grid(), grid, tiles(grid), NEEDS, [DAY], quiet=True)
+    return fetch(path, [AnalyticSource()], Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +219,12 @@ def test_pairs_are_distinct_and_only_of_wanted_pixels(stack: Stack, grid: GeoBox
 def test_days_together_are_as_each_alone(tmp_path: Path, grid: GeoBox) -> None:
     """A gap between them, and static and shared observations read once."""
     days = [DAY, DAY + timedelta(days=1), DAY + timedelta(days=3)]
-    stack = fetch(tmp_path / "s.zarr", [AnalyticSource()], conus_grid(), grid, tiles(grid), NEEDS, days, quiet=True)
+    stack = fetch(
+        tmp_path / "s.zarr",
+        [AnalyticSource()],
+        Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=days),
+        quiet=True,
+    )
     together = read_block(stack, grid, NEEDS, days, smap_resampling="bilinear")
     assert together.starts == (0, 1, 3)
     for day, start, snapshot in zip(days, together.starts, together.snapshots, strict=True):
@@ -279,7 +275,12 @@ def coast(tmp_path_factory: pytest.TempPathFactory, grid: GeoBox) -> Stack:
             return values
 
     path = tmp_path_factory.mktemp("coast") / "s.zarr"
-    return fetch(path, [Coast()], conus_grid(), grid, tiles(grid), NEEDS, [DAY, DAY + timedelta(days=1)], quiet=True)
+    return fetch(
+        path,
+        [Coast()],
+        Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY, DAY + timedelta(days=1)]),
+        quiet=True,
+    )
 
 
 @given(
@@ -328,13 +329,13 @@ def test_a_large_row_of_pixels_is_sampled_as_each_alone() -> None:
 
 def test_what_lacks_is_named(stack: Stack, grid: GeoBox) -> None:
     require(stack, grid, NEEDS, [DAY])
-    with pytest.raises(InputError, match="lacks .* for 2021-06-2.*needed for the map of 2021-06-30"):
+    with pytest.raises(InputError, match="has no .* for 2021-06-2.*needed for the map of 2021-06-30"):
         require(stack, grid, NEEDS, [date(2021, 6, 30)])
     other = target_grid(read_aoi("-100.1,40.0,-100.0,40.1"))
-    with pytest.raises(InputError, match="lacks .*in this area"):
+    with pytest.raises(InputError, match="has no .*in this area"):
         require(stack, other, NEEDS, [DAY])
     with pytest.raises(RequestError, match="leave out --crs and --resolution"):
-        uses(stack, target_grid(read_aoi("-119.6,47.0,-119.5,47.1"), resolution=50), NEEDS, DAY)
+        uses(stack, target_grid(read_aoi("-119.6,47.0,-119.5,47.1"), resolution=50), NEEDS, [DAY])
 
 
 def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, grid: GeoBox) -> None:
@@ -347,7 +348,9 @@ def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, 
         def lattice(self, group: str) -> GeoBox:
             return super().lattice(group)[:, :col] if group == "smap" else super().lattice(group)
 
-    stack = fetch(tmp_path / "s.zarr", [Cut()], conus_grid(), grid, tiles(grid), NEEDS, [DAY], quiet=True)
+    stack = fetch(
+        tmp_path / "s.zarr", [Cut()], Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), quiet=True
+    )
     beyond = longitude > edge + 1e-4
     inside = longitude < edge - 1e-4
     assert beyond.any()
@@ -363,6 +366,6 @@ def test_days_before_the_axis_are_refused_or_left_out(stack: Stack, grid: GeoBox
     with pytest.raises(
         RequestError, match="needs inputs from 2014-12-31 on, stacks begin on 2015-01-01; choose a day 1"
     ):
-        uses(stack, grid, NEEDS, date(2015, 1, 3))
-    days = [day for _, _, around in uses(stack, grid, NEEDS, date(2015, 1, 4)) for day in around]
+        uses(stack, grid, NEEDS, [date(2015, 1, 3)])
+    days = [day for _, _, around in uses(stack, grid, NEEDS, [date(2015, 1, 4)]) for day in around]
     assert min(days) == date(2015, 1, 1)

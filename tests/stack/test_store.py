@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from analytic import LATTICES, AnalyticSource
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.tiles import conus_grid
-from mmnet_maps.stack.store import EPOCH, LAST_DAY, Group, Stack, create, day_index
-from mmnet_maps.variables import VARIABLES
+from mmnet_maps.stack.layout import create
+from mmnet_maps.stack.store import Group, Stack, day_index
+from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
 
 DAY = date(2021, 8, 8)
 WINDOW = (slice(2048, 2304), slice(6144, 6656))
@@ -140,7 +141,7 @@ def test_whole_blocks_cover_the_window(top: int, height: int, left: int, width: 
 def test_days_off_the_axis_are_refused(day: date) -> None:
     with pytest.raises(RequestError, match="off the stack's time axis"):
         day_index(day)
-    assert day_index(LAST_DAY) == (LAST_DAY - EPOCH).days
+    assert day_index(LAST_DAY) == (LAST_DAY - FIRST_DAY).days
 
 
 def test_messages(path: Path, tmp_path: Path, source: AnalyticSource) -> None:
@@ -154,7 +155,7 @@ def test_messages(path: Path, tmp_path: Path, source: AnalyticSource) -> None:
         Stack(tmp_path / "file")
     with pytest.raises(InputError, match="has no vv; it holds elevation, landcover, nir, pr, red"):
         Stack(path).group_of("vv")
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists already"):
         create(path, conus_grid(), {}, {})
     with pytest.raises(OutputError, match="cannot create the stack"):
         create(tmp_path / "file" / "s.zarr", conus_grid(), {}, {})

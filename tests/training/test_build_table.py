@@ -19,13 +19,14 @@ from analytic import LATTICES, AnalyticSource
 from insitu_files import uscrn
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.tiles import conus_grid, pixel_of, target_grid, touched_tiles
+from mmnet_maps.grid.tiles import pixel_of, target_grid, touched_tiles
 from mmnet_maps.model.features import Feature, encode_snapshot
 from mmnet_maps.model.indices import INDICES
 from mmnet_maps.sources.base import Rasters
+from mmnet_maps.stack.availability import fetched_at, fetched_days, require
 from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.needs import Demand, Needs, fine_window
 from mmnet_maps.stack.pixels import sample
-from mmnet_maps.stack.reader import Needs, fetched_at, fetched_days, fine_window, require
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.training.build_table import METADATA, build_samples, make_samples, region
 from mmnet_maps.training.table import read_samples
@@ -122,7 +123,9 @@ def test_a_stack_gives_what_its_sources_give(tmp_path: Path, table: pa.Table) ->
     grid = target_grid(area)
     days = [date(2021, 8, 1) + timedelta(days=k) for k in range(5)]
     pieces = touched_tiles(area, grid)
-    stack = fetch(tmp_path / "s.zarr", [AnalyticSource()], conus_grid(), grid, pieces, NEEDS, days, quiet=True)
+    stack = fetch(
+        tmp_path / "s.zarr", [AnalyticSource()], Demand(grid=grid, tiles=pieces, needs=NEEDS, days=days), quiet=True
+    )
     assert build_samples(observed(), stack, NEEDS).equals(table)
 
 
@@ -133,7 +136,7 @@ def part(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     grid = target_grid(area)
     path = tmp_path_factory.mktemp("part") / "s.zarr"
     pieces = touched_tiles(area, grid)
-    return fetch(path, [AnalyticSource()], conus_grid(), grid, pieces, NEEDS, DAYS[:2], quiet=True)
+    return fetch(path, [AnalyticSource()], Demand(grid=grid, tiles=pieces, needs=NEEDS, days=DAYS[:2]), quiet=True)
 
 
 def test_what_a_stack_was_not_filled_for_is_left_out_and_told(part: Stack, caplog: pytest.LogCaptureFixture) -> None:
@@ -209,8 +212,8 @@ def test_a_table_is_written_and_trained_on(tmp_path: Path) -> None:
         uscrn(tmp_path / "uscrn", f"WA_{name}", moisture, lat=lat, lon=lon)
     area = read_aoi("-119.30,47.10,-119.27,47.13")
     grid = target_grid(area)
-    request = conus_grid(), grid, touched_tiles(area, grid), needs_of(config), days
-    stack = fetch(tmp_path / "s.zarr", [AnalyticSource()], *request, quiet=True)
+    demand = Demand(grid=grid, tiles=touched_tiles(area, grid), needs=needs_of(config), days=days)
+    stack = fetch(tmp_path / "s.zarr", [AnalyticSource()], demand, quiet=True)
     out = tmp_path / "new" / "t.parquet"
     made = make_samples([tmp_path / "uscrn"], out, stack=stack.path, config=tmp_path / "c.yaml", quiet=True)
     assert pq.read_table(out).equals(made)

@@ -181,7 +181,7 @@ class ViewedStack:
 def _filled_window(stack: Stack, contents: Sequence[Contents]) -> Window:
     """Return the window of the target grid around all filled blocks, those of fine groups if there are any."""
     from mmnet_maps.grid.lattice import cover
-    from mmnet_maps.stack.inventory import around_blocks
+    from mmnet_maps.stack.availability import around_blocks
 
     filled = [one for one in contents if one.filled.any()]
     fine = [one for one in filled if one.group.kind in FINE_GROUPS]

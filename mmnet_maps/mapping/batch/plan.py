@@ -18,7 +18,7 @@ import numpy as np
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import LONLAT, Area, parse_days, read_aoi, transform_geometry
-from mmnet_maps.grid.lattice import Window, window_of
+from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.mask import holds_a_centre
 from mmnet_maps.grid.tiles import (
     DEFAULT_CRS,
@@ -33,15 +33,16 @@ from mmnet_maps.mapping.batch.report import item_path
 from mmnet_maps.mapping.pipeline import write_days
 from mmnet_maps.mapping.request import Request, describe, draft_request, log_notices
 from mmnet_maps.settings import MapOptions, settle
-from mmnet_maps.stack.reader import Needs, require, require_values, uses
-from mmnet_maps.stack.store import Group, Stack
-from mmnet_maps.variables import SEARCH_DAYS, VARIABLES
+from mmnet_maps.stack.availability import blocks_of_grids, look_up, look_up_blocks, require, require_values
+from mmnet_maps.stack.needs import Needs, Use, uses
+from mmnet_maps.stack.store import Stack
+from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 LATEST = "latest"
-_BACK = 366  # days that are searched for the newest one with all inputs
+_BACK, _AT_ONCE = 366, 32  # days that are searched for the newest one with all inputs, and looked up at once
 _TRIES = 20  # tiles of which one can be measured
 _MEMORY = 2 << 30  # bytes that a worker is given at least, where their number is not said
 
@@ -214,40 +215,18 @@ def newest_day(stack: Stack, pieces: Sequence[GeoBox], needs: Needs, today: date
     InputError
         When there is none within a year.
     """
-    used: dict[str, Any] = {}
-    for piece in pieces:
-        for group, window, _ in uses(stack, piece, needs, today):
-            shape = [-(-size // group.block) for size in group.lattice.shape]
-            used.setdefault(group.name, (group, np.zeros(shape, bool)))[1][group.blocks(window)] = True
-    known: dict[tuple[str, date], tuple[bool, bool]] = {}
-
-    def marks(name: str, day: date) -> tuple[bool, bool]:
-        """Whether all blocks were fetched on a day, and whether any holds a value."""
-        group, mask = used[name]
-        if (name, day) not in known:
-            height, width = group.lattice.shape
-            found = stack.marks(group, (slice(0, height), slice(0, width)), [day])[0][mask]
-            known[name, day] = bool(found.all()), bool((found > 1).any())
-        return known[name, day]
-
-    def ready(day: date) -> bool:
-        """Whether every input of a map of the day is there."""
-        for name, (group, _) in used.items():
-            reach = SEARCH_DAYS.get(group.kind, 0)
-            for own in needs.own_days(group.kind, day) if group.temporal else [day]:
-                if not marks(name, own)[0]:
-                    return False
-            for own in needs.valued_days(group.kind, day) if group.temporal else [day]:
-                around = [own + timedelta(days=k) for k in range(-reach, reach + 1)]
-                if not any(marks(name, near)[1] for near in around):
-                    return False
-        return True
-
-    for back in range(_BACK):
-        if ready(today - timedelta(days=back)):
-            return today - timedelta(days=back)
+    blocks = blocks_of_grids(stack, pieces, needs, today)
+    for start in range(0, _BACK, _AT_ONCE):
+        days = [today - timedelta(days=k) for k in range(start, min(start + _AT_ONCE, _BACK))]
+        found = [
+            look_up_blocks(stack, group, mask, [read for day in days for read in needs.days(group.kind, day)])
+            for group, mask in blocks.values()
+        ]
+        for day in days:
+            if not any(one.unfetched(needs, day) or one.empty(needs, day) for one in found):
+                return day
     raise InputError(
-        f"the stack {stack.path} has no day up to {today} with every input for these tiles; see what lacks with: mmnet "
+        f"the stack {stack.path} has no day up to {today} with every input for these tiles; see which are missing with: mmnet "
         f"stack check {stack.path} --date …"
     )
 
@@ -324,17 +303,13 @@ def _probe(job: Request, stack: Stack, days: tuple[date, ...]) -> tuple[float, i
         made = write_days(probe, days, quiet=True, pictures=False)
         seconds = time.perf_counter() - started
         written = sum(path.stat().st_size for product in made.values() for path in product.layers.values())
-    asked: dict[str, tuple[Group, Window, set[date]]] = {}
-    for day in days:
-        for group, window, around in uses(stack, piece.geobox, job.needs, day):
-            asked.setdefault(group.name, (group, window, set()))[2].update(around)
-    return seconds, written, sum(_bytes_read(stack, *use) for use in asked.values())
+    return seconds, written, sum(_bytes_read(stack, use) for use in uses(stack, piece.geobox, job.needs, days))
 
 
-def _bytes_read(stack: Stack, group: Group, window: Window, days: set[date]) -> int:
-    """Bytes of the blocks of a window that hold something, over all days and variables, packed."""
-    filled = int((stack.marks(group, window, sorted(days)) > 1).sum())
-    return filled * group.block**2 * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in group.variables)
+def _bytes_read(stack: Stack, use: Use) -> int:
+    """Return the bytes of the blocks of a window that hold values, over all days and variables, packed."""
+    filled = int(look_up(stack, *use).valued[: None if use.group.temporal else 1].sum())
+    return filled * use.group.block**2 * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in use.group.variables)
 
 
 def cores() -> int:

@@ -22,7 +22,7 @@ from mmnet_maps.mapping.batch.report import Outcome, item_path, read_properties
 from mmnet_maps.mapping.pipeline import Packed, write_days
 from mmnet_maps.mapping.request import Request, open_stack
 from mmnet_maps.product.layers import LAYERS
-from mmnet_maps.stack.reader import require, require_values
+from mmnet_maps.stack.availability import require, require_values
 
 if TYPE_CHECKING:
     from distributed import Worker

@@ -38,9 +38,7 @@ from mmnet_maps.sources.demo.weather import (
     surface_temperature,
     weather,
 )
-from mmnet_maps.variables import FINE_GROUPS, VARIABLES
-
-FIRST_DAY = date(2015, 1, 1)
+from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, VARIABLES
 
 _SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 _MODIS = 926.625433055833

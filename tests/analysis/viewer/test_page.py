@@ -21,10 +21,10 @@ from mmnet_maps.analysis.viewer.page import Page
 from mmnet_maps.analysis.viewer.scale import CLEAR, layer_scale
 from mmnet_maps.analysis.viewer.selection import ALONE, DIFFERENCE, SIDE, SWIPE
 from mmnet_maps.errors import RequestError
-from mmnet_maps.grid.tiles import conus_grid, tiles
+from mmnet_maps.grid.tiles import tiles
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.reader import Needs
+from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.store import Stack
 
 GRID = grid_at(0, 0, 90, 70)
@@ -42,7 +42,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     needs = Needs(snapshot=("smap", "landcover", "elevation", "red"), series=("pr",), steps=3, includes_day=True)
     path = tmp_path_factory.mktemp("view") / "s.zarr"
-    return fetch(path, [AnalyticSource()], conus_grid(), GRID, tiles(GRID), needs, [DAY, NEXT], quiet=True)
+    return fetch(
+        path, [AnalyticSource()], Demand(grid=GRID, tiles=tiles(GRID), needs=needs, days=[DAY, NEXT]), quiet=True
+    )
 
 
 @pytest.fixture

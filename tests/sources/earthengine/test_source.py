@@ -19,14 +19,16 @@ from fake_earthengine import FakeEarthEngine, Fault, offline
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import cover, lonlat
-from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
+from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.resources import packaged
 from mmnet_maps.sources import open_source
 from mmnet_maps.sources.earthengine.client import signed_in
 from mmnet_maps.sources.earthengine.source import EarthEngineSource, load_config
+from mmnet_maps.stack.availability import require_values
 from mmnet_maps.stack.fetch import estimate, fetch
+from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.pixels import sample
-from mmnet_maps.stack.reader import Needs, read_block, require_values
+from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
 
@@ -233,19 +235,19 @@ def test_nearest_takes_the_pixel_under_each_centre(tmp_path: Path, server: FakeE
 
 def test_requests_and_bytes_are_those_estimated(tmp_path: Path, server: FakeEarthEngine) -> None:
     path = config(tmp_path, server, side=128, concurrency=3)
-    arguments = (conus_grid(), SOLE, tiles(SOLE), SOME, [DAY])
-    estimated = estimate(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments)
+    demand = Demand(grid=SOLE, tiles=tiles(SOLE), needs=SOME, days=[DAY])
+    estimated = estimate(tmp_path / "s.zarr", [EarthEngineSource(path)], demand)
     assert not (tmp_path / "s.zarr").exists()
     assert not server.count()
     source = EarthEngineSource(path)
-    fetch(tmp_path / "s.zarr", [source], *arguments, quiet=True)
+    fetch(tmp_path / "s.zarr", [source], demand, quiet=True)
     costs = [item.cost for item in estimated if item.cost]
     assert sum(cost.requests for cost in costs) == source.traffic.requests == server.count()
     assert source.traffic.bytes == server.bytes_sent()
     assert sum(cost.bytes for cost in costs) == pytest.approx(server.bytes_sent(), rel=0.001)
-    assert estimate(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments) == []
+    assert estimate(tmp_path / "s.zarr", [EarthEngineSource(path)], demand) == []
     server.reset()
-    fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments, quiet=True)
+    fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], demand, quiet=True)
     assert not server.count()
 
 
@@ -257,14 +259,16 @@ def test_concurrent_requests_are_limited_by_the_config(tmp_path: Path, server: F
     source = EarthEngineSource(config(tmp_path, server, concurrency=3, use=["landcover", "weather"]))
     server.reset()
     server.faults.append(Fault(kind="delay", seconds=0.3, times=None))  # long enough to see who asks meanwhile
-    fetch(tmp_path / "s.zarr", [source], conus_grid(), corner, tiles(corner), needs, [DAY], quiet=True)
+    fetch(tmp_path / "s.zarr", [source], Demand(grid=corner, tiles=tiles(corner), needs=needs, days=[DAY]), quiet=True)
     assert server.peak == 3
     server.reset()
 
 
 def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_stack(tmp_path: Path, server: FakeEarthEngine) -> None:
     source = EarthEngineSource(config(tmp_path, server, side=128))  # as above: the service has these answers already
-    stack = fetch(tmp_path / "s.zarr", [source], conus_grid(), SOLE, tiles(SOLE), SOME, [DAY], quiet=True)
+    stack = fetch(
+        tmp_path / "s.zarr", [source], Demand(grid=SOLE, tiles=tiles(SOLE), needs=SOME, days=[DAY]), quiet=True
+    )
     block = read_block(stack, SOLE, SOME, [DAY], smap_resampling="bilinear")
     snapshot = next(block.snapshots)
     lon, lat = lonlat(SOLE)
@@ -341,7 +345,7 @@ def test_a_permanent_fault_stops_with_its_cause_and_stores_nothing(
     server.faults.append(replace(fault))
     began = time.monotonic()
     with pytest.raises(InputError, match=f"^NASA/SMAP/SPL4SMGP/008 .products.smap.collection.*{words}") as caught:
-        fetch(tmp_path / "s.zarr", [source], conus_grid(), SOLE, tiles(SOLE), NEEDS, [DAY], quiet=True)
+        fetch(tmp_path / "s.zarr", [source], Demand(grid=SOLE, tiles=tiles(SOLE), needs=NEEDS, days=[DAY]), quiet=True)
     assert "\n" not in str(caught.value)
     assert time.monotonic() - began < 10
     stack = Stack(tmp_path / "s.zarr")
@@ -354,17 +358,17 @@ def test_a_cloudy_month_is_missing_and_not_requested_again(tmp_path: Path, serve
     hls = known["NASA/HLS/HLSL30/v002"]
     overcast = replace(hls, scenes=tuple(scene for scene in hls.scenes if scene.day == world.OVERCAST))
     needs = Needs(snapshot=("red",), series=("pr",), steps=1, includes_day=True)
-    arguments = (conus_grid(), SOLE, tiles(SOLE), needs, [world.OVERCAST + timedelta(days=9)])
+    demand = Demand(grid=SOLE, tiles=tiles(SOLE), needs=needs, days=[world.OVERCAST + timedelta(days=9)])
     try:
         server.datasets = {**known, hls.id: overcast}
         source = EarthEngineSource(path)
         assert source.days("optical", SOLE, date(2021, 3, 1), date(2021, 7, 1)) == [world.OVERCAST]
-        stack = fetch(tmp_path / "s.zarr", [source], *arguments, quiet=True)
+        stack = fetch(tmp_path / "s.zarr", [source], demand, quiet=True)
         assert any("red_20210517" in str(request.body) for request in server.pixel_requests())
         with pytest.raises(InputError, match="no value of .*red"):
-            require_values(stack, SOLE, needs, arguments[-1])
+            require_values(stack, SOLE, needs, demand.days)
         server.reset()
-        fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments, quiet=True)
+        fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], demand, quiet=True)
         assert not server.count()
     finally:
         server.datasets = known
@@ -384,32 +388,33 @@ def test_a_day_that_is_published_late_is_requested_again(tmp_path: Path, server:
     smap = known["NASA/SMAP/SPL4SMGP/008"]
     early = replace(smap, scenes=tuple(scene for scene in smap.scenes if scene.day < DAY))
     needs = Needs(snapshot=("smap",), series=("pr",), steps=1, includes_day=True)
-    arguments = ([conus_grid(), SOLE, tiles(SOLE), needs, [DAY]], {"quiet": True, "today": DAY + timedelta(days=2)})
+    demand = Demand(grid=SOLE, tiles=tiles(SOLE), needs=needs, days=[DAY])
+    today = DAY + timedelta(days=2)
     try:
         server.datasets = {**known, smap.id: early}
-        stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **arguments[1])
+        stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], demand, today=today, quiet=True)
         with pytest.raises(InputError, match="no value of smap"):
             require_values(stack, SOLE, needs, [DAY])
     finally:
         server.datasets = known
     server.reset()
-    stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **arguments[1])
+    stack = fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], demand, today=today, quiet=True)
     require_values(stack, SOLE, needs, [DAY])
     assert server.count() == 1
-    later = {**arguments[1], "today": DAY + timedelta(days=200)}
+    later = DAY + timedelta(days=200)
     for _ in range(2):
         server.reset()
-        fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], *arguments[0], **later)
+        fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], demand, today=later, quiet=True)
     assert not server.log  # what is still empty after so long stays so
 
 
 def test_values_of_another_recipe_are_not_added_to_a_stack(tmp_path: Path, server: FakeEarthEngine) -> None:
     smallest = Needs(snapshot=("smap", "landcover"), series=("pr",), steps=1, includes_day=True)
-    arguments = (conus_grid(), SOLE, tiles(SOLE), smallest, [DAY])
-    fetch(tmp_path / "s.zarr", [EarthEngineSource(config(tmp_path, server))], *arguments, quiet=True)
+    demand = Demand(grid=SOLE, tiles=tiles(SOLE), needs=smallest, days=[DAY])
+    fetch(tmp_path / "s.zarr", [EarthEngineSource(config(tmp_path, server))], demand, quiet=True)
     other = EarthEngineSource(config(tmp_path, server, resampling="nearest"))
     with pytest.raises(InputError, match="made in another way; choose another --out"):
-        fetch(tmp_path / "s.zarr", [other], *arguments, quiet=True)
+        fetch(tmp_path / "s.zarr", [other], demand, quiet=True)
 
 
 def test_many_days_come_in_one_answer_and_are_split_when_too_large(
@@ -452,7 +457,7 @@ def test_a_stopped_fetch_ends_soon_and_keeps_finished_blocks(
     )
     began = time.monotonic()
     with pytest.raises(InputError, match="400|Wrong"):
-        fetch(tmp_path / "s.zarr", [source], conus_grid(), SOLE, tiles(SOLE), NEEDS, [DAY], quiet=True)
+        fetch(tmp_path / "s.zarr", [source], Demand(grid=SOLE, tiles=tiles(SOLE), needs=NEEDS, days=[DAY]), quiet=True)
     assert time.monotonic() - began < 20
     group = Stack(tmp_path / "s.zarr").groups["smap"]
     assert (Stack(tmp_path / "s.zarr").marks(group, cover(SOLE, group.lattice), [DAY]) > 1).all()
