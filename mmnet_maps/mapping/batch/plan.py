@@ -226,8 +226,8 @@ def newest_day(stack: Stack, pieces: Sequence[GeoBox], needs: Needs, today: date
             if not any(one.unfetched(needs, day) or one.empty(needs, day) for one in found):
                 return day
     raise InputError(
-        f"the stack {stack.path} has no day up to {today} with every input for these tiles; see which are missing with: mmnet "
-        f"stack check {stack.path} --date …"
+        f"the stack {stack.path} has no day up to {today} with every input for these tiles; see which are missing "
+        f"with: mmnet stack check {stack.path} --date …"
     )
 
 
