@@ -17,40 +17,52 @@ SETTINGS_FILE = "mmnet.yaml"
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def _field(metavar: str | None, description: str, **bounds: Any) -> Any:
+    """Declare an option: its placeholder on the command line, its description and its bounds."""
+    return Field(description=description, json_schema_extra={"metavar": metavar}, **bounds)
+
+
 class MapSettings(BaseModel):
-    """Settings of a map; every field may stand in ``mmnet.yaml`` or another file given as ``--config``."""
+    """Options of a map, declared here once.
+
+    Each field is a key of ``mmnet.yaml`` (or the file given as ``--config``), an option of the commands that make maps,
+    with this description, and a keyword of the Python functions (`MapOptions`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    stack: Annotated[str | None, Field(description="Stack that holds the inputs (mmnet stack).")] = None
+    stack: Annotated[str | None, _field("STORE", "Stack that holds the inputs (see mmnet stack).")] = None
     source: Annotated[
         str | None,
-        Field(description="Where inputs come from, in place of a stack: earthengine, a sources YAML, or demo."),
+        _field(
+            "earthengine|YAML|demo",
+            "Source of the inputs, in place of a stack: earthengine, a sources YAML, or demo.",
+        ),
     ] = None
     model: Annotated[
         tuple[str, ...],
         BeforeValidator(lambda value: (value,) if isinstance(value, str) else tuple(value)),
         PlainSerializer(lambda value: value[0] if len(value) == 1 else list(value)),
-        Field(min_length=1, description="Checkpoint folder, or the name of a packaged one; several are an ensemble."),
+        _field(
+            "FOLDER|NAME", "Checkpoint folder, or the name of a packaged model; several are an ensemble.", min_length=1
+        ),
     ] = ("mmnet-uscrn",)
-    out: Annotated[str, Field(description="Output folder.")] = "maps"
-    resolution: Annotated[float, Field(gt=0, description="Pixel size in units of the CRS.")] = 100.0
-    crs: Annotated[str, Field(description="Coordinate reference system of the map.")] = "EPSG:5070"
+    out: Annotated[str, _field("FOLDER", "Output folder.")] = "maps"
+    resolution: Annotated[float, _field("SIZE", "Pixel size in units of the CRS.", gt=0)] = 100.0
+    crs: Annotated[str, _field("CRS", "Coordinate reference system of the map.")] = "EPSG:5070"
     smap_resampling: Annotated[
         Literal["bilinear", "nearest"],
-        Field(
-            description="How the SMAP field is brought to the pixels: between cell centres, or the cell's own value."
-        ),
+        _field(None, "Value of the SMAP field at a pixel: interpolated between cell centres, or that of its cell."),
     ] = "bilinear"
     uncertainty: Annotated[
-        int, Field(ge=0, description="Monte Carlo dropout members for a standard deviation; 0 for none.")
+        int, _field("N", "Monte Carlo dropout members to map a standard deviation from; 0 for none.", ge=0)
     ] = 0
-    members: Annotated[bool, Field(description="Whether the members themselves are kept, as Zarr.")] = False
-    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where the network runs.")] = "auto"
+    members: Annotated[bool, _field(None, "Also keep the members themselves, as Zarr.")] = False
+    device: Annotated[Literal["auto", "cpu", "cuda"], _field(None, "Device that the network runs on.")] = "auto"
     precision: Annotated[
-        Literal["float32", "bfloat16"], Field(description="Of the network's products of matrices.")
+        Literal["float32", "bfloat16"], _field(None, "Precision of the network's matrix products.")
     ] = "float32"
-    threads: Annotated[int | None, Field(ge=1, description="Processor cores for the network; all by default.")] = None
+    threads: Annotated[int | None, _field("N", "Processor cores for the network; all by default.", ge=1)] = None
 
 
 class MapOptions(TypedDict, total=False):

@@ -97,7 +97,11 @@ def test_the_stack_command_fills_as_before(
     refused(*run(capsys, monkeypatch, *base), 2, "either --aoi or --tiles")
     refused(*run(capsys, monkeypatch, *base, "--aoi", AREA, "--tiles", "h06v03"), 2, "either --aoi or --tiles")
     refused(*run(capsys, monkeypatch, "stack", "--aoi", AREA), 2, "Missing option '--start'")
-    refused(*run(capsys, monkeypatch, "stack", "--aoi", AREA, "info", "s.zarr"), 2, "--aoi stands before info")
+    refused(
+        *run(capsys, monkeypatch, "stack", "--aoi", AREA, "info", "s.zarr"),
+        2,
+        "--aoi comes before info; options of info must",
+    )
     assert len(asked) == 2
 
 
@@ -282,7 +286,7 @@ def test_interrupting_ends_with_130(
 def test_without_pyarrow_tables_are_refused_in_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(cli, "find_spec", lambda _: None)
+    monkeypatch.setattr("mmnet_maps.cli.checks.find_spec", lambda _: None)
     words = {
         "train": ["--config", "c", "--out", "o"],
         "predict": ["--model", "m", "--out", "o"],
@@ -359,7 +363,7 @@ def test_a_table_of_samples_is_built_and_checked(
     code, out, err = run(capsys, monkeypatch, *base, "--stack", inputs, "--model", model, "-q")
     assert (code, out) == (
         0,
-        "t.parquet: 1 rows, 1 stations; look at it with: mmnet samples check t.parquet\n",
+        "t.parquet: 1 rows, 1 stations; check it with: mmnet samples check t.parquet\n",
     ), err
     assert "4 days of the other stations are left out" in err
     made = pq.read_table("t.parquet")
@@ -377,7 +381,7 @@ def test_a_table_of_samples_is_built_and_checked(
 
     refused(*run(capsys, monkeypatch, *base, "--model", model), 2, "either a source")
     refused(*run(capsys, monkeypatch, "samples", "--out", "t.parquet"), 2, "Missing option '--observations'")
-    refused(*run(capsys, monkeypatch, "samples", "--out", "o", "check", "t.parquet"), 2, "--out stands before check")
+    refused(*run(capsys, monkeypatch, "samples", "--out", "o", "check", "t.parquet"), 2, "--out comes before check")
     refused(*run(capsys, monkeypatch, *base, "--source", "demo"), 2, "either a model")
     refused(*run(capsys, monkeypatch, "samples", "check", "none.parquet"), 3, "no file none.parquet")
 
@@ -462,7 +466,6 @@ def test_a_model_from_a_table_and_back(
     assert (found["rows"], found["seed"]) == (9, 4)
     assert out.splitlines()[1].split()[0] == found["variables"][0]["name"]
     assert Path("i.png").read_bytes().startswith(b"\x89PNG")
-    find_spec = cli.find_spec
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "captum" else find_spec(name))
+    monkeypatch.setattr("mmnet_maps.cli.checks.find_spec", lambda name: None if name == "captum" else name)
     code, out, err = run(capsys, monkeypatch, "explain", *words, "--out", "i.json")
     refused(code, out, err, 2, "pip install captum")

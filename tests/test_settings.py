@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Literal, get_origin, get_type_hints
 
+import click
 import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mmnet_maps.cli.map import map_command
 from mmnet_maps.errors import RequestError
-from mmnet_maps.settings import MapSettings, first_error, read_model, settle
+from mmnet_maps.mapping.lazy import downscale_product
+from mmnet_maps.settings import MapOptions, MapSettings, first_error, read_model, settle
 
 
 def test_a_fresh_install_takes_the_demo_world() -> None:
@@ -53,6 +58,27 @@ def test_wrong_files_are_told_in_one_line(text: str, message: str) -> None:
 def test_a_named_file_must_be_there() -> None:
     with pytest.raises(RequestError, match="cannot read the settings none.yaml"):
         settle({"config": "none.yaml"})
+
+
+def test_the_options_of_the_command_line_are_the_settings() -> None:
+    options = {one.name: one for one in map_command.params if isinstance(one, click.Option)}
+    assert [name for name in options if name in MapSettings.model_fields] == [*MapSettings.model_fields]
+    assert set(options) - set(MapSettings.model_fields) == {"aoi", "dates", "config", "quiet", "debug"}
+    given = map_command.make_context("map", ["--aoi", "a", "--date", "2021-08-08"]).params
+    for name, field in MapSettings.model_fields.items():
+        assert str(options[name].help).startswith(str(field.description))
+        assert given[name] in (None, ()), "a default of the option would override the settings file"
+
+
+def test_the_keywords_of_the_functions_are_the_settings() -> None:
+    keywords = get_type_hints(MapOptions)
+    assert list(keywords) == [*MapSettings.model_fields, "config"]
+    for name, field in MapSettings.model_fields.items():
+        if get_origin(field.annotation) is Literal:
+            assert keywords[name] == field.annotation | None
+    documented = str(downscale_product.__doc__).split("Returns")[0]
+    for name in set(keywords) - {"out"}:  # a lazy product has no files
+        assert re.search(rf"^    (\w+, )*{name}(, \w+)*$", documented, re.MULTILINE), name
 
 
 def test_the_file_in_configs_is_the_schema() -> None:

@@ -408,7 +408,7 @@ def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> Non
         ([], "give --date, or --start and --end"),
         (["--date", "2021-08-08", "--memory-limit", "lots"], "'lots' is no size"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "leave --workers"),
-        (["status", "maps"], "--aoi stands before status"),
+        (["status", "maps"], "--aoi comes before status"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
     ],
 )

@@ -1,0 +1,180 @@
+"""Commands for finished maps: series at points, statistics of zones, the viewer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mmnet_maps.cli.checks import ends, require, require_tables
+from mmnet_maps.cli.options import AREA, DEBUG, MODEL, QUIET, setting
+from mmnet_maps.errors import RequestError
+
+
+@click.command("points")
+@click.option(
+    "--points",
+    multiple=True,
+    metavar="CSV|LON,LAT",
+    help="Places: degrees, or a CSV with station, lat, lon and, for observations, a row per day with date and "
+    "soil_moisture; may be repeated. With --maps, --stack or --source.",
+)
+@click.option(
+    "--maps",
+    multiple=True,
+    metavar="PATH",
+    help="Finished maps: output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
+)
+@setting("stack", help="Stack to run the model on, at the points alone.")
+@setting("source", help="Source of the inputs, in place of a stack; slow.")
+@click.option("--start", metavar="DAY", help="First day.  [default: of the maps]")
+@click.option("--end", metavar="DAY", help="Last day.  [default: of the maps]")
+@click.option(
+    "--observations",
+    multiple=True,
+    metavar="PATH",
+    help="USCRN files or an ISMN archive with observations at stations of these names; may be repeated.",
+)
+@click.option("--samples", metavar="PARQUET", help="Table of station samples, in place of all of these.")
+@MODEL
+@setting("uncertainty")
+@click.option("--out", required=True, metavar="CSV|PARQUET|NC", help="One row per place and day.")
+@click.option("--picture", metavar="PNG", help="Also draw the series.")
+@QUIET
+@DEBUG
+def points_command(
+    samples: str | None, observations: tuple[str, ...], out: str, picture: str | None, quiet: bool, **options: Any
+) -> None:
+    """Daily series at stations or fields: observed, estimated, standard deviation, quality, gap-filled.
+
+    Values are those of the maps at the pixels that hold the points; from a stack they are computed without making
+    maps. With observations the metrics of each station are printed.
+
+    \b
+    mmnet points --points stations.csv --stack stack.zarr --start 2021-07-29 --end 2021-08-08 --out series.csv
+    mmnet points --points -119.6,47.1 --maps maps --out field.nc --picture field.png
+    mmnet points --samples samples.parquet --model models/mine --uncertainty 20 --out series.csv
+    """  # noqa: D301  (see map_command)
+    from mmnet_maps.analysis.series_io import check_target, write_series
+    from mmnet_maps.plots.canvas import check_picture
+
+    check_target(out, [*options["points"], *observations, samples or ""])
+    if picture:
+        check_picture(picture)
+    if samples or observations or out.endswith(".parquet"):
+        require_tables()
+    from mmnet_maps.analysis.series import draw_series, metrics, series_for
+    from mmnet_maps.metrics import format_report
+
+    if bool(samples) == bool(options["points"]):
+        raise RequestError("give either --samples, or --points with --maps, --stack or --source")
+    if samples:
+        from mmnet_maps.training.gap_fill import fill_samples
+
+        model, uncertainty = options.pop("model"), options.pop("uncertainty")
+        if observations or any(options.values()):
+            raise RequestError("--samples includes inputs, days and observations; leave out the other options")
+        series = fill_samples(samples, model=model, uncertainty=uncertainty)
+    else:
+        from mmnet_maps.training.observations import read_observations
+
+        observed = read_observations(observations).to_pandas() if observations else None
+        series = series_for(observations=observed, quiet=quiet, **options)
+    write_series(series, out)
+    days = series["soil_moisture_estimate"].notna().sum()
+    click.echo(f"{out}: {series['station'].nunique()} places, {len(series)} days, {days} of them with an estimate")
+    if found := metrics(series):
+        click.echo(format_report(found))
+    if picture:
+        click.echo(draw_series(series, picture))
+
+
+@click.command("zones")
+@click.option("--zones", required=True, metavar="FILE", help="Polygons: GeoJSON, GeoPackage, Shapefile.")
+@click.option(
+    "--maps",
+    "paths",
+    required=True,
+    multiple=True,
+    metavar="PATH",
+    help="Output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
+)
+@click.option("--start", metavar="DAY", help="First day.  [default: all]")
+@click.option("--end", metavar="DAY", help="Last day.  [default: all]")
+@click.option(
+    "--id", "id_column", metavar="COLUMN", help="Column with the zones' names.  [default: zone, id or name, or numbers]"
+)
+@click.option(
+    "--layer",
+    type=click.Choice(["soil_moisture", "soil_moisture_std", "smap"]),
+    default="soil_moisture",
+    show_default=True,
+    help="Layer of the statistics.",
+)
+@click.option("--picture", metavar="PNG", help="Also draw the means.")
+@click.option("--out", required=True, metavar="CSV|PARQUET|GPKG", help="One row per zone and day.")
+@QUIET
+@DEBUG
+def zones_command(
+    zones: str,
+    paths: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    id_column: str | None,
+    layer: str,
+    picture: str | None,
+    out: str,
+    quiet: bool,
+) -> None:
+    """Statistics of maps over fields, watersheds or counties: mean, median, spread, percentiles, share with a value.
+
+    Each pixel is weighted by its area in the zone.
+
+    \b
+    mmnet zones --zones fields.gpkg --maps maps --out zones.csv --picture zones.png
+    """  # noqa: D301  (see map_command)
+    require("exactextract", "mmnet zones", "mmnet-maps[zones]")
+    if out.endswith(".parquet"):
+        require_tables()
+    from mmnet_maps.analysis.zone_io import check_target, read_zones, write_statistics
+    from mmnet_maps.analysis.zones import zonal_statistics
+    from mmnet_maps.analysis.zones_plot import draw_zones
+    from mmnet_maps.plots.canvas import check_picture
+    from mmnet_maps.product.reader import open_maps
+
+    check_target(out, zones)
+    if picture:
+        check_picture(picture)
+    first, last = ends(start, end)
+    polygons = read_zones(zones, id_column=id_column)
+    maps = open_maps(paths, start=first, end=last)
+    table = zonal_statistics(maps, polygons, layer=layer, quiet=quiet)
+    write_statistics(table, out, polygons)
+    found = int(table["mean"].notna().sum())
+    click.echo(f"{out}: {len(polygons.ids)} zones, {len(maps.days)} days, {found} of {len(table)} rows with a value")
+    if picture:
+        drawn = draw_zones(table, polygons, picture, layer=layer, title=maps.title, synthetic=maps.synthetic)
+        click.echo(drawn)
+
+
+@click.command("view")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@setting("stack", help="Stack with the rain for the series at a place.")
+@click.option("--outline", metavar=AREA, help="Polygons to draw over the map.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port on this machine.  [default: 5006 or a free one]")
+@click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
+@DEBUG
+def view_command(
+    paths: tuple[str, ...], stack: str | None, outline: str | None, port: int | None, browser: bool
+) -> None:
+    """Explore maps in the browser: folders of maps, STAC items, COGs, a Zarr store, or a stack.
+
+    The page is served to this machine only; Ctrl-C ends it.
+
+    \b
+    mmnet view maps
+    mmnet view maps --stack stack.zarr --outline grant_county.geojson
+    """  # noqa: D301  (see map_command)
+    from mmnet_maps.analysis.viewer.server import view
+
+    view(paths, stack=stack, outline=outline, port=port, show=browser)

@@ -1,0 +1,124 @@
+"""``mmnet batch``: many tiles on many days, and how far a batch has come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mmnet_maps.cli.checks import refuse_options_before, require
+from mmnet_maps.cli.options import AREA, AREA_HELP, CONFIG, DEBUG, JSON, QUIET, setting
+from mmnet_maps.errors import TilesFailedError
+
+
+@click.group("batch", invoke_without_command=True, subcommand_metavar="[status ROOT]")
+@click.option("--tiles", metavar="conus|ID,ID…", help="Whole tiles of the default grid, such as h06v03,h06v04, or all.")
+@click.option("--aoi", metavar=AREA, help=f"{AREA_HELP} Its tiles, each within the area.")
+@click.option(
+    "--date",
+    "dates",
+    multiple=True,
+    metavar="DAY|DAY/DAY|latest",
+    help="Day or range, or latest for the newest day with all inputs; may be repeated.",
+)
+@click.option("--start", metavar="DAY", help="First day, in place of --date.")
+@click.option("--end", metavar="DAY", help="Last day.  [default: --start]")
+@setting("stack", help="Stack that holds the inputs (see mmnet stack).  [required]")
+@setting("model")
+@setting("out", metavar="ROOT")
+@click.option("--name", metavar="NAME", help="Name of the report and the Zarr store.  [default: after area or tiles]")
+@click.option("--zarr/--no-zarr", "store", default=True, help="Write a Zarr store beside the COGs.  [default: zarr]")
+@setting("uncertainty")
+@setting("smap_resampling")
+@click.option("--dry-run", is_flag=True, help="Estimate the work from one measured tile, and make nothing.")
+@click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.  [default: workers on this machine]")
+@click.option("--workers", type=click.IntRange(1), help="Workers on this machine.  [default: one per core]")
+@click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 3GB.  [default: an equal share]")
+@click.option("--retries", type=click.IntRange(0), default=2, show_default=True, help="After transient errors.")
+@click.option(
+    "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="For one tile.  [default: none]"
+)
+@setting("device")
+@setting("precision")
+@setting("threads")
+@CONFIG
+@QUIET
+@DEBUG
+@click.pass_context
+def batch_command(
+    context: click.Context,
+    /,
+    tiles: str | None,
+    aoi: str | None,
+    dates: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    name: str | None,
+    store: bool,
+    dry_run: bool,
+    scheduler: str | None,
+    workers: int | None,
+    memory_limit: str | None,
+    retries: int,
+    time_limit: float | None,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Make maps of many tiles on many days, on this machine or a Dask cluster.
+
+    Finished maps are kept, missing ones made, and those rebuilt whose inputs arrived late or changed; so the same
+    command continues an interrupted run. Ends with exit code 4 if some tiles failed.
+
+    \b
+    mmnet batch --tiles h06v03,h07v03 --start 2021-08-01 --end 2021-08-10 --stack stack.zarr --out maps
+    mmnet batch --tiles conus --date latest --stack conus.zarr --out /data/daily
+    mmnet batch status maps
+    """  # noqa: D301  (see map_command)
+    if context.invoked_subcommand:
+        refuse_options_before(context)
+        return 0
+    given = [*dates, *([f"{start}/{end or start}"] if start else [])]
+    if not given or (end and not start):
+        raise click.UsageError("give --date, or --start and --end", context)
+    require("distributed", "mmnet batch", "mmnet-maps[batch]")
+    from mmnet_maps.mapping.batch.plan import dry_run as plan_text
+    from mmnet_maps.mapping.batch.plan import plan_batch
+    from mmnet_maps.mapping.batch.report import format_report, report_path
+    from mmnet_maps.mapping.batch.run import run_batch
+
+    batch = plan_batch(aoi, given, tiles=tiles, name=name, store=store, **options)
+    if dry_run:
+        click.echo(plan_text(batch, workers=workers))
+        return 0
+    report = run_batch(
+        batch,
+        scheduler=scheduler,
+        workers=workers,
+        memory_limit=memory_limit,
+        retries=retries,
+        time_limit=time_limit,
+        quiet=quiet,
+    )
+    click.echo(format_report(report))
+    click.echo(report_path(report))
+    return TilesFailedError.exit_code if report.failed else 0
+
+
+@batch_command.command("status")
+@click.argument("root", metavar="ROOT")
+@JSON
+@DEBUG
+def batch_status_command(root: str, json_path: str | None) -> int:
+    """List which tiles are done, failed and missing on each day; ends with exit code 4 unless all are done."""
+    import json
+    from pathlib import Path
+
+    from mmnet_maps.files import write_whole
+    from mmnet_maps.mapping.batch.report import format_status, read_status
+
+    found = read_status(root)
+    click.echo(format_status(found))
+    if json_path:
+        write_whole(Path(json_path), json.dumps(found.as_dict(), indent=1) + "\n")
+        click.echo(json_path)
+    return 0 if found.complete else TilesFailedError.exit_code

@@ -1,0 +1,44 @@
+"""``mmnet map``, which is also ``mmnet-map``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mmnet_maps.cli.options import AOI, CONFIG, DATES, DEBUG, QUIET, setting
+
+
+@click.command("map")
+@AOI
+@DATES
+@setting("stack")
+@setting("source")
+@setting("model")
+@setting("out")
+@setting("resolution")
+@setting("crs")
+@setting("smap_resampling")
+@setting("uncertainty")
+@setting("members")
+@setting("device")
+@setting("precision")
+@setting("threads")
+@CONFIG
+@QUIET
+@DEBUG
+def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, **options: Any) -> None:
+    """Make soil moisture maps of an area.
+
+    \b
+    mmnet-map --aoi grant_county.geojson --date 2021-08-08
+    mmnet-map --aoi fields.gpkg --date 2021-07-29/2021-08-08 --stack stack.zarr --out maps
+    """  # noqa: D301  (click needs the backslash, so that the examples keep their lines)
+    from mmnet_maps.mapping.pipeline import make_maps
+
+    made = make_maps(aoi, list(dates), quiet=quiet, **options)
+    for product in made.products:
+        click.echo(f"{product.day}  {product.layers['soil_moisture']}")
+        click.echo(f"            {product.picture}")
+    if made.overview:
+        click.echo(f"together    {made.overview}")

@@ -1,0 +1,81 @@
+"""Options that several commands share; those of a map follow from `settings.MapSettings`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from mmnet_maps.settings import MapSettings
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+AREA = "FILE|W,S,E,N"
+AREA_HELP = "Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees."
+SOURCE = "earthengine|YAML|demo"
+
+AOI = click.option("--aoi", required=True, metavar=AREA, help=AREA_HELP)
+DATES = click.option(
+    "--date", "dates", required=True, multiple=True, metavar="DAY|DAY/DAY", help="Day or range; may be repeated."
+)
+STORE = click.argument("store", metavar="STORE")
+QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+JSON = click.option("--json", "json_path", metavar="FILE", help="Also write the result to a file.")
+
+SAMPLES = click.option("--samples", required=True, metavar="PARQUET", help="Table of station samples.")
+TRAINED_MODEL = click.option(
+    "--model", required=True, metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged model."
+)
+DRAWS = click.option(
+    "--uncertainty", type=int, default=0, show_default=True, metavar="N", help="Monte Carlo dropout members."
+)
+
+
+def setting(name: str, **changes: Any) -> Decorator:
+    """Return the option of a setting of maps, with its description, choices and default.
+
+    Without the option the value comes from the settings file, so that the option itself has no default.
+
+    Parameters
+    ----------
+    name
+        A field of `settings.MapSettings`.
+    **changes
+        Arguments of `click.option` that differ for one command.
+    """
+    field = MapSettings.model_fields[name]
+    extra = field.json_schema_extra
+    option = "--" + name.replace("_", "-")
+    arguments: dict[str, Any] = {"metavar": extra.get("metavar") if isinstance(extra, dict) else None}
+    if field.annotation is bool:
+        option += "/--no-" + name.replace("_", "-")
+        arguments["default"] = None
+    elif get_origin(field.annotation) is tuple:
+        arguments["multiple"] = True
+    else:
+        arguments["type"] = _type(field.annotation)
+    arguments["help"] = f"{field.description}{_default(field.default)}"
+    return click.option(option, **(arguments | changes))
+
+
+def _type(annotation: Any) -> Any:
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    plain = get_args(annotation)[0] if isinstance(annotation, UnionType) else annotation  # such as int | None
+    return {int: click.INT, float: click.FLOAT, str: click.STRING}[plain]
+
+
+def _default(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return ""
+    text = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
+    return f"  [default: {text}]"
+
+
+MODEL = setting("model", multiple=False, help="Checkpoint folder, or the name of a packaged model.")
+CONFIG = click.option(
+    "--config", metavar="YAML", help="Settings file with any of these options.  [default: mmnet.yaml, if it exists]"
+)

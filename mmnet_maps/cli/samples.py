@@ -1,0 +1,88 @@
+"""``mmnet samples``: build a table of station samples, and check one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mmnet_maps.cli.checks import refuse_options_before, require_options, require_tables
+from mmnet_maps.cli.options import DEBUG, QUIET, setting
+from mmnet_maps.errors import InputError
+
+
+@click.group("samples", invoke_without_command=True, subcommand_metavar="[check TABLE]")
+@click.option(
+    "--observations",
+    multiple=True,
+    metavar="PATH",
+    help="USCRN daily01 files or a folder of them, or an ISMN archive (zip or folder); may be repeated.  [required]",
+)
+@setting("source", help="Source of the inputs; either this or --stack.")
+@setting("stack", help="Stack that holds the inputs at the stations (see mmnet stack).")
+@setting("model", multiple=False, help="Model that defines the inputs and days; either this or --config.")
+@click.option("--config", metavar="YAML", help="Training configuration that defines the inputs and days.")
+@click.option("--start", metavar="DAY", help="First day.  [default: of the observations]")
+@click.option("--end", metavar="DAY", help="Last day.  [default: of the observations]")
+@click.option(
+    "--positions",
+    metavar="CSV",
+    help="station, lat, lon: more exact positions than those in the files, which USCRN rounds.",
+)
+@click.option(
+    "--min-hours",
+    type=click.IntRange(1, 24),
+    default=12,
+    show_default=True,
+    help="Hours with a usable value that a day of an ISMN archive needs.",
+)
+@setting("smap_resampling", default="bilinear")
+@click.option("--out", metavar="PARQUET", help="The table.  [required]")
+@QUIET
+@DEBUG
+@click.pass_context
+def samples_command(
+    context: click.Context, /, observations: tuple[str, ...], out: str | None, quiet: bool, **options: Any
+) -> None:
+    """Build a table of station samples from observations and inputs at the stations, or check a table.
+
+    \b
+    mmnet samples --observations uscrn/ --stack stack.zarr --model mmnet-uscrn --out samples.parquet
+    mmnet samples --observations ismn.zip --source earthengine --config train.yaml --out samples.parquet
+    mmnet samples check samples.parquet --picture samples.png
+    """  # noqa: D301  (see map_command)
+    if context.invoked_subcommand:
+        refuse_options_before(context)
+        return
+    require_options(context, "--observations", "--out")
+    require_tables()
+    from mmnet_maps.training.build_table import make_samples
+
+    made = make_samples(observations, out or "", quiet=quiet, **options)
+    stations = len(set(made["station"].to_pylist()))
+    click.echo(f"{out}: {made.num_rows} rows, {stations} stations; check it with: mmnet samples check {out}")
+
+
+@samples_command.command("check")
+@click.argument("table", metavar="TABLE")
+@click.option("--picture", metavar="PNG", help="Draw a map of the stations and the days of each.")
+@DEBUG
+def samples_check_command(table: str, picture: str | None) -> int:
+    """Check a table of samples: its contents, and any duplicates, gaps, units, ranges and missing inputs to correct.
+
+    Ends with exit code 3 if something must be corrected before training.
+
+    \b
+    mmnet samples check samples.parquet --picture samples.png
+    """  # noqa: D301  (see map_command)
+    require_tables()
+    from mmnet_maps.training.table import read_samples
+    from mmnet_maps.training.table_check import check_samples, format_check
+    from mmnet_maps.training.table_plot import draw_samples
+
+    found = check_samples(read_samples(table, target=False))
+    click.echo(format_check(found))
+    if picture:
+        draw_samples(found, picture)
+        click.echo(picture)
+    return InputError.exit_code if found.problems else 0
