@@ -1,4 +1,4 @@
-"""Training tables: in situ observations joined with the inputs that maps see at the stations."""
+"""Training tables: in situ observations joined with the inputs of maps at the stations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from mmnet_maps.grid.area import parse_days
 from mmnet_maps.grid.tiles import conus_grid, pixel_of
 from mmnet_maps.model.features import Feature, encode_snapshot
 from mmnet_maps.model.indices import INDICES
+from mmnet_maps.sources import open_source
 from mmnet_maps.sources.base import Provenance, Source
 from mmnet_maps.stack.availability import fetched_days
 from mmnet_maps.stack.fetch import assign
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA = b"mmnet_maps"
-"""Key of the Parquet schema's metadata under which a table says, as JSON, what it was made from."""
+"""Key of the Parquet schema's metadata under which a table records, as JSON, what it was made from."""
 
 _CLASS_OF = {code: name for name, codes in LANDCOVER_CLASSES.items() for code in codes}
 _NO_OBSERVATION = 255  # as an age in days
@@ -48,72 +49,97 @@ _NO_OBSERVATION = 255  # as an age in days
 log = logging.getLogger("mmnet_maps")
 
 
+class InputOptions(TypedDict, total=False):
+    """Where the inputs of a table come from, and on which days: as for maps.
+
+    Attributes
+    ----------
+    source, stack
+        One of the two.
+    start, end
+        First and last day of the rows.
+    smap_resampling
+        See `reader.SmapResampling`.
+    """
+
+    source: str | None
+    stack: str | Path | None
+    start: str | None
+    end: str | None
+    smap_resampling: SmapResampling
+
+
 def make_samples(
     observations: Sequence[str | Path],
     out: str | Path,
     *,
-    source: str | None = None,
-    stack: str | Path | None = None,
     model: str | Path | None = None,
     config: str | Path | None = None,
-    start: str | None = None,
-    end: str | None = None,
     positions: str | Path | None = None,
     min_hours: int = MIN_HOURS,
-    smap_resampling: SmapResampling = "bilinear",
     quiet: bool = False,
+    **inputs: Unpack[InputOptions],
 ) -> pa.Table:
-    """What ``mmnet samples`` does: read observations, sample the inputs at their stations, write the table.
+    """Read observations, sample the inputs at their stations, and write the table: ``mmnet samples``.
 
     Parameters
     ----------
     observations, positions, min_hours
-        As `observations.read_observations`.
+        See `observations.read_observations`.
     out
-        The Parquet file; it appears whole or not at all. Until then stations that a source was asked for are kept in
-        a hidden folder beside it, so that the same command continues after an interruption.
-    source, stack
-        Where the inputs come from, one of the two: as for maps.
+        The Parquet file; it appears whole or not at all. Until then the stations that a source has answered are kept
+        in a hidden folder beside it, so that the same command continues after an interruption.
     model, config
-        What says which inputs and how many days: a checkpoint, or a training configuration; one of the two.
-    start, end
-        First and last day.
-    smap_resampling, quiet
-        As for maps.
+        Checkpoint or training configuration that defines inputs and days; one of the two.
+    quiet
+        No progress bar.
+    inputs
+        See `InputOptions`.
 
     Returns
     -------
     pyarrow.Table
-        What was written, see `build_samples`.
+        The table that was written, see `build_samples`.
 
     Raises
     ------
     RequestError, InputError, OutputError
         An option, the observations, the inputs or the file to write are at fault.
     """
-    from mmnet_maps.sources import open_source
-
+    source, stack = inputs.get("source"), inputs.get("stack")
     if (source is None) == (stack is None):
-        raise RequestError("give either a source (--source) or a stack (--stack), which the inputs are taken from")
-    out = Path(out)
-    if out.suffix != ".parquet" or out.is_dir():
-        raise RequestError(f"the table is to be written to {out}; give a file whose name ends in .parquet")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}; give a file in a writable folder") from None
+        raise RequestError("give either a source (--source) or a stack (--stack) that the inputs are read from")
+    out = _writable(Path(out))
     needs = _needs(model, config)
-    first, last = (parse_days(day)[0] if day is not None else None for day in (start, end))
-    inputs = Stack(stack) if stack is not None else open_source(str(source))
+    first, last = (parse_days(day)[0] if day is not None else None for day in (inputs.get("start"), inputs.get("end")))
+    opened = Stack(stack) if stack is not None else open_source(str(source))
     table = read_observations(observations, min_hours=min_hours, positions=positions, progress=not quiet)
-    parts = out.with_name(f".{out.name}.parts") if source else None  # a stack is read in no time
+    parts = out.with_name(f".{out.name}.parts") if source else None  # a stack is read quickly
     made = build_samples(
-        table, inputs, needs, start=first, end=last, smap_resampling=smap_resampling, parts=parts, progress=not quiet
+        table,
+        opened,
+        needs,
+        start=first,
+        end=last,
+        smap_resampling=inputs.get("smap_resampling", "bilinear"),
+        parts=parts,
+        progress=not quiet,
     )
     write_samples(made, out)
     if parts:
         shutil.rmtree(parts, ignore_errors=True)
     return made
+
+
+def _writable(out: Path) -> Path:
+    """Return the path of the table, in a folder that exists; refuse another kind of file."""
+    if out.suffix != ".parquet" or out.is_dir():
+        raise RequestError(f"the table cannot be written to {out}; give a file whose name ends in .parquet")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}; give a file in a writable folder") from None
+    return out
 
 
 def build_samples(
@@ -129,57 +155,45 @@ def build_samples(
 ) -> pa.Table:
     """Join observations with a model's inputs at the stations, by the code that makes maps.
 
-    A series holds calendar days, whether or not the station has observations on them, and ends on the day itself, also
-    for a model that uses the days before it. Inputs are those of the 100 m pixel that holds the station and the coarse
-    cells above it. What is missing stays in the table as NaN; training leaves such rows out.
+    A series holds calendar days, with or without observations, and ends on the day itself, also for a model that uses
+    the days before it. Inputs are those of the 100 m pixel that holds the station and of the coarse cells above it.
+    Missing values stay in the table as NaN; training leaves such rows out.
 
     Parameters
     ----------
     observations
-        As `observations.read_observations` returns it.
+        A table from `observations.read_observations`.
     inputs
         Sources in order of preference, or a stack. Stations and days that a stack was not filled for are left out,
-        with a notice; stations outside of the conterminous United States too.
+        with a notice; so are stations outside the conterminous United States.
     needs
         Variables and days (`request.needs_of`).
     start, end
-        First and last day of the rows (default: of the observations, as far as stacks reach back).
+        First and last day of the rows (default: of the observations, as far back as stacks reach).
     smap_resampling
         As for maps.
     parts
-        Folder in which finished stations are kept, and looked for; None for none.
+        Folder in which finished stations are kept and found again; None to keep none.
     progress
-        Show a bar.
+        Show a progress bar.
 
     Returns
     -------
     pyarrow.Table
-        One row per station and day with an observation, sorted by both: ``station, network, region`` (west of 104° W,
-        middle, east of 91° W), ``date``, ``lat``, ``lon``, ``soil_moisture`` (m³/m³), snapshot variables in physical
-        units, and every index that their bands allow (float32; ``landcover`` a class name, null where it is water,
-        ice or missing), series as fixed-size lists of float32, oldest day first (``smap_series`` for SMAP), and
-        ``optical_age``, ``sar_age``: days to the nearest observation, null for none. The schema's metadata names the
-        product behind each variable.
+        One row per station and day with an observation, sorted by both; for its columns see `_rows`. The schema's
+        metadata names the product behind each variable.
 
     Raises
     ------
     RequestError
         No observation lies in the period.
     InputError
-        No station lies where there are inputs, a source lacks something or cannot be read.
+        No station lies where inputs exist, or a source does not have an input or cannot be read.
     """
     import pyarrow as pa
 
     needs = replace(needs, steps=needs.steps + (not needs.includes_day), includes_day=True)
-    first = start or FIRST_DAY + timedelta(days=needs.steps - 1)
-    rows = observations.to_pandas()
-    rows = rows[(rows["date"] >= first) & (rows["date"] <= (end or date.max))]
-    if rows.empty:
-        days = observations["date"].to_pylist()
-        raise RequestError(
-            f"no observation lies between {first} and {end or 'today'}; the observations reach from {min(days)} to "
-            f"{max(days)}: choose another --start and --end"
-        )
+    rows = _rows_between(observations, start or FIRST_DAY + timedelta(days=needs.steps - 1), end)
     provenance = _provenance(inputs, needs)
     origin = inputs.path if isinstance(inputs, Stack) else [source.name for source in inputs]
     settings = f"{__version__} {origin} {provenance} {needs} {smap_resampling}"
@@ -188,14 +202,12 @@ def build_samples(
         kept = parts and parts / f"{_digest(settings, station)}.parquet"
         part = _kept(kept)
         if part is None:
-            place = float(station["lon"].iloc[0]), float(station["lat"].iloc[0])
             try:
-                days, columns = _inputs_at(inputs, place, station["date"].tolist(), needs, smap_resampling)
+                part = _station(station, inputs, needs, smap_resampling)
             except InputError as error:
                 raise InputError(f"station {name}: {error}") from error
-            if not days:
+            if part is None:
                 continue
-            part = _rows(station[station["date"].isin(days)], columns, needs)
             if kept:
                 write_samples(part, kept)
         found.append(part)
@@ -205,7 +217,7 @@ def build_samples(
             "conterminous United States and, where a stack is given, it must be filled there (see mmnet stack)"
         )
     made = pa.concat_tables(found)
-    _tell(rows, made, provenance)
+    _report_omissions(rows, made, provenance)
     about = {
         "software": f"mmnet_maps {__version__}",
         "inputs": {name: entry.product for name, entry in provenance.items()},
@@ -215,13 +227,35 @@ def build_samples(
     return made.replace_schema_metadata({METADATA: json.dumps(about).encode()})
 
 
+def _rows_between(observations: pa.Table, first: date, last: date | None) -> pd.DataFrame:
+    """Return the observations from a first to a last day."""
+    rows: pd.DataFrame = observations.to_pandas()
+    rows = rows[(rows["date"] >= first) & (rows["date"] <= (last or date.max))]
+    if rows.empty:
+        days = observations["date"].to_pylist()
+        raise RequestError(
+            f"no observation lies between {first} and {last or 'today'}; the observations reach from {min(days)} to "
+            f"{max(days)}: choose another --start and --end"
+        )
+    return rows
+
+
+def _station(
+    station: pd.DataFrame, inputs: Sequence[Source] | Stack, needs: Needs, smap_resampling: SmapResampling
+) -> pa.Table | None:
+    """Return the rows of one station, from its observations; None where it has no inputs on any day."""
+    place = float(station["lon"].iloc[0]), float(station["lat"].iloc[0])
+    days, columns = _inputs_at(inputs, place, station["date"].tolist(), needs, smap_resampling)
+    return _rows(station[station["date"].isin(days)], columns, needs) if days else None
+
+
 def _digest(settings: str, station: pd.DataFrame) -> str:
-    """Hash of all that decides the rows of a station."""
+    """Hash everything that decides the rows of a station."""
     return hashlib.sha256(f"{settings}\n{station.to_csv(index=False)}".encode()).hexdigest()
 
 
 def _kept(path: Path | None) -> pa.Table | None:
-    """The rows of a station that an interrupted run has left; None where there are none."""
+    """Return the rows of a station that an interrupted run has left; None where it left none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -234,7 +268,7 @@ def _kept(path: Path | None) -> pa.Table | None:
 
 
 def region(lon: float) -> str:
-    """The paper's regions, by longitude in degrees.
+    """Return the paper's region at a longitude in degrees.
 
     Examples
     --------
@@ -251,13 +285,13 @@ def _needs(model: str | Path | None, config: str | Path | None) -> Needs:
 
     if (model is None) == (config is None):
         raise RequestError(
-            "give either a model (--model) or a training configuration (--config), which says what inputs are wanted"
+            "give either a model (--model) or a training configuration (--config) that defines inputs and days"
         )
     return needs_of(load_checkpoint(model).spec if model is not None else read_config(config or ""))
 
 
 def _provenance(inputs: Sequence[Source] | Stack, needs: Needs) -> dict[str, Provenance]:
-    """Where each variable comes from; InputError where one is nowhere to be had."""
+    """Return the origin of each variable; raise InputError where one is unavailable."""
     if isinstance(inputs, Stack):
         for name in needs.variables:
             inputs.group_of(name)
@@ -273,19 +307,26 @@ def _inputs_at(
     needs: Needs,
     smap_resampling: SmapResampling,
 ) -> tuple[list[date], Mapping[str, NDArray[Any]]]:
-    """The days with inputs at a longitude and latitude, and the columns of these days; none off the grid."""
+    """Return the days with inputs at a longitude and latitude, and the columns of these days; none off the grid."""
     try:
         pixel = pixel_of(inputs.target if isinstance(inputs, Stack) else conus_grid(), *place)
     except RequestError:
         return [], {}
     if not isinstance(inputs, Stack):
         return list(days), sample(inputs, [place], days, needs, smap_resampling=smap_resampling)
-    there = fetched_days(inputs, pixel, needs, days)
-    return there, read_pixel(inputs, pixel, there, needs, smap_resampling=smap_resampling) if there else {}
+    fetched = fetched_days(inputs, pixel, needs, days)
+    return fetched, read_pixel(inputs, pixel, fetched, needs, smap_resampling=smap_resampling) if fetched else {}
 
 
-def _rows(station: Any, columns: Mapping[str, NDArray[Any]], needs: Needs) -> pa.Table:
-    """The rows of one station, a pandas frame of observations and the inputs of the same days."""
+def _rows(station: pd.DataFrame, columns: Mapping[str, NDArray[Any]], needs: Needs) -> pa.Table:
+    """Join the observations of a station with the inputs of the same days.
+
+    Columns: ``station, network, region`` (west of 104° W, middle, east of 91° W), ``date``, ``lat``, ``lon``,
+    ``soil_moisture`` (m³/m³), snapshot variables in physical units, and every index that their bands allow (float32;
+    ``landcover`` a class name, null where it is water, ice or missing), series as fixed-size lists of float32, oldest
+    day first (``smap_series`` for SMAP), and ``optical_age``, ``sar_age``: days to the nearest observation, null
+    where there is none.
+    """
     import pyarrow as pa
 
     found: dict[str, pa.Array] = {
@@ -314,27 +355,27 @@ def _rows(station: Any, columns: Mapping[str, NDArray[Any]], needs: Needs) -> pa
 
 
 def _indices(columns: Mapping[str, NDArray[Any]], needs: Needs) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every index whose bands are there."""
+    """Compute every index whose bands are among the inputs."""
     for name, index in INDICES.items():
         if set(index.bands) <= set(needs.snapshot):
             bands = {band: columns[band] for band in index.bands}
             yield name, encode_snapshot(bands, [Feature(name=name, encoding="identity")])[:, 0]
 
 
-def _tell(rows: Any, made: pa.Table, provenance: Mapping[str, Provenance]) -> None:
-    """Say what was left out, and that inputs are synthetic."""
-    wanted, there = set(rows["station"]), set(made["station"].to_pylist())
-    lost = sorted(wanted - there)
+def _report_omissions(rows: pd.DataFrame, made: pa.Table, provenance: Mapping[str, Provenance]) -> None:
+    """Log which stations and days were left out, and that inputs are synthetic."""
+    wanted, present = set(rows["station"]), set(made["station"].to_pylist())
+    lost = sorted(wanted - present)
     if lost:
         log.warning(
             "%d of %d stations have no inputs and are left out: %s",
             *(len(lost), len(wanted), ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")),
         )
-    missing = int(rows["station"].isin(there).sum()) - made.num_rows
+    missing = int(rows["station"].isin(present).sum()) - made.num_rows
     if missing:
         log.warning("%d days of the other stations are left out: the stack was not filled for them", missing)
     if any(entry.synthetic for entry in provenance.values()):
         log.warning(
-            "SYNTHETIC INPUTS: this table joins observations with an invented world; a model trained on it knows "
-            "nothing. For real inputs give --source earthengine, --source CONFIG.yaml or --stack STORE."
+            "SYNTHETIC INPUTS: this table joins observations with an invented world; a model trained on it is "
+            "useless for real places. For real inputs give --source earthengine, --source CONFIG.yaml or --stack STORE."
         )

@@ -230,7 +230,7 @@ def test_a_station_has_one_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("station,lat\nA,1\n", "lacks lon"),
+        ("station,lat\nA,1\n", "has no column lon"),
         ("station,lat,lon\nA,36,-97\n", "no row for Stillwater-2-W"),
         ("station,lat,lon\nStillwater-2-W,136,-97\n", "Stillwater-2-W has no position in degrees"),
         ("station,lat,lon\nStillwater-2-W,x,-97\n", "Stillwater-2-W has no position in degrees"),
