@@ -372,7 +372,7 @@ def test_a_table_of_samples_is_built_and_checked(
     code, out, err = run(capsys, monkeypatch, "samples", "check", "t.parquet", "--picture", "t.png")
     assert (code, err) == (0, "")
     assert re.search(r"^input    .*\bsmap\b.*: closed formula$", out, re.MULTILINE)
-    assert out.endswith("nothing is wrong with it\nt.png\n")
+    assert out.endswith("no problem found\nt.png\n")
     assert Path("t.png").stat().st_size > 10_000
     pq.write_table(made.take([0, 0]), "twice.parquet")
     code, out, err = run(capsys, monkeypatch, "samples", "check", "twice.parquet")

@@ -180,8 +180,14 @@ def build_samples(
     Returns
     -------
     pyarrow.Table
-        One row per station and day with an observation, sorted by both; for its columns see `_rows`. The schema's
-        metadata names the product behind each variable.
+        One row per station and day with an observation, sorted by both. The schema's metadata names the product
+        behind each variable. Columns:
+
+        - ``station, network, region`` (west of 104° W, middle, east of 91° W), ``date``, ``lat``, ``lon``;
+        - ``soil_moisture`` (m³/m³), snapshot variables in physical units, and every index that their bands allow,
+          float32; ``landcover`` is a class name, null where it is water, ice or missing;
+        - series as fixed-size lists of float32, oldest day first (``smap_series`` for SMAP);
+        - ``optical_age``, ``sar_age``: days to the nearest observation, null where there is none.
 
     Raises
     ------
@@ -319,14 +325,7 @@ def _inputs_at(
 
 
 def _rows(station: pd.DataFrame, columns: Mapping[str, NDArray[Any]], needs: Needs) -> pa.Table:
-    """Join the observations of a station with the inputs of the same days.
-
-    Columns: ``station, network, region`` (west of 104° W, middle, east of 91° W), ``date``, ``lat``, ``lon``,
-    ``soil_moisture`` (m³/m³), snapshot variables in physical units, and every index that their bands allow (float32;
-    ``landcover`` a class name, null where it is water, ice or missing), series as fixed-size lists of float32, oldest
-    day first (``smap_series`` for SMAP), and ``optical_age``, ``sar_age``: days to the nearest observation, null
-    where there is none.
-    """
+    """Join the observations of a station with the inputs of the same days (`build_samples`)."""
     import pyarrow as pa
 
     found: dict[str, pa.Array] = {

@@ -1,4 +1,4 @@
-"""Whether a model's standard deviations tell the size of its errors, and the factor on them that would."""
+"""Calibration of a model's standard deviations: coverage of intervals, and the factor that corrects it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVELS = (50, 80, 90, 95)
 """Central intervals whose coverage is judged, %."""
 
 BINS = 10
-"""Bins of the histogram of PIT values, and of the spread."""
+"""Number of bins of the histogram of PIT values, and of the spread."""
 
 
 class SpreadBin(TypedDict):
@@ -25,7 +25,7 @@ class SpreadBin(TypedDict):
 
 
 class Calibration(TypedDict):
-    """How well normal distributions about the estimates fit what was observed.
+    """Fit of normal distributions about the estimates to the observations.
 
     Attributes
     ----------
@@ -33,12 +33,12 @@ class Calibration(TypedDict):
         Share of observations (%) within the central interval, by its nominal probability (%).
     pit
         Shares (%) of the values of the predictive distribution function at the observations, in 10 bins from 0 to 1:
-        10 each when calibrated; high ends say too narrow, a slope a bias.
+        10 each when calibrated; high ends mean intervals that are too narrow, a slope a bias.
     crps
-        Mean continuous ranked probability score, m³/m³; the lower, the better.
+        Mean continuous ranked probability score, m³/m³; lower is better.
     spread_error
-        Ten bins from the smallest spread to the largest, equally filled: where the spread tells the error, both are
-        alike in each.
+        Ten bins from the smallest spread to the largest, equally filled: where the spread predicts the error, both
+        are similar in each bin.
     """
 
     coverage: dict[str, float]
@@ -48,12 +48,12 @@ class Calibration(TypedDict):
 
 
 class Reliability(TypedDict):
-    """Standard deviations judged as they are and as recalibrated.
+    """Calibration of standard deviations, as given and as recalibrated.
 
     Attributes
     ----------
     std_factor
-        The factor on the given standard deviations that `std_factor` finds.
+        The factor on the given standard deviations, see `std_factor`.
     """
 
     stations: int
@@ -69,10 +69,10 @@ def judge(
     estimate: NDArray[np.floating],
     std: NDArray[np.floating],
 ) -> Reliability:
-    """Judge normal distributions about estimates by what was observed, every station with the same weight.
+    """Compare normal distributions about estimates with observations, every station with the same weight.
 
-    Rows of a station are far from independent: most of the error at a station not seen in training is one of level,
-    shared by all of its days. So stations weigh the same, however many rows they have.
+    Rows of a station are far from independent: most of the error at a station not seen in training is an offset
+    that all of its days share. So all stations have the same weight, however many rows they have.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def judge(
     Returns
     -------
     Reliability
-        Both as given and with the standard deviations multiplied by the factor.
+        Calibration of the standard deviations as given, and multiplied by the factor.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def judge(
     y, mean, spread = (values[whole].astype(np.float64) for values in (observed, estimate, std))
     if not spread.min() > 0:
         raise InputError(
-            f"{int((spread <= 0).sum())} of {spread.size} standard deviations are 0, where every error is too large; "
-            "the members do not differ there: the model has no dropout"
+            f"{int((spread <= 0).sum())} of {spread.size} standard deviations are 0, because the members do not "
+            "differ there: the model has no dropout; give one that has"
         )
     weight = _station_weights(station[whole])
     factor = std_factor(y, mean, spread, weight)
@@ -115,11 +115,11 @@ def std_factor(
     std: NDArray[np.float64],
     weight: NDArray[np.float64],
 ) -> float:
-    """The factor on standard deviations under which the observations are most likely.
+    """Return the factor on standard deviations under which the observations are most likely.
 
-    Of normal distributions the weighted likelihood is largest at the root of the weighted mean of z², z = (observed -
-    estimate) / std (Laves et al., 2020, Proc. MIDL, 393-412). It makes use of all rows; one that sets the coverage of a
-    single interval right would look at its ends alone.
+    The weighted likelihood of normal distributions is largest at the root of the weighted mean of z², z = (observed -
+    estimate) / std (Laves et al., 2020, Proc. MIDL, 393-412). It uses all rows; a factor that corrects the coverage of
+    a single interval would use its ends alone.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def std_factor(
 def normal_crps(
     observed: NDArray[np.float64], estimate: NDArray[np.float64], std: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Continuous ranked probability score of normal distributions, in the units of the observations, shape (n,).
+    """Compute the continuous ranked probability score of normal distributions, in the observations' units, (n,).
 
     Closed form of Gneiting et al. (2005, Mon. Weather Rev. 133, 1098-1118, eq. 5).
 
@@ -152,7 +152,7 @@ def normal_crps(
 
 
 def format_reliability(found: Reliability) -> str:
-    """The judgement as a table for the terminal, as given and recalibrated."""
+    """Format the calibration, as given and recalibrated, as a table for the terminal."""
     columns = (found["given"], found["recalibrated"])
     lines = [f"{'standard deviations':<28} {'given':>8} {'recalibrated':>13}"]
     lines.append(f"{'factor':<28} {1:>8.2f} {found['std_factor']:>13.2f}")
@@ -164,7 +164,7 @@ def format_reliability(found: Reliability) -> str:
 
 
 def _station_weights(station: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Weights of rows, (n,), that sum to 1, and over each station to the same."""
+    """Return weights of rows, (n,), that sum to 1, and to the same over each station."""
     _, place, count = np.unique(station, return_inverse=True, return_counts=True)
     return np.asarray(1 / (count.size * count[place]))
 
@@ -185,7 +185,7 @@ def _calibration(
 
 
 def _spread_error(error: NDArray[np.float64], std: NDArray[np.float64], weight: NDArray[np.float64]) -> list[SpreadBin]:
-    """Bins of equal weight by spread; of few rows some bins may be empty, and are left out."""
+    """Form bins of equal weight by spread; with few rows some bins are empty and are left out."""
     order = np.argsort(std, kind="stable")
     middle = np.cumsum(weight[order]) - weight[order] / 2
     bins = np.minimum((middle * BINS).astype(int), BINS - 1)

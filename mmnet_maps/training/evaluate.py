@@ -1,4 +1,4 @@
-"""How good a model is at stations: predictions for a table of samples, metrics per station, medians, intervals."""
+"""Evaluation of a model at stations: predictions for a table of samples, their metrics, and recalibration."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class EvaluationReport(Report):
 
 
 def prediction(engine: Engine, samples: Samples) -> Prediction:
-    """What a model says of each row of a table, with the standard deviation where the engine has members.
+    """Estimate each row of a table, with the standard deviation where the engine has members.
 
     Parameters
     ----------
     engine
-        The model; its features say which columns are needed.
+        The model; its features decide which columns are needed.
     samples
         The table; no target is needed.
 
     Returns
     -------
     Prediction
-        m³/m³, float32, shape (n,), in the table's order; NaN where an input is missing that a row may not lack.
+        m³/m³, float32, shape (n,), in the table's order; NaN where a required input is missing.
 
     Raises
     ------
     InputError
-        The table lacks an input that it may not lack, or holds one in the wrong form.
+        The table has no column for a required input, or holds one in the wrong form.
     """
     spec = engine.spec
     columns, series = inputs(samples, spec)
@@ -60,14 +60,14 @@ def prediction(engine: Engine, samples: Samples) -> Prediction:
 
 
 def predict_samples(engine: Engine, samples: Samples) -> NDArray[np.float32]:
-    """The estimates of `prediction` alone."""
+    """Return only the estimates of `prediction`."""
     return prediction(engine, samples).estimate
 
 
 def evaluate_samples(engine: Engine, samples: Samples) -> EvaluationReport:
     """Predict a table that holds observations and report the metrics; see `prediction` and `report`.
 
-    For an engine with members the standard deviations are judged as well, see `calibration.judge`.
+    For an engine with members the calibration of the standard deviations is reported too, see `calibration.judge`.
     """
     found = prediction(engine, samples)
     made = cast(EvaluationReport, report(samples.station, found.estimate, samples.target))
@@ -84,30 +84,32 @@ def recalibrate(engine: Engine, samples: Samples, out: str | Path) -> tuple[Chec
     engine
         One model with members drawn from it.
     samples
-        Observations at stations that the model was not trained on: its errors at the others are smaller.
+        Observations at stations that the model was not trained on: its errors at training stations are smaller.
     out
-        Folder of the copy, as for `checkpoint.save_checkpoint`. What the factor rests on is kept under ``training``.
+        Folder of the copy, as for `checkpoint.save_checkpoint`. The basis of the factor is kept under ``training``.
 
     Returns
     -------
     Checkpoint
         The copy, as loaded.
     Reliability
-        The judgement that the factor is from.
+        The calibration that the factor is from.
 
     Raises
     ------
     RequestError
         The engine has no members.
     InputError
-        As for `prediction` and `calibration.judge`.
+        See `prediction` and `calibration.judge`.
     OutputError
         The copy cannot be written.
     """
     (checkpoint,) = engine.checkpoints
     found = prediction(engine, samples)
     if found.std is None:
-        raise RequestError("a recalibration needs members, such as --uncertainty 20, or there is no spread to scale")
+        raise RequestError(
+            "a recalibration needs members, otherwise there is no spread to scale; give --uncertainty 20"
+        )
     judged = judge(samples.station, samples.target, found.estimate, found.std)
     factor = checkpoint.spec.target.std_factor * judged["std_factor"]
     return save_factor(out, checkpoint, factor, judged, judged["recalibrated"], engine.members), judged
@@ -116,7 +118,7 @@ def recalibrate(engine: Engine, samples: Samples, out: str | Path) -> tuple[Chec
 def save_factor(
     out: str | Path, checkpoint: Checkpoint, factor: float, found: Reliability, reached: Calibration, members: int
 ) -> Checkpoint:
-    """Write a copy of a checkpoint with another ``std_factor``, and under ``training`` what that rests on.
+    """Write a copy of a checkpoint with another ``std_factor``, and the basis of that factor under ``training``.
 
     Parameters
     ----------
@@ -125,7 +127,7 @@ def save_factor(
     checkpoint, factor
         The model and its new factor.
     found, reached, members
-        The judgement that the factor is from, the coverage that it reaches, and the number of members drawn.
+        The calibration that the factor is from, the coverage that it reaches, and the number of members drawn.
     """
     from mmnet_maps.model.checkpoint import read_golden, save_checkpoint
 
@@ -149,7 +151,7 @@ def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> in
     """Write a copy of a table of samples with the column ``soil_moisture_estimate`` added (float32, m³/m³).
 
     For an engine with members their standard deviation is added as ``soil_moisture_std``. Every other column, the order
-    of rows and all Parquet types stay as they are; ``soil_moisture`` is not needed. A row with a missing input gets
+    of rows and all Parquet types are kept; ``soil_moisture`` is not needed. A row with a missing input gets
     NaN. The file appears whole or not at all.
 
     Returns
@@ -162,7 +164,7 @@ def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> in
     RequestError
         ``out`` is the input itself.
     InputError
-        The table cannot be read or lacks an input of the model.
+        The table cannot be read or has no column for an input of the model.
     OutputError
         ``out`` cannot be written.
     """
@@ -170,7 +172,7 @@ def write_predictions(engine: Engine, source: str | Path, out: str | Path) -> in
 
     source, out = Path(source), Path(out)
     if out.exists() and source.exists() and out.samefile(source):
-        raise RequestError(f"{out} is the input itself; give another file for the predictions")
+        raise RequestError(f"{out} is the input; give another file for the predictions")
     samples = read_samples(source, target=False)
     found = prediction(engine, samples)
     table = samples.table

@@ -1,8 +1,9 @@
-"""What a model depends on: expected gradients, summed by variable and by day."""
+"""Feature importance: expected gradients, summed by variable and by day."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -17,17 +18,17 @@ from mmnet_maps.model.features import Feature, encoded_columns, fill_steps, stan
 from mmnet_maps.training.table import Samples, encode
 
 ROWS = 2500
-"""Rows that are explained unless another number is asked for."""
+"""Default number of rows that are explained."""
 
 BASELINES = 20
-"""Rows of the table that each of them is held against."""
+"""Rows of the table that each of them is compared with."""
 
 _STEPS = 4  # of the integral: shares are within 0.5 % of those with 12, see docs/training.md
 _BATCH = 1024  # evaluations of the network at once
 
 
 class VariableShare(TypedDict):
-    """How much one variable counts: mean absolute attribution in m³/m³, and its share in % of all variables' sum."""
+    """Importance of one variable: mean absolute attribution in m³/m³, and its share in % of all variables' sum."""
 
     name: str
     kind: Literal["snapshot", "series"]
@@ -36,7 +37,7 @@ class VariableShare(TypedDict):
 
 
 class DayShare(TypedDict):
-    """How much the series of one step count, all variables summed; the share in % is of all steps' sum.
+    """Importance of one step of the series, all variables summed; the share in % is of all steps' sum.
 
     ``days_before`` is how many days before the estimate its last day, usually its only one, lies.
     """
@@ -47,10 +48,10 @@ class DayShare(TypedDict):
 
 
 class Importance(TypedDict):
-    """What `explain_samples` finds, and ``mmnet explain --out`` writes.
+    """The result of `explain_samples`, which ``mmnet explain --out`` writes.
 
-    ``expectation`` is the mean estimate over the baselines, ``incompleteness`` the mean absolute error of what expected
-    gradients promise, that the attributions of a row sum up to its estimate less that mean; m³/m³. ``by_day`` holds
+    ``expectation`` is the mean estimate over the baselines. The attributions of a row should sum to its estimate minus
+    that mean; ``incompleteness`` is the mean absolute deviation from this. Both are in m³/m³. ``by_day`` holds
     the mean absolute attribution (m³/m³) of each series variable on each day, the days in the order of ``days``.
     """
 
@@ -65,89 +66,126 @@ class Importance(TypedDict):
     by_day: dict[str, list[float]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Attributions:
+    """Attributions of n rows by variable, m³/m³.
+
+    Attributes
+    ----------
+    snapshot_names
+        Snapshot variables, and the one that the output is added to.
+    snapshot
+        Shape (n, variables).
+    series
+        Shape (n, steps, variables).
+    expectation, incompleteness
+        See `Importance`.
+    baselines
+        Rows that each row is compared with.
+    """
+
+    snapshot_names: list[str]
+    snapshot: NDArray[np.float64]
+    series: NDArray[np.float64]
+    expectation: float
+    incompleteness: float
+    baselines: int
+
+
 def explain_samples(
     checkpoint: Checkpoint, samples: Samples, *, rows: int = ROWS, seed: int = 0, progress: bool = True
 ) -> Importance:
-    """How much each variable and each day of the series counts in a model's estimates for a table.
+    """Compute how much each variable and each day of the series matters in a model's estimates for a table.
 
-    Expected gradients (Erion et al., 2021, Nat. Mach. Intell. 3, 620-631; what SHAP's GradientExplainer computes) of
-    rows that are spread evenly over stations and days, held against other rows of the table. Of each row the columns of
-    a variable (classes of land cover, sine and cosine, days) are summed with their signs, then the absolute value is
-    taken, and of that the mean over rows.
+    Expected gradients (Erion et al., 2021, Nat. Mach. Intell. 3, 620-631; the method of SHAP's GradientExplainer) of
+    rows that are spread evenly over stations and days, compared with other rows of the table. For each row the columns
+    of a variable (classes of land cover, sine and cosine, days) are summed with their signs, then the absolute value
+    is taken, then the mean over rows.
 
     Parameters
     ----------
     checkpoint
-        The model. What its output is a residual of counts with the snapshot variables.
+        The model. The variable that its output is added to is one of the snapshot variables.
     samples
-        A table with the model's inputs, best the one it was trained on; no target is needed. Rows with a missing
+        A table with the model's inputs, preferably the one it was trained on; no target is needed. Rows with a missing
         input are left out.
     rows
         How many rows are explained, at least 2; all where the table has fewer.
     seed
-        Decides which rows are explained and held against each other.
+        Decides which rows are explained and compared with each other.
     progress
-        Whether to show a progress bar.
+        Show a progress bar.
 
     Returns
     -------
     Importance
-        Variables from the one that counts most to the one that counts least; days from the oldest on.
+        Variables by importance, the most important first; days from the oldest on.
 
     Raises
     ------
     RequestError
-        Fewer than 2 rows are asked for.
+        `rows` is below 2.
     InputError
-        The table lacks an input of the model, has fewer than 2 complete rows, or all of them get the same estimate.
+        The table has no column for an input, has fewer than 2 complete rows, or all of them get the same estimate.
     """
     if rows < 2:
-        raise RequestError(f"An explanation of {rows} rows is asked for, expected at least 2, such as {ROWS}.")
-    spec, random = checkpoint.spec, np.random.default_rng(seed)
-    snapshot, series, added = _inputs(checkpoint, samples)
-    order = _complete_in_order(samples, snapshot, series, added)
-    chosen = _evenly(order, min(rows, order.size), random)
-    against = np.stack([random.permutation(_evenly(order, min(BASELINES, order.size), random)) for _ in chosen])
-    of_snapshot, of_series = expected_gradients(
-        checkpoint.network, snapshot, series, chosen, against, progress=progress
-    )
-    estimate = _estimates(checkpoint.network, snapshot, series, np.concatenate([chosen, against.ravel()]))
-    promised = estimate[: chosen.size] - estimate[chosen.size :].reshape(against.shape).mean(1)
-    incompleteness = np.abs(of_snapshot.sum(1) + of_series.sum((1, 2)) - promised).mean()
-
-    by_snapshot = _by_variable(of_snapshot, spec.snapshot)  # (n, variables)
-    by_series = _by_variable(of_series, spec.series)  # (n, steps, variables)
-    snapshot_names = list(dict.fromkeys(feature.name for feature in spec.snapshot))
-    expectation = estimate[chosen.size :].mean()
-    if spec.target.residual_of is not None:
-        # It is added to the output as it is, so that its expected gradient is what it differs by.
-        if spec.target.residual_of not in snapshot_names:
-            snapshot_names.append(spec.target.residual_of)
-            by_snapshot = np.column_stack([by_snapshot, np.zeros(chosen.size)])
-        place = snapshot_names.index(spec.target.residual_of)
-        by_snapshot[:, place] += added[chosen] - added[against].mean(1)
-        expectation += added[against].mean()
-    variables = _variable_shares(snapshot_names, by_snapshot, spec.series, by_series.sum(1))
-    days = np.abs(by_series.sum(2)).mean(0)
-    matrix = np.abs(by_series).mean(0)  # (steps, variables)
+        raise RequestError(f"{rows} rows cannot be explained; expected at least 2, such as {ROWS}")
+    spec = checkpoint.spec
+    found = _attributions(checkpoint, samples, rows, np.random.default_rng(seed), progress)
+    days = np.abs(found.series.sum(2)).mean(0)
+    by_day = np.abs(found.series).mean(0)  # (steps, variables)
     last = 0 if spec.includes_day else 1
     shares = 100 * days / max(days.sum(), np.finfo(float).tiny)
     return {
         "model": spec.name,
-        "rows": int(chosen.size),
-        "baselines": int(against.shape[1]),
+        "rows": len(found.snapshot),
+        "baselines": found.baselines,
         "seed": seed,
-        "expectation": float(expectation),
-        "incompleteness": float(incompleteness),
-        "variables": variables,
+        "expectation": found.expectation,
+        "incompleteness": found.incompleteness,
+        "variables": _variable_shares(found.snapshot_names, found.snapshot, spec.series, found.series.sum(1)),
         "days": [
             {"days_before": spec.days - stop + last, "mean_absolute": float(days[k]), "share": float(shares[k])}
             for k, (_, stop) in enumerate(spec.windows)
         ],
         "by_day": {
-            name: matrix[:, k].tolist() for k, name in enumerate(dict.fromkeys(feature.name for feature in spec.series))
+            name: by_day[:, k].tolist() for k, name in enumerate(dict.fromkeys(feature.name for feature in spec.series))
         },
     }
+
+
+def _attributions(
+    checkpoint: Checkpoint, samples: Samples, rows: int, random: np.random.Generator, progress: bool
+) -> _Attributions:
+    """Compute the attributions of some rows of a table, summed over the columns of each variable."""
+    spec, network = checkpoint.spec, checkpoint.network
+    snapshot, series, added = _inputs(checkpoint, samples)
+    order = _complete_in_order(samples, snapshot, series, added)
+    chosen = _evenly(order, min(rows, order.size), random)
+    against = np.stack([random.permutation(_evenly(order, min(BASELINES, order.size), random)) for _ in chosen])
+    of_snapshot, of_series = expected_gradients(network, snapshot, series, chosen, against, progress=progress)
+    estimate = _estimates(network, snapshot, series, np.concatenate([chosen, against.ravel()]))
+    expected = estimate[: chosen.size] - estimate[chosen.size :].reshape(against.shape).mean(1)
+    incompleteness = np.abs(of_snapshot.sum(1) + of_series.sum((1, 2)) - expected).mean()
+
+    by_snapshot = _by_variable(of_snapshot, spec.snapshot)  # (n, variables)
+    names = list(dict.fromkeys(feature.name for feature in spec.snapshot))
+    expectation = estimate[chosen.size :].mean()
+    if spec.target.residual_of is not None:
+        # It is added to the output unchanged, so its expected gradient is its difference from the baselines.
+        if spec.target.residual_of not in names:
+            names.append(spec.target.residual_of)
+            by_snapshot = np.column_stack([by_snapshot, np.zeros(chosen.size)])
+        by_snapshot[:, names.index(spec.target.residual_of)] += added[chosen] - added[against].mean(1)
+        expectation += added[against].mean()
+    return _Attributions(
+        snapshot_names=names,
+        snapshot=by_snapshot,
+        series=_by_variable(of_series, spec.series),  # (n, steps, variables)
+        expectation=float(expectation),
+        incompleteness=float(incompleteness),
+        baselines=against.shape[1],
+    )
 
 
 def expected_gradients(
@@ -160,12 +198,11 @@ def expected_gradients(
     steps: int = _STEPS,
     progress: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Attributions of some rows: their integrated gradients from each of their baselines, and the mean of these.
+    """Compute attributions of some rows: the mean of their integrated gradients from each of their baselines.
 
-    The integral along the straight line from a baseline to a row is taken by Gauss and Legendre's rule (captum), so
-    that no random number but the choice of baselines is involved, and a linear network's attributions are exact.
-    captum's own GradientShap is not used: it draws the baselines of two inputs apart from each other, and from numpy's
-    global random numbers.
+    The integral along the straight line from a baseline to a row uses the Gauss-Legendre rule (captum), so the only
+    random choice is that of baselines, and the attributions of a linear network are exact. captum's own GradientShap
+    is not used: it draws the baselines of two inputs independently, and from numpy's global random numbers.
 
     Parameters
     ----------
@@ -176,47 +213,49 @@ def expected_gradients(
     chosen
         Rows to explain, (m,).
     against
-        For each of them its baselines, (m, k).
+        The baselines of each row, (m, k).
     steps
-        Of the integral.
+        Steps of the integral.
     progress
-        Whether to show a progress bar.
+        Show a progress bar.
 
     Returns
     -------
     tuple of ndarray
-        float64 (m, columns) and (m, days, columns) in the units of the output; with the sum over all columns and days
-        the estimate of a row less the mean of its baselines'.
+        float64 (m, columns) and (m, days, columns) in the units of the output. Their sum over all columns and days is
+        the estimate of a row minus the mean of its baselines' estimates.
     """
     from captum.attr import IntegratedGradients
 
     width, (days, columns) = snapshot.shape[1], series.shape[1:]
 
     def joined(x: Tensor) -> Tensor:
-        """The network of snapshot and series in one row; either may go unused, as a Transformer's snapshot does."""
+        """Apply the network to snapshot and series joined in one row; a Transformer ignores the snapshot."""
         found: Tensor = network(x[:, :width], x[:, width:].reshape(-1, days, columns))
         return found
 
     x = torch.from_numpy(np.concatenate([snapshot, series.reshape(len(series), -1)], axis=1))
     method = IntegratedGradients(joined)
     found = []
-    pairs = against.shape[1]
-    size = max(1, _BATCH // (pairs * steps))
+    baselines = against.shape[1]
+    size = max(1, _BATCH // (baselines * steps))
     with tqdm(total=chosen.size, desc="explaining", unit="row", disable=not progress) as bar:
         for start in range(0, chosen.size, size):
             part = slice(start, start + size)
             rows = x[torch.from_numpy(chosen[part])]
             each = method.attribute(
-                rows.repeat_interleave(pairs, 0), baselines=x[torch.from_numpy(against[part].ravel())], n_steps=steps
+                rows.repeat_interleave(baselines, 0),
+                baselines=x[torch.from_numpy(against[part].ravel())],
+                n_steps=steps,
             )
-            found.append(each.detach().reshape(len(rows), pairs, -1).double().mean(1))  # (rows, all columns)
+            found.append(each.detach().reshape(len(rows), baselines, -1).double().mean(1))  # (rows, all columns)
             bar.update(len(rows))
     whole = torch.cat(found).numpy()
     return whole[:, :width], whole[:, width:].reshape(-1, days, columns)
 
 
 def format_importance(found: Importance) -> str:
-    """Shares as a table for the terminal, the variable that counts most first."""
+    """Format the shares as a table for the terminal, the most important variable first."""
     lines = [f"{'variable':<16} {'input':<9} {'share':>7} {'m³/m³':>8}"]
     lines += [
         f"{row['name']:<16} {row['kind']:<9} {row['share']:>5.1f} % {row['mean_absolute']:>8.4f}"
@@ -235,7 +274,7 @@ def format_importance(found: Importance) -> str:
 def _inputs(
     checkpoint: Checkpoint, samples: Samples
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Standardised snapshot and series, and what is added to the network's output, (n,)."""
+    """Return standardised snapshot and series, and the values added to the network's output, (n,)."""
     spec = checkpoint.spec
     snapshot, series = encode(samples, spec)
     steps = standardise(series, spec.series_mean, spec.series_std)
@@ -252,7 +291,7 @@ def _inputs(
 
 
 def _complete_in_order(samples: Samples, *parts: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Rows with all inputs, by station and day."""
+    """Return the rows that have all inputs, ordered by station and day."""
     whole = np.all([np.isfinite(part.reshape(len(samples), -1)).all(1) for part in parts], axis=0)
     if whole.sum() < 2:
         raise InputError(
@@ -264,7 +303,7 @@ def _complete_in_order(samples: Samples, *parts: NDArray[np.float32]) -> NDArray
 
 
 def _evenly(order: NDArray[np.intp], count: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """So many of the rows, one drawn from each of as many equal stretches."""
+    """Draw `count` rows, one from each of as many equal stretches."""
     places = (np.arange(count) + random.random(count)) * (order.size / count)
     return np.asarray(order[places.astype(np.intp)])
 
@@ -272,7 +311,7 @@ def _evenly(order: NDArray[np.intp], count: int, random: np.random.Generator) ->
 def _estimates(
     network: nn.Module, snapshot: NDArray[np.float32], series: NDArray[np.float32], rows: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """The network's output for some rows, each computed once."""
+    """Return the network's output for some rows; each is computed once."""
     used, place = np.unique(rows, return_inverse=True)
     parts = (torch.split(torch.from_numpy(values[used]), _BATCH) for values in (snapshot, series))
     with torch.inference_mode():
@@ -281,7 +320,7 @@ def _estimates(
 
 
 def _by_variable(attributions: NDArray[np.float64], features: Sequence[Feature]) -> NDArray[np.float64]:
-    """Attributions (..., columns) summed over the columns of a variable: (..., variables)."""
+    """Sum attributions (..., columns) over the columns of each variable: (..., variables)."""
     owner = [feature.name for feature in features for _ in feature.columns]
     names = dict.fromkeys(owner)
     return np.asarray(attributions @ np.array([[own == name for name in names] for own in owner], np.float64))

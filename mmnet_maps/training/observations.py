@@ -1,4 +1,4 @@
-"""In situ observations as their publishers hand them out, as one table of daily soil moisture."""
+"""In situ observations as published (USCRN, ISMN), as one table of daily soil moisture."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ COLUMNS = ("station", "network", "date", "lat", "lon", "elevation", "soil_moistu
 """Columns of a table of observations (see `read_observations`)."""
 
 MIN_HOURS = 12
-"""Hours with a usable value that a daily mean of hourly ones takes at least."""
+"""Least number of hours with a usable value for a daily mean."""
 
 SURFACE_M = (0.0, 0.05)
-"""A sensor lies between these depths, m, all of it, to count as one of the surface."""
+"""A surface sensor lies entirely between these depths, m."""
 
 _USCRN_NAME = re.compile(r"CRND\d{4}-\d{4}-[A-Z]{2}_(?P<station>.+)\.txt$")
 _USCRN_COLUMNS = 28
@@ -47,19 +47,19 @@ def read_observations(
     positions: str | Path | None = None,
     progress: bool = False,
 ) -> pa.Table:
-    """Daily soil moisture at 0-5 cm from files of NOAA's USCRN and archives of the ISMN, told apart by what they hold.
+    """Read daily soil moisture at 0-5 cm from files of NOAA's USCRN and archives of the ISMN, recognised by content.
 
     Parameters
     ----------
     paths
-        USCRN ``daily01`` files or folders of them (also a folder a year), ISMN archives as zip or unpacked.
+        USCRN ``daily01`` files or folders of them (also a folder per year), ISMN archives as zip or unpacked.
     min_hours
-        As `read_ismn`.
+        See `read_ismn`.
     positions
         A CSV with the columns ``station, lat, lon`` in degrees and, where known, ``elevation`` in m, in place of the
-        positions in the files: those of USCRN are rounded to 0.01°, which is a kilometre.
+        positions in the files: those of USCRN are rounded to 0.01°, about a kilometre.
     progress
-        Show a bar while archives are read.
+        Show a progress bar while archives are read.
 
     Returns
     -------
@@ -67,12 +67,12 @@ def read_observations(
         One row per station and day with an observation, sorted: ``station``, ``network``, ``date`` (date32; the day is
         local standard time), ``lat``, ``lon`` (degrees, float64), ``elevation`` (m, float32, null where not known),
         ``soil_moisture`` (m³/m³, float32, within 0 and 1). A station's position is that of its last day. A name that
-        two networks use has the network before it, as in ``SCAN:Adams-Ranch``.
+        two networks use is prefixed with the network, as in ``SCAN:Adams-Ranch``.
 
     Raises
     ------
     InputError
-        A path is absent, holds neither of the two, or is broken; a station has two values on a day, or two places.
+        A path does not exist, holds neither of the two, or is broken; a station has two values on a day, or two places.
     RequestError
         No path is given, or the package ``ismn`` is needed and not installed.
     """
@@ -80,10 +80,10 @@ def read_observations(
 
     tables = [part.to_pandas() for path in paths for part in _read(Path(path), min_hours, progress)]
     if not tables:
-        raise RequestError("no observations are given; expected USCRN files or ISMN archives")
+        raise RequestError("no observations given; expected USCRN files or ISMN archives")
     rows = pd.concat(tables, ignore_index=True).drop_duplicates()
     if rows.empty:
-        raise InputError("the observations hold no soil moisture at 0 to 5 cm; give other files")
+        raise InputError("no soil moisture at 0 to 5 cm in the observations; give files of surface sensors")
     networks = rows.groupby("station")["network"].nunique()
     shared = rows["station"].isin(networks.index[networks > 1])
     rows.loc[shared, "station"] = rows["network"] + ":" + rows["station"]
@@ -93,16 +93,16 @@ def read_observations(
         one, other = rows[twice].head(2).to_dict("records")
         raise InputError(
             f"station {one['station']} has two values on {one['date']}, {one['soil_moisture']:.3f} and "
-            f"{other['soil_moisture']:.3f} m³/m³; give each station's days once"
+            f"{other['soil_moisture']:.3f} m³/m³; give each day of a station once"
         )
     return _as_table(_placed(rows, positions))
 
 
 def read_uscrn(path: str | Path) -> pa.Table:
-    """One file of NOAA's U.S. Climate Reference Network, product ``daily01``, as published.
+    """Read one file of NOAA's U.S. Climate Reference Network, product ``daily01``, as published.
 
-    Fixed width, 28 columns, -9999 and -99 where missing; a day is local standard time. The station's name is that in
-    the name of the file: ``CRND0103-2021-OK_Stillwater_2_W.txt`` holds ``Stillwater-2-W``.
+    Fixed width, 28 columns, -9999 and -99 where missing; days are local standard time. The station's name is the one
+    in the name of the file: ``CRND0103-2021-OK_Stillwater_2_W.txt`` holds ``Stillwater-2-W``.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def read_uscrn(path: str | Path) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        As `read_observations`; days without a value at 5 cm are left out, elevation is null.
+        See `read_observations`; days without a value at 5 cm are left out, elevation is null.
 
     Raises
     ------
@@ -130,8 +130,8 @@ def read_uscrn(path: str | Path) -> pa.Table:
     name = _USCRN_NAME.search(path.name)
     if name is None:
         raise InputError(
-            f"{path} does not have a name such as CRND0103-2021-OK_Stillwater_2_W.txt, which the station's name is "
-            "taken from; give the file as NOAA publishes it"
+            f"{path} does not have a name such as CRND0103-2021-OK_Stillwater_2_W.txt, which names the station; give "
+            "the file as NOAA publishes it"
         )
     try:
         lines = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
@@ -164,14 +164,14 @@ def read_uscrn(path: str | Path) -> pa.Table:
 
 
 def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = False) -> pa.Table:
-    """An archive of the International Soil Moisture Network, zip or unpacked, through the package ``ismn``.
+    """Read an archive of the International Soil Moisture Network, zip or unpacked, through the package ``ismn``.
 
     1. Sensors of soil moisture whose whole depth lies within 0 and 0.05 m are used.
-    2. A value is used when its quality flag is ``G`` (good), or is made of ``C02`` (above 0.60 m³/m³) and ``C03``
-       (above the saturation of a coarse soil map) alone, and it lies within 0 and 1.
-    3. Hours are averaged to days, where a day has at least `min_hours` of them. ISMN's times are UTC; a day here is
-       local standard time, taken as UTC + round(longitude/15) hours, so that days are those of USCRN. Where a time
-       zone does not follow the longitude this is an hour off.
+    2. A value is used when it lies within 0 and 1 and its quality flag is ``G`` (good), or holds only ``C02`` (above
+       0.60 m³/m³) and ``C03`` (above the saturation of a coarse soil map).
+    3. Hours are averaged to days with at least `min_hours` of them. ISMN's times are UTC; a day here is local standard
+       time, UTC + round(longitude/15) hours, to match the days of USCRN. Where a time zone does not follow the
+       longitude this is an hour off.
     4. Several sensors of a station: the mean of their daily means.
 
     Parameters
@@ -179,14 +179,14 @@ def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = 
     path
         The zip as downloaded, or the folder that holds a folder per network. Nothing is written into it.
     min_hours
-        Hours with a usable value that a day needs, 1 to 24.
+        Least number of hours with a usable value in a day, 1 to 24.
     progress
-        Show a bar.
+        Show a progress bar.
 
     Returns
     -------
     pyarrow.Table
-        As `read_observations`.
+        See `read_observations`.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = 
     from tqdm import tqdm
 
     if not 1 <= min_hours <= 24:
-        raise RequestError(f"{min_hours} hours a day are asked for, expected 1 to 24")
+        raise RequestError(f"{min_hours} is no number of hours of a day; expected 1 to 24")
     days: list[pd.DataFrame] = []
     with _archive(Path(path)) as stations:
         for network, station, sensors in tqdm(stations, desc="stations of the archive", disable=not progress):
@@ -229,7 +229,7 @@ def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = 
 
 
 def standard_time(lon: float) -> int:
-    """Hours from UTC to local standard time, approximated by the longitude in degrees: round(lon/15).
+    """Return the hours from UTC to local standard time, approximated by the longitude in degrees: round(lon/15).
 
     Examples
     --------
@@ -240,7 +240,7 @@ def standard_time(lon: float) -> int:
 
 
 def usable(flag: str) -> bool:
-    """Whether a value with this ISMN quality flag, or several joined by commas, is used: `read_ismn`, 2.
+    """Return True if values with this ISMN quality flag, or several joined by commas, are used: `read_ismn`, 2.
 
     Examples
     --------
@@ -251,8 +251,8 @@ def usable(flag: str) -> bool:
 
 
 def _read(path: Path, min_hours: int, progress: bool) -> Iterator[pa.Table]:
-    """The tables behind one path, whatever it holds."""
-    if not os.path.exists(path):  # raises nothing, unlike the method
+    """Yield the tables that one path holds, of either publisher."""
+    if not os.path.exists(path):  # unlike Path.exists, raises nothing for a name that is too long
         raise InputError(f"no file or folder {path}; expected USCRN daily01 files or an ISMN archive")
     if path.is_file() and not zipfile.is_zipfile(path):
         yield read_uscrn(path)
@@ -271,7 +271,7 @@ def _read(path: Path, min_hours: int, progress: bool) -> Iterator[pa.Table]:
 
 
 def _stm_files(path: Path) -> list[str]:
-    """The data files of an ISMN archive, NETWORK/STATION/….stm, as paths in it."""
+    """List the data files of an ISMN archive, NETWORK/STATION/….stm, as paths in it."""
     if path.is_dir():
         return sorted(file.relative_to(path).as_posix() for file in path.glob("*/*/*.stm"))
     try:
@@ -283,7 +283,7 @@ def _stm_files(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[list[tuple[str, Any, list[Any]]]]:
-    """Network, station and surface sensors of an archive, which `ismn` keeps open meanwhile."""
+    """Yield network, station and surface sensors of an archive, which `ismn` keeps open meanwhile."""
     if find_spec("ismn") is None:
         raise RequestError(
             "ISMN archives need the package ismn, which is not installed: pip install 'mmnet-maps[ismn]'"
@@ -293,10 +293,10 @@ def _archive(path: Path) -> Iterator[list[tuple[str, Any, list[Any]]]]:
     files = _stm_files(path)
     if not files:
         raise InputError(f"{path} holds no NETWORK/STATION/….stm; give an ISMN archive, zip or unpacked")
-    # The package keeps its list of sensors on the disk and talks on the terminal while it makes it.
+    # The package writes its list of sensors to disk, and prints to the terminal while it does.
     with tempfile.TemporaryDirectory() as folder:
-        talk = io.StringIO()
-        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
                 found = ISMN_Interface(path, meta_path=folder, temp_root=folder)
             except (OSError, ValueError, KeyError) as error:
@@ -326,7 +326,7 @@ def _at_the_surface(sensor: Any) -> bool:
 
 
 def _hours(sensor: Any, path: str | Path) -> pd.Series[float]:
-    """Usable values of a sensor by time in UTC."""
+    """Read the usable values of a sensor by time in UTC."""
     try:
         data = sensor.read_data()
     except (ValueError, KeyError, OSError) as error:
@@ -340,7 +340,7 @@ def _hours(sensor: Any, path: str | Path) -> pd.Series[float]:
 
 
 def _daily(hours: pd.Series[float], offset: pd.Timedelta, min_hours: int) -> pd.Series[float]:
-    """Means by day of local standard time, of days with enough values."""
+    """Average by day of local standard time, for days with enough values."""
     import pandas as pd
 
     groups = hours.groupby((pd.DatetimeIndex(hours.index) + offset).floor("D"))
@@ -348,7 +348,7 @@ def _daily(hours: pd.Series[float], offset: pd.Timedelta, min_hours: int) -> pd.
 
 
 def _placed(rows: pd.DataFrame, positions: str | Path | None) -> pd.DataFrame:
-    """One position for all days of a station: the last one, or that of a CSV."""
+    """Give all days of a station one position: the last one, or that of a CSV."""
     place = rows.groupby("station")[["lat", "lon", "elevation"]].last()
     places = rows.groupby("station")[["lat", "lon"]]
     spread = (places.max() - places.min()).max(axis=1)
@@ -368,7 +368,7 @@ def _placed(rows: pd.DataFrame, positions: str | Path | None) -> pd.DataFrame:
 
 
 def _as_table(rows: pd.DataFrame) -> pa.Table:
-    """The columns of a table of observations, of rows with a possible value."""
+    """Return rows with a possible value as a table of observations."""
     import pandas as pd
     import pyarrow as pa
 

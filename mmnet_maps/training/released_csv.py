@@ -41,11 +41,10 @@ _LST_SCALE = 0.02  # K per raw MODIS number
 def read_released_csv(path: str | Path) -> pa.Table:
     """Read a CSV of the released code (github.com/YXu556/MMNet, 2025) into the form of a table of samples.
 
-    Names become those used here, ``LST`` and its lags K (they are raw MODIS numbers, K/0.02), ``LC_name`` a class
-    name in lower case, ``Domain`` a region. A variable with lags, ``pr_10`` … ``pr_1``, becomes a list of 11 days
-    with the day's own value last. Columns that follow from others (``DoY``, ``Year``, ``…_normalized``) and unknown
-    ones are left out. The released code counts lags in rows, so where days are missing
-    a series reaches further back.
+    Names become those used here, ``LST`` and its lags become K (they are raw MODIS numbers, K/0.02), ``LC_name`` a
+    class name in lower case, ``Domain`` a region. A variable with lags, ``pr_10`` … ``pr_1``, becomes a list of 11 days
+    with the day's own value last. Derived columns (``DoY``, ``Year``, ``…_normalized``) and unknown ones are left out.
+    The released code counts lags in rows, so a series reaches further back where days are missing.
 
     Parameters
     ----------
@@ -55,13 +54,13 @@ def read_released_csv(path: str | Path) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        ``station``, ``date`` (date32) and whatever else the file holds, in its order of rows; numbers float32, null
+        ``station``, ``date`` (date32) and the file's other columns, in its order of rows; numbers float32, null
         where missing, ``lat`` and ``lon`` float64, series fixed-size lists of 11 float32, NaN where missing.
 
     Raises
     ------
     InputError
-        The file is not such a CSV: a column is absent or holds something else, or some lags of a variable are absent.
+        The file is not such a CSV: a column is missing or of another kind, or some lags of a variable are missing.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -79,7 +78,9 @@ def read_released_csv(path: str | Path) -> pa.Table:
             f"{', '.join(_REQUIRED)}, VWC_5 and the inputs"
         ) from None
     if absent:
-        raise InputError(f"{path} lacks {', '.join(absent)}; expected the columns of the released code's tables")
+        raise InputError(
+            f"{path} has no column {', '.join(absent)}; expected the columns of the released code's tables"
+        )
     columns = {_TEXT[name]: found[name] for name in _TEXT if name in found.column_names}
     if "landcover" in columns:
         columns["landcover"] = pc.utf8_lower(pc.utf8_trim_whitespace(columns["landcover"]))
@@ -88,7 +89,9 @@ def read_released_csv(path: str | Path) -> pa.Table:
     try:
         columns["date"] = pc.strptime(found["Date"], format="%Y%m%d", unit="s").cast(pa.date32())
     except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: column Date holds what is not a day, YYYYMMDD ({error}); correct it") from None
+        raise InputError(
+            f"{path}: column Date holds a value that is not a day ({error}); give days as YYYYMMDD"
+        ) from None
     for name, new in _NUMBERS.items():
         if name in found.column_names:
             columns[new] = found[name].cast(pa.float64() if new in ("lat", "lon") else pa.float32())
@@ -99,17 +102,17 @@ def read_released_csv(path: str | Path) -> pa.Table:
 
 
 def _series(found: pa.Table, name: str, path: str | Path) -> pa.Array | None:
-    """A variable's lags and own day as lists, oldest first; None where it has no lags."""
+    """Return a variable's lags and own day as lists, oldest first; None where it has no lags."""
     import numpy as np
     import pyarrow as pa
 
     names = [*(f"{name}_{lag}" for lag in range(LAGS, 0, -1)), name]
-    there = [column for column in names if column in found.column_names]
-    if not set(there) - {name}:
+    present = [column for column in names if column in found.column_names]
+    if not set(present) - {name}:
         return None
-    if len(there) < len(names):
-        absent = next(column for column in names if column not in there)
-        raise InputError(f"{path} has {there[0]} but no {absent}; expected {name} and {name}_{LAGS} to {name}_1")
+    if len(present) < len(names):
+        absent = next(column for column in names if column not in present)
+        raise InputError(f"{path} has {present[0]} but no {absent}; expected {name} and {name}_{LAGS} to {name}_1")
     days = np.stack([found[column].to_numpy() for column in names], axis=1)
     if name == "LST":
         days = days * _LST_SCALE

@@ -1,4 +1,4 @@
-"""Which stations and days are trained on, validated on and tested on."""
+"""Splits of stations and days into training, validation and test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmnet_maps.errors import RequestError
 
 NEIGHBOUR_KM = 25.0
-"""Stations closer than this share a fold: they share a SMAP cell, its neighbours, and their weather."""
+"""Stations closer than this share a fold, because they share a SMAP cell or its neighbours, and the weather."""
 
 EARTH_RADIUS_KM = 6371.0
 
@@ -31,9 +31,9 @@ class Split:
     Attributes
     ----------
     scenario, name
-        Which scenario of the paper it belongs to, and what tells it apart there: the test year, fold or region.
+        Scenario of the paper, and the split's name in it: the test year, fold or region.
     train, test
-        Rows to train on, those for early stopping included, and rows to test on, bool (n,).
+        Rows to train on, including those for early stopping, and rows to test on, bool (n,).
     """
 
     scenario: Scenario
@@ -43,12 +43,12 @@ class Split:
 
     @property
     def validation(self) -> Literal["stations", "time"]:
-        """What early stopping is to be judged by, to match the test: later days, or other stations."""
+        """Rows that early stopping uses, to match the test: later days, or other stations."""
         return "time" if self.scenario == "on-site" else "stations"
 
 
 def on_site(date: NDArray[np.datetime64], years: int) -> list[Split]:
-    """Train on some years, test on the next at the same stations: one split for each year with so many before it.
+    """Train on some years, test on the next at the same stations: one split per year with `years` years before it.
 
     Examples
     --------
@@ -56,20 +56,20 @@ def on_site(date: NDArray[np.datetime64], years: int) -> list[Split]:
     >>> [(split.name, split.train.tolist()) for split in on_site(days, years=1)]
     [('2020', [True, False, False]), ('2021', [False, True, False])]
     """
-    there = sorted({int(year) + 1970 for year in np.unique(date.astype("datetime64[Y]").astype(np.int64))})
+    present = sorted({int(year) + 1970 for year in np.unique(date.astype("datetime64[Y]").astype(np.int64))})
     found = []
-    for year in there:
-        if not set(range(year - years, year)) <= set(there):
+    for year in present:
+        if not set(range(year - years, year)) <= set(present):
             continue
         train, test = year_split(date, train=range(year - years, year), test=range(year, year + 1))
         found.append(Split(scenario="on-site", name=str(year), train=train, test=test))
     if not found:
-        raise RequestError(f"{years} years to train on and one to test on were asked for; the samples hold {there}")
+        raise RequestError(f"no year follows {years} years to train on; the samples hold {present}: use fewer years")
     return found
 
 
 def off_site(station: NDArray[np.str_], stations: Mapping[str, tuple[float, float]], folds: int) -> list[Split]:
-    """Train on the stations of all folds but one, test on those of that one (`station_folds`)."""
+    """Train on the stations of all folds but one, test on the stations of that fold (`station_folds`)."""
     fold_of = station_folds(stations, folds)
     fold = np.array([fold_of[str(name)] for name in station])
     return [Split(scenario="off-site", name=f"fold{k}", train=fold != k, test=fold == k) for k in range(folds)]
@@ -83,7 +83,7 @@ def cross_region(longitude: NDArray[np.floating], borders: tuple[float, float]) 
     longitude
         Degrees, (n,).
     borders
-        Longitudes: west lies west of the first, east on and east of the second.
+        Longitudes: west lies west of the first; east lies on or east of the second.
 
     Raises
     ------
@@ -101,19 +101,21 @@ def cross_region(longitude: NDArray[np.floating], borders: tuple[float, float]) 
     ]
     empty = [split.name for split in found if not split.test.any()]
     if empty:
-        raise RequestError(f"no sample lies {empty[0]} of the borders {borders[0]:g} and {borders[1]:g} degrees")
+        raise RequestError(
+            f"no sample in the region {empty[0]}; the borders are {borders[0]:g} and {borders[1]:g} degrees: move them"
+        )
     return found
 
 
 def station_folds(stations: Mapping[str, tuple[float, float]], k: int = 5) -> dict[str, int]:
-    """Fold of each station, by one fixed rule that depends on the positions alone.
+    """Assign each station to a fold, by one fixed rule that depends on the positions alone.
 
     1. Stations within 25 km of each other, directly or through others, form one cluster (great-circle distance).
-    2. Clusters are ordered from west to east by mean longitude; equal ones by mean latitude, then by first name.
+    2. Clusters are ordered from west to east by mean longitude; ties by mean latitude, then by first name.
     3. They are dealt in turn to folds 0, 1, …, k - 1, 0, 1, ….
 
     So every fold samples the whole east-west gradient of aridity (and the West, Middle and East regions, which are
-    bands of longitude), and no test station has a neighbour in training. No random number is involved.
+    bands of longitude), and no test station has a neighbour in training. The rule is deterministic.
 
     Parameters
     ----------
@@ -139,7 +141,7 @@ def station_folds(stations: Mapping[str, tuple[float, float]], k: int = 5) -> di
     {'a': 0, 'b': 0, 'c': 1, 'd': 0}
     """
     if k < 2:
-        raise RequestError(f"{k} folds were asked for, expected at least 2")
+        raise RequestError(f"{k} is too few folds; expected at least 2")
     names = sorted(stations)
     position = np.array([stations[name] for name in names], dtype=np.float64).reshape(-1, 2)
     cluster = _clusters(position)
@@ -155,10 +157,10 @@ def station_folds(stations: Mapping[str, tuple[float, float]], k: int = 5) -> di
 
 
 def validation_stations(stations: Mapping[str, tuple[float, float]], fraction: float, seed: int) -> frozenset[str]:
-    """Stations to hold out of training for early stopping, about ``fraction`` of them.
+    """Choose stations to hold out of training for early stopping, about ``fraction`` of them.
 
-    The rule of `station_folds` with ``round(1 / fraction)`` folds; ``seed`` says which of the folds is held out, so
-    that several seeds try several sets of stations.
+    The rule is that of `station_folds` with ``round(1 / fraction)`` folds; ``seed`` selects the fold that is held out,
+    so that several seeds try several sets of stations.
 
     Examples
     --------
@@ -172,7 +174,7 @@ def validation_stations(stations: Mapping[str, tuple[float, float]], fraction: f
 
 
 def near(stations: Mapping[str, tuple[float, float]], others: Mapping[str, tuple[float, float]]) -> frozenset[str]:
-    """Which of the others are one of some stations, by name, or lie within 25 km of one (latitude, longitude; degrees).
+    """Select other stations that have the name of one of `stations` or lie within 25 km of one; latitude, longitude, °.
 
     Examples
     --------
@@ -189,7 +191,7 @@ def near(stations: Mapping[str, tuple[float, float]], others: Mapping[str, tuple
 def year_split(
     date: NDArray[np.datetime64], *, train: range, test: range
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of the rows of the training years and of the test years, each of shape (n,).
+    """Select the rows of the training years and of the test years; two masks of shape (n,).
 
     Raises
     ------
@@ -216,7 +218,7 @@ def year_split(
 
 
 def later_block(date: NDArray[np.datetime64], fraction: float) -> NDArray[np.bool_]:
-    """Rows on the last ``fraction`` of the distinct days, shape (n,): what early stopping of a forecast is judged by.
+    """Select the rows on the last ``fraction`` of the distinct days, shape (n,), for early stopping of a forecast.
 
     Examples
     --------
@@ -229,10 +231,10 @@ def later_block(date: NDArray[np.datetime64], fraction: float) -> NDArray[np.boo
 
 
 def _clusters(position: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Single-link clusters of positions (n, 2) in degrees, numbered by first member."""
+    """Form single-link clusters of positions (n, 2) in degrees, numbered by first member."""
     near = _distance_km(position) <= NEIGHBOUR_KM
     label = np.arange(len(position))
-    for _ in range(len(position)):  # labels spread along chains, one link a turn
+    for _ in range(len(position)):  # labels spread along chains, one link per iteration
         spread = np.where(near, label[None, :], len(position)).min(axis=1, initial=len(position))
         if np.array_equal(spread, label):
             break
@@ -241,7 +243,7 @@ def _clusters(position: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _distance_km(position: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Great-circle distances (haversine) between positions (n, 2) of latitude and longitude in degrees."""
+    """Compute great-circle distances (haversine) between positions (n, 2) of latitude and longitude in degrees."""
     lat, lon = np.radians(position).T
     half_lat = np.sin((lat[:, None] - lat) / 2) ** 2
     half_lon = np.sin((lon[:, None] - lon) / 2) ** 2

@@ -41,7 +41,7 @@ class Samples:
         All columns as they were read: ``station``, ``date``, ``lat``, ``lon``, the snapshot variables in physical
         units (land cover as a class name) and one list column per series variable, oldest day first.
     name : str
-        What messages call the table, usually its path.
+        Name of the table in messages, usually its path.
     """
 
     table: pa.Table
@@ -67,7 +67,7 @@ class Samples:
         Raises
         ------
         InputError
-            The table has no such column, or it holds nothing that is possible.
+            The table has no such column, or it holds no possible value.
         """
         return _within(self.numbers(TARGET), TARGET, self.name, POSSIBLE_TARGET, "m³/m³")
 
@@ -96,31 +96,31 @@ class Samples:
         Raises
         ------
         InputError
-            A column is absent, is not numeric, holds an unknown class, or lies wholly outside its possible range.
+            A column is missing, is not numeric, holds an unknown class, or lies entirely outside its possible range.
         """
         return {name: self._snapshot(name) for name in names}
 
     def series(self, names: Iterable[str], days: int, needed: int | None = None) -> dict[str, NDArray[np.float32]]:
         """Series variables by name, each float32 of shape (n, days), oldest day first; NaN where missing.
 
-        The last ``days`` values of each list are taken, so a table may hold longer series than a model needs. It may
-        hold shorter ones, of at least ``needed`` days: what is older is missing.
+        The last ``days`` values of each list are used, so a table may hold longer series than a model needs. It may
+        hold shorter ones, of at least ``needed`` days: older values are then missing.
 
         Raises
         ------
         InputError
-            A column is absent, is not a list of numbers, or its lists are of several lengths or shorter than ``needed``
-            (where left out, than ``days``).
+            A column is missing, is not a list of numbers, or its lists differ in length or are shorter than ``needed``
+            (default: ``days``).
         """
         return {name: self._series(name, days, days if needed is None else needed) for name in names}
 
     def stored_series(self, name: str) -> NDArray[np.float32]:
-        """A series variable as stored, float32 of shape (n, days), oldest day first; NaN where missing.
+        """Return a series variable as stored, float32 of shape (n, days), oldest day first; NaN where missing.
 
         Raises
         ------
         InputError
-            The column is absent, is not a list of numbers, or its lists are of several lengths.
+            The column is missing, is not a list of numbers, or its lists differ in length.
         """
         import pyarrow as pa
 
@@ -128,25 +128,25 @@ class Samples:
         kind = column.type
         is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
         if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
-            raise InputError(f"{self.name}: column '{name}' holds {kind}, expected lists of numbers, one value a day")
+            raise InputError(f"{self.name}: column '{name}' holds {kind}, expected lists of numbers, one value per day")
         present = column.is_valid().to_numpy(zero_copy_only=False)
         filled = column.drop_null()
         values = filled.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         length = _common_length(filled, values.size)
         if length is None:
             raise InputError(
-                f"{self.name}: column '{name}' holds lists of several lengths, expected the same days each"
+                f"{self.name}: column '{name}' holds lists of several lengths; expected the same number of days in each"
             )
         series = np.full((len(column), length), np.nan, np.float32)
         series[present] = values.reshape(len(filled), length)
         return series
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Samples:
-        """The rows of a boolean mask, or of indices in their order."""
+        """Return the rows of a boolean mask, or of indices in their order."""
         return Samples(table=self.table.take(np.flatnonzero(rows) if rows.dtype == np.bool_ else rows), name=self.name)
 
     def _plain(self, name: str) -> pa.Array:
-        """One column as a single array without dictionary encoding."""
+        """Return one column as a single array without dictionary encoding."""
         import pyarrow as pa
 
         if name not in self.table.column_names:
@@ -155,17 +155,19 @@ class Samples:
                 f"{self.name} has no column '{name}' (it has {present}); add it, or use a model without it"
             )
         column = self.table.column(name).combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # a table of no or several chunks, by the pyarrow version
+        if isinstance(
+            column, pa.ChunkedArray
+        ):  # a table without chunks or with several, depending on the pyarrow version
             column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], type=column.type)
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
     def numbers(self, name: str) -> NDArray[np.float32]:
-        """A numeric column as stored, float32, shape (n,); NaN where missing.
+        """Return a numeric column as stored, float32, shape (n,); NaN where missing.
 
         Raises
         ------
         InputError
-            The column is absent or not numeric.
+            The column is missing or not numeric.
         """
         import pyarrow as pa
 
@@ -175,7 +177,7 @@ class Samples:
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float32)
 
     def possible(self, name: str) -> NDArray[np.float32]:
-        """As `numbers`, NaN where physically impossible, as a network sees it."""
+        """Return a numeric column as a network sees it: `numbers`, with NaN where physically impossible."""
         return _possible(self.numbers(name), name, self.name)
 
     def _snapshot(self, name: str) -> NDArray[np.float32] | NDArray[np.str_]:
@@ -218,7 +220,7 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
         column per series variable and, when ``target``, ``soil_moisture``. A file named ``.csv`` is read by
         `released_csv.read_released_csv`.
     target
-        Whether observed soil moisture is needed. Without it, rows are only predicted.
+        Require observed soil moisture. Without it, rows can only be predicted.
 
     Returns
     -------
@@ -228,7 +230,7 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
     Raises
     ------
     InputError
-        The file is absent, is not Parquet, is empty, lacks one of these columns or has a missing station or date.
+        The file does not exist, is not Parquet, has no rows or not all columns, or a station or date is missing.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -248,19 +250,21 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
     needed = (*IDENTITY, TARGET) if target else IDENTITY
     absent = [name for name in needed if name not in table.column_names]
     if absent:
-        raise InputError(f"{path} lacks {', '.join(absent)}; expected the columns {', '.join(needed)} and the inputs")
+        raise InputError(
+            f"{path} has no column {', '.join(absent)}; expected the columns {', '.join(needed)} and the inputs"
+        )
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected one row per station and day")
     return Samples(table=_dated(table, path), name=str(path))
 
 
 def write_samples(table: pa.Table, path: str | Path) -> None:
-    """Write a table of samples as Parquet; the file appears whole or not at all, missing folders are made.
+    """Write a table of samples as Parquet; the file appears whole or not at all, missing folders are created.
 
     Raises
     ------
     OutputError
-        It cannot be written; what was there before is unchanged.
+        It cannot be written; an existing file is unchanged.
     """
     import pyarrow.parquet as pq
 
@@ -277,14 +281,14 @@ def write_samples(table: pa.Table, path: str | Path) -> None:
 
 
 def encode(samples: Samples, profile: Profile) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What a network sees of each row, before standardisation: the same encodings as for a map's pixels.
+    """Encode each row for a network, before standardisation, exactly as a map's pixels are encoded.
 
     Parameters
     ----------
     samples
         A table whose series end on the day of the row.
     profile
-        What the network is fed with.
+        Features and days of the network.
 
     Returns
     -------
@@ -294,7 +298,7 @@ def encode(samples: Samples, profile: Profile) -> tuple[NDArray[np.float32], NDA
     Raises
     ------
     InputError
-        The table lacks an input that it may not lack, or holds one in the wrong form.
+        The table has no column for a required input, or holds one in the wrong form.
     """
     columns, days = inputs(samples, profile)
     return encode_snapshot(columns, profile.snapshot), encode_series(days, profile.series, profile.windows)
@@ -303,9 +307,9 @@ def encode(samples: Samples, profile: Profile) -> tuple[NDArray[np.float32], NDA
 def inputs(
     samples: Samples, profile: Profile
 ) -> tuple[dict[str, NDArray[np.float32] | NDArray[np.str_]], dict[str, NDArray[np.float32]]]:
-    """The columns that features are made from, (n,), and the series, (n, days); parameters and errors as `encode`.
+    """Return the columns that features are made from, (n,), and the series, (n, days); for parameters see `encode`.
 
-    What is older than the days that the model needs may be missing from the table.
+    Values older than the days that the model requires may be missing from the table.
     """
     after = 0 if profile.includes_day else 1
     names = [feature.name for feature in profile.series]
@@ -333,7 +337,7 @@ def day_of_year(date: NDArray[np.datetime64]) -> NDArray[np.float32]:
 
 
 def _dated(table: pa.Table, path: str | Path) -> pa.Table:
-    """The table, once its stations and dates are known to be usable."""
+    """Return the table after checking its stations and dates."""
     import pyarrow as pa
 
     kind = table.schema.field("date").type
@@ -346,7 +350,7 @@ def _dated(table: pa.Table, path: str | Path) -> pa.Table:
 
 
 def _common_length(lists: pa.Array, values: int) -> int | None:
-    """The one length of all lists (0 where there are none), or None where they differ."""
+    """Return the common length of all lists (0 without lists), or None where they differ."""
     if not len(lists):
         return 0
     lengths = np.unique(np.asarray(lists.value_lengths().to_numpy(zero_copy_only=False)))
@@ -355,7 +359,7 @@ def _common_length(lists: pa.Array, values: int) -> int | None:
 
 
 def _possible(values: NDArray[np.float32], name: str, table: str) -> NDArray[np.float32]:
-    """NaN for what is physically impossible, as in a stack; a column of nothing else has the wrong units."""
+    """Replace physically impossible values by NaN, as in a stack; refuse a column that holds nothing else."""
     variable = VARIABLES.get(name)
     if variable is None:
         return values
@@ -370,7 +374,7 @@ def _within(
         good = (values >= low) & (values <= high)
     if np.isfinite(values).any() and not good.any():
         raise InputError(
-            f"{table}: '{name}' is nowhere within {low:g} to {high:g} {units} "
+            f"{table}: no value of '{name}' lies within {low:g} to {high:g} {units} "
             f"(its median is {np.nanmedian(values):g}); give it in {units}"
         )
     return np.where(good, values, np.float32(np.nan))

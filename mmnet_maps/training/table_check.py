@@ -1,4 +1,4 @@
-"""What is in a table of samples and what is wrong with it, before anything is trained on it."""
+"""Contents and faults of a table of samples, reported before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOVED_DEGREES = 0.02
-"""A station whose rows are further apart than this is two stations."""
+"""Rows of one station that lie further apart than this belong to two stations."""
 
-_CONSTANT = (TARGET, "smap")  # what is the same every day at a station is no measurement of it
+_CONSTANT = (TARGET, "smap")  # a value that is the same every day at a station is not a measurement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,13 @@ class VariableCheck:
     Attributes
     ----------
     name, units
-        As in `variables`; indices have the units ``"1"``.
+        See `variables`; indices have the units ``"1"``.
     days
         Days of a series; 0 for a snapshot variable.
     minimum, median, maximum
-        Of what is there and possible; NaN where nothing is, or for land cover.
+        Of the possible values; NaN where there is no such value, and for land cover.
     missing, impossible
-        Shares of values that are missing, and that lie outside the possible range and so count as missing too.
+        Shares of values that are missing, and that lie outside the possible range and are treated as missing.
     """
 
     name: str
@@ -59,15 +59,15 @@ class StationCheck:
     Attributes
     ----------
     station, region, lat, lon
-        Who and where, degrees; region "" where the table has none.
+        Name and position in degrees; region "" where the table has none.
     rows, first, last
-        How many rows, and the days they reach from and to.
+        Number of rows, and their first and last day.
     gap_days, longest_gap
         Days without a row between first and last, and the longest run of them.
     mean, minimum, maximum
-        Observed soil moisture, m³/m³; NaN where there is none.
+        Observed soil moisture, m³/m³; NaN without observations.
     incomplete
-        Share of rows that lack an input; training leaves them out.
+        Share of rows with a missing input; training leaves them out.
     """
 
     station: str
@@ -87,7 +87,7 @@ class StationCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesCheck:
-    """All that was found.
+    """The findings of `check_samples`.
 
     Attributes
     ----------
@@ -96,9 +96,9 @@ class SamplesCheck:
     variables, stations
         In the table's order; stations by name.
     problems, notices
-        One line each: what makes the table wrong, and what one should know of it.
+        One line each: faults of the table, and remarks on it.
     about
-        What `build_table.build_samples` wrote into the table: software, inputs, synthetic; empty for other tables.
+        What `build_table.build_samples` recorded in the table (software, inputs, synthetic); empty for others.
     """
 
     samples: Samples
@@ -115,12 +115,12 @@ def check_samples(samples: Samples) -> SamplesCheck:
     Parameters
     ----------
     samples
-        A table as `table.read_samples` reads it.
+        A table from `table.read_samples`.
 
     Raises
     ------
     InputError
-        A column is of the wrong form: land cover that is no class, a series that is no list of numbers.
+        A column is of the wrong form: an unknown land cover class, a series that is not a list of numbers.
     """
     import pandas as pd
 
@@ -136,7 +136,7 @@ def check_samples(samples: Samples) -> SamplesCheck:
     problems = list(_wrong_rows(rows, samples))
     notices: list[str] = []
     variables: list[VariableCheck] = []
-    lacking = np.zeros(len(rows), bool)
+    incomplete = np.zeros(len(rows), bool)
     order = np.lexsort((rows["day"], rows["station"]))
     for name in _checked(samples):
         values, possible = _values(samples, name)
@@ -145,17 +145,19 @@ def check_samples(samples: Samples) -> SamplesCheck:
         if found.impossible == 1 - found.missing > 0:
             problems.append(_wrong_units(name, values))
         elif found.impossible:
-            notices.append(f"{name}: {_percent(found.impossible)} of the values are impossible and count as missing")
+            notices.append(
+                f"{name}: {_percent(found.impossible)} of the values are impossible and are treated as missing"
+            )
         if name != TARGET:
-            lacking |= ~possible.reshape(len(rows), -1).all(axis=1)
+            incomplete |= ~possible.reshape(len(rows), -1).all(axis=1)
         if values.ndim == 2 and (broken := _broken_windows(values[order], rows.iloc[order])):
             notices.append(
-                f"{name}: {_percent(broken)} of the series do not continue those of the station's row before; are they "
-                "counted in rows instead of days?"
+                f"{name}: {_percent(broken)} of the series do not continue those of the station's previous row; are "
+                "they counted in rows instead of days?"
             )
         if name in _CONSTANT:
             notices += _constants(name, np.where(possible, values, np.nan), rows)
-    rows["incomplete"] = lacking
+    rows["incomplete"] = incomplete
     stations = tuple(_stations(rows, samples))
     about = json.loads((samples.table.schema.metadata or {}).get(METADATA, b"{}"))
     return SamplesCheck(
@@ -169,7 +171,7 @@ def check_samples(samples: Samples) -> SamplesCheck:
 
 
 def format_check(found: SamplesCheck) -> str:
-    """Text for the terminal: variables, stations, what is wrong."""
+    """Format the findings for the terminal: variables, stations, notices, problems."""
     variables: list[tuple[str, ...]] = [("variable", "units", "days", "min", "median", "max", "missing", "impossible")]
     for item in found.variables:
         numbers = (_number(value) for value in (item.minimum, item.median, item.maximum))
@@ -201,17 +203,17 @@ def format_check(found: SamplesCheck) -> str:
         *products,
     ]
     lines += ["", *(f"notice   {text}" for text in found.notices), *(f"problem  {text}" for text in found.problems)]
-    return "\n".join([*lines, "nothing is wrong with it" if not found.problems else "correct it before training"])
+    return "\n".join([*lines, "no problem found" if not found.problems else "correct it before training"])
 
 
 def _checked(samples: Samples) -> list[str]:
-    """The columns that are looked at: the target and all that a model can take."""
+    """Return the columns to check: the target and every possible input of a model."""
     known = {*VARIABLES, *INDICES, "smap_series", TARGET}
     return [name for name in samples.table.column_names if name in known]
 
 
 def _values(samples: Samples, name: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A column as stored, (n,) or (n, days), and what of it is there and possible."""
+    """Return a column as stored, (n,) or (n, days), and a mask of its possible values."""
     import pyarrow as pa
 
     if name == "landcover":
@@ -245,8 +247,8 @@ def _variable(name: str, values: NDArray[Any], possible: NDArray[np.bool_]) -> V
         low = middle = high = np.nan
         impossible = 0.0
     else:
-        there = ~np.isnan(values)
-        missing, impossible = float((~there).mean()), float((there & ~possible).mean())
+        present = ~np.isnan(values)
+        missing, impossible = float((~present).mean()), float((present & ~possible).mean())
         good = values[possible]
         low, middle, high = (good.min(), np.median(good), good.max()) if good.size else (np.nan,) * 3
     return VariableCheck(
@@ -264,13 +266,13 @@ def _variable(name: str, values: NDArray[Any], possible: NDArray[np.bool_]) -> V
 def _wrong_units(name: str, values: NDArray[np.floating]) -> str:
     low, high = _range(name)
     return (
-        f"{name} is nowhere within {low:g} to {high:g} {_units(name)} (its median is {np.nanmedian(values):g}); give "
-        f"it in {_units(name)}"
+        f"no value of {name} lies within {low:g} to {high:g} {_units(name)} (its median is {np.nanmedian(values):g}); "
+        f"give it in {_units(name)}"
     )
 
 
 def _wrong_rows(rows: pd.DataFrame, samples: Samples) -> Iterator[str]:
-    """Duplicates and places."""
+    """Describe duplicates and wrong positions."""
     twice = np.flatnonzero(rows.duplicated(["station", "day"]))
     if twice.size:
         yield (
@@ -289,20 +291,20 @@ def _wrong_rows(rows: pd.DataFrame, samples: Samples) -> Iterator[str]:
 
 
 def _broken_windows(series: NDArray[np.float32], rows: pd.DataFrame) -> float:
-    """Share of series, of rows by station and day, that contradict the row before on the days they have in common."""
+    """Return the share of series that contradict the previous row of their station on the days in common."""
     station, day = rows["station"].to_numpy(), rows["day"].to_numpy()
     step = np.where(station[1:] == station[:-1], np.diff(day), 0)
     compared = broken = 0
     for lag in range(1, series.shape[1]):
-        pair = np.flatnonzero(step == lag)
-        same = np.isclose(series[pair + 1, :-lag], series[pair, lag:], rtol=1e-4, atol=1e-6, equal_nan=True)
-        compared += pair.size
+        row = np.flatnonzero(step == lag)
+        same = np.isclose(series[row + 1, :-lag], series[row, lag:], rtol=1e-4, atol=1e-6, equal_nan=True)
+        compared += row.size
         broken += int((~same.all(axis=1)).sum())
     return broken / compared if compared else 0.0
 
 
 def _constants(name: str, values: NDArray[np.float32], rows: pd.DataFrame) -> Iterator[str]:
-    """Stations at which a variable never changes."""
+    """Describe stations at which a variable never changes."""
     of = rows.assign(value=values).groupby("station")["value"]
     spread, count, level = of.max() - of.min(), of.count(), of.max()
     for station in spread.index[(spread == 0) & (count >= 10)]:
@@ -334,16 +336,16 @@ def _stations(rows: pd.DataFrame, samples: Samples) -> Iterator[StationCheck]:
 
 
 def _of_all(stations: tuple[StationCheck, ...], about: dict[str, Any]) -> Iterator[str]:
-    """Notices on the table as a whole."""
+    """Describe the table as a whole."""
     if about.get("synthetic"):
-        yield "SYNTHETIC INPUTS: the inputs are an invented world; a model trained on them knows nothing"
+        yield "SYNTHETIC INPUTS: the inputs are an invented world; a model trained on them is useless for real places"
     gaps = [one for one in stations if one.gap_days]
     if gaps:
         worst = max(gaps, key=lambda one: one.longest_gap)
         yield f"{len(gaps)} stations have gaps, the longest of {worst.longest_gap} days at {worst.station}"
-    lacking = sum(one.incomplete * one.rows for one in stations) / max(1, sum(one.rows for one in stations))
-    if lacking:
-        yield f"{_percent(lacking)} of the rows lack an input and are left out of training by models that use it"
+    incomplete = sum(one.incomplete * one.rows for one in stations) / max(1, sum(one.rows for one in stations))
+    if incomplete:
+        yield f"{_percent(incomplete)} of the rows miss an input and are left out of training by models that use it"
 
 
 def _date(day: int) -> date:
@@ -360,7 +362,7 @@ def _percent(share: float) -> str:
 
 
 def _table(rows: list[tuple[str, ...]], left: int) -> list[str]:
-    """Rows with aligned columns, the first `left` to the left and the others to the right."""
+    """Align the columns of rows, the first `left` to the left and the others to the right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return [
         "  ".join(

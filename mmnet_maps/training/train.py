@@ -26,11 +26,11 @@ from mmnet_maps.training.splits import later_block, validation_stations
 from mmnet_maps.training.table import Samples, encode, read_samples
 
 GOLDEN_ROWS = 64
-_VALIDATION_ROWS = 4096  # at a time; a matter of memory alone
+_VALIDATION_ROWS = 4096  # per block, to bound memory
 
 
 class TrainConfig(Profile):
-    """What to train and how: the YAML file that ``mmnet train --config`` takes."""
+    """Inputs, network and training: the YAML file of ``mmnet train --config``."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
@@ -54,12 +54,12 @@ class TrainConfig(Profile):
         ge=0,
         le=1,
         description="Weight of a station's mean error within a batch, against 1 for the errors "
-        "around it: below 1 the course in time counts more than the level, which no input may explain.",
+        "around it: below 1, variation in time matters more than the mean level, which inputs may not explain.",
     )
     max_epochs: int = Field(default=10, ge=1, le=1000, description="Epochs; the learning rate falls to 0 over them.")
     patience: int = Field(default=3, ge=1, le=1000, description="Epochs without a better validation before stopping.")
     epoch_fraction: float = Field(
-        default=0.5, gt=0, le=1, description="Share of the rows that an epoch draws anew: neighbouring days are alike."
+        default=0.5, gt=0, le=1, description="Share of the rows drawn for each epoch: neighbouring days are similar."
     )
     batch: int = Field(default=256, ge=8, le=65536, description="Rows per step.")
     learning_rate: float = Field(default=0.002, gt=0, le=1, description="Adam's, after a warm-up of 50 steps.")
@@ -75,8 +75,7 @@ class TrainConfig(Profile):
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of the rows of a batch whose steps of several days are hidden, as in tables that reach back "
-        "less far.",
+        description="Share of the rows of a batch whose steps of several days are hidden, as in shorter series.",
     )
 
     @model_validator(mode="after")
@@ -88,16 +87,16 @@ class TrainConfig(Profile):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained network, its specification, and what happened on the way.
+    """A trained network, its specification, and the course of the training.
 
     Attributes
     ----------
     spec
         The specification, with scalers and ranges from the training rows alone.
     network
-        In evaluation mode, with the weights of the best epoch (the last one, where nothing was held out).
+        In evaluation mode, with the weights of the best epoch (the last one, if no row was held out).
     history
-        One entry an epoch: ``epoch`` (from 1), ``loss`` (training MSE, with dropout) and, where rows are held out,
+        One entry per epoch: ``epoch`` (from 1), ``loss`` (training MSE, with dropout) and, where rows are held out,
         ``validation`` (their MSE).
     golden
         Standardised snapshot and series of some training rows, for `save_checkpoint`.
@@ -111,7 +110,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """Encoded rows with everything present, before standardisation."""
+    """Encoded complete rows, before standardisation."""
 
     snapshot: NDArray[np.float32]
     series: NDArray[np.float32]
@@ -126,7 +125,7 @@ def read_config(path: str | Path) -> TrainConfig:
     Raises
     ------
     RequestError
-        The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
+        The file does not exist, is not YAML, or a field is missing, unknown or out of bounds.
     """
     return read_model(path, TrainConfig, "training configuration")
 
@@ -139,9 +138,9 @@ def train_checkpoint(
     seed: int | None = None,
     progress: bool = True,
 ) -> Checkpoint:
-    """What ``mmnet train --samples SAMPLES --config CONFIG --out OUT`` does: read, train, write a checkpoint.
+    """Read samples, train a network and write its checkpoint: ``mmnet train``.
 
-    `samples` are files of one or several tables; `seed` takes the place of the configuration's.
+    `samples` are files of one or several tables; `seed` replaces the configuration's.
 
     Raises
     ------
@@ -158,26 +157,25 @@ def train_checkpoint(
 def train(samples: Samples | Sequence[Samples], config: TrainConfig, *, progress: bool = True) -> Trained:
     """Train a network on station samples.
 
-    Rows with a missing target, or without an input that they may not lack, are left out, and their number is kept in
-    the specification. Means, standard
-    deviations and ranges come from the training rows alone. Each epoch draws a share of them; the loss is the mean
-    squared error, the optimiser Adam with a cosine from ``learning_rate`` to 0; a running average of the weights is
-    judged on the held-out rows after each epoch, and its best state is kept. The same samples, configuration and
-    number of threads give the same weights on the same processor.
+    Rows with a missing target or a missing required input are left out, and their number is kept in the
+    specification. Means, standard deviations and ranges come from the training rows alone. Each epoch draws a share
+    of them; the loss is the mean squared error, the optimiser Adam with a cosine from ``learning_rate`` to 0; a running
+    average of the weights is evaluated on the held-out rows after each epoch, and its best state is kept. The same
+    samples, configuration and number of threads give the same weights on the same processor.
 
     Parameters
     ----------
     samples
-        With ``soil_moisture``, m³/m³; the rows of several tables count alike, and stations of one name are one station.
+        With ``soil_moisture``, m³/m³; rows of several tables have the same weight, and stations of one name are one.
     config
-        What to train and how.
+        Inputs, network and training.
     progress
-        Whether to show a bar on the terminal.
+        Show a progress bar.
 
     Raises
     ------
     InputError
-        The table lacks an input, or too few complete rows are left.
+        The table has no column for an input, or too few complete rows are left.
     RequestError
         There are too few stations to hold some out.
     """
@@ -218,7 +216,7 @@ def _complete_rows(tables: Sequence[Samples], config: TrainConfig) -> _Rows:
 
 
 def _complete(samples: Samples, config: TrainConfig) -> tuple[NDArray[np.float32], NDArray[np.float32], Samples]:
-    """The rows of a table with all that is needed: encoded, and as they are."""
+    """Return the complete rows of a table: encoded, and as they are."""
     snapshot, series = encode(samples, config)
     step = [stop - start == 1 for start, stop in config.windows]
     column = [name not in config.may_lack for name in encoded_columns(config.snapshot)]
@@ -231,7 +229,7 @@ def _complete(samples: Samples, config: TrainConfig) -> tuple[NDArray[np.float32
 
 
 def _held_out(tables: Sequence[Samples], config: TrainConfig) -> NDArray[np.bool_]:
-    """Rows for early stopping, which match the use: other stations, or later days."""
+    """Select rows for early stopping that match the use of the model: other stations, or later days."""
     station = np.concatenate([table.station for table in tables])
     if config.validation == "stations":
         places = {name: place for table in reversed(tables) for name, place in table.stations.items()}
@@ -249,18 +247,18 @@ def _held_out(tables: Sequence[Samples], config: TrainConfig) -> NDArray[np.bool
 
 
 def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
-    """The specification, with statistics per encoded column over the training rows."""
+    """Make the specification, with statistics per encoded column over the training rows."""
     kept = ~rows.held_out
     statistics: dict[str, Any] = {}
     for kind, values in (("snapshot", rows.snapshot[kept]), ("series", rows.series[kept])):
         column = values.reshape(-1, values.shape[-1]).astype(np.float64)  # (rows [* steps], columns)
-        column[:, ~np.isfinite(column).any(axis=0)] = 0  # it may be missing, and is in all rows
+        column[:, ~np.isfinite(column).any(axis=0)] = 0  # optional, and missing from all rows
         low, high = np.nanmin(column, axis=0), np.nanmax(column, axis=0)
         statistics[f"{kind}_mean"] = np.nanmean(column, axis=0).tolist()
         statistics[f"{kind}_std"] = np.where(low == high, 0.0, np.nanstd(column, axis=0)).tolist()
         statistics[f"{kind}_range"] = list(zip(low.tolist(), high.tolist(), strict=True))
     settings = config.model_dump(mode="json")
-    told = {key: settings[key] for key in TrainConfig.model_fields if key not in ModelSpec.model_fields}
+    own = {key: settings[key] for key in TrainConfig.model_fields if key not in ModelSpec.model_fields}
     return ModelSpec(
         name=config.name,
         **{key: getattr(config, key) for key in Profile.model_fields},
@@ -274,19 +272,19 @@ def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
             "stations": len(np.unique(rows.station[kept])),
             "held_out_samples": int(rows.held_out.sum()),
             "incomplete_samples": count - len(kept),
-            "config": told,
+            "config": own,
         },
         **statistics,
     )
 
 
 def _tensors(rows: _Rows, spec: ModelSpec, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
-    """Standardised snapshot (n, columns), standardised series (n, steps, columns), and target (n,)."""
+    """Return standardised snapshot (n, columns), standardised series (n, steps, columns), and target (n,)."""
     series = standardise(rows.series[chosen], spec.series_mean, spec.series_std)
     fill_steps(series, spec.windows)
     snapshot = standardise(rows.snapshot[chosen], spec.snapshot_mean, spec.snapshot_std)
     return (
-        torch.from_numpy(np.nan_to_num(snapshot, copy=False)),  # NaN only where a row may lack a variable
+        torch.from_numpy(np.nan_to_num(snapshot, copy=False)),  # NaN only in optional variables
         torch.from_numpy(series),
         torch.from_numpy(rows.target[chosen]),
     )
@@ -294,10 +292,10 @@ def _tensors(rows: _Rows, spec: ModelSpec, chosen: NDArray[np.bool_]) -> tuple[T
 
 @torch.no_grad()
 def _start(network: nn.Module, spec: ModelSpec, mean: float) -> None:
-    """Start from the mean of the target, and without random effects of columns that training never varies.
+    """Set the initial output to the mean of the target, and zero the weights of columns that are constant in training.
 
-    A land cover class that no station has is 0 in every row, so its initial weights would stay as they were drawn and
-    shift every pixel of that class.
+    A land cover class that no station has is 0 in every row, so its random initial weights would never change and
+    would shift every pixel of that class.
     """
     linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
     linears[-1].bias.fill_(mean)
@@ -314,9 +312,9 @@ def _fit(
     config: TrainConfig,
     progress: bool,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
-    """The loop: the best averaged network, in evaluation mode, and the history."""
+    """Train, and return the best averaged network, in evaluation mode, and the history."""
     count = len(training[2])
-    steps = max(1, int(count * config.epoch_fraction) // config.batch)  # an epoch's
+    steps = max(1, int(count * config.epoch_fraction) // config.batch)  # per epoch
     optimiser = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(steps * config.max_epochs))
     average = copy.deepcopy(network).eval()
@@ -359,7 +357,7 @@ def _fit(
 
 
 def station_loss(error: Tensor, station: Tensor, mean_weight: float) -> Tensor:
-    """Mean squared error whose part from each station's mean error in the batch counts `mean_weight` times.
+    """Compute the mean squared error, with weight `mean_weight` for each station's mean error in the batch.
 
     Parameters
     ----------
@@ -382,7 +380,7 @@ def station_loss(error: Tensor, station: Tensor, mean_weight: float) -> Tensor:
 
 
 def _rate(total: int) -> Callable[[int], float]:
-    """Factor on the learning rate by step: a linear warm-up, then a cosine to 0 at ``total``."""
+    """Return the factor on the learning rate by step: a linear warm-up, then a cosine to 0 at ``total``."""
 
     def factor(step: int) -> float:
         return min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
@@ -391,7 +389,7 @@ def _rate(total: int) -> Callable[[int], float]:
 
 
 def _batches(count: int, batch: int, steps: int) -> Iterator[Tensor]:
-    """Indices of ``steps`` batches of different rows, in random order."""
+    """Yield the indices of ``steps`` batches of different rows, in random order."""
     order = torch.randperm(count)
     for step in range(steps):
         yield order[step * batch : (step + 1) * batch]
@@ -409,20 +407,20 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 @torch.inference_mode()
 def _apply(network: nn.Module, rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Estimates, shape (n,), of a network in evaluation mode."""
+    """Return the estimates, shape (n,), of a network in evaluation mode."""
     blocks = zip(*(torch.split(part, _VALIDATION_ROWS) for part in rows[:2]), strict=True)
     return torch.cat([network(snapshot, series) for snapshot, series in blocks])
 
 
 def _best_epoch(history: list[dict[str, float]]) -> int:
-    """The epoch whose weights were kept: the best on held-out rows, else the last."""
+    """Return the epoch whose weights were kept: the best on held-out rows, else the last."""
     return int(min(history, key=lambda entry: entry.get("validation", -entry["epoch"]))["epoch"])
 
 
 def _held_out_metrics(
     network: nn.Module, validation: tuple[Tensor, Tensor, Tensor], station: NDArray[np.str_]
 ) -> dict[str, Any]:
-    """Median metrics over the held-out rows' stations, as ``metrics``; nothing where no row is held out."""
+    """Compute median metrics over the held-out rows' stations, as ``metrics``; empty where no row is held out."""
     if not station.size:
         return {}
     found: Report = report(station, _apply(network, validation).numpy(), validation[2].numpy())

@@ -89,7 +89,7 @@ def test_predicting_again_replaces_the_column(checkpoint: Checkpoint, tmp_path: 
 def test_predictions_that_cannot_be_written(checkpoint: Checkpoint, tmp_path: Path) -> None:
     source = write_table(tmp_path / "in.parquet", make_table(days=3))
     before = source.read_bytes()
-    with pytest.raises(RequestError, match="is the input itself"):
+    with pytest.raises(RequestError, match="is the input; give another file"):
         write_predictions(Engine(checkpoint, device="cpu"), source, tmp_path / "." / "in.parquet")
     for out in (source / "out.parquet", tmp_path):  # below a file; a folder
         with pytest.raises(OutputError, match="cannot write") as error:

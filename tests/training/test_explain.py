@@ -182,7 +182,7 @@ def test_incomplete_rows_are_left_out(checkpoint: Checkpoint, samples: Samples) 
 
 
 def test_tables_and_numbers_that_explain_nothing(checkpoint: Checkpoint, samples: Samples) -> None:
-    with pytest.raises(RequestError, match="of 1 rows"):
+    with pytest.raises(RequestError, match="1 rows cannot be explained; expected at least 2"):
         explain_samples(checkpoint, samples, rows=1, progress=False)
     with pytest.raises(InputError, match="rows of the table are alike"):
         explain_samples(checkpoint, samples.take(np.zeros(9, np.intp)), progress=False)

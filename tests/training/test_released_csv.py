@@ -77,13 +77,13 @@ def test_a_variable_without_lags_is_no_series(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.drop(columns=["ID", "Date"]), "lacks ID, Date"),
+        (lambda frame: frame.drop(columns=["ID", "Date"]), "has no column ID, Date"),
         (lambda frame: frame.drop(columns="pr_4"), "has pr_10 but no pr_4; expected pr and pr_10 to pr_1"),
         (lambda frame: frame.drop(columns="vs"), "has vs_10 but no vs"),
-        (lambda frame: frame.assign(Date="2021-06-01"), "Date holds what is not a day"),
+        (lambda frame: frame.assign(Date="2021-06-01"), "Date holds a value that is not a day"),
         (lambda frame: frame.assign(Domain="S"), "Domain 'S' is not known; expected W, M or E"),
         (lambda frame: frame.assign(SMAP="wet"), "not a CSV of the released code"),
-        (lambda frame: frame.drop(columns="VWC_5"), "lacks soil_moisture"),
+        (lambda frame: frame.drop(columns="VWC_5"), "has no column soil_moisture"),
         (lambda frame: frame.assign(Date=[None, *frame["Date"][1:]]), "1 rows have no date"),
     ],
 )

@@ -107,7 +107,7 @@ def test_wrong_units_are_told(table: pa.Table) -> None:
     wrong = Samples(table=replace(table, "lst", pa.FixedSizeListArray.from_arrays(celsius, 11)), name="t.parquet")
     with pytest.raises(InputError) as error:
         wrong.series(["lst"], 11)
-    assert "'lst' is nowhere within 220 to 370 K" in one_line(error)
+    assert "no value of 'lst' lies within 220 to 370 K" in one_line(error)
 
 
 def test_take_by_mask_and_by_index(samples: Samples) -> None:
@@ -127,7 +127,7 @@ def test_an_impossible_target_is_missing_and_one_in_percent_is_told(table: pa.Ta
     percent = Samples(
         table=table.set_column(column, "soil_moisture", pa.array(100 * moisture[2:].repeat(2)[: len(table)]))
     )
-    with pytest.raises(InputError, match="'soil_moisture' is nowhere within 0 to 1 m³/m³"):
+    with pytest.raises(InputError, match="no value of 'soil_moisture' lies within 0 to 1 m³/m³"):
         percent.target  # noqa: B018
 
 
@@ -180,7 +180,7 @@ def test_a_class_that_the_model_does_not_list_is_missing(samples: Samples) -> No
 def test_a_table_without_target_is_read_when_none_is_needed(tmp_path: Path, table: pa.Table) -> None:
     path = write_table(tmp_path / "t.parquet", table.drop_columns(["soil_moisture"]))
     assert len(read_samples(path, target=False)) == table.num_rows
-    with pytest.raises(InputError, match="lacks soil_moisture"):
+    with pytest.raises(InputError, match="has no column soil_moisture"):
         read_samples(path)
 
 
@@ -201,7 +201,7 @@ def test_broken_files(tmp_path: Path, table: pa.Table) -> None:
 def test_tables_of_the_wrong_form(tmp_path: Path, table: pa.Table) -> None:
     cases = {
         "holds no rows": table.slice(0, 0),
-        "lacks station, lat": table.drop_columns(["station", "lat"]),
+        "has no column station, lat": table.drop_columns(["station", "lat"]),
         "'date' holds string": replace(table, "date", table["date"].cast(pa.string())),
         "1 rows have no station": replace(
             table, "station", pa.array([None, *table["station"].to_pylist()[1:]], pa.string())

@@ -33,7 +33,7 @@ def test_a_good_table(table: pa.Table) -> None:
     assert found.problems == found.notices == ()
     text = format_check(found)
     assert text.startswith("t.parquet: 480 rows, 8 stations, 2020-11-15 to 2021-01-13; soil moisture in m³/m³\n")
-    assert text.endswith("nothing is wrong with it")
+    assert text.endswith("no problem found")
     assert [one.name for one in found.variables] == ["soil_moisture", "smap", "landcover", "elevation", "pr"]
 
 
@@ -77,8 +77,12 @@ def test_what_is_wrong_is_told(table: pa.Table) -> None:
         "2 rows repeat a station and day, the first S00 on 2020-11-15": pa.concat_tables([table, table.slice(0, 2)]),
         "station S01 is at several places, 0.50° apart": replace(table, "lat", pa.array(lat)),
         "1 rows have no position in degrees, the first of station S01": replace(table, "lat", pa.array(lost)),
-        "smap is nowhere within 0 to 0.9 m3 m-3 (its median is 20); give it in m3 m-3": replace(table, "smap", celsius),
-        "soil_moisture is nowhere within 0 to 1 m3 m-3 (its median is 20)": replace(table, "soil_moisture", celsius),
+        "no value of smap lies within 0 to 0.9 m3 m-3 (its median is 20); give it in m3 m-3": replace(
+            table, "smap", celsius
+        ),
+        "no value of soil_moisture lies within 0 to 1 m3 m-3 (its median is 20)": replace(
+            table, "soil_moisture", celsius
+        ),
         "no row has an observed soil_moisture": table.drop_columns(["soil_moisture"]),
     }
     for message, wrong in cases.items():
@@ -96,8 +100,8 @@ def test_what_one_should_know_is_told(table: pa.Table) -> None:
     about = {METADATA: b'{"synthetic": true, "inputs": {"smap": "an invented world"}}'}
     cases = {
         "smap is 0.508 on all days at S03: no correlation is defined there": replace(table, "smap", pa.array(constant)),
-        "smap: 0.2 % of the values are impossible and count as missing": replace(table, "smap", pa.array(some)),
-        "0.2 % of the rows lack an input": replace(table, "smap", pa.array(some)),
+        "smap: 0.2 % of the values are impossible and are treated as missing": replace(table, "smap", pa.array(some)),
+        "0.2 % of the rows miss an input": replace(table, "smap", pa.array(some)),
         "1 stations have gaps, the longest of 3 days at S00": pa.concat_tables([table.slice(0, 9), table.slice(12)]),
         "SYNTHETIC INPUTS": table.replace_schema_metadata(about),
     }

@@ -1,4 +1,4 @@
-"""What an experiment found: tables beside the paper's numbers, and figures."""
+"""Summary of an experiment: metrics of every network, and tables beside the paper's numbers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
     ("cross-region", "transformer_full"): (0.665, 0.0845, 0.0550),
     ("cross-region", "smap"): (0.708, 0.0741, 0.0535),
 }
-"""R, RMSE and ubRMSE (m³/m³), medians over stations, that Xu et al. (2025) published in Tables 3 to 7, by scenario and
-architecture; pooled over years, but for on-site MLP and Transformer, which are means of yearly medians (MMNet's of
-these is .846, .0395, .0333). ``smap`` is SMAP Level-4 itself, at all stations."""
+"""R, RMSE and ubRMSE (m³/m³), medians over stations, from Tables 3 to 7 of Xu et al. (2025), by scenario and
+architecture; pooled over years, except on-site MLP and Transformer, which are means of yearly medians (MMNet's means
+are .846, .0395, .0333). ``smap`` is SMAP Level-4 itself, at all stations."""
 
 SCENARIOS = ("on-site", "off-site", "cross-region")
 
@@ -49,12 +49,13 @@ class Share(TypedDict):
 
 
 class Found(TypedDict):
-    """What a network reached in a scenario on a table.
+    """Metrics of a network in a scenario on a table.
 
     ``median`` is over stations, rows pooled over splits, averaged over seeds; ``interval_95`` its bootstrap interval
     over stations, of metrics averaged over seeds; ``by_split`` and ``by_seed`` the medians of each; ``difference`` the
-    median over stations of metric less the first network's, with its interval, empty for the first; ``importance`` each
-    variable's share, mean over splits, in what the first seed estimates, empty where that was not explained.
+    median over stations of the metric minus the first network's, with its interval, empty for the first;
+    ``importance`` each variable's share in the estimates of the first seed, averaged over splits, empty where these
+    were not explained.
     """
 
     table: str
@@ -75,9 +76,9 @@ class Found(TypedDict):
 
 
 def summarise(config: ExperimentConfig, runs: Sequence[Run]) -> list[Found]:
-    """Metrics of every table, scenario and network of which a seed is complete, in their order.
+    """Compute the metrics of every table, scenario and network with a complete seed, in their order.
 
-    Where a table has SMAP, what it says of the same rows by itself comes last, as the network ``smap``.
+    Where a table has SMAP, the metrics of SMAP itself on the same rows come last, as the network ``smap``.
     """
     found: list[Found] = []
     first: dict[tuple[str, str], list[StationMetrics]] = {}
@@ -106,12 +107,12 @@ def summarise(config: ExperimentConfig, runs: Sequence[Run]) -> list[Found]:
 
 
 def read_table(runs: Sequence[Run], table: str) -> Samples:
-    """The samples of one of the tables."""
+    """Read the samples of one of the tables."""
     return read_samples(next(run.samples for run in runs if run.table == table))
 
 
 def _smap(config: ExperimentConfig, table: str, scenario: str, samples: Samples) -> Found | None:
-    """SMAP itself as an estimate of the rows that are tested; None where the table has none."""
+    """Evaluate SMAP itself as an estimate of the tested rows; None where the table has no SMAP."""
     if "smap" not in samples.table.column_names:
         return None
     return _found(table, scenario, "smap", [smap_estimates(config, table, scenario, samples)], [])
@@ -120,7 +121,7 @@ def _smap(config: ExperimentConfig, table: str, scenario: str, samples: Samples)
 def smap_estimates(
     config: ExperimentConfig, table: str, scenario: str, samples: Samples
 ) -> dict[str, dict[str, NDArray[Any]]]:
-    """By split the station, day, observation and SMAP of the rows that are tested, as `Run.estimates`."""
+    """Return station, day, observation and SMAP of the tested rows, by split, in the form of `Run.estimates`."""
     splits = [split for split in splits_of(config, table, samples) if split.scenario == scenario]
     return {split.name: _columns(samples.take(split.test)) for split in splits}
 
@@ -131,7 +132,7 @@ def _columns(samples: Samples) -> dict[str, NDArray[Any]]:
 
 
 def whole_seeds(runs: Sequence[Run], splits: set[str]) -> list[list[Run]]:
-    """The runs of each seed that has all splits."""
+    """Group the runs by seed, for the seeds that have all splits."""
     by_seed: dict[int, list[Run]] = {}
     for run in runs:
         by_seed.setdefault(run.seed, []).append(run)
@@ -145,7 +146,7 @@ def _found(
     by_seed: Sequence[Mapping[str, Mapping[str, NDArray[Any]]]],
     facts: Sequence[Mapping[str, Any]],
 ) -> Found:
-    """Metrics of estimates by seed and split."""
+    """Compute the metrics of estimates by seed and split."""
     pooled, by_split = [], dict[str, list[dict[str, float]]]()
     for parts in by_seed:
         for split, part in parts.items():
@@ -177,7 +178,7 @@ def _found(
 
 
 def _importance(facts: Sequence[Mapping[str, Any]]) -> list[Share]:
-    """Shares as the mean over splits, the largest first."""
+    """Average shares over splits, the largest first."""
     each = [fact["importance"]["variables"] for fact in facts if "importance" in fact]
     total: dict[tuple[str, Literal["snapshot", "series"]], float] = {}
     for row in (row for rows in each for row in rows):
@@ -202,7 +203,7 @@ def _median(rows: Sequence[StationMetrics]) -> dict[str, float]:
 
 
 def _mean_over_seeds(by_seed: Sequence[Sequence[StationMetrics]]) -> list[StationMetrics]:
-    """Per station the mean of each metric over seeds; R is None where any seed has none."""
+    """Average each metric of a station over seeds; R is None where it is None for any seed."""
     of_station: dict[str, list[StationMetrics]] = {}
     for rows in by_seed:
         for row in rows:
@@ -225,7 +226,7 @@ def _metrics(like: StationMetrics, values: Mapping[str, float]) -> StationMetric
 
 
 def _difference(rows: Sequence[StationMetrics], reference: Sequence[StationMetrics]) -> dict[str, list[float]]:
-    """Median over stations of metric less the reference's, and the ends of its interval."""
+    """Compute the median over stations of the metric minus the reference's, and the ends of its interval."""
     other = {row["station"]: row for row in reference}
     pairs = [(row, other[row["station"]]) for row in rows if row["station"] in other]
     off = [
@@ -237,7 +238,7 @@ def _difference(rows: Sequence[StationMetrics], reference: Sequence[StationMetri
 
 
 def markdown(config: ExperimentConfig, found: Sequence[Found]) -> str:
-    """The tables, one for each table and scenario, with the paper's numbers beside them."""
+    """Format the metrics in Markdown, one table per table of samples and scenario, beside the paper's numbers."""
     lines = [f"# {config.name}", ""]
     for table in config.tables:
         for scenario in SCENARIOS:
@@ -255,7 +256,7 @@ def _table(config: ExperimentConfig, found: Sequence[Found]) -> list[str]:
         f"{first['stations']} stations, {first['samples']} station-days, {first['seeds']} "
         f"seed{'s' * (first['seeds'] > 1)}, tested on {splits}.",
         "",
-        f"| network | R | RMSE | bias | ubRMSE | R less {name}'s | ubRMSE less {name}'s | paper: R / RMSE / ubRMSE |",
+        f"| network | R | RMSE | bias | ubRMSE | R minus {name}'s | ubRMSE minus {name}'s | paper: R / RMSE / ubRMSE |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in found:

@@ -1,8 +1,8 @@
 """The paper's comparison: every network in every scenario, several seeds each, resumable.
 
-A run is one network trained and tested on one split of one table. It leaves a checkpoint, the estimates of its test
-rows and a line of facts, which is written last and carries a hash of all that decides the result; so the same command
-continues after an interruption. `experiment_report` makes tables and figures of what the runs left.
+A run is one network trained and tested on one split of one table. It writes a checkpoint, the estimates of its test
+rows and, last of all, ``run.json``, with a hash of everything that decides the result; so the same command continues
+after an interruption. `report` and `figures` summarise the finished runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -43,23 +45,23 @@ from mmnet_maps.training.train import TrainConfig, train
 
 log = logging.getLogger("mmnet_maps")
 
-_RECIPE = 2  # to be raised when a change of the code changes what comes out of a run
-_EXPLAINED = 1500  # rows that say what counts in a network, over all splits of a scenario
+_RECIPE = 2  # to be raised when a change of the code changes the result of a run
+_EXPLAINED = 1500  # rows that a network is explained by, over all splits of a scenario
 _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
 Name = Annotated[str, _NAME]
 
 
 class TableConfig(BaseModel):
-    """A table of samples and how it is split.
+    """A table of samples and its splits.
 
     Attributes
     ----------
     samples
-        The file; a relative path is taken from the folder that is given with the configuration.
+        The file; a relative path starts at the folder that is given with the configuration.
     on_site_years
-        Years to train on before the one that is tested.
+        Years to train on before the test year.
     training
-        Fields of `train.TrainConfig` that hold for this table.
+        Fields of `train.TrainConfig` for this table.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,24 +72,24 @@ class TableConfig(BaseModel):
 
 
 class ExperimentConfig(BaseModel):
-    """What is compared with what: the YAML file that ``mmnet experiment`` takes.
+    """The tables, networks and splits that are compared: the YAML file of ``mmnet experiment``.
 
     Attributes
     ----------
     name
-        Of the experiment, for headings.
+        Name of the experiment, for headings.
     tables
-        By name.
+        Tables by name.
     networks
-        Fields of `train.TrainConfig` by the network's name; the first is the one that the others are compared with.
-        ``also`` names tables that a network is trained on besides: those of their rows that tell nothing of the tested
-        ones. Where ``validation`` is given it takes the place of the one that matches the scenario.
+        Fields of `train.TrainConfig` by the network's name; the others are compared with the first. ``also`` names
+        further tables to train on, without the rows that are related to the tested ones. ``validation``, where given,
+        replaces the one that matches the scenario.
     training
-        Fields that hold for all.
+        Fields for all tables and networks.
     seeds
-        How many networks are trained of each kind.
+        Number of networks of each kind.
     folds
-        Of the off-site scenario.
+        Folds of the off-site scenario.
     borders
         Longitudes between the regions west, middle and east.
     stations
@@ -110,10 +112,12 @@ class ExperimentConfig(BaseModel):
         for table in self.tables:
             for network, about in self.networks.items():
                 if not isinstance(about.get("also", []), list):
-                    raise ValueError(f"also of network {network} is {about['also']!r}, expected a list of tables")
+                    raise ValueError(f"also of network {network} is {about['also']!r}; expected a list of tables")
                 for other in self.also(table, network):
                     if other not in self.tables:
-                        raise ValueError(f"network {network} is also to be trained on {other!r}, which is no table")
+                        raise ValueError(
+                            f"network {network} is also to be trained on {other!r}, which is not one of the tables"
+                        )
                 try:
                     self.training_of(table, network)
                 except ValidationError as error:
@@ -121,12 +125,12 @@ class ExperimentConfig(BaseModel):
         return self
 
     def training_of(self, table: str, network: str) -> TrainConfig:
-        """How a network is trained on a table."""
+        """Return the configuration for training a network on a table."""
         own = {key: value for key, value in self.networks[network].items() if key != "also"}
         return TrainConfig.model_validate({"name": network, **self.training, **self.tables[table].training, **own})
 
     def also(self, table: str, network: str) -> list[str]:
-        """The other tables that a network which is tested on a table is trained on."""
+        """Return the other tables that a network tested on this table is trained on."""
         return [name for name in self.networks[network].get("also", []) if name != table]
 
 
@@ -136,7 +140,7 @@ def read_experiment(path: str | Path) -> ExperimentConfig:
     Raises
     ------
     RequestError
-        The file is absent, is not YAML, or a field is missing, unknown or out of bounds.
+        The file does not exist, is not YAML, or a field is missing, unknown or out of bounds.
     """
     return read_model(path, ExperimentConfig, "experiment")
 
@@ -148,17 +152,17 @@ class Run:
     Attributes
     ----------
     table, scenario, split, network, seed
-        What tells it apart.
+        Identity of the run.
     samples, also
-        The table's file, and those of others that it is trained on.
+        The table's file, and the files of other tables that it is trained on.
     config
-        How it is trained, seed and kind of validation included.
+        Training configuration, with seed and kind of validation.
     explained
-        How many of its test rows are explained, see `explain`; 0 for none.
+        Number of its test rows that are explained, see `explain`; 0 for none.
     key
-        Hash of all that decides the result.
+        Hash of everything that decides the result.
     folder
-        Where it leaves what it finds.
+        Folder of its results.
     """
 
     table: str
@@ -175,7 +179,7 @@ class Run:
 
     @cached_property
     def facts(self) -> dict[str, Any] | None:
-        """What a finished run wrote down last; None where it has not, or something else decided its result."""
+        """The content of ``run.json``; None where the run is not finished, or other settings decided its result."""
         try:
             found = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -183,7 +187,7 @@ class Run:
         return found if isinstance(found, dict) and found.get("key") == self.key else None
 
     def estimates(self) -> dict[str, NDArray[Any]]:
-        """Station, day, observation and estimate (m³/m³) of each test row."""
+        """Read station, day, observation and estimate (m³/m³) of each test row."""
         import pyarrow.parquet as pq
 
         table = pq.read_table(self.folder / "estimates.parquet")
@@ -196,7 +200,7 @@ class Run:
 
 
 def splits_of(config: ExperimentConfig, table: str, samples: Samples) -> list[Split]:
-    """The splits of a table in all three scenarios."""
+    """Return the splits of a table in all three scenarios."""
     return [
         *on_site(samples.date, config.tables[table].on_site_years),
         *off_site(samples.station, samples.stations, config.folds),
@@ -205,21 +209,21 @@ def splits_of(config: ExperimentConfig, table: str, samples: Samples) -> list[Sp
 
 
 def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> list[Run]:
-    """All runs of an experiment, seed by seed, so that an interrupted one holds whole seeds.
+    """List all runs of an experiment, seed by seed, so that an interrupted experiment holds complete seeds.
 
     Parameters
     ----------
     config
-        What is compared.
+        The experiment.
     data
         Folder of the tables.
     out
-        Folder of what the runs leave.
+        Folder of the results.
 
     Raises
     ------
     InputError, RequestError
-        When a table cannot be read or does not fill the splits.
+        A table cannot be read, or has too few rows for the splits.
     """
     if config.stations:
         read_climates(Path(data, config.stations))
@@ -262,13 +266,15 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
 
 
 def read_climates(path: Path) -> dict[str, str]:
-    """The Köppen-Geiger class of each station of a CSV with the columns ``station`` and ``koppen``."""
+    """Read the Köppen-Geiger class of each station from a CSV with the columns ``station`` and ``koppen``."""
     import pandas as pd
 
     try:
         table = pd.read_csv(path, dtype=str, usecols=["station", "koppen"], keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no list of stations with the columns station and koppen ({error})") from error
+        raise InputError(
+            f"{path} cannot be read ({error}); expected a CSV with the columns station and koppen"
+        ) from error
     return dict(zip(table["station"], table["koppen"], strict=True))
 
 
@@ -277,7 +283,8 @@ def _check_once(samples: Samples) -> None:
     found, count = np.unique(day, return_counts=True)
     if (count > 1).any():
         raise InputError(
-            f"{samples.name} has {found[count > 1][0]} {count.max()} times; mmnet samples check tells all such"
+            f"{samples.name} has {found[count > 1][0]} {count.max()} times; run mmnet samples check to list all "
+            "duplicates"
         )
 
 
@@ -290,10 +297,10 @@ def _digest(path: Path) -> str:
 
 
 def rows_beside(split: Split, samples: Samples, other: Samples, borders: tuple[float, float]) -> NDArray[np.bool_]:
-    """Rows of another table that tell nothing of what a split tests.
+    """Select the rows of another table that are unrelated to the rows that a split tests.
 
-    On-site those of earlier days than all tested ones; off-site those of stations that are not tested and have no
-    tested one within 25 km; cross-region those of other regions.
+    On-site: rows on days before all tested ones. Off-site: rows of stations that are not tested and have no tested
+    station within 25 km. Cross-region: rows in other regions.
     """
     tested = samples.take(split.test)
     if split.scenario == "on-site":
@@ -307,15 +314,15 @@ def rows_beside(split: Split, samples: Samples, other: Samples, borders: tuple[f
 def execute(
     run: Run, split: Split, samples: Samples, more: Sequence[tuple[Samples, NDArray[np.bool_]]] = ()
 ) -> dict[str, Any]:
-    """Train, test and explain one network, through a checkpoint and the engine as a map; returns what is written last.
+    """Train, test and explain one network, by checkpoint and engine as for a map; return the content of ``run.json``.
 
-    The scalers, early stopping and the choice of an epoch see training rows alone; `more` are other tables and those
-    of their rows that are trained on as well.
+    Scalers, early stopping and the choice of an epoch use training rows alone; `more` are other tables, each with a
+    mask of the rows that are trained on too.
     """
     import pyarrow as pa
 
     started = time.perf_counter()
-    (run.folder / "run.json").unlink(missing_ok=True)  # it would vouch for what is about to be replaced
+    (run.folder / "run.json").unlink(missing_ok=True)  # it would vouch for results that are about to be replaced
     tables = [samples.take(split.train), *(table.take(rows) for table, rows in more)]
     trained = train(tables, run.config, progress=False)
     checkpoint = save_checkpoint(run.folder / "model", trained.spec, trained.network, trained.golden)
@@ -338,25 +345,25 @@ def execute(
 def execute_all(
     config: ExperimentConfig, data: str | Path, out: str | Path, *, workers: int = 1, quiet: bool = False
 ) -> list[Run]:
-    """Run whatever has not been run yet, in processes of one thread each; returns all runs.
+    """Run everything that is not finished, in processes of one thread each; return all runs.
 
     Parameters
     ----------
     config, data, out
-        As for `plan_runs`.
+        See `plan_runs`.
     workers
-        Processes.
+        Number of processes.
     quiet
         No progress bar.
 
     Raises
     ------
     MMNetError
-        When something is wrong with the tables, or cannot be written; what was finished is kept.
+        A table is at fault, or a result cannot be written; finished runs are kept.
     """
     runs = plan_runs(config, data, out)
     waiting = [run for run in runs if run.facts is None]
-    log.info("%d runs, %d of them there already", len(runs), len(runs) - len(waiting))
+    log.info("%d runs, %d of them finished already", len(runs), len(runs) - len(waiting))
     with tqdm(total=len(waiting), desc=config.name, unit="run", disable=quiet) as bar:
         for run in _executed(config, waiting, workers):
             bar.set_postfix_str(f"{run.table} {run.scenario} {run.split} {run.network}", refresh=False)
@@ -365,38 +372,47 @@ def execute_all(
 
 
 def _executed(config: ExperimentConfig, waiting: list[Run], workers: int) -> Iterator[Run]:
-    """Runs as they are finished; whatever ends this ends the others, which takes none of what is finished."""
+    """Execute runs in processes and yield each when it is finished; an error or interrupt ends all processes at once.
+
+    `ProcessPoolExecutor` by itself would wait for the running networks to finish.
+    """
     todo, others = iter(waiting), set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_single) as pool:
+    with ExitStack() as at_exit:
+        pool = ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_process
+        )
+        at_exit.callback(pool.shutdown, cancel_futures=True)
+        early = at_exit.enter_context(ExitStack())
+        early.callback(_terminate_children, others)
         running: dict[Future[None], Run] = {}
-        try:
-            while True:
-                for run in todo:
-                    running[pool.submit(_execute_alone, config, run)] = run
-                    if len(running) > workers:  # one is ready when another ends
-                        break
-                if not running:
-                    return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                    yield running.pop(future)
-        except BaseException:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while True:
+            for run in todo:
+                running[pool.submit(_execute_alone, config, run)] = run
+                if len(running) > workers:  # one waits, to start as soon as another ends
+                    break
+            if not running:
+                early.pop_all()  # nothing is running, so nothing is to be terminated
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                yield running.pop(future)
 
 
-def _single() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+def _terminate_children(others: set[BaseProcess]) -> None:
+    """Terminate the child processes that are not among `others`."""
+    for process in set(multiprocessing.active_children()) - others:
+        process.terminate()
+
+
+def _prepare_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 
 
 def _end_with_parent() -> None:
-    """A process that waits for work does not notice by itself that the one that gives it was killed."""
+    """End this process when its parent is killed, which a process that waits for work would not notice."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -404,7 +420,7 @@ def _end_with_parent() -> None:
 
 
 def _execute_alone(config: ExperimentConfig, run: Run) -> None:
-    """What a process does: one run, with the table that it read before."""
+    """Execute one run in a process, which keeps the tables that it has read."""
     samples = _read(run.samples)
     for split in _splits(config.model_dump_json(), run.table, run.samples):
         if (split.scenario, split.name) == (run.scenario, run.split):
@@ -424,7 +440,7 @@ def _splits(config: str, table: str, path: Path) -> list[Split]:
 
 
 def by_network(runs: list[Run]) -> Mapping[tuple[str, str, str], list[Run]]:
-    """The finished runs by table, scenario and network, in their order."""
+    """Group the finished runs by table, scenario and network, in their order."""
     found: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         if run.facts is not None:

@@ -27,7 +27,7 @@ TEXTURES = (
 """The twelve texture classes, coarse to fine."""
 
 ELEVATION_EDGES = (200, 500, 1000, 2000)
-"""Where the bands of elevation meet, m; an edge belongs to the band above it."""
+"""Edges of the elevation bands, m; an edge belongs to the band above it."""
 
 ELEVATION_BANDS = (
     f"below {ELEVATION_EDGES[0]} m",
@@ -39,11 +39,11 @@ ELEVATION_BANDS = (
 CLIMATES = ("tropical", "arid", "temperate", "continental", "polar")
 """Main groups of the Köppen-Geiger classification, A to E."""
 
-_DECIMALS = 4  # of a percent: what float32 holds, so that 100 - clay - sand falls on the border that was meant
+_DECIMALS = 4  # of a percent, the precision of float32, so that 100 - clay - sand falls exactly on a border
 
 
 def soil_texture(clay: ArrayLike, sand: ArrayLike) -> NDArray[np.str_]:
-    """The USDA texture class of soils; silt is what clay and sand leave of 100 %.
+    """Classify soils by USDA texture; silt is 100 % minus clay and sand.
 
     The rules are those of the Soil Survey Manual (Soil Science Division Staff, 2017, USDA Handbook 18, chapter 3). They
     give each point of the triangle one class, its borders included.
@@ -74,7 +74,7 @@ def soil_texture(clay: ArrayLike, sand: ArrayLike) -> NDArray[np.str_]:
     wrong = (clay < 0) | (sand < 0) | (silt < 0)
     if wrong.any():
         raise InputError(
-            f"clay {clay[wrong][0]:g} % and sand {sand[wrong][0]:g} % are no soil; "
+            f"clay {clay[wrong][0]:g} % and sand {sand[wrong][0]:g} % are not a soil; "
             "expected percentages from 0 that add up to 100 or less"
         )
     rules = {
@@ -96,7 +96,7 @@ def soil_texture(clay: ArrayLike, sand: ArrayLike) -> NDArray[np.str_]:
 
 
 def elevation_band(elevation: ArrayLike) -> NDArray[np.str_]:
-    """The band of `ELEVATION_BANDS` that an elevation in m lies in, ``""`` where it is NaN.
+    """Return the band of `ELEVATION_BANDS` that an elevation in m lies in, ``""`` where it is NaN.
 
     Examples
     --------
@@ -109,12 +109,12 @@ def elevation_band(elevation: ArrayLike) -> NDArray[np.str_]:
 
 
 def climate_group(koppen: Iterable[str]) -> NDArray[np.str_]:
-    """The main group of Köppen-Geiger classes, by their first letter.
+    """Return the main group of Köppen-Geiger classes, by their first letter.
 
     Returns
     -------
     numpy.ndarray
-        Names from `CLIMATES`, ``""`` for what is no class.
+        Names from `CLIMATES`, ``""`` for anything else.
 
     Examples
     --------

@@ -238,7 +238,7 @@ def test_climates_come_from_a_list_of_stations(tmp_path: Path, config: Experimen
     assert found["climate"].tolist() == ["", "arid", "", "temperate"]
     assert "climate" not in _groups(samples, ["S02"], {})
     listed = ExperimentConfig.model_validate(values(stations="s.csv"))
-    with pytest.raises(InputError, match=r"s\.csv is no list of stations with the columns station and koppen"):
+    with pytest.raises(InputError, match=r"s\.csv cannot be read .*expected a CSV with the columns station and koppen"):
         plan_runs(listed, data, tmp_path)
 
 
@@ -373,9 +373,9 @@ def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, t
         ({"networks": {"../m": {"architecture": "mmnet"}}}, "should match pattern"),
         (
             {"networks": {"m": {"architecture": "mmnet", "also": ["v"]}}},
-            "network m is also to be trained on 'v', which is no table",
+            "network m is also to be trained on 'v', which is not one of the tables",
         ),
-        ({"networks": {"m": {"architecture": "mmnet", "also": None}}}, "also of network m is None, expected a list"),
+        ({"networks": {"m": {"architecture": "mmnet", "also": None}}}, "also of network m is None; expected a list"),
         ({"seeds": 0}, "seeds: Input should be greater than or equal to 1, not 0"),
         ({"more": 1}, "more: Extra inputs"),
         ({"training": {}}, "snapshot: Field required"),
@@ -399,10 +399,10 @@ def test_what_is_no_configuration_is_told(tmp_path: Path) -> None:
 
 
 def test_regions_and_years_that_are_not_there(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="no sample lies east"):
+    with pytest.raises(RequestError, match="no sample in the region east"):
         plan_runs(ExperimentConfig.model_validate(values(borders=[-104, -60])), data, tmp_path)
     late = values(tables={"t": {"samples": "table.parquet", "on_site_years": 2}})
     with pytest.raises(InputError, match="no table .*table.parquet"):
         plan_runs(ExperimentConfig.model_validate(values()), tmp_path, tmp_path)
-    with pytest.raises(RequestError, match="2 years to train on"):
+    with pytest.raises(RequestError, match="no year follows 2 years to train on"):
         plan_runs(ExperimentConfig.model_validate(late), data, tmp_path)
