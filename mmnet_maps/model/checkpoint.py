@@ -1,4 +1,4 @@
-"""A trained network on disk: weights beside their specification, and a strict way back."""
+"""A trained network on disk: weights and their specification, saved whole and loaded strictly."""
 
 from __future__ import annotations
 
@@ -21,22 +21,9 @@ from torch import nn
 
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.model.features import encoded_columns
-from mmnet_maps.model.spec import ModelSpec, Profile, Target, profile
+from mmnet_maps.model.spec import ModelSpec
 from mmnet_maps.resources import packaged
 from mmnet_maps.settings import first_error
-
-__all__ = [
-    "Checkpoint",
-    "ModelSpec",
-    "Profile",
-    "Target",
-    "check_golden",
-    "load_checkpoint",
-    "profile",
-    "read_golden",
-    "restore",
-    "save_checkpoint",
-]
 
 WEIGHTS, SPEC, GOLDEN, CARD = "weights.safetensors", "model.json", "golden.npz", "README.md"
 
@@ -48,11 +35,11 @@ class Checkpoint:
     Attributes
     ----------
     spec
-        What ``model.json`` says.
+        The content of ``model.json``.
     network
-        With its weights, in evaluation mode, on the CPU.
+        The network with its weights, in evaluation mode, on the CPU.
     path
-        Its folder.
+        The folder.
     sha256
         Hash of the weights file.
     fingerprint
@@ -66,12 +53,12 @@ class Checkpoint:
     fingerprint: str
 
     def seed(self, member: int) -> int:
-        """The seed of a member drawn from it: depends on the weights and the member's number alone."""
+        """Return the seed of a drawn member, which depends on the weights and the member's number alone."""
         return int(hashlib.sha256(f"{self.sha256} {member}".encode()).hexdigest()[:15], 16)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Load a checkpoint folder, or a model that comes with the package by its bare name.
+    """Load a checkpoint folder, or a packaged model by its bare name.
 
     Nothing is repaired or guessed: the weights' hash, keys, shapes and types must be those that ``model.json`` states.
 
@@ -87,7 +74,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises
     ------
     RequestError
-        When there is no such model, or anything about it is not as it should be.
+        The model does not exist, or its files are damaged or do not match.
     """
     folder = _find(Path(path))
     spec_bytes, weights = _read(folder / SPEC), _read(folder / WEIGHTS)
@@ -96,13 +83,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if digest != spec.weights_sha256:
         raise RequestError(
             f"{folder / WEIGHTS}{_is_pickle(weights)} has the SHA-256 {digest[:12]}…, but {SPEC} states "
-            f"{spec.weights_sha256[:12] or 'none'}…: damaged or changed. Get the checkpoint again."
+            f"{spec.weights_sha256[:12] or 'none'}…: damaged or changed; get the checkpoint again"
         )
     try:
         state = safetensors.torch.load(weights)
-    except (SafetensorError, KeyError) as error:  # KeyError: a tensor type that this version does not know
+    except (SafetensorError, KeyError) as error:  # KeyError: a tensor type unknown to this version
         raise RequestError(
-            f"{folder / WEIGHTS}{_is_pickle(weights)} is not a safetensors file ({error}). Get the checkpoint again."
+            f"{folder / WEIGHTS}{_is_pickle(weights)} is not a safetensors file ({error}); get the checkpoint again"
         ) from error
     network = restore(spec, state, str(folder / WEIGHTS))
     fingerprint = hashlib.sha256(weights + spec_bytes).hexdigest()
@@ -110,31 +97,31 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def restore(spec: ModelSpec, state: dict[str, torch.Tensor], source: str) -> nn.Module:
-    """A network in evaluation mode from a state dict that fits the specification in every key, shape and type.
+    """Build a network in evaluation mode from a state dict that fits the specification in every key, shape and type.
 
     Parameters
     ----------
     spec
         Architecture and sizes.
     state
-        Tensors by name; they are used as they are, not copied.
+        Tensors by name; they are not copied.
     source
-        Where they come from, for messages.
+        Origin of the tensors, for messages.
 
     Raises
     ------
     RequestError
-        When a key is missing or unknown, a tensor has another shape or type, or holds NaN or infinity.
+        A key is missing or unknown, or a tensor has another shape or type or holds NaN or infinity.
     """
     with torch.device("meta"):  # no memory, and no draw from the random generator
         network = spec.network()
     expected = network.state_dict()
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unknown:
-        what = f"lacks {missing[0]!r}" if missing else f"holds the unknown {unknown[0]!r}"
+        first = f"has no {missing[0]!r}" if missing else f"holds the unknown {unknown[0]!r}"
         raise RequestError(
-            f"{source} {what} ({len(missing)} missing, {len(unknown)} unknown of {len(expected)} tensors); "
-            f"it is not a {spec.architecture} network of this specification."
+            f"{source} {first} ({len(missing)} missing, {len(unknown)} unknown of {len(expected)} tensors); "
+            f"expected a {spec.architecture} network of this specification"
         )
     for name, tensor in expected.items():
         given = state[name]
@@ -142,10 +129,10 @@ def restore(spec: ModelSpec, state: dict[str, torch.Tensor], source: str) -> nn.
             raise RequestError(
                 f"{source}: {name} is {_kind(given)}; expected {_kind(tensor)} for "
                 f"{len(encoded_columns(spec.snapshot))} snapshot columns, {len(encoded_columns(spec.series))} series "
-                f"columns and {spec.steps} steps."
+                f"columns and {spec.steps} steps"
             )
         if not bool(torch.isfinite(given).all()):
-            raise RequestError(f"{source}: {name} holds NaN or infinite values. Train or get the model again.")
+            raise RequestError(f"{source}: {name} holds NaN or infinite values; train or get the model again")
     network.load_state_dict(state, strict=True, assign=True)
     return network.eval()
 
@@ -161,11 +148,11 @@ def save_checkpoint(
     Parameters
     ----------
     folder
-        New, empty, or a checkpoint, which is replaced; its ``README.md`` stays.
+        A new or empty folder, or a checkpoint, which is replaced; its ``README.md`` is kept.
     spec
-        ``weights_sha256`` is filled in.
+        The specification; ``weights_sha256`` is filled in.
     network
-        Of the specification's sizes; it is left as it is.
+        A network of the specification's sizes; it is not changed.
     golden
         Standardised inputs (n, snapshot columns) and (n, steps, series columns), float32, kept with the outputs of
         the network in ``golden.npz`` for `check_golden`.
@@ -173,18 +160,18 @@ def save_checkpoint(
     Returns
     -------
     Checkpoint
-        As loaded from `folder`.
+        The checkpoint loaded from `folder`.
 
     Raises
     ------
     OutputError
-        When the folder holds anything that is not a checkpoint's, or cannot be written.
+        The folder holds files that are not part of a checkpoint, or cannot be written.
     RequestError
-        When network and specification do not match.
+        Network and specification do not match.
     """
     folder = Path(os.path.abspath(folder))
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    trained = restore(spec, state, f"Network {spec.name!r}")
+    trained = restore(spec, state, f"network {spec.name!r}")
     weights = safetensors.torch.save(state)
     text = spec.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}).to_json()
     try:
@@ -203,17 +190,17 @@ def save_checkpoint(
             load_checkpoint(new)
             _swap(new, folder, Path(scratch, "old"))
     except OSError as error:
-        raise OutputError(f"The checkpoint {folder} cannot be written: {error}.") from error
+        raise OutputError(f"checkpoint {folder} cannot be written: {error}") from error
     return load_checkpoint(folder)
 
 
 def check_golden(checkpoint: Checkpoint) -> float:
-    """Largest absolute deviation of the network from the outputs that were kept when it was saved.
+    """Return the largest absolute deviation of the network from the outputs that were kept when it was saved.
 
     Raises
     ------
     RequestError
-        When ``golden.npz`` is missing, broken or of other shapes.
+        ``golden.npz`` is missing, damaged or of other shapes.
     """
     path = checkpoint.path / GOLDEN
     snapshot, series, output = _read_golden(path)
@@ -221,21 +208,21 @@ def check_golden(checkpoint: Checkpoint) -> float:
         estimate = _forward(checkpoint.network, snapshot, series)
     except (RuntimeError, TypeError, IndexError) as error:
         first = str(error).splitlines()[0]
-        raise RequestError(f"{path} does not fit the network ({first}). Get the checkpoint again.") from error
+        raise RequestError(f"{path} does not fit the network ({first}); get the checkpoint again") from error
     if estimate.shape != output.shape or not np.isfinite(output).all():
         raise RequestError(
-            f"{path} has outputs {output.shape}; expected finite numbers {estimate.shape}. Get the checkpoint again."
+            f"{path} has outputs {output.shape}; expected finite numbers {estimate.shape}; get the checkpoint again"
         )
     return float(np.abs(estimate - output).max(initial=0.0))
 
 
 def read_golden(checkpoint: Checkpoint) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """The standardised inputs that were kept when a checkpoint was saved; None where there are none.
+    """Return the standardised inputs that were kept when a checkpoint was saved; None if it has none.
 
     Raises
     ------
     RequestError
-        When ``golden.npz`` is broken.
+        ``golden.npz`` is damaged.
     """
     path = checkpoint.path / GOLDEN
     return _read_golden(path)[:2] if path.exists() else None
@@ -246,7 +233,7 @@ def _read_golden(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32], 
         with np.load(io.BytesIO(_read(path)), allow_pickle=False) as archive:
             return archive["snapshot"], archive["series"], archive["output"]
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RequestError(f"{path} is broken ({error}). Get the checkpoint again.") from error
+        raise RequestError(f"{path} is damaged ({error}); get the checkpoint again") from error
 
 
 def _forward(network: nn.Module, snapshot: NDArray[np.float32], series: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -256,7 +243,7 @@ def _forward(network: nn.Module, snapshot: NDArray[np.float32], series: NDArray[
 
 
 def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Put `new` in the place of `folder`, which comes back when that fails."""
+    """Replace `folder` by `new`, and restore it if that fails."""
     if folder.exists():
         folder.rename(old)
     try:
@@ -271,16 +258,16 @@ def _find(path: Path) -> Path:
         return path
     if os.path.lexists(path):
         raise RequestError(
-            f"Model {str(path)!r} is a file; expected a folder with {SPEC} and {WEIGHTS}. "
-            "Convert a released .pth with: mmnet convert."
+            f"model {str(path)!r} is a file; expected a folder with {SPEC} and {WEIGHTS}; "
+            "convert a released .pth with `mmnet convert`"
         )
     models = packaged("models")
     if path.name == str(path) and os.path.isfile(models / path / SPEC):
         return models / path
-    there = sorted(spec.parent.name for spec in models.glob(f"*/{SPEC}"))
+    packaged_models = sorted(spec.parent.name for spec in models.glob(f"*/{SPEC}"))
     raise RequestError(
-        f"There is no model {str(path)!r}; give a checkpoint folder or one of the packaged models: "
-        f"{', '.join(there) or 'none'}."
+        f"model {str(path)!r} does not exist; give a checkpoint folder or one of the packaged models: "
+        f"{', '.join(packaged_models) or 'none'}"
     )
 
 
@@ -289,8 +276,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise RequestError(
-            f"Model {str(path.parent)!r}: {path.name} cannot be read ({error.strerror}); "
-            f"a checkpoint holds {SPEC}, {WEIGHTS} and, for parity checks, {GOLDEN}."
+            f"model {str(path.parent)!r}: {path.name} cannot be read ({error.strerror}); "
+            f"expected a checkpoint with {SPEC}, {WEIGHTS} and, for parity checks, {GOLDEN}"
         ) from error
 
 
@@ -298,23 +285,24 @@ def _read_spec(path: Path, data: bytes) -> ModelSpec:
     try:
         return ModelSpec.model_validate_json(data, strict=True)
     except ValidationError as error:
-        raise RequestError(f"{path}: {first_error(error)}. Get the checkpoint again or correct it.") from error
+        raise RequestError(f"{path}: {first_error(error)}; correct it or get the checkpoint again") from error
 
 
 def _is_pickle(data: bytes) -> str:
-    """A word for messages; only a guess, as a safetensors header may begin with the same byte."""
-    return " looks like a pickle, is not opened, and" if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04" else ""
+    """Return a remark for messages; it is a guess, because a safetensors header may begin with the same byte."""
+    return " looks like a pickle, was not opened, and" if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04" else ""
 
 
 def _check_replaceable(folder: Path) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():
-        raise OutputError(f"{folder} is not a folder; nothing was written. Name another.")
+        raise OutputError(f"{folder} is not a folder, and nothing was written; give another output")
     foreign = sorted({item.name for item in folder.iterdir()} - {WEIGHTS, SPEC, GOLDEN, CARD})
     if foreign:
         raise OutputError(
-            f"{folder} holds {foreign[0]!r}, which is not a checkpoint's; nothing was written. Name another folder."
+            f"{folder} holds {foreign[0]!r}, which is not part of a checkpoint, and nothing was written; "
+            "give another folder"
         )
 
 

@@ -22,10 +22,10 @@ Windows = Sequence[tuple[int, int]]
 """First and past-the-last day of each step of a series."""
 
 PERIODS = {"doy": 365.25, "aspect": 360.0}
-"""Features that go round, and where they come back to the start."""
+"""Cyclic features and their periods."""
 
 COMPUTED = ("doy", "latitude", "longitude")
-"""Features that follow from the grid and the day; no stack holds them."""
+"""Features computed from the grid and the day; no stack holds them."""
 
 _STORED_AS = {"smap_series": "smap"}
 _BLOCK = 16_384  # rows; columns are filled one by one, so a block of the matrix should stay in the cache
@@ -33,14 +33,14 @@ _BLOCK = 16_384  # rows; columns are filled one by one, so a block of the matrix
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One input of a network and how it becomes numbers.
+    """One input of a network and its encoding.
 
     Attributes
     ----------
     name
         A stored variable, an index, ``doy`` (1-366), ``latitude``, ``longitude`` (degrees) or ``smap_series``.
     encoding
-        ``identity``; ``log1p``: ln(1 + x); ``onehot``: one column a class, for ``landcover``; ``half_cosine``: the
+        ``identity``; ``log1p``: ln(1 + x); ``onehot``: one column per class, for ``landcover``; ``half_cosine``: the
         paper's cos((doy - 1)/365 pi) or cos(aspect/360 pi); ``sincos``: sine and cosine of the whole circle (365.25
         days, 360 degrees).
     classes
@@ -49,7 +49,7 @@ class Feature:
     Raises
     ------
     RequestError
-        When name, encoding and classes do not go together.
+        Name, encoding and classes do not match.
 
     Examples
     --------
@@ -64,30 +64,30 @@ class Feature:
     def __post_init__(self) -> None:
         if self.encoding not in get_args(Encoding):
             raise RequestError(
-                f"Feature {self.name!r} has the unknown encoding {self.encoding!r}; "
-                f"use one of {', '.join(get_args(Encoding))}."
+                f"feature {self.name!r} has the unknown encoding {self.encoding!r}; "
+                f"use one of {', '.join(get_args(Encoding))}"
             )
         if (self.encoding == "onehot") != (self.name == "landcover"):
             raise RequestError(
-                f"Feature {self.name!r} has the encoding {self.encoding!r}; landcover, and nothing else, takes onehot."
+                f"feature {self.name!r} has the encoding {self.encoding!r}; use onehot for landcover only"
             )
         if self.encoding in ("half_cosine", "sincos") and self.name not in PERIODS:
             raise RequestError(
-                f"Feature {self.name!r} has the encoding {self.encoding!r}, which is for {' and '.join(PERIODS)} only."
+                f"feature {self.name!r} has the encoding {self.encoding!r}, which is for {' and '.join(PERIODS)} only"
             )
         self._check_classes()
 
     def _check_classes(self) -> None:
         if bool(self.classes) != (self.encoding == "onehot"):
             raise RequestError(
-                f"Feature {self.name!r} with the encoding {self.encoding!r} lists {len(self.classes)} classes; "
-                "onehot needs at least one, the other encodings none."
+                f"feature {self.name!r} with the encoding {self.encoding!r} lists {len(self.classes)} classes; "
+                "expected at least one for onehot, and none for other encodings"
             )
         unknown = [name for name in self.classes if name not in LANDCOVER_CLASSES]
         if unknown or len(set(self.classes)) != len(self.classes):
             raise RequestError(
-                f"Feature {self.name!r} lists the classes {', '.join(self.classes)}; expected each at most once of "
-                f"{', '.join(LANDCOVER_CLASSES)}."
+                f"feature {self.name!r} lists the classes {', '.join(self.classes)}; expected each at most once of "
+                f"{', '.join(LANDCOVER_CLASSES)}"
             )
 
     @property
@@ -101,7 +101,7 @@ class Feature:
 
 
 def encoded_columns(features: Iterable[Feature]) -> tuple[str, ...]:
-    """Names of all encoded columns, in order.
+    """Return the names of all encoded columns, in order.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def by_column(features: Iterable[Feature]) -> list[Feature]:
 
 
 def required(features: Iterable[Feature]) -> tuple[str, ...]:
-    """Stored variables that a set of features is made from, each once, in the order of first need.
+    """Return the stored variables that features are computed from, each once, in the order of first use.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def encode_snapshot(columns: Mapping[str, NDArray[Any]], features: Sequence[Feat
     Raises
     ------
     InputError
-        When a column is missing, is of another shape than the first, or land cover is of another type.
+        A column is missing or differs in shape from the first, or land cover is of another type.
 
     Examples
     --------
@@ -168,14 +168,14 @@ def encode_snapshot(columns: Mapping[str, NDArray[Any]], features: Sequence[Feat
 def encode_series(
     columns: Mapping[str, NDArray[Any]], features: Sequence[Feature], windows: Windows | None = None
 ) -> NDArray[np.float32]:
-    """Encode one value per cell, step and feature: as `encode_snapshot`, of arrays (n, days), oldest day first.
+    """Encode one value per cell, step and feature, from arrays (n, days) with the oldest day first.
 
     Parameters
     ----------
     columns, features
-        As for `encode_snapshot`.
+        See `encode_snapshot`.
     windows
-        First and past-the-last day of each step, whose mean is encoded (`step_means`); a step a day where left out.
+        First and past-the-last day of each step, whose mean is encoded (`step_means`); by default one step per day.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def encode_series(
     Raises
     ------
     InputError
-        As `encode_snapshot`.
+        See `encode_snapshot`.
 
     Examples
     --------
@@ -202,15 +202,15 @@ def encode_series(
 
 def _encode(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature], ndim: int) -> NDArray[np.float32]:
     if not features:
-        raise InputError("No features are given; name at least one.")
+        raise InputError("no feature is given; name at least one")
     used = {name: as_numbers(name, np.asarray(columns[name])) for name in used_columns(columns, features)}
     first = next(iter(used))
     shape = used[first].shape
     for name, values in used.items():
         if values.ndim != ndim or values.shape != shape:
             raise InputError(
-                f"Column {name!r} has the shape {values.shape}; expected {ndim} dimension(s), "
-                f"as {first!r} with {shape}."
+                f"column {name!r} has the shape {values.shape}; expected {ndim} dimension(s), "
+                f"like {first!r} with {shape}"
             )
     encoded = np.empty((*shape, len(encoded_columns(features))), np.float32)
     for start in range(0, shape[0], _BLOCK):
@@ -221,7 +221,7 @@ def _encode(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature], nd
 
 
 def as_numbers(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Land cover as NLCD codes, class names by the first code of the class; everything else as floating point."""
+    """Return land cover as NLCD codes (a class name as the first code of its class), other columns as floats."""
     if name == "landcover":
         if values.dtype.kind in "OUT":
             codes = np.zeros(values.shape, np.uint8)
@@ -230,32 +230,30 @@ def as_numbers(name: str, values: NDArray[Any]) -> NDArray[Any]:
             return codes
         if values.dtype != np.uint8:
             raise InputError(
-                f"Column {name!r} is of type {values.dtype}; expected class names "
-                f"({', '.join(LANDCOVER_CLASSES)}) or NLCD codes as uint8."
+                f"column {name!r} is of type {values.dtype}; expected class names "
+                f"({', '.join(LANDCOVER_CLASSES)}) or NLCD codes as uint8"
             )
         return values
     if values.dtype.kind not in "fiub":
-        raise InputError(f"Column {name!r} is of type {values.dtype}; expected numbers.")
+        raise InputError(f"column {name!r} is of type {values.dtype}; expected numbers")
     return values if values.dtype.kind == "f" else values.astype(np.float32)
 
 
 def used_columns(columns: Iterable[str], features: Iterable[Feature]) -> tuple[str, ...]:
-    """The columns, of those at hand, that features are made from, each once.
+    """Return the columns, of those given, that features are computed from, each once.
 
     Raises
     ------
     InputError
-        For the first that is not there.
+        A column is missing.
     """
-    there = set(columns)
+    given = set(columns)
     used: dict[str, None] = {}
     for feature in features:
-        for name in _parts(there, feature.name):
-            if name not in there:
-                needed = "" if name == feature.name else f", which {feature.name!r} is made from"
-                raise InputError(
-                    f"Column {name!r}{needed} is missing; there are {', '.join(sorted(there)) or 'none'}. Add it."
-                )
+        for name in _parts(given, feature.name):
+            if name not in given:
+                needed = "" if name == feature.name else f", an input of {feature.name!r},"
+                raise InputError(f"column {name!r}{needed} is missing; given are {', '.join(sorted(given)) or 'none'}")
             used[name] = None
     return tuple(used)
 
@@ -269,7 +267,7 @@ def _parts(columns: Iterable[str], name: str) -> tuple[str, ...]:
 
 
 def unpacked(name: str, values: Tensor) -> Tensor:
-    """Physical values, float32 and NaN where missing, of a stored variable's packed int16; other types as they are."""
+    """Unpack a stored variable's int16 to physical float32, NaN where missing; return other types unchanged."""
     if values.dtype != torch.int16:
         return values
     variable = VARIABLES[name]
@@ -283,15 +281,15 @@ def encode(columns: Mapping[str, Tensor], features: Sequence[Feature]) -> Tensor
     Parameters
     ----------
     columns
-        Tensors of one shape in the units of `variables`, NaN where missing; land cover as NLCD codes, uint8. One
-        element stands for all. An index that is not among them is computed from its bands.
+        Tensors of one shape in the units of `variables`, NaN where missing; land cover as NLCD codes, uint8. A
+        tensor of one element applies to all. An index that is not among them is computed from its bands.
     features
         What to encode, in column order.
 
     Returns
     -------
     Tensor, float32 (columns, *shape)
-        As `encode_snapshot`, but column by column, so that each is written and read in one piece.
+        The columns of `encode_snapshot`, each contiguous in memory.
     """
     shape = np.broadcast_shapes(*(values.shape for values in columns.values()))
     like = next(iter(columns.values()))
@@ -323,7 +321,7 @@ def _fill(feature: Feature, values: Tensor, out: Tensor) -> None:
 
 
 def onehot_table(feature: Feature) -> Tensor:
-    """What a one-hot feature makes of each NLCD code: float32 (256, classes), NaN where it has no class for it."""
+    """Return the one-hot columns of each NLCD code: float32 (256, classes), NaN for codes without a class."""
     table = torch.full((256, len(feature.classes)), math.nan)
     for row, label in zip(torch.eye(len(feature.classes)), feature.classes, strict=True):
         table[list(LANDCOVER_CLASSES[label])] = row
@@ -331,7 +329,7 @@ def onehot_table(feature: Feature) -> Tensor:
 
 
 def step_means(days: Tensor, windows: Windows) -> Tensor:
-    """Values by step, each the mean of its days.
+    """Average the days of each step.
 
     Parameters
     ----------
@@ -343,7 +341,7 @@ def step_means(days: Tensor, windows: Windows) -> Tensor:
     Returns
     -------
     Tensor, float32 (n, steps)
-        NaN where more than half of a step's days are missing. Steps of one day each in a row are not copied.
+        NaN where more than half of a step's days are missing. Consecutive steps of one day each are not copied.
 
     Examples
     --------
@@ -354,19 +352,19 @@ def step_means(days: Tensor, windows: Windows) -> Tensor:
     if all(window == (first + k, first + k + 1) for k, window in enumerate(windows)):
         return days[:, first : first + len(windows)]
     starts, stops = torch.tensor(windows, device=days.device).T
-    there = ~days.isnan()
-    # In float64, where a sum of some days is exact enough to be taken as the difference of two sums.
+    valid = ~days.isnan()
+    # In float64, a difference of two cumulative sums is exact enough for the sum of some days.
     total = nn.functional.pad(days.double().nan_to_num(nan=0.0).cumsum(1), (1, 0))
-    count = nn.functional.pad(there.long().cumsum(1), (1, 0))
+    count = nn.functional.pad(valid.long().cumsum(1), (1, 0))
     total, count = total[:, stops] - total[:, starts], count[:, stops] - count[:, starts]
     means = (total / count).masked_fill_(2 * count < stops - starts, math.nan).float()
     return torch.where(stops - starts == 1, days[:, starts], means)
 
 
 def fill_steps(x: NDArray[np.float32] | Tensor, windows: Windows) -> None:
-    """Take standardised steps of several days that are missing as average, in place; steps of one day are needed.
+    """Replace missing standardised steps of several days by the average 0, in place; steps of one day must be known.
 
-    So a model with a long memory can be used where only the last days are known.
+    A model with a long memory can then be used where only the last days are known.
 
     Parameters
     ----------
@@ -382,7 +380,7 @@ def fill_steps(x: NDArray[np.float32] | Tensor, windows: Windows) -> None:
 
 
 def standardise(encoded: NDArray[np.float32], mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:
-    """``(encoded - mean) / std`` per column of an array (..., columns); a standard deviation of 0 counts as 1.
+    """Return ``(encoded - mean) / std`` per column of an array (..., columns); a standard deviation of 0 counts as 1.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Read a ``.pth`` of the released MMNet code, once, into a checkpoint in physical units."""
+"""Convert a ``.pth`` of the released MMNet code into a checkpoint in physical units."""
 
 from __future__ import annotations
 
@@ -46,33 +46,33 @@ def convert(
 ) -> Checkpoint:
     """Convert a ``.pth`` of the released code and its two scaler files.
 
-    The ``.pth`` is a dict of ``model_state`` and ``criterion``; it is read with an unpickler that makes tensors and
-    ``torch.nn.MSELoss`` and nothing else, so a file made to run code is refused. The scalers' row 0 is the mean and
-    row 1 the standard deviation of each encoded column; those of the land surface temperature, in raw MODIS numbers,
-    become kelvin. Ranges seen in training are not in these files and stay unknown.
+    The ``.pth`` is a dict of ``model_state`` and ``criterion``. The unpickler makes tensors and ``torch.nn.MSELoss``
+    only, so a file made to run code is refused. Row 0 of the scalers is the mean and row 1 the standard deviation of
+    each encoded column; those of the land surface temperature are converted from raw MODIS numbers to kelvin. Ranges
+    seen in training are not in these files and stay unknown.
 
     Parameters
     ----------
     pth
-        For example ``model_best.pth``.
+        The file, for example ``model_best.pth``.
     scalers_dir
         Folder of ``static_mean_std.npy`` and ``dynamic_mean_std.npy``.
     profile
-        Which inputs it was trained with: ``released`` or ``paper``.
+        Inputs of its training: ``released`` or ``paper``.
     out
         Checkpoint folder to write; its name becomes the model's.
 
     Returns
     -------
     Checkpoint
-        As written to `out`.
+        The checkpoint written to `out`.
 
     Raises
     ------
     RequestError
-        When a file is missing or anything in it is not as the released code writes it.
+        A file is missing, or its content is not that of the released code.
     OutputError
-        When `out` cannot be written.
+        `out` cannot be written.
     """
     pth = Path(pth)
     inputs = read_profile(profile)
@@ -92,7 +92,7 @@ def convert(
             training={"converted_from": pth.name, "converted_sha256": hashlib.sha256(data).hexdigest()},
         )
     except ValidationError as error:
-        raise RequestError(f"{pth} cannot become the model {str(out)!r}: {first_error(error)}.") from error
+        raise RequestError(f"{pth} cannot become the model {str(out)!r}: {first_error(error)}") from error
     network = restore(spec, _model_state(pth, data, spec), str(pth))
     draw = np.random.default_rng(0)
     golden = (
@@ -107,56 +107,56 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise RequestError(
-            f"{path} cannot be read ({error.strerror}). Give the file that the released code saved."
+            f"{path} cannot be read ({error.strerror}); give the file that the released code saved"
         ) from error
 
 
 def _model_state(path: Path, data: bytes, spec: ModelSpec) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals([torch.nn.MSELoss]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch's doubts about files that it then refuses
+            warnings.simplefilter("ignore", UserWarning)  # torch warns of files that it then refuses
             saved: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RequestError(
-            f"{path} holds more than tensors and torch.nn.MSELoss, or is no .pth ({_reason(error)}); nothing was run."
+            f"{path} holds more than tensors and torch.nn.MSELoss, or is no .pth ({_reason(error)}); nothing was run"
         ) from error
     except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise RequestError(
-            f"{path} is broken or no .pth ({_reason(error)}). Give the file that the released code saved."
+            f"{path} is damaged or no .pth ({_reason(error)}); give the file that the released code saved"
         ) from error
     if not isinstance(saved, dict) or saved.keys() != {"model_state", "criterion"}:
         found = ", ".join(map(str, saved)) if isinstance(saved, dict) else type(saved).__name__
         raise RequestError(
-            f"{path} holds {found or 'nothing'}; expected model_state and criterion, as the released code saves them."
+            f"{path} holds {found or 'nothing'}; expected model_state and criterion, as saved by the released code"
         )
     state = saved["model_state"]
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise RequestError(f"{path}: model_state is not a dict of tensors. Give the file that the released code saved.")
+        raise RequestError(f"{path}: model_state is not a dict of tensors; give the file that the released code saved")
     return {name: _table(tensor, spec) if name == _TABLE else tensor.contiguous() for name, tensor in state.items()}
 
 
 def _table(tensor: Tensor, spec: ModelSpec) -> Tensor:
-    """The positional table without the batch axis that it may have been kept with."""
+    """Remove the batch axis that the positional table may have been saved with."""
     rows = spec.steps + 1
     fits = tensor.numel() == rows * spec.d_model and tensor.shape[-1:] == (spec.d_model,)
     return tensor.reshape(rows, spec.d_model) if fits else tensor
 
 
 def _read_scaler(path: Path, features: tuple[Feature, ...]) -> NDArray[np.float64]:
-    """Mean and standard deviation in physical units, float64 (2, columns)."""
+    """Read mean and standard deviation in physical units, float64 (2, columns)."""
     try:
         scaler = np.lib.format.read_array(io.BytesIO(_read(path)), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise RequestError(f"{path} is not a plain .npy array ({_reason(error)}).") from error
+        raise RequestError(f"{path} is not a plain .npy array ({_reason(error)})") from error
     columns = encoded_columns(features)
     expected = (2, len(columns))
     if scaler.shape != expected or scaler.dtype.kind != "f":
         raise RequestError(
             f"{path} holds {scaler.dtype} {scaler.shape}; expected floats {expected}: mean and standard deviation "
-            "per column."
+            "per column"
         )
     if not np.isfinite(scaler).all() or (scaler[1] < 0).any():
-        raise RequestError(f"{path} holds NaN, infinite or negative deviations; expected those of the training data.")
+        raise RequestError(f"{path} holds NaN, infinite or negative deviations; expected those of the training data")
     scaler = scaler.astype(np.float64)
     if "lst" in columns:
         scaler[:, columns.index("lst")] *= _LST_SCALE
@@ -164,5 +164,5 @@ def _read_scaler(path: Path, features: tuple[Feature, ...]) -> NDArray[np.float6
 
 
 def _reason(error: Exception) -> str:
-    """First sentence of a library's message."""
+    """Return the first sentence of a library's message."""
     return str(error).splitlines()[0].split(". ")[0][:160] if str(error) else type(error).__name__

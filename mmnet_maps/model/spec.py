@@ -1,4 +1,4 @@
-"""What a network is fed with and all that its weights need to be used: profiles and ``model.json``."""
+"""Specifications: the inputs of a network (profiles) and all that its weights need (``model.json``)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def _feature(value: Any) -> Feature:
-    """A feature from its JSON or YAML form; pydantic would pass over unknown keys of a plain dataclass."""
+    """Read a feature from JSON or YAML; pydantic would ignore unknown keys of a plain dataclass."""
     if isinstance(value, Feature):
         return value
     if not isinstance(value, dict) or not {"name", "encoding"} <= set(value) <= _FEATURE_KEYS:
@@ -44,7 +44,7 @@ def _feature(value: Any) -> Feature:
 
 
 class Profile(BaseModel):
-    """What a network is fed with.
+    """The inputs of a network, and its architecture.
 
     Attributes
     ----------
@@ -53,12 +53,13 @@ class Profile(BaseModel):
     snapshot, series
         Features in column order.
     steps, includes_day
-        Steps of a series, oldest first, and whether the last of them is the day of the estimate or the day before.
+        Number of steps of a series, oldest first; true if the last step is the day of the estimate, false if it is the
+        day before.
     step_days
-        How many days each step is the mean of; one each where left out.
+        Number of days that each step is the mean of; by default one each.
     may_lack
-        Snapshot variables, of encoding ``identity``, that a row of a table may lack: they are taken as average there.
-        So a network learns from tables that have them and tables that do not. A map needs them all.
+        Snapshot variables, of encoding ``identity``, that a row of a table may be without: they count as average there.
+        A network can thus learn from tables with and without them. A map needs them all.
     """
 
     model_config = _CONFIG
@@ -73,12 +74,12 @@ class Profile(BaseModel):
 
     @property
     def days(self) -> int:
-        """Days of a series."""
+        """Number of days of a series."""
         return self.steps if self.step_days is None else sum(self.step_days)
 
     @property
     def needed_days(self) -> int:
-        """The last days of a series, without which there is no estimate: from the oldest step of one day on."""
+        """Number of last days that an estimate needs: those from the oldest step of one day on."""
         return self.steps if self.step_days is None else sum(self.step_days[self.step_days.index(1) :])
 
     @property
@@ -91,7 +92,7 @@ class Profile(BaseModel):
     @classmethod
     def _read_features(cls, value: Any) -> tuple[Feature, ...]:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"a list of features is expected, not {value!r}")
+            raise ValueError(f"expected a list of features, not {value!r}")
         return tuple(_feature(item) for item in value)
 
     @field_serializer("snapshot", "series")
@@ -106,11 +107,11 @@ class Profile(BaseModel):
         for kind in ("snapshot", "series"):
             columns = encoded_columns(getattr(self, kind))
             if len(set(columns)) != len(columns):
-                raise ValueError(f"{kind} gives a column twice: {', '.join(columns)}")
+                raise ValueError(f"{kind} has a column twice: {', '.join(columns)}")
         if self.step_days is not None and len(self.step_days) != self.steps:
             raise ValueError(f"step_days has {len(self.step_days)} entries for {self.steps} steps")
         if self.step_days is not None and self.step_days[-1] != 1:
-            raise ValueError(f"step_days ends with {self.step_days[-1]}; the last step, which is needed, is one day")
+            raise ValueError(f"step_days ends with {self.step_days[-1]}; the last step must be one day")
         whole = {feature.name for feature in self.snapshot if feature.encoding == "identity"}
         for name in self.may_lack:
             if name not in whole:
@@ -119,14 +120,14 @@ class Profile(BaseModel):
 
 
 class Target(BaseModel):
-    """What a network estimates.
+    """The target of a network.
 
     Attributes
     ----------
     name, units
-        As in the product: ``soil_moisture``, ``m3 m-3``.
+        The product's: ``soil_moisture``, ``m3 m-3``.
     residual_of
-        The variable that the network's output is to be added to, if any.
+        The variable that the network's output is added to, if any.
     std_factor
         Factor on the spread of Monte Carlo or ensemble members.
     """
@@ -140,7 +141,7 @@ class Target(BaseModel):
 
 
 class ModelSpec(Profile):
-    """All that a checkpoint's weights need to be used: ``model.json``.
+    """All that the weights of a checkpoint need: ``model.json``.
 
     Attributes
     ----------
@@ -153,20 +154,20 @@ class ModelSpec(Profile):
     snapshot_mean, snapshot_std, series_mean, series_std
         Per encoded column; a standard deviation of 0 counts as 1.
     snapshot_range, series_range
-        Lowest and highest encoded value seen in training, per column; None where nobody knows.
+        Lowest and highest encoded value seen in training, per column; None if unknown.
     inputs
         The product behind each variable in training.
     target
-        What is estimated.
+        The estimated variable.
     training
-        Whatever is known of data, samples, metrics and commit.
+        Data, samples, metrics and commit, as far as known.
     weights_sha256
         Of ``weights.safetensors``; `save_checkpoint` fills it in.
 
     Raises
     ------
     pydantic.ValidationError
-        When a field is missing, unknown, of another type, or statistics do not match the encoded columns.
+        A field is missing, unknown or of another type, or statistics do not match the encoded columns.
     """
 
     format: Literal[1] = 1
@@ -220,7 +221,7 @@ class ModelSpec(Profile):
         return build(self.architecture, sizes)
 
     def to_json(self) -> str:
-        """The text of ``model.json``: one line a field, one line a feature."""
+        """Return the text of ``model.json``, with one line per field and per feature."""
         values = self.model_dump(mode="json")
         lines = []
         for key in _ORDER:
@@ -241,7 +242,7 @@ _ORDER = (
 
 
 def profile(name: str) -> dict[str, Any]:
-    """Inputs and architecture by the name of a file in ``configs``: ``paper`` or ``released``.
+    """Read inputs and architecture from a file in ``configs``: ``paper`` or ``released``.
 
     Returns
     -------
@@ -252,7 +253,7 @@ def profile(name: str) -> dict[str, Any]:
     Raises
     ------
     RequestError
-        When there is no such profile.
+        The profile does not exist.
 
     Examples
     --------
@@ -262,5 +263,5 @@ def profile(name: str) -> dict[str, Any]:
     folder = packaged("configs")
     names = ("paper", "released")
     if name not in names:
-        raise RequestError(f"There is no profile {name!r}; use one of {', '.join(names)}.")
+        raise RequestError(f"profile {name!r} does not exist; use one of {', '.join(names)}")
     return dict(read_model(folder / f"{name}.yaml", Profile, "profile"))

@@ -231,7 +231,7 @@ def test_required_names_each_stored_variable_once() -> None:
         ({"smap": np.zeros(2), "clay": np.zeros(3)}, ["smap", "clay"], r"\(3,\)"),
         ({"smap": np.zeros((2, 2))}, ["smap"], r"\(2, 2\)"),
         ({"smap": np.array(["0.2"])}, ["smap"], "numbers"),
-        ({"smap": np.zeros(2)}, [], "No features"),
+        ({"smap": np.zeros(2)}, [], "no feature"),
     ],
 )
 def test_bad_columns_are_refused(columns: dict[str, np.ndarray], features: list[str], word: str) -> None:

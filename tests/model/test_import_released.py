@@ -285,7 +285,7 @@ def test_another_loss_is_refused_and_stays_so(tmp_path: Path) -> None:
         ([1, 2], "list"),
         ({"model_state": [torch.zeros(1)], "criterion": None}, "dict of tensors"),
         ({"model_state": {"a": 1}, "criterion": None}, "dict of tensors"),
-        ({"model_state": {}, "criterion": None}, "lacks"),
+        ({"model_state": {}, "criterion": None}, "has no"),
     ],
 )
 def test_another_layout_is_refused(tmp_path: Path, content: Any, word: str) -> None:
@@ -297,7 +297,7 @@ def test_another_layout_is_refused(tmp_path: Path, content: Any, word: str) -> N
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (lambda state: state.pop("fusion.0.bias"), "lacks 'fusion.0.bias'"),
+        (lambda state: state.pop("fusion.0.bias"), "has no 'fusion.0.bias'"),
         (lambda state: state.update(extra=torch.zeros(2)), "unknown 'extra'"),
         (lambda state: state.update({"position_enc.pe": torch.zeros(11, 128)}), "position_enc.pe"),
         (lambda state: state.update({"decoder.8.bias": torch.zeros(2)}), "decoder.8.bias"),

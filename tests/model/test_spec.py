@@ -84,7 +84,7 @@ def test_the_profiles_are_those_of_the_paper_and_the_released_code() -> None:
 
 @pytest.mark.parametrize(
     ("step_days", "message"),
-    [((1, 1), "2 entries for 3 steps"), ((1, 1, 5), "the last step, which is needed, is one day")],
+    [((1, 1), "2 entries for 3 steps"), ((1, 1, 5), "the last step must be one day")],
 )
 def test_steps_that_do_not_fit(step_days: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
