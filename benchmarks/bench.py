@@ -1,10 +1,10 @@
-"""How fast the engine is, against the plain network and against this machine, all measured in one run.
+"""Measure the speed of the engine beside the plain network and the limits of this machine, in one run.
 
 python benchmarks/bench.py [--json FILE] [--stack STORE] [--quick]
 
 The inputs are the demo world: tile h06v03 for ten days and the fifteen tiles around it for one, kept in
-build/bench.zarr (about five minutes and 2 GB the first time). For the engine nothing is masked, so that every pixel
-counts; from the stack to COGs the pixels that get a value count, all but the water.
+build/bench.zarr (about five minutes and 2 GB the first time). The engine runs without a mask, and all pixels are
+counted; from the stack to COGs only pixels with a value are counted, which are all but water.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import shapely
 import torch
 
 from mmnet_maps.grid.area import LONLAT, transform_geometry
-from mmnet_maps.grid.tiles import tile_geobox
+from mmnet_maps.grid.tiles import conus_tiles, tile_geobox
 from mmnet_maps.mapping.pipeline import Part, ahead, compute_layers, read_parts
 from mmnet_maps.mapping.request import Request, fill_stack, prepare
 from mmnet_maps.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -40,12 +40,12 @@ from mmnet_maps.training.parity import plain_inputs
 HOME, DAY = "h06v03", date(2021, 8, 8)
 TILES = [HOME, *(t for t in (f"h{h:02d}v{v:02d}" for v in range(2, 6) for h in range(5, 9)) if t != HOME)]
 PLAIN_BATCHES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
-CONUS_TILES = 854
+CONUS_TILES = len(conus_tiles())
 MPX = 1e6
 
 
 def best(run: Callable[[], Any], times: int = 3) -> float:
-    """Seconds of the fastest of several runs."""
+    """Return the seconds of the fastest of several runs."""
     seconds = []
     for _ in range(times):
         started = time.perf_counter()
@@ -55,7 +55,7 @@ def best(run: Callable[[], Any], times: int = 3) -> float:
 
 
 def area(tiles: Iterable[str]) -> Any:
-    """The tiles as one polygon in longitude and latitude; a metre less, so that no neighbour is touched."""
+    """Return the tiles as one polygon in longitude and latitude, a metre smaller so that it touches no neighbour."""
     boxes = [shapely.box(*tile_geobox(tile).boundingbox.bbox) for tile in tiles]
     return transform_geometry(shapely.segmentize(shapely.union_all(boxes).buffer(-1), 1000), "EPSG:5070", LONLAT)
 
@@ -71,12 +71,12 @@ def fill(stack: Path, quick: bool) -> None:
         fill_stack(area([tile]), str(DAY), stack=stack, source="demo")
 
 
-def job_for(stack: Path, tiles: Iterable[str], count: int = 1, **options: Any) -> Request:
+def request_for(stack: Path, tiles: Iterable[str], count: int = 1, **options: Any) -> Request:
     return prepare(area(tiles), days(count), stack=stack, quiet=True, **options)
 
 
 def machine(times: int) -> dict[str, float]:
-    """Peak of float32 matrix products, GFLOP/s, and of copying memory, GB/s read and written."""
+    """Measure the peak of float32 matrix products, GFLOP/s, and of copying memory, GB/s read and written."""
     a = torch.randn(3072, 3072)
     out = torch.empty_like(a)
     big, copy = torch.ones(2**27), torch.empty(2**27)
@@ -87,7 +87,7 @@ def machine(times: int) -> dict[str, float]:
 
 
 def plain(checkpoint: Checkpoint, part: Part, pixels: int) -> dict[int, float]:
-    """Mpx/s of the plain network by batch size, on the first pixels of a tile."""
+    """Measure the plain network by batch size, on the first pixels of a tile: Mpx/s."""
     rows = np.arange(pixels)
     s, x = map(torch.from_numpy, plain_inputs(checkpoint, part.columns, part.block.series, part.series_id, rows))
     found = {}
@@ -103,7 +103,7 @@ def plain(checkpoint: Checkpoint, part: Part, pixels: int) -> dict[int, float]:
 
 
 def plain_tile(checkpoint: Checkpoint, part: Part, pixels: int) -> np.ndarray:
-    """The plain network on the first pixels of a tile, in float32, with its own copy of the series for each."""
+    """Run the plain network on the first pixels of a tile, in float32, with a copy of the series for each pixel."""
     parts = []
     for start in range(0, pixels, 16_384):
         rows = np.arange(start, min(start + 16_384, pixels))
@@ -114,7 +114,7 @@ def plain_tile(checkpoint: Checkpoint, part: Part, pixels: int) -> np.ndarray:
 
 
 def multiply_adds(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Multiply-adds of the folded MMNet per pixel and per pair; numeric columns count, one-hot ones are a table."""
+    """Count multiply-adds of the fused MMNet per pixel and per series cell; one-hot columns are a table and cost none."""
     spec = checkpoint.spec
     d, steps, wide = spec.d_model, spec.steps, spec.feedforward
     numeric = sum(len(feature.columns) for feature in spec.snapshot if feature.encoding != "onehot")
@@ -129,7 +129,7 @@ def engine_run(engine: Engine, part: Part) -> Any:
 
 
 def other_architectures(checkpoint: Checkpoint, folder: Path) -> Iterable[Checkpoint]:
-    """The four comparison networks with random weights and the inputs of the model, spread like soil moisture."""
+    """Yield the comparison networks with random weights and the inputs of the model, spread like soil moisture."""
     for architecture in ("mlp", "mlp_full", "transformer", "transformer_full"):
         spec = checkpoint.spec.model_copy(update={"architecture": architecture, "name": architecture})
         torch.manual_seed(0)
@@ -143,7 +143,7 @@ def other_architectures(checkpoint: Checkpoint, folder: Path) -> Iterable[Checkp
 
 
 def differences(checkpoint: Checkpoint, part: Part, pixels: int) -> dict[str, float]:
-    """Largest difference of the engine from the plain network, m³/m³, over the first pixels of a tile."""
+    """Return the largest difference of the engine from the plain network, m³/m³, over the first pixels of a tile."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for model in (checkpoint, *other_architectures(checkpoint, Path(folder))):
@@ -156,17 +156,17 @@ def differences(checkpoint: Checkpoint, part: Part, pixels: int) -> dict[str, fl
 
 
 def write_tiles(stack: Path, tiles: list[str], count: int, draws: int = 0) -> dict[str, float]:
-    """Stack on disk to COGs, written and read back: seconds and peak memory; in a process of its own, see `apart`."""
+    """Map from the stack to COGs, written and read back: seconds and peak memory; run it by `apart`."""
     from mmnet_maps.product.cog import CogWriter
     from mmnet_maps.product.layers import LAYERS
 
-    job = job_for(stack, tiles, count, uncertainty=draws)
-    pieces = [piece for piece in job.tiles if piece.id in tiles]
-    _ = job.engine
+    request = request_for(stack, tiles, count, uncertainty=draws)
+    chosen = [tile for tile in request.tiles if tile.id in tiles]
+    _ = request.engine
     pixels, started = 0, time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        for spell in job.day_batches(job.days):
-            for part, layers in ahead(compute_layers(job, read_parts(job, pieces, spell))):
+        for batch in request.day_batches(request.days):
+            for part, layers in ahead(compute_layers(request, read_parts(request, chosen, batch))):
                 pixels += int(np.isfinite(layers["soil_moisture"]).sum())
                 for name, values in layers.items():
                     path = Path(folder, f"{part.tile.id}_{part.day}_{name}.tif")
@@ -178,7 +178,7 @@ def write_tiles(stack: Path, tiles: list[str], count: int, draws: int = 0) -> di
 
 
 def peak_rss_mb() -> float:
-    """Most memory that this process has held; getrusage would count that of its parent before it began."""
+    """Return the peak memory of this process; getrusage would include that of its parent before the start."""
     status = Path("/proc/self/status")
     if status.exists():
         return float(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1e3  # type: ignore[index]
@@ -186,7 +186,7 @@ def peak_rss_mb() -> float:
 
 
 def apart(*arguments: Any) -> dict[str, float]:
-    """`write_tiles` in a new process, so that its peak memory is its own."""
+    """Run `write_tiles` in a new process, so that its peak memory is its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(write_tiles, arguments)
 
@@ -197,13 +197,13 @@ def say(text: str) -> None:
 
 def run(stack: Path, quick: bool) -> dict[str, Any]:
     checkpoint = load_checkpoint("mmnet-uscrn")
-    job = job_for(stack, [HOME])
-    part = next(read_parts(job, [piece for piece in job.tiles if piece.id == HOME], job.days))
+    request = request_for(stack, [HOME])
+    part = next(read_parts(request, [tile for tile in request.tiles if tile.id == HOME], request.days))
     part.series_id[:] = part.block.series_id.ravel()  # water too
     pixels, pairs = part.series_id.size, len(next(iter(part.block.series.values())))
     assert part.series_id.min() >= 0
     found: dict[str, Any] = {"machine": describe(), "pixels": pixels, "pairs": pairs, **machine(5)}
-    say(f"{found['machine']}\ntile {HOME}: {pixels} pixels, {pairs} pairs of weather and temperature cells")
+    say(f"{found['machine']}\ntile {HOME}: {pixels} pixels, {pairs} series cells")
     say(f"float32 matrix peak {found['matmul_gflop_s']:.0f} GFLOP/s, memory copy {found['memory_gb_s']:.0f} GB/s")
 
     rates = plain(checkpoint, part, 16_384)
@@ -225,11 +225,11 @@ def run(stack: Path, quick: bool) -> dict[str, Any]:
     found["times_plain_best"] = found["engine_mpx_s"] / max(rates.values())
     say(
         f"engine: {found['engine_mpx_s']:.3f} Mpx/s, {found['times_plain_512']:.1f} x plain at 512, "
-        f"{found['times_plain_best']:.1f} x its best; {found['terms_seconds']:.2f} of {seconds:.2f} s for the pairs"
+        f"{found['times_plain_best']:.1f} x its best; {found['terms_seconds']:.2f} of {seconds:.2f} s for the series cells"
     )
     say(
-        f"  {per_pixel} multiply-adds a pixel, {per_pair} a pair: {100 * found['share_of_peak']:.0f} % of what the "
-        "matrix peak allows"
+        f"  {per_pixel} multiply-adds per pixel, {per_pair} per series cell: {100 * found['share_of_peak']:.0f} % of the "
+        "matrix peak"
     )
     half = Engine(checkpoint, device="cpu", precision="bfloat16")
     found["engine_bfloat16_mpx_s"] = pixels / best(lambda: engine_run(half, part), 3) / MPX
@@ -281,7 +281,7 @@ def run(stack: Path, quick: bool) -> dict[str, Any]:
 
 
 def on_gpu(checkpoint: Checkpoint, part: Part) -> dict[str, Any]:
-    """The same on a GPU, and what the bus alone would take for the bytes that go over it."""
+    """Measure the engine on a GPU, and the bus alone for the same bytes."""
     engine = Engine(checkpoint, device="cuda")
     engine_run(engine, part)
     rows, size = part.series_id.size, sum(values.nbytes for values in part.columns.values()) + part.series_id.nbytes
@@ -316,8 +316,10 @@ def _cpuinfo() -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the numbers to a file")
-    parser.add_argument("--stack", type=Path, default=Path("build/bench.zarr"), help="inputs, filled where they lack")
-    parser.add_argument("--quick", action="store_true", help="one to four tiles, two days, differences on a part")
+    parser.add_argument("--stack", type=Path, default=Path("build/bench.zarr"), help="inputs; missing ones are fetched")
+    parser.add_argument(
+        "--quick", action="store_true", help="one to four tiles, two days, differences on part of a tile"
+    )
     options = parser.parse_args()
     fill(options.stack, options.quick)
     found = run(options.stack, options.quick)

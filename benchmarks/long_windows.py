@@ -1,8 +1,8 @@
 """Give tables of samples longer series, from a daily table of the same stations.
 
-The tables of the benchmark hold eleven days; a model that looks back further needs more. The daily table (Parquet) has
-a row per station and day, with a column per series variable; a day that it does not have is missing (NaN). The days
-that a table of samples holds stay as they are. Where both know a day they are compared; a difference stops the script.
+The tables of the benchmark hold eleven days; a model with a longer look-back needs more. The daily table (Parquet) has
+a row per station and day, and a column per series variable; a day without a row is missing (NaN). The days in a table of
+samples do not change. Days in both tables are compared, and a difference stops the script.
 
     python benchmarks/long_windows.py --daily daily.parquet --days 60 --out build/tables a.parquet b.parquet
 """
@@ -23,7 +23,7 @@ FIRST = np.datetime64("2000-01-01", "D")
 
 
 def by_day(daily: pa.Table, names: list[str]) -> tuple[dict[str, int], NDArray[np.float32]]:
-    """Row of each station, and the values (station, day since FIRST, variable), NaN where there is none."""
+    """Return the row of each station, and values (station, day since FIRST, variable), NaN where missing."""
     station = np.asarray(daily["station"].to_pylist(), np.str_)
     day = (daily["date"].to_numpy().astype("datetime64[D]") - FIRST).astype(np.int64)
     stations, row = np.unique(station, return_inverse=True)
@@ -36,7 +36,7 @@ def by_day(daily: pa.Table, names: list[str]) -> tuple[dict[str, int], NDArray[n
 def lengthen(
     samples: Samples, row_of: dict[str, int], values: NDArray[np.float32], names: list[str], days: int
 ) -> pa.Table:
-    """The table with series of `days` days."""
+    """Return the table with series of `days` days."""
     unknown = sorted(set(samples.station.tolist()) - set(row_of))
     if unknown:
         raise SystemExit(f"the daily table has no station {unknown[0]}")

@@ -1,9 +1,8 @@
-"""How often the stated intervals hold the observation at stations not trained on, and the factor that makes them.
+"""Measure the coverage of stated intervals at held-out stations, and the factor that calibrates them.
 
-Takes the off-site networks that `mmnet experiment` has left, one a fold, and draws members of each for the rows of its
-own fold. The factor on the standard deviations is taken from all folds but one and judged on that one, so that no
-station judges a factor that it helped to find; the factor of all folds together is that of a model trained on all
-stations.
+Reads the off-site networks of `mmnet experiment`, one per fold, and draws members of each for the rows of its own fold.
+The factor on the standard deviations is fitted to all folds but one and judged on that one, so that no station judges a
+factor that it helped to fit; the factor fitted to all folds is that of a model trained on all stations.
 
     python benchmarks/offsite_coverage.py configs/experiment.yaml --data TABLES --out build/experiment \
         --table multimodal --network mmnet_uscrn --members 20 --json build/coverage.json --into models/mmnet-uscrn
@@ -28,14 +27,14 @@ from mmnet_maps.training.table import read_samples
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config")
     for name in ("--data", "--out", "--table", "--network"):
         parser.add_argument(name, required=True)
     parser.add_argument("--members", type=int, default=20)
-    parser.add_argument("--json", type=Path, help="where the numbers go")
-    parser.add_argument("--into", type=Path, help="checkpoint whose std_factor is set")
+    parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    parser.add_argument("--into", type=Path, help="checkpoint that receives the std_factor")
     chosen = parser.parse_args()
     config = read_experiment(chosen.config)
     runs = [

@@ -1,4 +1,4 @@
-"""Throughput of the synthetic world on one 1024 × 1024 tile at 100 m.
+"""Measure the throughput of the synthetic world on one 1024 × 1024 tile at 100 m.
 
 python benchmarks/synthetic.py
 """

@@ -1,12 +1,12 @@
-"""The exception tree: one plain line for a person, and the exit code the commands end with."""
+"""The exceptions: each message is one plain line, and each class has the exit code of the commands."""
 
 from __future__ import annotations
 
 
 class MMNetError(Exception):
-    """Anything that is told to the user as one line instead of a traceback.
+    """An error that the user sees as one line instead of a traceback.
 
-    The message says what is wrong, the value, what was expected and what to do next.
+    The message states the problem, the value, what was expected and what to do.
     """
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Files that come with the package."""
+"""Packaged files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def packaged(kind: str) -> Path:
-    """Folder of packaged ``models``, ``configs`` or ``examples``: in the wheel, or in the checkout of an install."""
+    """Return the folder of packaged ``models``, ``configs`` or ``examples``, in the wheel or in a checkout."""
     checkout = _PACKAGE.parent
     inside = _PACKAGE / "data" / kind
     return inside if inside.is_dir() or not (checkout / "pyproject.toml").is_file() else checkout / kind

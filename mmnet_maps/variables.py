@@ -19,17 +19,17 @@ class Variable:
     Attributes
     ----------
     name, long_name, units
-        Short name, a phrase for people, and UDUNITS units (``"1"`` where dimensionless).
+        Short name, descriptive name, and UDUNITS units (``"1"`` where dimensionless).
     group
         The stack group that usually holds it: ``static``, ``optical``, ``sar``, ``smap``, ``weather`` or ``lst``.
     valid_min, valid_max
-        Physically possible values; anything outside is missing.
+        Range of physically possible values; values outside are missing.
     scale, offset
         ``physical = packed * scale + offset``.
     dtype, nodata
         Packed type and the packed value that means missing.
     aggregation
-        How a product's own pixels become one 100 m pixel.
+        Reduction of a product's own pixels to one 100 m pixel.
     standard_name
         CF standard name, where one exists.
     """
@@ -65,7 +65,7 @@ class Variable:
         return np.where(good, steps, self.nodata).astype(np.int16)
 
     def unpack(self, packed: NDArray[np.integer]) -> NDArray[Any]:
-        """Physical values as float32, NaN where missing; a land-cover code stays uint8, 0 where missing.
+        """Return physical values as float32, NaN where missing; land-cover codes stay uint8, 0 where missing.
 
         Examples
         --------
@@ -79,7 +79,7 @@ class Variable:
         return values
 
     def scaled(self, steps: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Physical values of packed ones, which may lie between two whole numbers, in place."""
+        """Scale packed values, which may lie between whole numbers, to physical ones, in place."""
         steps *= np.float32(self.scale)
         if self.offset:
             steps += np.float32(self.offset)
@@ -288,10 +288,10 @@ FIRST_DAY, LAST_DAY = date(2015, 1, 1), date(2039, 12, 31)
 """Time axis of stacks. Maps begin with it: SMAP has observed since 2015."""
 
 FINE_GROUPS = ("static", "optical", "sar")
-"""Groups on the target grid; every other group stays on its product's own coarse grid."""
+"""Groups on the target grid; all other groups stay on their product's own coarse grid."""
 
 SEARCH_DAYS = {"optical": 32, "sar": 24, "lst": 16}
-"""How far, in days before and after, an observation may lie that fills a day (other groups: the day itself)."""
+"""Search window: days before and after within which an observation fills a day (other groups: the day itself)."""
 
 LANDCOVER_CLASSES: dict[str, tuple[int, ...]] = {
     "shrubland": (51, 52),
@@ -303,4 +303,4 @@ LANDCOVER_CLASSES: dict[str, tuple[int, ...]] = {
     "cropland": (82,),
     "pasture": (81,),
 }
-"""The paper's eight classes and their NLCD codes, in the released code's order; water, ice and others have none."""
+"""The paper's eight classes and their NLCD codes, in the released code's order; water, ice and others have no class."""

@@ -1,4 +1,4 @@
-"""How far the engine is from the plain network in float64, in every precision and on every device of this machine."""
+"""Deviation of the engine from the plain network in float64, in every precision and on every device of this machine."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def parity(checkpoint: Checkpoint, *, quiet: bool = False) -> Iterator[Deviation
     Parameters
     ----------
     checkpoint
-        The model; its golden inputs are left out where it has none.
+        The model; its golden inputs are compared if it has any.
     quiet
         No progress bar while the tile is fetched.
 
     Yields
     ------
     Deviation
-        By device and precision; of the tile's pixels a sample of 20 000 is compared.
+        By device and precision, over a sample of 20 000 of the tile's pixels.
     """
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     modes = [(device, precision) for device in devices for precision in PRECISIONS]
@@ -61,8 +61,8 @@ def parity(checkpoint: Checkpoint, *, quiet: bool = False) -> Iterator[Deviation
         for device, precision in modes:
             found = Engine(checkpoint, device=device, precision=precision).predict_standardised(*golden)
             yield _deviation(device, precision, "golden", found, exact)
-    job = prepare(tile_geobox(TILE).geographic_extent.geom, DAY, source="demo", model=checkpoint.path, quiet=quiet)
-    part = next(read_parts(job, [piece for piece in job.tiles if piece.id == TILE], job.days))
+    request = prepare(tile_geobox(TILE).geographic_extent.geom, DAY, source="demo", model=checkpoint.path, quiet=quiet)
+    part = next(read_parts(request, [tile for tile in request.tiles if tile.id == TILE], request.days))
     rows = np.flatnonzero(part.series_id >= 0)
     rows = np.sort(np.random.default_rng(0).choice(rows, min(_PIXELS, rows.size), replace=False))
     exact = reference(checkpoint, *plain_inputs(checkpoint, part.columns, part.block.series, part.series_id, rows))
@@ -81,20 +81,20 @@ def plain_inputs(
     series_id: NDArray[np.integer],
     rows: NDArray[np.integer],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What the plain network takes for some pixels: standardised snapshot and series, each pixel with its own copy.
+    """Return the inputs of the plain network for some pixels: standardised snapshot and series, one copy per pixel.
 
     Parameters
     ----------
     checkpoint
         The model.
-    columns, series, pair
-        As `Engine.predict` and `Engine.encode_series` take them.
+    columns, series, series_id
+        Arguments of `Engine.predict` and `Engine.encode_series`.
     rows
-        Which pixels.
+        Indices of the pixels.
     """
     spec = checkpoint.spec
     used = {name: columns[name] for name in used_columns(columns, spec.snapshot)}
-    taken = {
+    picked = {
         name: VARIABLES[name].unpack(values[rows])
         if values.dtype == np.int16
         else np.broadcast_to(values, (1,)).repeat(len(rows))
@@ -104,7 +104,7 @@ def plain_inputs(
     }
     steps = standardise(encode_series(series, spec.series, spec.windows), spec.series_mean, spec.series_std)
     fill_steps(steps, spec.windows)
-    return standardise(encode_snapshot(taken, spec.snapshot), spec.snapshot_mean, spec.snapshot_std), steps[
+    return standardise(encode_snapshot(picked, spec.snapshot), spec.snapshot_mean, spec.snapshot_std), steps[
         series_id[rows]
     ]
 
@@ -112,7 +112,7 @@ def plain_inputs(
 def reference(
     checkpoint: Checkpoint, snapshot: NDArray[np.float32], series: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """The plain network in float64, row by row."""
+    """Run the plain network in float64, row by row."""
     network: nn.Module = checkpoint.spec.network().double().eval()
     network.load_state_dict(checkpoint.network.state_dict())
     with torch.inference_mode():
@@ -127,7 +127,7 @@ def reference(
 def _deviation(
     device: str, precision: str, inputs: str, found: NDArray[np.float32], exact: NDArray[np.float64]
 ) -> Deviation:
-    """NaN counts as infinitely far unless it is one in both."""
+    """Summarise the deviation; a NaN in one of both counts as infinite."""
     difference = np.abs(found - exact)
     difference[np.isnan(found) != np.isnan(exact)] = np.inf
     difference = difference[~np.isnan(difference)]
@@ -143,12 +143,12 @@ def _deviation(
 
 
 def format_parity(deviations: Sequence[Deviation]) -> str:
-    """The deviations as a table for the terminal.
+    """Format the deviations as a table for the terminal.
 
     Examples
     --------
-    >>> what = {"device": "cpu", "precision": "float32", "inputs": "golden"}
-    >>> print(format_parity([Deviation(**what, count=64, mean=1e-8, p999=1e-7, largest=2e-7)]))
+    >>> mode = {"device": "cpu", "precision": "float32", "inputs": "golden"}
+    >>> print(format_parity([Deviation(**mode, count=64, mean=1e-8, p999=1e-7, largest=2e-7)]))
     deviation from the plain network in float64
     device  precision  inputs            count      mean   99.9 %   largest
     cpu     float32    golden               64   1.0e-08  1.0e-07   2.0e-07

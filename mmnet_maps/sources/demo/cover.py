@@ -1,4 +1,4 @@
-"""The synthetic world's land cover: fields on a survey grid, towns, and what grows by itself, with its seasons."""
+"""The synthetic world's land cover: fields on a survey grid, towns, and natural vegetation with its seasons."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Fields:
     warmth
         (sections × 4,) annual temperature, °C.
     seasons
-        NDVI by day of the year, as far as it was asked for.
+        NDVI by day of the year, for the days computed so far.
     """
 
     i0: int
@@ -88,7 +88,7 @@ class Fields:
     seasons: dict[int, Field] = field(default_factory=dict, repr=False)
 
     def ndvi(self, doy: int) -> Field:
-        """NDVI of every part on a day of the year."""
+        """Return the NDVI of every part on a day of the year."""
         if doy not in self.seasons:
             self.seasons[doy] = self._ndvi(doy)
         return self.seasons[doy]
@@ -105,9 +105,9 @@ class Fields:
         return result.astype(np.float32)
 
     def water(self, day: int, doy: int) -> Field:
-        """Soil moisture that irrigation keeps up in every part on a day (ordinal), m³/m³; 0 where it does not."""
+        """Return the soil moisture that irrigation maintains in every part on a day, m³/m³; 0 without irrigation."""
         growing = self.irrigated & (self.ndvi(doy) > 0.3) & (self.crop != 5)
-        # Fields take turns: each is watered every fourth day and dries in between.
+        # Fields are watered in turn, each on every fourth day, and dry in between.
         turn = (self.draw * np.float32(64) + np.float32(day % 4 / 4)) % np.float32(1)
         result: Field = (np.float32(0.335) - np.float32(0.11) * turn) * growing
         return result
@@ -115,7 +115,7 @@ class Fields:
 
 @dataclass(frozen=True, kw_only=True)
 class Cover:
-    """Land cover of a block: NLCD code (0 nowhere), part of a field (−1 elsewhere), and the fine noise behind it."""
+    """Land cover of a block: NLCD code (0: none), part of a field (−1: no field), and the fine noise behind both."""
 
     code: NDArray[np.uint8]
     part: NDArray[np.int32]
@@ -123,7 +123,7 @@ class Cover:
 
 
 def season(doy: float, rest: Field, peak: Field, greenup: Field, senescence: Field) -> Field:
-    """NDVI by a double logistic: up around `greenup`, down around `senescence` (days of the year)."""
+    """Return NDVI by a double logistic that rises around `greenup` and falls around `senescence` (days of the year)."""
     up = 1 / (1 + np.exp(np.clip((greenup - np.float32(doy)) * np.float32(1 / 8), -30, 30)))
     down = 1 / (1 + np.exp(np.clip((np.float32(doy) - senescence) * np.float32(1 / 9), -30, 30)))
     result: Field = rest + (peak - rest) * up * down
@@ -131,7 +131,7 @@ def season(doy: float, rest: Field, peak: Field, greenup: Field, senescence: Fie
 
 
 def sections(lon: Coordinates, lat: Coordinates) -> tuple[Coordinates, Coordinates]:
-    """Survey coordinates in quarter sections: columns run anew from every correction line."""
+    """Return survey coordinates in quarter sections; columns start again at every correction line."""
     v = lat * (_METRES / QUARTER)
     band = np.floor(v / _BAND)
     first = int(band.min())
@@ -175,7 +175,7 @@ def survey(nodes: GroundNodes, seed: int) -> Fields:
 def _kinds(
     at: Ground, a: NDArray[np.int64], b: NDArray[np.int64], seed: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """Whether each section is irrigated, and how it is laid out."""
+    """Decide for each section if it is irrigated, and its layout."""
     flat = ramp(at.rough, 12, 5)
     chance, layout = uniform(a, b, seed + 31), uniform(a, b, seed + 32)
     dry_share = 0.88 * at.irrigable * flat
@@ -191,7 +191,7 @@ def _kinds(
 
 
 def cover(at: Ground, places: Positions, fields: Fields, seed: int) -> Cover:
-    """Land cover of a block."""
+    """Return the land cover of a block."""
     texture = spline_noise(places, 1300.0, seed + 41)
     texture += np.float32(0.6) * spline_noise(places, 450.0, seed + 42)
     part = _parts(at, fields)
@@ -213,7 +213,7 @@ def cover(at: Ground, places: Positions, fields: Fields, seed: int) -> Cover:
 
 
 def _parts(at: Ground, fields: Fields) -> NDArray[np.int32]:
-    """Row of the fields' tables at each pixel, −1 where no field is."""
+    """Return the row of the fields' tables at each pixel, −1 where there is no field."""
     u, v = sections(at.lon, at.lat)
     i, j = np.floor(u), np.floor(v)
     du, dv = (u - i).astype(np.float32) - np.float32(0.5), (v - j).astype(np.float32) - np.float32(0.5)
@@ -228,7 +228,7 @@ def _parts(at: Ground, fields: Fields) -> NDArray[np.int32]:
 
 
 def _wild(at: Ground, texture: Field) -> NDArray[np.uint8]:
-    """NLCD code of what grows by itself, from aridity and warmth, with ragged edges."""
+    """Return the NLCD code of natural vegetation, from aridity and warmth, with ragged edges."""
     moisture = at.aridity + np.float32(0.045) * texture
     code = np.full(moisture.shape, 52, np.uint8)
     code[moisture < 0.07] = 31
@@ -247,10 +247,10 @@ def _wild(at: Ground, texture: Field) -> NDArray[np.uint8]:
 
 
 def greenness(at: Ground, block: Cover, fields: Fields, doy: int) -> Field:
-    """NDVI of a block on a day of the year."""
+    """Return the NDVI of a block on a day of the year."""
     row = _SEASONS[block.code]
     shift = np.clip(np.float32(3.0) * (9 - at.temperature), -45, 40)
-    # Dry years of a dry place: shrubs and grass peak lower where less rain falls.
+    # Shrubs and grass peak lower where less rain falls.
     lush = np.clip(at.aridity * np.float32(1.6), 0.35, 1.0)
     lush = np.where((block.code == 52) | (block.code == 71), lush, np.float32(1.0))
     peak = row[..., 0] + (row[..., 1] - row[..., 0]) * lush

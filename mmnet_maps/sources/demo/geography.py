@@ -36,7 +36,7 @@ class Line:
     value: float = 1.0
 
     def distance2(self, x: Coordinates, y: Coordinates) -> NDArray[np.float64]:
-        """Squared distance in m² from places in EPSG:5070 to the line."""
+        """Return the squared distance in m² from places in EPSG:5070 to the line."""
         vertices = projected(self.points)
         best = np.full(np.broadcast_shapes(x.shape, y.shape), np.inf)
         ends = pairwise(vertices if len(vertices) > 1 else np.repeat(vertices, 2, axis=0))
@@ -48,7 +48,7 @@ class Line:
         return best
 
     def within(self, bounds: tuple[float, float, float, float], reach: float) -> bool:
-        """Whether the line's bounding box comes within `reach` metres of (left, bottom, right, top)."""
+        """Return True if the line's bounding box comes within `reach` metres of (left, bottom, right, top)."""
         x, y = projected(self.points).T
         left, bottom, right, top = bounds
         return bool(
@@ -58,7 +58,7 @@ class Line:
 
 @cache
 def projected(points: tuple[LonLat, ...]) -> NDArray[np.float64]:
-    """Vertices (n, 2) in EPSG:5070 metres."""
+    """Return the vertices (n, 2) in EPSG:5070 metres."""
     from pyproj import Transformer
 
     lon, lat = np.array(points).T
@@ -77,7 +77,7 @@ OUTLINE: tuple[LonLat, ...] = (
     *((-75.1, 38.4), (-74.1, 39.7), (-74.0, 40.5), (-72.5, 40.85), (-71.4, 41.4), (-70.6, 41.5), (-69.95, 41.8)),
     *((-70.65, 42.3), (-70.7, 43.1), (-69.8, 43.8), (-68.2, 44.3), (-67.0, 44.8), (-65.5, 45.3), (-65.0, 51.0)),
 )
-"""Land: CONUS with enough of its neighbours that no border cuts a tile."""
+"""Land: CONUS and enough of its neighbours that no border cuts a tile."""
 
 RANGES: tuple[Line, ...] = (
     Line(
@@ -259,17 +259,17 @@ _RAIN = """
 
 @cache
 def _sheet(text: str) -> Field:
-    """A table of hundreds as an array (latitude, longitude), in ones."""
+    """Parse a table in hundreds into an array (latitude, longitude) in ones."""
     return np.array([[float(word) for word in line.split()] for line in text.split("\n") if line], np.float32) * 100
 
 
 def base_elevation(lon: Coordinates, lat: Coordinates) -> Field:
-    """Smooth elevation without mountains, m."""
+    """Return smooth elevation without mountains, m."""
     return _interpolated(_sheet(_ELEVATION), lon, lat)
 
 
 def annual_rain(lon: Coordinates, lat: Coordinates) -> Field:
-    """Mean annual precipitation of the lowlands, mm.
+    """Return the mean annual precipitation of the lowlands, mm.
 
     Examples
     --------
@@ -280,7 +280,7 @@ def annual_rain(lon: Coordinates, lat: Coordinates) -> Field:
 
 
 def _interpolated(sheet: Field, lon: Coordinates, lat: Coordinates) -> Field:
-    """Cubic B-spline between the sheet's entries, held at its rim."""
+    """Interpolate the sheet's entries by a cubic B-spline, constant beyond its edge."""
     i, wx = spline_taps(np.clip((lon - _LONGITUDES[0]) / _LONGITUDES[1], 0, sheet.shape[1] - 1.001))
     j, wy = spline_taps(np.clip((lat - _LATITUDES[0]) / _LATITUDES[1], 0, sheet.shape[0] - 1.001))
     result: Field = spline_sum(np.pad(sheet, 2, mode="edge"), i + 2, j + 2, wx, wy)

@@ -84,12 +84,12 @@ class Ground:
         return aridity(self.rain, self.temperature)
 
     def inner(self) -> Ground:
-        """The ground without the outermost rows and columns."""
+        """Return the ground without the outermost rows and columns."""
         return Ground(**{name: value[1:-1, 1:-1] for name, value in vars(self).items()})
 
 
 class GroundNodes:
-    """The ground kept on the nodes around some places, to be interpolated between them."""
+    """The ground on the nodes around some places, for interpolation between them."""
 
     def __init__(self, places: Positions, seed: int, margin: float = 2400.0) -> None:
         self.i0, i1 = _span(places.x, margin)
@@ -101,7 +101,7 @@ class GroundNodes:
         self._ground = ground(nodes, seed)
 
     def at(self, places: Positions) -> Ground:
-        """Cubic B-spline interpolation, which leaves no creases in slopes."""
+        """Interpolate by a cubic B-spline, which leaves no creases in slopes."""
         i, wx = spline_taps(places.x / NODE)
         j, wy = spline_taps(places.y / NODE)
         i, j = i - self.i0, j - self.j0
@@ -113,7 +113,7 @@ class GroundNodes:
         return self._ground.lon, self._ground.lat
 
     def clipped(self, places: Positions) -> Positions:
-        """The places, those beyond the nodes moved to the nearest place that the nodes reach."""
+        """Move places beyond the nodes to the nearest place that the nodes reach."""
         rows, columns = self._ground.base.shape
         return Positions(
             x=np.clip(places.x, (self.i0 + 1) * NODE, (self.i0 + columns - 3) * NODE),
@@ -122,7 +122,7 @@ class GroundNodes:
 
 
 def ground(places: Positions, seed: int) -> Ground:
-    """The ground at places, from the atlas and noise.
+    """Return the ground at places, from the atlas and noise.
 
     Parameters
     ----------
@@ -162,13 +162,13 @@ def ground(places: Positions, seed: int) -> Ground:
 
 
 def aridity(rain: Field, temperature: Field) -> Field:
-    """Annual precipitation, mm, over potential evapotranspiration, taken as a linear function of temperature, °C."""
+    """Return annual precipitation, mm, over potential evapotranspiration, a linear function of temperature, °C."""
     result: Field = (rain / np.maximum(60 * temperature + 360, 120)).astype(np.float32)
     return result
 
 
 def lonlat(places: Positions) -> tuple[Coordinates, Coordinates]:
-    """Longitude and latitude in degrees of places in EPSG:5070."""
+    """Return longitude and latitude in degrees of places in EPSG:5070."""
     x, y = np.broadcast_arrays(places.x, places.y)
     lon, lat = transformer(5070, 4326)(x, y)
     return np.asarray(lon, np.float64), np.asarray(lat, np.float64)
@@ -176,7 +176,7 @@ def lonlat(places: Positions) -> tuple[Coordinates, Coordinates]:
 
 @cache
 def transformer(source: int, target: int) -> Callable[..., Any]:
-    """The transformation of x and y (longitude first) between two EPSG codes."""
+    """Return the transformation of x and y (longitude first) between two EPSG codes."""
     from pyproj import Transformer
 
     return Transformer.from_crs(source, target, always_xy=True).transform
@@ -185,7 +185,7 @@ def transformer(source: int, target: int) -> Callable[..., Any]:
 def _relief(
     places: Positions, warped: Positions, mountains: Field, smooth: Field, seed: int
 ) -> tuple[Field, Field, Field]:
-    """Valleys of four orders, each weaker on the floors of the greater ones, as running water leaves them.
+    """Return valleys of four orders, each weaker on the floors of the larger ones, as running water forms them.
 
     Returns the amplitude of still finer relief, the relief in m, and the noise whose zeros are the valley lines.
     """
@@ -193,7 +193,7 @@ def _relief(
     size *= 0.55 + 0.45 * ramp(smooth, 50, 350)
     size = np.minimum(size * (1 + 0.35 * spline_noise(places, 80e3, seed + 11)), 800)
     creek = spline_noise(warped, 26e3, seed + 12)
-    # Below a power of one the valleys are cut into flat uplands.
+    # A power below one cuts the valleys into flat uplands.
     first = (creek * creek + 0.002) ** np.float32(0.36)
     second = np.sqrt(spline_noise(warped, 10e3, seed + 13) ** 2 + 0.004)
     third = np.sqrt(spline_noise(warped, 4.2e3, seed + 14) ** 2 + 0.006)
@@ -207,7 +207,7 @@ def _relief(
 
 
 def _waters(warped: Positions, seed: int) -> tuple[Field, Field, Field]:
-    """Distance to the shore, m; closeness to a valley floor in [0, 1]; depth of the valley, m."""
+    """Return distance to the shore, m; closeness to a valley floor in [0, 1]; depth of the valley, m."""
     shape, bounds = warped.shape, _bounds(warped)
     shore = np.full(shape, _FAR)
     valley, cut = np.zeros(shape), np.zeros(shape)
@@ -227,7 +227,7 @@ def _waters(warped: Positions, seed: int) -> tuple[Field, Field, Field]:
 
 
 def _kernel_sum(lines: tuple[Line, ...], places: Positions) -> Field:
-    """Sum of the lines' values, each falling smoothly to 0 at 2.2 half-widths."""
+    """Return the sum of the lines' values, each falling smoothly to 0 at 2.2 half-widths."""
     total, bounds = np.zeros(places.shape), _bounds(places)
     for line in lines:
         reach = 2.2 * line.width
@@ -237,7 +237,7 @@ def _kernel_sum(lines: tuple[Line, ...], places: Positions) -> Field:
 
 
 def _outline_distance(places: Positions) -> Field:
-    """Distance to the coast, m, positive on land; taken from a coarse pinned lattice, as the coast is a sketch."""
+    """Return the distance to the coast, m, positive on land, from a coarse pinned lattice (the coast is a sketch)."""
     pitch = 16e3
     i, wx = spline_taps(places.x / pitch)
     j, wy = spline_taps(places.y / pitch)
@@ -261,7 +261,7 @@ def _on_land(x: Coordinates, y: Coordinates) -> NDArray[np.bool_]:
 
 
 def _towns(places: Positions, seed: int) -> Field:
-    """Cones of built-up density: one town at a hashed place in four of ten cells of a 15 km lattice."""
+    """Return cones of built-up density: a town at a hashed place in four of ten cells of a 15 km lattice."""
     best = np.full(places.shape, -1.0)
     i, j = np.floor(places.x / _TOWN_CELL), np.floor(places.y / _TOWN_CELL)
     for di in (-1, 0, 1):

@@ -1,4 +1,4 @@
-"""Noise by position: the same number at the same place, whatever window asks for it."""
+"""Noise by position: the same value at the same place, in any window."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 Field = NDArray[np.float32]
 Coordinates = NDArray[np.float64]
 
-# Random lattice values are uniform; these factors make the interpolated noise about unit variance.
+# Random lattice values are uniform; these factors give the interpolated noise about unit variance.
 _SPLINE_SCALE = np.float32(3.61)
 _VALUE_SCALE = np.float32(2.2)
 
@@ -36,15 +36,15 @@ class Positions:
 
     @property
     def separable(self) -> bool:
-        """Whether x varies along the columns only and y along the rows only."""
+        """Return True if x varies along the columns only and y along the rows only."""
         return self.x.ndim == 2 and self.x.shape[0] == 1 and self.y.shape[1] == 1
 
     def rows(self, start: int, stop: int) -> Positions:
-        """The places of the rows from `start` up to `stop`."""
+        """Return the places of the rows from `start` up to `stop`."""
         return Positions(x=self.x if self.separable else self.x[start:stop], y=self.y[start:stop])
 
     def inner(self) -> Positions:
-        """The places without the outermost rows and columns."""
+        """Return the places without the outermost rows and columns."""
         if self.separable:
             return Positions(x=self.x[:, 1:-1], y=self.y[1:-1])
         return Positions(x=self.x[1:-1, 1:-1], y=self.y[1:-1, 1:-1])
@@ -76,14 +76,14 @@ def hashed(i: ArrayLike, j: ArrayLike, seed: ArrayLike) -> NDArray[np.uint32]:
 
 
 def uniform(i: ArrayLike, j: ArrayLike, seed: ArrayLike) -> Field:
-    """Uniform numbers in [0, 1) for lattice indices, float32."""
+    """Return uniform numbers in [0, 1) for lattice indices, float32."""
     result = (hashed(i, j, seed) >> np.uint32(8)).astype(np.float32)
     result *= np.float32(2.0**-24)
     return result
 
 
 def white(places: Positions, cell: float, seed: int) -> Field:
-    """Nearly normal white noise of unit variance, one draw per `cell` × `cell` metres of the lattice."""
+    """Return nearly normal white noise of unit variance, one draw per `cell` × `cell` metres of the lattice."""
     bits = hashed(np.floor(places.x / cell), np.floor(places.y / cell), seed)
     total = (bits & np.uint32(0xFFFF)).astype(np.float32)
     total += bits >> np.uint32(16)
@@ -93,7 +93,7 @@ def white(places: Positions, cell: float, seed: int) -> Field:
 
 
 def value_noise(u: ArrayLike, v: ArrayLike, seed: ArrayLike) -> Field:
-    """Smooth noise of unit variance at lattice coordinates (float64), for seeds that may differ from place to place."""
+    """Return smooth noise of unit variance at lattice coordinates (float64); seeds may differ from place to place."""
     u, v = np.asarray(u, np.float64), np.asarray(v, np.float64)
     i, j = np.floor(u), np.floor(v)
     fu, fv = fade((u - i).astype(np.float32)), fade((v - j).astype(np.float32))
@@ -108,7 +108,7 @@ def value_noise(u: ArrayLike, v: ArrayLike, seed: ArrayLike) -> Field:
 
 
 def moving_noise(u: ArrayLike, v: ArrayLike, t: ArrayLike, seed: int) -> Field:
-    """Smooth noise of about unit variance in two lattice coordinates and a third that is time."""
+    """Return smooth noise of about unit variance in two lattice coordinates and time."""
     t = np.asarray(t, np.float64)
     k = np.floor(t)
     weight = fade((t - k).astype(np.float32))
@@ -119,7 +119,7 @@ def moving_noise(u: ArrayLike, v: ArrayLike, t: ArrayLike, seed: int) -> Field:
 
 
 def spline_noise(places: Positions, wavelength: float, seed: int) -> Field:
-    """Cubic B-spline of random lattice values: twice differentiable, without visible axes, unit variance.
+    """Interpolate random lattice values by a cubic B-spline: twice differentiable, without visible axes, unit variance.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def spline_noise(places: Positions, wavelength: float, seed: int) -> Field:
 
 
 def spline_taps(u: Coordinates) -> tuple[NDArray[np.int64], tuple[Field, Field, Field, Field]]:
-    """First of four lattice indices around each coordinate, and the four cubic B-spline weights.
+    """Return the first of four lattice indices around each coordinate, and the four cubic B-spline weights.
 
     Examples
     --------
@@ -193,14 +193,14 @@ def spline_sum(table: NDArray[Any], i: NDArray[np.int64], j: NDArray[np.int64], 
 
 
 def fade(f: Field) -> Field:
-    """Quintic step from 0 to 1 with flat ends (Perlin 2002)."""
+    """Return a quintic step from 0 to 1 with flat ends (Perlin 2002)."""
     inner = f * (f * np.float32(6.0) - np.float32(15.0)) + np.float32(10.0)
     result: Field = f * f * f * inner
     return result
 
 
 def ramp(values: NDArray[Any], low: float, high: float) -> Field:
-    """Smooth step: 0 at `low` and beyond, 1 at `high` and beyond; `low` may be the larger.
+    """Return a smooth step: 0 at `low` and beyond, 1 at `high` and beyond; `low` may be the larger.
 
     Examples
     --------
@@ -215,7 +215,7 @@ def ramp(values: NDArray[Any], low: float, high: float) -> Field:
 
 
 def _scattered(i: NDArray[np.int64], j: NDArray[np.int64], wx: Any, wy: Any, seed: int) -> Field:
-    """The same spline sum where the places are so sparse that a table of the lattice would be larger than they are."""
+    """Compute the spline sum of sparse places, for which a table of the lattice would be larger than the places."""
     result = np.zeros(np.broadcast_shapes(i.shape, j.shape), np.float32)
     for b in range(4):
         along = np.zeros_like(result)

@@ -1,4 +1,4 @@
-"""What satellites see of the synthetic world: swaths, clouds, reflectance and backscatter."""
+"""Satellite views of the synthetic world: swaths, clouds, reflectance and backscatter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Orbit:
     cycle
         Days between two passes.
     step
-        Days by which a strip is seen after its western neighbour.
+        Days between a strip and its western neighbour.
     """
 
     heading: float
@@ -34,13 +34,13 @@ class Orbit:
     step: int
 
     def strips(self, x: Coordinates, y: Coordinates) -> Coordinates:
-        """Position across the strips, which lie around whole numbers."""
+        """Return the position across the strips, whose middles lie at whole numbers."""
         angle = np.radians(self.heading)
         result: Coordinates = (x * np.cos(angle) + y * np.sin(angle)) / self.spacing
         return result
 
     def offset(self, strips: Coordinates, day: int) -> Field:
-        """Distance from the middle of the strip seen on a day, in strips; beyond `reach` nothing is seen."""
+        """Return the distance from the middle of the strip of a day, in strips; pixels beyond `reach` are not seen."""
         inverse = pow(self.step, -1, self.cycle)
         remainder = (day % self.cycle) * inverse % self.cycle
         turns = (strips - remainder) / self.cycle
@@ -53,27 +53,27 @@ class Orbit:
         return self.width / self.spacing / 2
 
     def seen(self, low: float, high: float, day: int) -> bool:
-        """Whether a strip seen on a day touches the positions from `low` to `high`."""
+        """Return True if a strip of a day touches the positions from `low` to `high`."""
         strips = np.arange(np.ceil(low - self.reach), np.floor(high + self.reach) + 1)
         return bool((strips * self.step % self.cycle == day % self.cycle).any())
 
 
 LANDSAT = Orbit(heading=-12.0, spacing=150e3, width=185e3, cycle=8, step=7)
-"""Two satellites in turn: every strip each 8 days."""
+"""Two satellites in turn: each strip every 8 days."""
 
 SENTINEL_1 = Orbit(heading=14.0, spacing=200e3, width=250e3, cycle=12, step=5)
-"""One satellite: every strip each 12 days."""
+"""One satellite: each strip every 12 days."""
 
 _SENTINEL_1_PAIR = Orbit(heading=14.0, spacing=200e3, width=250e3, cycle=6, step=5)
 
 
 def radar_orbit(day: int) -> Orbit:
-    """The radar's strips on a day: each 6 days while two satellites fly (until 2021-12-23), then each 12."""
+    """Return the radar's strips on a day: every 6 days while two satellites fly (until 2021-12-23), then every 12."""
     return _SENTINEL_1_PAIR if day <= date(2021, 12, 23).toordinal() else SENTINEL_1
 
 
-# Reflectance of dry soil, green leaves and water in blue, green, red, nir, swir1, swir2, and how much of a soil's
-# reflectance water takes away.
+# Reflectance of dry soil, green leaves and water in blue, green, red, nir, swir1, swir2, and the share of a soil's
+# reflectance that wetness removes.
 _SOIL = (0.105, 0.145, 0.190, 0.232, 0.315, 0.275)
 _LEAF = (0.028, 0.068, 0.034, 0.430, 0.195, 0.085)
 _WATER = (0.055, 0.060, 0.042, 0.022, 0.010, 0.006)
@@ -83,7 +83,7 @@ BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
 
 
 def cloudy(places: Positions, cloud: Field, day: int, seed: int) -> NDArray[np.bool_]:
-    """Where clouds hide the ground at the overpass, for a share of covered sky."""
+    """Return the mask of clouds that hide the ground at the overpass, for a share of covered sky."""
     shape = spline_noise(places, 24e3, seed + 211 + 8 * day)
     shape += np.float32(0.6) * spline_noise(places, 7e3, seed + 212 + 8 * day)
     shape += np.float32(0.35) * spline_noise(places, 2.1e3, seed + 213 + 8 * day)
@@ -94,7 +94,7 @@ def cloudy(places: Positions, cloud: Field, day: int, seed: int) -> NDArray[np.b
 def reflectance(
     green: Field, code: NDArray[np.uint8], wetness: Field, sand: Field, light: Field, texture: Field
 ) -> dict[str, Field]:
-    """Surface reflectance by band, so mixed of soil and leaves that its NDVI is `green` where a mixture can have it.
+    """Return surface reflectance by band: a mixture of soil and leaves with the NDVI `green`, as far as it can have it.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def reflectance(
 def backscatter(
     green: Field, code: NDArray[np.uint8], moisture: Field, offset: Field, slope_east: Field, texture: Field
 ) -> tuple[Field, Field]:
-    """VV and VH, dB, before speckle: moist and rough ground is bright, vegetation hides it and depolarises.
+    """Return VV and VH, dB, before speckle: moist and rough ground is bright; vegetation hides it and depolarises.
 
     Parameters
     ----------
@@ -169,14 +169,14 @@ def backscatter(
 
 
 def speckle(places: Positions, day: int, seed: int) -> tuple[Field, Field]:
-    """What is left of speckle after averaging to 100 m, dB, for VV and VH."""
+    """Return the speckle that remains after averaging to 100 m, dB, for VV and VH."""
     first = np.float32(0.42) * white(places, 100.0, seed + 231 + 8 * day)
     second = np.float32(0.42) * white(places, 100.0, seed + 232 + 8 * day)
     return first, second
 
 
 def illumination(east: Field, north: Field, lat: Coordinates, doy: int) -> Field:
-    """Light on a slope over light on the level at about 10:30, softened as by a topographic correction.
+    """Return light on a slope over light on flat ground at about 10:30, softened as by a topographic correction.
 
     Parameters
     ----------

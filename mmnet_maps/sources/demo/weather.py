@@ -1,4 +1,4 @@
-"""The synthetic world's weather: moving lows that rain, what follows from them, and the soil's water balance.
+"""The synthetic world's weather: moving lows that bring rain, derived variables, and the soil's water balance.
 
 Everything is a function of position and day. Arrays are (day, place); days are proleptic ordinals.
 """
@@ -28,34 +28,34 @@ NODE = 64e3
 """Pitch in metres of the pinned lattice on which the state of the atmosphere is kept."""
 
 STEPS = 4
-"""Times a day at which moving systems are looked at."""
+"""Times per day at which moving systems are sampled."""
 
 EAST, NORTH = 640e3, -90e3
-"""How far systems move in a day, m."""
+"""Distance that systems move in a day, m."""
 
 DEPTH = 70.0
-"""Depth in mm of the soil layer whose water is balanced (its moisture in m³/m³ is what SMAP shows)."""
+"""Depth in mm of the soil layer of the water balance (SMAP shows its moisture in m³/m³)."""
 
-_BLOCK = 8192  # places treated at once
+_BLOCK = 8192  # places computed at once
 _SPIN_UP_MONTHS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A pressure system that is put in its place instead of left to noise.
+    """A pressure system at a given place and time, not from noise.
 
     Attributes
     ----------
     start, end
-        Ordinal days between which it lives, its strength rising from and falling to 0 smoothly.
+        First and last ordinal day; the strength rises from 0 and falls to 0 smoothly.
     path
-        Where it is at start and end, degrees.
+        Position at start and end, degrees.
     radius
         m
     strength
         Added to the state of the atmosphere (unit variance); negative for a high.
     moisture
-        Rain it brings to its centre, mm a day.
+        Rain at its centre, mm per day.
     """
 
     start: float
@@ -66,7 +66,7 @@ class System:
     moisture: float = 0.0
 
     def shape(self, x: Coordinates, y: Coordinates, time: Coordinates) -> NDArray[np.float64]:
-        """Share of its strength at places and times that broadcast together, 0 beyond its radius."""
+        """Return the share of its strength at places and times that broadcast together, 0 beyond its radius."""
         (ax, ay), (bx, by) = projected(self.path)
         t = np.clip((time - self.start) / (self.end - self.start), 0, 1)
         life = np.clip(8 * t * (1 - t), 0, 1)
@@ -79,8 +79,8 @@ def _ordinal(year: int, month: int, day: int) -> float:
     return float(date(year, month, day).toordinal())
 
 
-# A summer drought of the Columbia Basin under a high, ended by a low from the Pacific, as every demonstration of a
-# drying and a wetted county needs.
+# A summer drought of the Columbia Basin under a high, ended by a low from the Pacific: for demonstrations of a county
+# that dries and is wetted.
 SYSTEMS = (
     System(
         start=_ordinal(2021, 7, 8),
@@ -102,7 +102,7 @@ SYSTEMS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Climate:
-    """What the weather at places (one-dimensional arrays) depends on.
+    """The climate at places (one-dimensional arrays), which determines their weather.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class Climate:
     lon, lat
         Degrees.
     elevation, rain, temperature
-        m; mm a year; °C, annual mean.
+        m; mm per year; °C, annual mean.
     sand, clay
         Percent.
     irrigable
@@ -131,7 +131,7 @@ class Climate:
 
     @classmethod
     def of(cls, places: Positions, at: Ground) -> Climate:
-        """The climate of one-dimensional places whose ground is known."""
+        """Return the climate of one-dimensional places whose ground is known."""
         return cls(
             x=places.x,
             y=places.y,
@@ -146,7 +146,7 @@ class Climate:
         )
 
     def green(self, doy: NDArray[np.int64]) -> Field:
-        """NDVI of a square kilometre, (day, place), from what grows there by itself and under irrigation."""
+        """Return the NDVI of a square kilometre, (day, place), from natural and irrigated vegetation."""
         lush = ramp(aridity(self.rain, self.temperature), 0.1, 1.1)
         shift = np.clip(3 * (9 - self.temperature), -45, 40)
         day = doy[:, None].astype(np.float32)
@@ -158,7 +158,7 @@ class Climate:
         return result
 
     def part(self, chosen: slice | NDArray[np.bool_]) -> Climate:
-        """Some of the places."""
+        """Return some of the places."""
         return Climate(**{name: value[chosen] for name, value in vars(self).items()})
 
 
@@ -169,9 +169,9 @@ class Sky:
     Attributes
     ----------
     lift
-        How much the passing systems rain, as a share of the climate's mean.
+        Rain of the passing systems, as a share of the climate's mean.
     moisture
-        Rain that placed systems bring, mm a day.
+        Rain of the placed systems, mm per day.
     cloud
         Share of the sky covered.
     warmth, wind
@@ -202,7 +202,7 @@ class Weather:
 
 
 def sky(x: Coordinates, y: Coordinates, days: NDArray[np.int64], seed: int) -> Sky:
-    """The atmosphere at places, interpolated from the pinned lattice around them."""
+    """Return the atmosphere at places, interpolated from the pinned lattice around them."""
     i, wx = spline_taps(x / NODE)
     j, wy = spline_taps(y / NODE)
     i0, j0 = int(i.min()), int(j.min())
@@ -218,9 +218,9 @@ def sky(x: Coordinates, y: Coordinates, days: NDArray[np.int64], seed: int) -> S
 
 
 def _sky_nodes(x: Coordinates, y: Coordinates, days: NDArray[np.int64], seed: int) -> Sky:
-    """The atmosphere at lattice nodes: noise carried along by the west wind, and the placed systems."""
+    """Return the atmosphere at lattice nodes: noise that drifts with the west wind, and the placed systems."""
     times = (days[:, None] + (np.arange(STEPS) + 0.5) / STEPS).ravel()[:, None]
-    # Ordinals are large: count from 2015, lest the carried coordinates lose digits.
+    # Ordinals are large: days from 2015 keep the digits of the drifting coordinates.
     elapsed = times - date(2015, 1, 1).toordinal()
     east, north = x - EAST * elapsed, y - NORTH * elapsed
     u, v = (0.8 * east + 0.6 * north) / 950e3, (0.8 * north - 0.6 * east) / 720e3
@@ -250,7 +250,7 @@ def _sky_nodes(x: Coordinates, y: Coordinates, days: NDArray[np.int64], seed: in
 
 
 def rain(climate: Climate, air: Sky, days: NDArray[np.int64], seed: int) -> Field:
-    """Daily precipitation, mm: the climate's mean × the systems' lift × cells drawn out along their way.
+    """Return daily precipitation, mm: the climate's mean × the systems' lift × cells drawn out along their path.
 
     Winters are wet along the Pacific, summers on the plains.
     """
@@ -274,7 +274,7 @@ def _cells(climate: Climate, days: NDArray[np.int64], size: float, seed: int) ->
 
 
 def weather(climate: Climate, days: NDArray[np.int64], seed: int) -> Weather:
-    """All daily weather at places."""
+    """Return all daily weather at places."""
     air = sky(climate.x, climate.y, days, seed)
     doy = day_of_year(days)[:, None].astype(np.float32)
     pr = rain(climate, air, days, seed)
@@ -312,7 +312,7 @@ def weather(climate: Climate, days: NDArray[np.int64], seed: int) -> Weather:
 def reference_evapotranspiration(
     high: Field, low: Field, actual: Field, srad: Field, extra: Field, vs: Field, pressure: Field
 ) -> tuple[Field, Field]:
-    """Grass and alfalfa reference evapotranspiration, mm a day (ASCE standardised equation, Allen et al. 2005).
+    """Compute grass and alfalfa reference evapotranspiration, mm per day (ASCE standardised, Allen et al. 2005).
 
     Parameters
     ----------
@@ -343,7 +343,7 @@ def reference_evapotranspiration(
 
 
 def vapour_pressure(celsius: Field) -> Field:
-    """Saturation vapour pressure over water, kPa (Tetens, as in FAO-56 eq. 11).
+    """Return the saturation vapour pressure over water, kPa (Tetens, as in FAO-56 eq. 11).
 
     Examples
     --------
@@ -355,7 +355,7 @@ def vapour_pressure(celsius: Field) -> Field:
 
 
 def extraterrestrial(doy: Field, lat: Coordinates) -> Field:
-    """Daily mean solar radiation above the atmosphere, W/m² (FAO-56 eqs. 21–25)."""
+    """Return the daily mean solar radiation above the atmosphere, W/m² (FAO-56 eqs. 21–25)."""
     phi = np.radians(lat).astype(np.float32)
     angle = np.float32(2 * np.pi / 365) * doy
     declination = 0.409 * np.sin(angle - 1.39)
@@ -366,10 +366,10 @@ def extraterrestrial(doy: Field, lat: Coordinates) -> Field:
 
 
 def soil_moisture(climate: Climate, days: NDArray[np.int64], seed: int) -> Field:
-    """Soil moisture of the uppermost layer, m³/m³, by a bucket filled by `rain` and emptied by `eto` and drainage.
+    """Return soil moisture of the top layer, m³/m³, by a bucket filled by `rain` and emptied by `eto` and drainage.
 
-    The bucket starts half full three months before the month of the day asked for, so that a day's value depends on
-    nothing but its place and date.
+    The bucket starts half full three months before the month of the day, so that a value depends on its place and date
+    alone.
     """
     result = np.empty((len(days), len(climate.x)), np.float32)
     months = [date.fromordinal(int(day)).replace(day=1) for day in days]
@@ -391,7 +391,7 @@ def bucket(pr: Field, eto: Field, sand: Field, clay: Field) -> Field:
     Parameters
     ----------
     pr, eto
-        Precipitation and reference evapotranspiration, mm a day.
+        Precipitation and reference evapotranspiration, mm per day.
     sand, clay
         Percent.
 
@@ -416,7 +416,7 @@ def bucket(pr: Field, eto: Field, sand: Field, clay: Field) -> Field:
 
 
 def surface_temperature(climate: Climate, drive: Weather, moisture: Field, green: Field) -> Field:
-    """Daytime land surface temperature, K: air at its warmest, and the sun's heating of dry and bare ground."""
+    """Return daytime land surface temperature, K: the warmest air, and the sun's heating of dry and bare ground."""
     bare = np.clip(1 - 1.15 * green, 0.0, 1.0)
     dry = np.clip(1 - moisture / 0.42, 0.1, 1.0)
     heating = drive.srad * (0.012 + 0.085 * bare * dry)
@@ -426,7 +426,7 @@ def surface_temperature(climate: Climate, drive: Weather, moisture: Field, green
 
 
 def day_of_year(days: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Day of the year, 1 to 366, of ordinals."""
+    """Return the day of the year, 1 to 366, of ordinals."""
     return np.array([date.fromordinal(int(day)).timetuple().tm_yday for day in days], np.int64)
 
 

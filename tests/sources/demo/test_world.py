@@ -57,7 +57,7 @@ def observed(group: str) -> list[date]:
     return WORLD.days(group, CORNER, date(2021, 7, 24), date(2021, 8, 10))[:3]
 
 
-def same(child: NDArray[np.generic], parent: NDArray[np.generic]) -> None:
+def assert_same(child: NDArray[np.generic], parent: NDArray[np.generic]) -> None:
     np.testing.assert_allclose(child, parent, rtol=0, atol=2e-5 * max(1.0, float(np.nanmax(np.abs(parent), initial=1))))
 
 
@@ -81,7 +81,7 @@ def test_any_fine_window_equals_its_parent(
         child = WORLD.read(group, CORNER[chosen], observed(group))
         assert set(child) == {name for name, variable in VARIABLES.items() if variable.group == group}
         for name, values in child.items():
-            same(values, parent[name][(slice(None), *chosen)])
+            assert_same(values, parent[name][(slice(None), *chosen)])
 
 
 @settings(max_examples=8, deadline=None)
@@ -92,7 +92,7 @@ def test_any_coarse_window_equals_its_parent(chosen: tuple[slice, slice], group:
     parent, child = WORLD.read(group, whole, days), WORLD.read(group, whole[chosen], days)
     for name, values in child.items():
         assert values.dtype == np.float32
-        same(values, parent[name][(slice(None), *chosen)])
+        assert_same(values, parent[name][(slice(None), *chosen)])
 
 
 def test_tall_windows_are_seamless_where_workers_take_turns() -> None:
@@ -100,7 +100,7 @@ def test_tall_windows_are_seamless_where_workers_take_turns() -> None:
     whole = WORLD.read("static", tall, [WET])
     parts = [WORLD.read("static", tall[k : k + 300], [WET]) for k in range(0, 1500, 300)]
     for name, values in whole.items():
-        same(np.concatenate([part[name] for part in parts], axis=1), values)
+        assert_same(np.concatenate([part[name] for part in parts], axis=1), values)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32611", "EPSG:4326"])
@@ -201,7 +201,7 @@ def test_a_day_of_smap_is_the_same_whatever_days_are_read_with_it() -> None:
     cell = window("smap")[3:4, 4:5]
     alone = WORLD.read("smap", cell, [WET])["smap"]
     among = WORLD.read("smap", window("smap")[1:6, 2:9], [date(2021, 6, 30), DRY, WET, date(2021, 9, 2)])["smap"]
-    same(alone[0, 0, 0], among[2, 2, 2])
+    assert_same(alone[0, 0, 0], among[2, 2, 2])
 
 
 def test_fine_scenes_come_on_the_days_announced_and_leave_gaps() -> None:
