@@ -114,7 +114,7 @@ def plain_tile(checkpoint: Checkpoint, part: Part, pixels: int) -> np.ndarray:
 
 
 def multiply_adds(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Count multiply-adds of the fused MMNet per pixel and per series cell; one-hot columns are a table and cost none."""
+    """Count multiply-adds of the fused MMNet per pixel and per series cell; one-hot columns cost none."""
     spec = checkpoint.spec
     d, steps, wide = spec.d_model, spec.steps, spec.feedforward
     numeric = sum(len(feature.columns) for feature in spec.snapshot if feature.encoding != "onehot")
@@ -225,11 +225,11 @@ def run(stack: Path, quick: bool) -> dict[str, Any]:
     found["times_plain_best"] = found["engine_mpx_s"] / max(rates.values())
     say(
         f"engine: {found['engine_mpx_s']:.3f} Mpx/s, {found['times_plain_512']:.1f} x plain at 512, "
-        f"{found['times_plain_best']:.1f} x its best; {found['terms_seconds']:.2f} of {seconds:.2f} s for the series cells"
+        f"{found['times_plain_best']:.1f} x its best; {found['terms_seconds']:.2f} of {seconds:.2f} s for the series"
     )
     say(
-        f"  {per_pixel} multiply-adds per pixel, {per_pair} per series cell: {100 * found['share_of_peak']:.0f} % of the "
-        "matrix peak"
+        f"  {per_pixel} multiply-adds per pixel, {per_pair} per series cell: {100 * found['share_of_peak']:.0f} % of "
+        "the matrix peak"
     )
     half = Engine(checkpoint, device="cpu", precision="bfloat16")
     found["engine_bfloat16_mpx_s"] = pixels / best(lambda: engine_run(half, part), 3) / MPX

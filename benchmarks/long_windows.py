@@ -1,8 +1,8 @@
 """Give tables of samples longer series, from a daily table of the same stations.
 
 The tables of the benchmark hold eleven days; a model with a longer look-back needs more. The daily table (Parquet) has
-a row per station and day, and a column per series variable; a day without a row is missing (NaN). The days in a table of
-samples do not change. Days in both tables are compared, and a difference stops the script.
+a row per station and day, and a column per series variable; a day without a row is missing (NaN). The days in a table
+of samples do not change. Days in both tables are compared, and a difference stops the script.
 
     python benchmarks/long_windows.py --daily daily.parquet --days 60 --out build/tables a.parquet b.parquet
 """
