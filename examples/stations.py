@@ -3,8 +3,9 @@
 import pandas as pd
 
 import mmnet_maps as mm
-from mmnet_maps.analysis.series import draw_series, metrics, series_for
+from mmnet_maps.analysis.series import metrics, series_for
 from mmnet_maps.analysis.series_io import write_series
+from mmnet_maps.analysis.series_plot import draw_series
 from mmnet_maps.metrics import format_report
 
 product = mm.downscale_product("-119.60,47.08,-119.50,47.14", "2021-07-29/2021-08-08", source="demo")

@@ -12,16 +12,25 @@ from numpy.typing import NDArray
 
 from mmnet_maps import __version__
 from mmnet_maps.analysis.zone_io import Zones, moved
-from mmnet_maps.plots.canvas import INK, PALE, RULE, UNIT, WIDTH, colour_bar, sheet, write_figure
+from mmnet_maps.plots.canvas import (
+    SYNTHETIC,
+    UNIT,
+    WIDTH,
+    colour_bar,
+    evenly,
+    nice_length,
+    sheet,
+    watermark,
+    write_figure,
+)
+from mmnet_maps.plots.colours import INK, PALE, RULE, beyond, dry_to_wet, scale_range
 from mmnet_maps.product.layers import LAYERS
-from mmnet_maps.product.picture import WATERMARK, Box, DayPicture, choose, nice_length, scale_range
-from mmnet_maps.product.qgis import COLOURS
+from mmnet_maps.product.picture import Box
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_GREY = "#dcdcdc"
 _HIGHEST = 6.5
 
 
@@ -50,32 +59,32 @@ def draw_zones(table: pd.DataFrame, zones: Zones, path: str | Path, *, layer: st
         The picture cannot be written, or is not to be a PNG.
     """
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.colors import Normalize
 
     days = [stamp.date() for stamp in table["date"].drop_duplicates().dt.to_pydatetime()]
-    shown = [one.day for one in choose([DayPicture(day=day, layers={}) for day in days])]
+    shown = evenly(days)
     means = table["mean"].to_numpy().reshape(len(zones.ids), len(days))[:, [days.index(day) for day in shown]]
     paths, box = _outlines(zones)
     limits = scale_range([means])
-    colours = LinearSegmentedColormap.from_list("dry_to_wet", COLOURS).with_extremes(bad=_GREY)
-    mappable = ScalarMappable(Normalize(*limits), colours)
+    mappable = ScalarMappable(Normalize(*limits), dry_to_wet())
 
     subset = f", {len(shown)} of {len(days)} days" if len(shown) < len(days) else ""
     source = (
         f"Mean of {LAYERS[layer].long_name}, of each zone; grey: no value. {len(zones.ids)} zones: {zones.name}. "
-        f"Maps: {title}. mmnet_maps {__version__}.{' SYNTHETIC INPUTS: NOT AN OBSERVATION.' if synthetic else ''}"
+        f"Maps: {title}. mmnet_maps {__version__}.{SYNTHETIC * synthetic}"
     )
     rows, columns, height = _lay_out(len(shown), (box[2] - box[0]) / (box[3] - box[1]))
     figure = sheet(height, f"Soil moisture of {zones.name}{subset}", source)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    across = min((WIDTH - 1.0) / columns, (height / rows - 0.3) * (box[2] - box[0]) / (box[3] - box[1]))
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     for axes, day, values in zip(panels, shown, means.T, strict=False):
         _panel(axes, day, paths, mappable.to_rgba(np.ma.masked_invalid(values)), box)
         if synthetic:
-            _watermark(axes, box, {1: 20, 2: 15}.get(columns, 11))
+            watermark(axes, across, across * (box[3] - box[1]) / (box[2] - box[0]), largest=20.0)
     _scale_bar(panels[(rows - 1) * columns], box)
-    colour_bar(figure, mappable, UNIT, extend=_beyond(means, limits))
+    colour_bar(figure, mappable, UNIT, extend=beyond([means], limits))
     return write_figure(figure, Path(path))
 
 
@@ -125,16 +134,6 @@ def _panel(axes: Axes, day: date, paths: list[Any], colours: NDArray[Any], box: 
     axes.set_title(f"{day.day} {day:%B %Y}", loc="left", fontsize=9, weight="bold", color=INK, pad=4)
 
 
-def _watermark(axes: Axes, box: Box, size: int) -> None:
-    from matplotlib.patheffects import withStroke
-
-    axes.text(
-        0.5, 0.5, WATERMARK, transform=axes.transAxes, ha="center", va="center", fontsize=size, fontweight="bold",
-        rotation=math.degrees(math.atan2(box[3] - box[1], box[2] - box[0])) * 0.7, color=INK, alpha=0.3, clip_on=True,
-        path_effects=[withStroke(linewidth=1.6, foreground="white", alpha=0.4)],
-    )  # fmt: skip
-
-
 def _scale_bar(axes: Axes, box: Box) -> None:
     """A bar of a round length under a panel."""
     from matplotlib.transforms import ScaledTranslation
@@ -148,9 +147,3 @@ def _scale_bar(axes: Axes, box: Box) -> None:
         label, (share, 0), (5, -9), xycoords="axes fraction", textcoords="offset points", va="center", fontsize=7.5,
         color=PALE,
     )  # fmt: skip
-
-
-def _beyond(values: NDArray[Any], limits: tuple[float, float]) -> str:
-    valid = values[np.isfinite(values)]
-    below, above = bool((valid < limits[0] - 1e-5).any()), bool((valid > limits[1] + 1e-5).any())
-    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")

@@ -63,7 +63,8 @@ def points_command(
         check_picture(picture)
     if samples or observations or out.endswith(".parquet"):
         require_tables()
-    from mmnet_maps.analysis.series import draw_series, metrics, series_for
+    from mmnet_maps.analysis.series import metrics, series_for
+    from mmnet_maps.analysis.series_plot import draw_series
     from mmnet_maps.metrics import format_report
 
     if bool(samples) == bool(options["points"]):

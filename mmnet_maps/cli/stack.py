@@ -81,7 +81,8 @@ def stack_info_command(
 
     from mmnet_maps.grid.area import parse_days, read_aoi
     from mmnet_maps.stack.inventory import take_inventory
-    from mmnet_maps.stack.inventory_plot import draw_inventory, format_inventory, write_inventory
+    from mmnet_maps.stack.inventory_plot import draw_inventory
+    from mmnet_maps.stack.inventory_text import format_inventory, write_inventory
     from mmnet_maps.stack.store import Stack
 
     if end and not start:

@@ -1,21 +1,21 @@
-"""What the figures share: the sheet with heading and source, the legend, colour bars, metrics as text, and the PNG."""
+"""The canvas of every figure: sheet with heading and source line, legend, colour bar, watermark, and the PNG."""
 
 from __future__ import annotations
 
 import math
-import os
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps import __version__
-from mmnet_maps.errors import InputError, OutputError, RequestError
-from mmnet_maps.files import is_ours, write_whole
+from mmnet_maps.errors import RequestError
+from mmnet_maps.files import refuse_foreign, write_whole
+from mmnet_maps.plots.colours import INK, PALE, RULE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,27 +30,12 @@ UNIT = "m³/m³"
 WIDTH = 10.0
 """Inches; 1600 pixels."""
 
-NETWORK_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""One a network, in their order: those of Okabe and Ito, told apart with any colour vision."""
-SMAP_COLOUR = "#8a8a8a"
+WATERMARK = "SYNTHETIC INPUTS\nNOT AN OBSERVATION"
+SYNTHETIC = " SYNTHETIC INPUTS: NOT AN OBSERVATION."
+"""The end of a source line of synthetic inputs."""
 
-INK, PALE, RULE = "#222222", "#555555", "#999999"
-_DPI, _SIDE = 160, 0.15
-
-
-def network_colours(names: Iterable[str]) -> dict[str, str]:
-    """The colour of each network; ``smap`` is grey.
-
-    Raises
-    ------
-    InputError
-        There are more networks than colours.
-    """
-    found = dict.fromkeys(names, SMAP_COLOUR)
-    networks = [name for name in found if name != "smap"]
-    if len(networks) > len(NETWORK_COLOURS):
-        raise InputError(f"{len(networks)} networks in one figure; expected {len(NETWORK_COLOURS)} at most")
-    return found | dict(zip(networks, NETWORK_COLOURS, strict=False))
+_DPI, _SIDE, _MOST_DAYS = 160, 0.15, 6
+_T = TypeVar("_T")
 
 
 def check_picture(path: str | Path) -> None:
@@ -59,15 +44,14 @@ def check_picture(path: str | Path) -> None:
     Raises
     ------
     RequestError
-        The name does not end in ``.png``.
+        When the name does not end in ``.png``.
     OutputError
-        A file or folder of that name is there that this software did not make.
+        When a file or folder of that name was not made by this software.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise RequestError(f"{path} is no name of a picture; expected one that ends in .png")
-    if os.path.exists(path) and not is_ours(path):
-        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+        raise RequestError(f"{path} is not the name of a picture; expected one that ends in .png")
+    refuse_foreign(path)
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
@@ -76,19 +60,70 @@ def write_figure(figure: Figure, path: Path) -> Path:
     Raises
     ------
     RequestError
-        The name does not end in ``.png``.
+        When the name does not end in ``.png``.
     OutputError
-        The file cannot be written, or one of that name is there that this software did not make.
+        When the file cannot be written, or a file of that name was not made by this software.
     """
     check_picture(path)
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": f"mmnet_maps {__version__}"})
-    write_whole(path, out.getvalue())
+    write_whole(path, png(figure))
     return path
 
 
+def png(figure: Figure) -> bytes:
+    """Render a figure as PNG at its own resolution; the metadata name this software."""
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi="figure", metadata={"Software": f"mmnet_maps {__version__}"})
+    return out.getvalue()
+
+
+def evenly(items: Sequence[_T], most: int = _MOST_DAYS) -> list[_T]:
+    """Choose at most so many items: the first, the last, and evenly spaced ones between.
+
+    >>> evenly(range(1, 12))
+    [1, 3, 5, 7, 9, 11]
+    """
+    if len(items) <= most:
+        return list(items)
+    return [items[round(index)] for index in np.linspace(0, len(items) - 1, most)]
+
+
+def nice_length(longest: float) -> float:
+    """Return the greatest of 1, 2 or 5 times a power of ten that does not exceed `longest`.
+
+    >>> nice_length(37.0), nice_length(0.8)
+    (20.0, 0.5)
+    """
+    power = 10.0 ** math.floor(math.log10(longest) + 1e-9)
+    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= longest * (1 + 1e-9))
+
+
+def watermark(axes: Axes, width: float, height: float, *, largest: float = 15.0) -> None:
+    """Write across a panel that it shows synthetic inputs, legible on light and dark, without hiding the panel.
+
+    Parameters
+    ----------
+    axes
+        The panel.
+    width, height
+        Its size in inches, which decides direction and size of the words.
+    largest
+        Largest font size.
+    """
+    from matplotlib.patheffects import withStroke
+
+    tall, wide = height > 2.2 * width, width > 4 * height
+    along = height if tall else width if wide else math.hypot(width, min(width, height) * 0.5)
+    axes.text(
+        0.5, 0.5, WATERMARK.replace("\n", " · ") if wide else WATERMARK, transform=axes.transAxes, ha="center",
+        va="center", rotation=90 if tall else 0 if wide else math.degrees(math.atan2(min(width, height) * 0.5, width)),
+        fontsize=min(largest, along * 72 / (28 if wide else 15)), fontweight="bold", color=INK, alpha=0.3,
+        linespacing=1.3, clip_on=True, zorder=10,
+        path_effects=[withStroke(linewidth=1.6, foreground="white", alpha=0.4)],
+    )  # fmt: skip
+
+
 def sheet(body: float, title: str, source: str, *, width: float = WIDTH, legend: bool = False) -> Figure:
-    """A figure with room for panels of a height in inches, its heading above, and the line of the source below."""
+    """Make a figure for panels of a height in inches, with its heading above and the source line below."""
     from matplotlib.figure import Figure
 
     lines = textwrap.wrap(source, round((width - 2 * _SIDE) * 16.5))
@@ -109,7 +144,7 @@ def sheet(body: float, title: str, source: str, *, width: float = WIDTH, legend:
 
 
 def legend(figure: Figure, *panels: Axes) -> None:
-    """Put one legend for what the panels hold, between the heading and the panels."""
+    """Add one legend for the contents of all panels, between the heading and the panels."""
     found: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -118,7 +153,7 @@ def legend(figure: Figure, *panels: Axes) -> None:
 
 
 def patch_legend(figure: Figure, colours: Mapping[str, str]) -> None:
-    """The same for names with a colour each."""
+    """Add a legend for names with one colour each, between the heading and the panels."""
     from matplotlib.patches import Patch
 
     _place_legend(figure, [Patch(facecolor=colour) for colour in colours.values()], list(colours))
@@ -137,7 +172,7 @@ def _place_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str])
 
 
 def colour_bar(figure: Figure, mappable: Any, label: str, *, extend: str = "neither") -> None:
-    """One colour bar at the right of all panels."""
+    """Add one colour bar at the right of all panels."""
     from matplotlib.colors import LogNorm
 
     bar = figure.colorbar(mappable, ax=figure.axes, aspect=32, pad=0.015, fraction=0.04, extend=extend, extendfrac=0.03)
@@ -149,7 +184,7 @@ def colour_bar(figure: Figure, mappable: Any, label: str, *, extend: str = "neit
 
 
 def head(axes: Axes, title: str, lines: Sequence[str]) -> None:
-    """The name of a panel and small lines below it, above the axes, where they hide nothing."""
+    """Write the name of a panel and small lines below it, above the axes, where they hide nothing."""
     axes.set_title(title, loc="left", fontsize=9, weight="bold", color=INK, pad=6 + 9.5 * len(lines), parse_math=False)
     axes.annotate(
         "\n".join(lines), (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", va="bottom",
@@ -158,7 +193,7 @@ def head(axes: Axes, title: str, lines: Sequence[str]) -> None:
 
 
 def label_outer(grid: NDArray[Any], x: str, y: str) -> None:
-    """Label the lowest panel that is shown of each column, and the leftmost of each row."""
+    """Label the lowest visible panel of each column, and the leftmost of each row."""
     for column in grid.T:
         low = [axes for axes in column if axes.get_visible()][-1:]
         for axes in low:
@@ -172,20 +207,26 @@ def label_outer(grid: NDArray[Any], x: str, y: str) -> None:
 
 
 def plain(axes: Axes) -> None:
-    """Thin grey frame, small ticks."""
+    """Give axes a thin grey frame and small ticks."""
     axes.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=INK)
     axes.spines[:].set(linewidth=0.5, color=RULE)
 
 
 def metric_label(metric: str) -> str:
-    """The metric with its unit, or the refusal of a name that is none."""
+    """Return the name of a metric with its unit.
+
+    Raises
+    ------
+    RequestError
+        When there is no such metric.
+    """
     if metric not in METRIC_NAMES:
-        raise RequestError(f"there is no metric {metric!r}; expected one of {', '.join(METRIC_NAMES)}")
+        raise RequestError(f"unknown metric {metric!r}; expected one of {', '.join(METRIC_NAMES)}")
     return "R" if metric == "r" else f"{METRIC_NAMES[metric]} ({UNIT})"
 
 
 def metric_number(value: float | None, metric: str) -> str:
-    """A metric as text, R to two decimals, the others to three.
+    """Format a metric, R to two decimals, the others to three.
 
     >>> metric_number(-0.0123, "bias"), metric_number(-0.0002, "bias"), metric_number(None, "r")
     ('−0.012', '0.000', '–')
@@ -197,7 +238,7 @@ def metric_number(value: float | None, metric: str) -> str:
 
 
 def metric_texts(metrics: Metrics) -> list[str]:
-    """Each metric with its name.
+    """Format each metric with its name.
 
     >>> metric_texts({"r": 0.8216, "rmse": 0.0431})
     ['R 0.82', 'RMSE 0.043']

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,28 +19,24 @@ from rasterio.transform import from_origin
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window, from_bounds
 
-from mmnet_maps import __version__
-from mmnet_maps.errors import OutputError
-from mmnet_maps.files import is_ours, write_whole
-from mmnet_maps.product.qgis import COLOURS, FULL_RANGE
+from mmnet_maps.files import refuse_foreign
+from mmnet_maps.plots.canvas import SYNTHETIC, evenly, nice_length, watermark, write_figure
+from mmnet_maps.plots.colours import INK, NODATA, PALE, RULE, beyond, dry_to_wet, scale_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
     from shapely.geometry.base import BaseGeometry
 
 Box = tuple[float, float, float, float]
 """left, bottom, right, top in metres."""
 
-WATERMARK = "SYNTHETIC INPUTS\nNOT AN OBSERVATION"
 
 _DPI = 170
-_ROWS = 6
 _PIXELS = 1400
 _NARROWEST, _WIDEST = 0.55, 8.0
 _DETAIL_METRES = 15_000.0
-_GREY, _INK, _PALE, _FRAME = "#dcdcdc", "#222222", "#555555", "#c2185b"
+_FRAME = "#c2185b"
 _SIDE = 0.35
 
 
@@ -99,9 +94,8 @@ def draw(
     OutputError
         When the picture cannot be written, or a file of that name is there that this software did not make.
     """
-    if path.exists() and not is_ours(path):
-        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
-    shown = choose(days)
+    refuse_foreign(path)
+    shown = evenly(days)
     crs, outline = _local(area)
     pixel = _pixel_metres(shown[0].layers["soil_moisture"])
     view = _view(outline.bounds, pixel)
@@ -112,10 +106,8 @@ def draw(
     limits = scale_range([panel.values for panel in (*smap, *fine)])
 
     layout = _lay_out((view[2] - view[0]) / (view[3] - view[1]), len(shown), box is not None)
-    if synthetic:
-        source += " SYNTHETIC INPUTS: NOT AN OBSERVATION."
     subset = f"{len(shown)} of {len(days)} days shown" if len(shown) < len(days) else ""
-    figure, base = _sheet(layout, len(shown), title, subset, source)
+    figure, base = _sheet(layout, len(shown), title, subset, source + SYNTHETIC * synthetic)
     columns = [(smap, layout.smap, "SMAP, 9 km"), (fine, layout.map, f"MMNet, {pixel:.3g} m")]
     if box and layout.detail:
         columns.append((detail, layout.detail, f"Detail, {(box[2] - box[0]) / 1000:.2g} km"))
@@ -127,7 +119,7 @@ def draw(
             axes = _axes(figure, place, floor)
             _draw_panel(axes, panels[row], outline, heading, limits)
             if synthetic:
-                _watermark(axes, place[2], place[3])
+                watermark(axes, place[2], place[3])
             if box and panels is fine:
                 _frame(axes, box)
             if panels is detail:
@@ -135,47 +127,7 @@ def draw(
             if row == len(shown) - 1 and panels is not smap:
                 _scale_bar(axes, place, panels[row].box)
     _colour_bar(figure, limits, [panel.values for panel in (*smap, *fine)], base - 0.72)
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": f"mmnet_maps {__version__}"})
-    write_whole(path, out.getvalue())
-
-
-def choose(days: Sequence[DayPicture]) -> list[DayPicture]:
-    """Pick at most six days: the first, the last, and evenly between.
-
-    >>> days = [DayPicture(day=date(2021, 8, day), layers={}) for day in range(1, 12)]
-    >>> [picture.day.day for picture in choose(days)]
-    [1, 3, 5, 7, 9, 11]
-    """
-    if len(days) <= _ROWS:
-        return list(days)
-    return [days[round(index)] for index in np.linspace(0, len(days) - 1, _ROWS)]
-
-
-def scale_range(values: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
-    """Range of the colour scale: the middle 96 % of all values, widened to steps of 0.05 and to 0.1 at least.
-
-    >>> scale_range([np.array([0.12, 0.33, np.nan], np.float32)])
-    (0.1, 0.35)
-    """
-    valid = np.concatenate([array[np.isfinite(array)] for array in values])
-    if not valid.size:
-        return FULL_RANGE
-    low, high = np.percentile(valid, [2, 98])
-    first, last = math.floor(low / 0.05 + 1e-6), math.ceil(high / 0.05 - 1e-6)
-    if last - first < 2:
-        first, last = max(0, last - 2), max(0, last - 2) + 2
-    return round(first * 0.05, 2), round(last * 0.05, 2)
-
-
-def nice_length(longest: float) -> float:
-    """The greatest of 1, 2 or 5 times a power of ten that is not above `longest`.
-
-    >>> nice_length(37.0), nice_length(0.8)
-    (20.0, 0.5)
-    """
-    power = 10.0 ** math.floor(math.log10(longest) + 1e-9)
-    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= longest * (1 + 1e-9))
+    write_figure(figure, path)
 
 
 def _local(area: BaseGeometry) -> tuple[CRS, BaseGeometry]:
@@ -311,8 +263,8 @@ def _sheet(layout: _Layout, rows: int, title: str, subset: str, source: str) -> 
     figure = Figure(figsize=(layout.size[0], height), dpi=_DPI, facecolor="white")
     _text(figure, _SIDE, height - 0.3, title, size=14, weight="bold", va="top")
     subtitle = "Surface soil moisture, 0–5 cm" + (f"  ·  {subset}" if subset else "")
-    _text(figure, _SIDE, height - 0.6, subtitle, size=10, color=_PALE, va="top")
-    _text(figure, _SIDE, 0.22, "\n".join(lines), size=7, color=_PALE, va="bottom", linespacing=1.35)
+    _text(figure, _SIDE, height - 0.6, subtitle, size=10, color=PALE, va="top")
+    _text(figure, _SIDE, 0.22, "\n".join(lines), size=7, color=PALE, va="bottom", linespacing=1.35)
     return figure, base
 
 
@@ -321,7 +273,7 @@ def _axes(figure: Figure, place: Box, base: float) -> Axes:
     x, y, across, up = place
     axes = figure.add_axes((x / width, (base + y) / height, across / width, up / height))
     axes.set(xticks=[], yticks=[], anchor="NW")
-    axes.spines[:].set(linewidth=0.5, color="#999999")
+    axes.spines[:].set(linewidth=0.5, color=RULE)
     return axes
 
 
@@ -330,7 +282,7 @@ def _draw_panel(axes: Axes, panel: _Panel, outline: BaseGeometry, heading: str, 
     _fill(axes, outline)
     axes.imshow(
         np.ma.masked_invalid(panel.values),
-        cmap=_colour_map(),
+        cmap=dry_to_wet(),
         vmin=limits[0],
         vmax=limits[1],
         extent=(left, right, bottom, top),
@@ -340,8 +292,8 @@ def _draw_panel(axes: Axes, panel: _Panel, outline: BaseGeometry, heading: str, 
     _outline(axes, outline)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     mean = "no data" if math.isnan(panel.mean) else f"mean {panel.mean:.3f}"
-    axes.set_title(heading, loc="left", fontsize=8.5, color=_INK, pad=4)
-    axes.set_title(mean, loc="right", fontsize=7.5, color=_PALE, pad=4)
+    axes.set_title(heading, loc="left", fontsize=8.5, color=INK, pad=4)
+    axes.set_title(mean, loc="right", fontsize=7.5, color=PALE, pad=4)
 
 
 def _rings(outline: BaseGeometry) -> list[list[NDArray[np.float64]]]:
@@ -360,13 +312,13 @@ def _fill(axes: Axes, outline: BaseGeometry) -> None:
     """Grey under the map, so that what is nodata inside the area shows and what is outside stays white."""
     from matplotlib.patches import PathPatch
 
-    axes.add_patch(PathPatch(_path(outline), facecolor=_GREY, edgecolor="none", zorder=0))
+    axes.add_patch(PathPatch(_path(outline), facecolor=NODATA, edgecolor="none", zorder=0))
 
 
 def _outline(axes: Axes, outline: BaseGeometry) -> None:
     from matplotlib.patches import PathPatch
 
-    axes.add_patch(PathPatch(_path(outline), facecolor="none", edgecolor=_INK, linewidth=0.8, zorder=2))
+    axes.add_patch(PathPatch(_path(outline), facecolor="none", edgecolor=INK, linewidth=0.8, zorder=2))
 
 
 def _frame(axes: Axes, box: Box) -> None:
@@ -381,31 +333,6 @@ def _frame(axes: Axes, box: Box) -> None:
         )
 
 
-def _watermark(axes: Axes, width: float, height: float) -> None:
-    """Words across a panel that stay legible on light and dark and let the map through."""
-    from matplotlib.patheffects import withStroke
-
-    tall = height > 2.2 * width
-    along = height if tall else math.hypot(width, min(width, height) * 0.5)
-    axes.text(
-        0.5,
-        0.5,
-        WATERMARK,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        rotation=90 if tall else math.degrees(math.atan2(min(width, height) * 0.5, width)),
-        fontsize=min(15.0, along * 72 / 15),
-        fontweight="bold",
-        color=_INK,
-        alpha=0.3,
-        linespacing=1.3,
-        clip_on=True,
-        zorder=5,
-        path_effects=[withStroke(linewidth=1.6, foreground="white", alpha=0.4)],
-    )
-
-
 def _scale_bar(axes: Axes, place: Box, box: Box) -> None:
     """A bar of a round length under a panel."""
     length = nice_length((box[2] - box[0]) * 0.35)
@@ -413,10 +340,10 @@ def _scale_bar(axes: Axes, place: Box, box: Box) -> None:
     y = -0.16 / place[3]
     label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     axes.plot(
-        [0, share], [y, y], transform=axes.transAxes, color=_INK, linewidth=2, clip_on=False, solid_capstyle="butt"
+        [0, share], [y, y], transform=axes.transAxes, color=INK, linewidth=2, clip_on=False, solid_capstyle="butt"
     )
     axes.text(
-        share + 0.08 / place[2], y - thick / 4, label, transform=axes.transAxes, fontsize=7.5, va="center", color=_INK
+        share + 0.08 / place[2], y - thick / 4, label, transform=axes.transAxes, fontsize=7.5, va="center", color=INK
     )
 
 
@@ -426,36 +353,28 @@ def _colour_bar(figure: Figure, limits: tuple[float, float], values: Sequence[ND
     from matplotlib.patches import Rectangle
 
     width, height = figure.get_size_inches()
-    valid = np.concatenate([array[np.isfinite(array)] for array in values])
-    below, above = bool((valid < limits[0] - 1e-5).any()), bool((valid > limits[1] + 1e-5).any())
     long = min(3.6, width * 0.5)
     axes = figure.add_axes((_SIDE / width, y / height, long / width, 0.14 / height))
     bar = figure.colorbar(
-        ScalarMappable(Normalize(*limits), _colour_map()),
+        ScalarMappable(Normalize(*limits), dry_to_wet()),
         cax=axes,
         orientation="horizontal",
-        extend={(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither"),
+        extend=beyond(values, limits),
     )
     step = 0.05 if limits[1] - limits[0] <= 0.3 + 1e-9 else 0.1
     ticks = np.arange(math.ceil(limits[0] / step - 1e-6), math.floor(limits[1] / step + 1e-6) + 1) * step
     bar.set_ticks(ticks.round(2).tolist())
-    bar.ax.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=_INK)
+    bar.ax.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=INK)
     bar.outline.set_linewidth(0.5)
-    figure.text((_SIDE + long + 0.12) / width, (y + 0.07) / height, "m³/m³", fontsize=8.5, va="center", color=_INK)
+    figure.text((_SIDE + long + 0.12) / width, (y + 0.07) / height, "m³/m³", fontsize=8.5, va="center", color=INK)
     x = _SIDE + long + 0.8
     figure.add_artist(
-        Rectangle((x / width, y / height), 0.2 / width, 0.14 / height, transform=figure.transFigure, facecolor=_GREY)
+        Rectangle((x / width, y / height), 0.2 / width, 0.14 / height, transform=figure.transFigure, facecolor=NODATA)
     )
-    figure.text((x + 0.28) / width, (y + 0.07) / height, "no data", fontsize=7.5, va="center", color=_INK)
-
-
-def _colour_map() -> LinearSegmentedColormap:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("dry_to_wet", COLOURS)
+    figure.text((x + 0.28) / width, (y + 0.07) / height, "no data", fontsize=7.5, va="center", color=INK)
 
 
 def _text(figure: Figure, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
     """Text at a place in inches."""
     width, height = figure.get_size_inches()
-    figure.text(x / width, y / height, text, fontsize=size, **{"color": _INK, **style})
+    figure.text(x / width, y / height, text, fontsize=size, **{"color": INK, **style})

@@ -7,26 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mmnet_maps.files import is_ours, write_whole
+from mmnet_maps.plots.colours import COLOURS, FULL_RANGE
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.quality import FLAG_MASKS, NO_VALUE, flags_in
-
-COLOURS = (
-    "#fce5be",
-    "#f7ce8a",
-    "#dfbb73",
-    "#b6ae6d",
-    "#8ba06e",
-    "#56927d",
-    "#198089",
-    "#006b95",
-    "#00568a",
-    "#03417a",
-    "#192c69",
-)
-"""Dry to wet: equal steps of CIELAB lightness from 92 to 20, told apart by people with any colour vision."""
-
-FULL_RANGE = (0.0, 0.5)
-"""Range of the colour scale in m³/m³ of a picture without values, and of the layer styles, for every place and day."""
 
 RANGES = {"soil_moisture": FULL_RANGE, "smap": FULL_RANGE, "soil_moisture_std": (0.0, 0.1)}
 """The range of each continuous layer's colours, m³/m³; values beyond it take the colour of its end."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmnet_maps import __version__
-from mmnet_maps.errors import OutputError
-from mmnet_maps.files import is_ours, write_whole
 from mmnet_maps.metrics import TARGET
-from mmnet_maps.product.picture import WATERMARK
-from mmnet_maps.product.qgis import COLOURS, FULL_RANGE
+from mmnet_maps.plots.canvas import check_picture, plain, watermark, write_figure
+from mmnet_maps.plots.colours import FULL_RANGE, INK, SMAP_COLOUR, dry_to_wet
 from mmnet_maps.training.splits import BORDERS
 from mmnet_maps.training.table_check import SamplesCheck, StationCheck
 
@@ -30,7 +26,7 @@ MOST_STATIONS = 120
 _WIDTH, _DPI = 13.0, 130
 _ACROSS = 6
 _SIDE, _PANEL, _BETWEEN = 0.55, 1.05, 0.27  # inches
-_INK, _QUIET, _SMAP = "#222222", "#777777", "#9a9a9a"
+_QUIET = "#777777"
 
 
 def draw_samples(found: SamplesCheck, path: str | Path) -> None:
@@ -43,17 +39,15 @@ def draw_samples(found: SamplesCheck, path: str | Path) -> None:
     OutputError
         When the picture cannot be written, or a file of that name is there that this software did not make.
     """
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
     path = Path(path)
-    if path.exists() and not is_ours(path):
-        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
+    check_picture(path)
     stations = sorted(found.stations, key=lambda one: (one.lon, one.lat, one.station))
     number = {one.station: k for k, one in enumerate(stations, 1)}
     kept = sorted(stations, key=lambda one: -one.rows)[:MOST_STATIONS]
     shown = [one for one in stations if one in kept]
-    colours = LinearSegmentedColormap.from_list("dry_to_wet", COLOURS)
+    colours = dry_to_wet()
     rows = math.ceil(len(shown) / _ACROSS)
     top = _map_height(stations) + 1.35
     height = top + rows * (_PANEL + _BETWEEN) + 0.75
@@ -62,10 +56,8 @@ def draw_samples(found: SamplesCheck, path: str | Path) -> None:
     _draw_map(figure, stations, number, colours, height)
     _draw_panels(figure, found, shown, number, colours, height - top)
     if found.about.get("synthetic"):
-        figure.text(0.5, 0.5, WATERMARK, size=34, color="#c0392b", alpha=0.25, rotation=30, ha="center", va="center")
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": f"mmnet_maps {__version__}"})
-    write_whole(path, out.getvalue())
+        watermark(figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[]), _WIDTH, height, largest=34.0)
+    write_figure(figure, path)
 
 
 def _bounds(stations: Sequence[StationCheck]) -> tuple[float, float, float, float]:
@@ -93,7 +85,7 @@ def _heading(figure: Figure, found: SamplesCheck, shown: int, height: float) -> 
     more = f"; the {shown} with most rows have a panel" if shown < count else ""
     smap = ", grey: SMAP input" if "smap" in found.samples.table.column_names else ""
     x = _SIDE / _WIDTH
-    figure.text(x, 1 - 0.34 / height, Path(found.samples.name).name, size=15, weight="bold", color=_INK)
+    figure.text(x, 1 - 0.34 / height, Path(found.samples.name).name, size=15, weight="bold", color=INK)
     figure.text(
         x,
         1 - 0.60 / height,
@@ -128,7 +120,7 @@ def _draw_map(
         vmin=FULL_RANGE[0],
         vmax=FULL_RANGE[1],
         s=52,
-        edgecolors=_INK,
+        edgecolors=INK,
         linewidths=0.6,
         plotnonfinite=True,
         zorder=3,
@@ -140,28 +132,22 @@ def _draw_map(
             xytext=(4.5, 3.5),
             textcoords="offset points",
             size=7,
-            color=_INK,
+            color=INK,
             path_effects=[withStroke(linewidth=1.8, foreground="white")],
             zorder=4,
         )
     _degrees(axes)
     side = figure.add_axes(((_SIDE + wide + 0.2) / _WIDTH, base / height, 0.16 / _WIDTH, high / height))
     bar = figure.colorbar(points, cax=side, extend="max")
-    bar.set_label("mean soil moisture, m³/m³", size=8, color=_INK)
-    bar.ax.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=_INK)
+    bar.set_label("mean soil moisture, m³/m³", size=8, color=INK)
+    bar.ax.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=INK)
     bar.outline.set_linewidth(0.5)
 
 
 def _degrees(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}° {'W' if value < 0 else 'E'}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}° {'N' if value >= 0 else 'S'}")
-    _thin(axes)
-
-
-def _thin(axes: Axes) -> None:
-    axes.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=_INK)
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.5, color=_QUIET)
+    plain(axes)
 
 
 def _draw_panels(
@@ -193,16 +179,16 @@ def _draw_panels(
         rows = np.flatnonzero(samples.station == one.station)
         rows = rows[np.argsort(days[rows], kind="stable")]
         if smap is not None:
-            axes.plot(*_broken_at_gaps(days[rows], smap[rows]), color=_SMAP, linewidth=0.8, zorder=2.5)
+            axes.plot(*_broken_at_gaps(days[rows], smap[rows]), color=SMAP_COLOUR, linewidth=0.8, zorder=2.5)
         shade = colours(one.mean / FULL_RANGE[1]) if np.isfinite(one.mean) else _QUIET
-        axes.plot(*_broken_at_gaps(days[rows], observed[rows]), color=_INK, linewidth=0.7, zorder=3)
+        axes.plot(*_broken_at_gaps(days[rows], observed[rows]), color=INK, linewidth=0.7, zorder=3)
         axes.fill_between(*_broken_at_gaps(days[rows], observed[rows]), color=shade, linewidth=0, zorder=2, alpha=0.85)
         axes.set(xlim=span, ylim=(0, limit))
         name = f"{number[one.station]}  {one.station}"
-        axes.set_title(name, size=7.5, color=_INK, loc="left", pad=2.0)
+        axes.set_title(name, size=7.5, color=INK, loc="left", pad=2.0)
         locator = AutoDateLocator(minticks=2, maxticks=5)
         axes.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator, show_offset=False))
-        _thin(axes)
+        plain(axes)
         axes.tick_params(
             labelsize=6.5, labelleft=col == 0, labelbottom=k + _ACROSS >= len(shown), length=2.0, direction="in"
         )

@@ -21,12 +21,13 @@ from pyproj import Geod, Transformer
 
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import is_ours
+from mmnet_maps.plots.canvas import evenly, nice_length
+from mmnet_maps.plots.colours import COLOURS, scale_range
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.product import picture
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
-from mmnet_maps.product.picture import DayPicture, choose, draw, nice_length, scale_range
-from mmnet_maps.product.qgis import COLOURS
+from mmnet_maps.product.picture import DayPicture, draw
 
 DAY = date(2021, 8, 8)
 GREY = to_rgb("#dcdcdc")
@@ -266,7 +267,7 @@ def test_scale_ranges(values: list[float]) -> None:
 @given(st.integers(1, 400))
 def test_chosen_days_keep_first_last_and_order(count: int) -> None:
     days = [DayPicture(day=DAY + timedelta(n), layers={}) for n in range(count)]
-    shown = [days.index(day) for day in choose(days)]
+    shown = [days.index(day) for day in evenly(days)]
     assert len(shown) == min(count, 6)
     assert (shown[0], shown[-1]) == (0, count - 1)
     gaps = np.diff(shown)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmnet_maps.errors import OutputError
-from mmnet_maps.product import picture
+from mmnet_maps.plots.colours import dry_to_wet, scale_range
 from mmnet_maps.product import qgis as style
 from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.qgis import write_styles
@@ -71,7 +71,7 @@ def test_colours_between_the_stops_are_those_of_the_picture(layer: str) -> None:
     at = np.linspace(low, high, 101)
     shown = np.array([rgb(item.attrib["color"]) for item in items(layer)], float)
     ours = np.column_stack([np.interp(at, values, shown[:, band]) for band in range(3)])
-    theirs = picture._colour_map()((at - low) / (high - low))[:, :3] * 255
+    theirs = dry_to_wet()((at - low) / (high - low))[:, :3] * 255
     np.testing.assert_allclose(ours, theirs, atol=2.0)  # a colour map of matplotlib has 256 steps
 
 
@@ -97,7 +97,7 @@ def test_renderers_are_as_qgis_reads_them(layer: str) -> None:
 
 
 def test_the_range_is_the_pictures() -> None:
-    nothing = picture.scale_range([np.full(3, np.nan, np.float32)])
+    nothing = scale_range([np.full(3, np.nan, np.float32)])
     assert style.RANGES["soil_moisture"] == style.RANGES["smap"] == nothing == (0.0, 0.5)
 
 

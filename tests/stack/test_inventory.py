@@ -25,14 +25,9 @@ from mmnet_maps.stack import availability, inventory
 from mmnet_maps.stack.availability import require, require_values
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.inventory import DailyShares, Inventory, Scope, daily_shares, survey, take_inventory
-from mmnet_maps.stack.inventory_plot import (
-    as_json,
-    draw_inventory,
-    format_inventory,
-    marks_of,
-    shown_day,
-    write_inventory,
-)
+from mmnet_maps.stack.inventory_layers import read_layer, shown_day, shown_grid
+from mmnet_maps.stack.inventory_plot import draw_inventory
+from mmnet_maps.stack.inventory_text import as_json, format_inventory, marks_of, write_inventory
 from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
@@ -298,31 +293,27 @@ def test_the_picture(patchy: Stack, tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_what_a_map_takes(patchy: Stack) -> None:
-    from mmnet_maps.stack.inventory_plot import _layer, _shown_grid
-
     found = take_inventory(patchy, [later(-1), DAY], HERE)
-    grid, step = _shown_grid(found)
+    grid, step = shown_grid(found)
     assert step == 1
     tile = tiles(grid)[0].geobox
     snapshot = next(read_block(patchy, tile, NEEDS, [DAY], smap_resampling="nearest").snapshots)
     for name in ("red", "vv", "smap"):
-        layer = _layer(found, name, DAY, grid, step)[: tile.shape.y, : tile.shape.x]
+        layer = read_layer(found, name, DAY, grid, step)[: tile.shape.y, : tile.shape.x]
         clear = ~snapshot.gap_filled if name == "smap" else np.ones(tile.shape, bool)
         np.testing.assert_allclose(layer[clear], snapshot.fine[name][clear], rtol=1e-5)
-    codes = _layer(found, "landcover", DAY, grid, step)[: tile.shape.y, : tile.shape.x]
+    codes = read_layer(found, "landcover", DAY, grid, step)[: tile.shape.y, : tile.shape.x]
     np.testing.assert_array_equal(np.nan_to_num(codes), snapshot.fine["landcover"])
 
 
 def test_thinning_picks_single_pixels(patchy: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmnet_maps.stack import inventory_plot as inventory_picture
-
     found = take_inventory(patchy, [DAY], HERE)
-    whole, _ = inventory_picture._shown_grid(found)
-    full = inventory_picture._layer(found, "vv", DAY, whole, 1)
-    monkeypatch.setattr(inventory_picture, "_PIXELS", 37)
-    grid, step = inventory_picture._shown_grid(found)
+    whole, _ = shown_grid(found)
+    full = read_layer(found, "vv", DAY, whole, 1)
+    monkeypatch.setattr("mmnet_maps.stack.inventory_layers._PIXELS", 37)
+    grid, step = shown_grid(found)
     assert step > 1
-    thin = inventory_picture._layer(found, "vv", DAY, grid, step)
+    thin = read_layer(found, "vv", DAY, grid, step)
     picked = full[step // 2 :: step, step // 2 :: step]
     np.testing.assert_array_equal(thin[: picked.shape[0], : picked.shape[1]], picked)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps import __version__
-from mmnet_maps.product.picture import WATERMARK
+from mmnet_maps.plots.canvas import png as rendered
+from mmnet_maps.plots.canvas import watermark
+from mmnet_maps.plots.colours import INK, NODATA, PALE
 
 
 def png(
@@ -62,26 +63,21 @@ def png(
     image = axes.imshow(
         np.ma.masked_invalid(values),
         extent=(left, right, bottom, top),
-        cmap=colormap.with_extremes(bad="#dcdcdc"),
+        cmap=colormap.with_extremes(bad=NODATA),
         vmin=low,
         vmax=high,
         interpolation="nearest",
     )
     for x, y in outline:
-        axes.plot(x, y, color="#222222", linewidth=0.8)
+        axes.plot(x, y, color=INK, linewidth=0.8)
     axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
-    axes.set_xlabel(f"mmnet_maps {__version__}", loc="left", fontsize=7, color="#555555")
+    axes.set_xlabel(f"mmnet_maps {__version__}", loc="left", fontsize=7, color=PALE)
     if names is None:
         sheet.colorbar(image, ax=axes, label=label, shrink=0.8, extend="both")
     else:
         patches = [Patch(facecolor=colour, label=name) for colour, name in zip(colours, names, strict=True)]
         sheet.legend(handles=patches, loc="outside lower left", fontsize=8, frameon=False, ncols=2)
     if synthetic:
-        axes.text(
-            0.5, 0.5, WATERMARK, transform=axes.transAxes, ha="center", va="center", rotation=30, fontsize=22,
-            color="#222222", alpha=0.3, fontweight="bold",
-        )  # fmt: skip
-    out = BytesIO()
-    sheet.savefig(out, format="png", metadata={"Software": f"mmnet_maps {__version__}"})
-    return out.getvalue()
+        watermark(axes, width, height, largest=22.0)
+    return rendered(sheet)

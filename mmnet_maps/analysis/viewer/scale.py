@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.product.picture import nice_length
-from mmnet_maps.product.qgis import COLOURS, quality_colour, quality_label
+from mmnet_maps.plots.canvas import nice_length
+from mmnet_maps.plots.colours import COLOURS
+from mmnet_maps.product.qgis import quality_colour, quality_label
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.variables import LANDCOVER_CLASSES
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmnet_maps.analysis.viewer.data import ViewLayer
 from mmnet_maps.analysis.viewer.scale import Scale, difference_scale, layer_scale
-from mmnet_maps.product.picture import scale_range
+from mmnet_maps.plots.colours import scale_range
 from mmnet_maps.product.quality import FLAG_MASKS
 
 if TYPE_CHECKING:

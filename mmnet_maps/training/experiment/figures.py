@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mmnet_maps import __version__
 from mmnet_maps.metrics import ESTIMATE, METRICS, TARGET, StationMetrics
 from mmnet_maps.plots.canvas import write_figure
-from mmnet_maps.training.experiment.charts import Pairs, StationSeries, density_figure, importance_figure, series_figure
+from mmnet_maps.plots.series import StationSeries, series_figure
+from mmnet_maps.training.experiment.charts import Pairs, density_figure, importance_figure
 from mmnet_maps.training.experiment.report import Found, read_table, smap_estimates, whole_seeds
 from mmnet_maps.training.experiment.run import ExperimentConfig, Run, read_climates
 from mmnet_maps.training.experiment.station_charts import box_figure, grouped_box_figure, map_figure

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.plots.canvas import (
-    INK,
-    RULE,
     WIDTH,
     Floats,
     colour_bar,
@@ -23,11 +21,11 @@ from mmnet_maps.plots.canvas import (
     legend,
     metric_label,
     metric_number,
-    network_colours,
     patch_legend,
     plain,
     sheet,
 )
+from mmnet_maps.plots.colours import INK, RULE, network_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEWEST_FOR_BOX = 8
-"""Fewer stations than this are drawn one by one, not as a box."""
+"""Fewer stations than this are drawn individually, not as a box."""
 
 _LAND = "#f1f0ec"
 _VIEW = (-125.5, 24.3, -66.2, 49.9)
@@ -60,7 +58,7 @@ _OUTLINE = """
 def map_figure(
     lon: Floats, lat: Floats, values: Mapping[str, Floats], metric: str, *, title: str, source: str
 ) -> Figure:
-    """One metric of the stations on maps of CONUS, one a network, on one colour scale (supplement S1 of the paper).
+    """Draw one metric of the stations on maps of CONUS, one per network, on one scale (supplement S1 of the paper).
 
     Parameters
     ----------
@@ -71,14 +69,14 @@ def map_figure(
     metric
         ``r``, ``rmse``, ``bias`` or ``ubrmse``.
     title, source
-        Heading, and the line that says where the values come from.
+        Heading and source line.
 
     Raises
     ------
     InputError
-        There is nothing to draw, or shapes differ.
+        When there is nothing to draw, or shapes differ.
     RequestError
-        There is no such metric.
+        When there is no such metric.
     """
     from matplotlib.patches import Polygon
 
@@ -130,7 +128,7 @@ def _degrees(axes: Axes) -> None:
 
 
 def _metric_scale(values: NDArray[np.float64], metric: str) -> tuple[Any, Colormap, str]:
-    """Colours from the 2nd to the 98th percentile in round steps; of the bias about zero, dry red and wet blue."""
+    """Return norm, colour map and pointed ends: the 2nd to the 98th percentile in round steps; the bias about zero."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
@@ -151,29 +149,29 @@ def _metric_scale(values: NDArray[np.float64], metric: str) -> tuple[Any, Colorm
 
 
 def box_figure(values: Mapping[str, Mapping[str, Floats]], *, title: str, source: str) -> Figure:
-    """Metrics of the stations by network as boxes, one panel a metric (supplement S2 of the paper).
+    """Draw metrics of the stations by network as boxes, one panel per metric (supplement S2 of the paper).
 
-    A box holds the middle half of the stations, its line is their median; whiskers end at the last station within 1.5
-    times the box's length. Fewer than `FEWEST_FOR_BOX` stations are dots beside a line at their median.
+    A box contains the middle half of the stations, its line is their median; whiskers end at the last station within
+    1.5 times the box's length. Fewer than `FEWEST_FOR_BOX` stations are drawn as dots beside a line at their median.
 
     Parameters
     ----------
     values
         By network and metric, shape (stations,); NaN is left out.
     title, source
-        Heading, and the line that says where the values come from.
+        Heading and source line.
 
     Raises
     ------
     InputError
-        There is nothing to draw.
+        When there is nothing to draw.
     RequestError
-        There is no such metric.
+        When there is no such metric.
     """
     metrics = list(dict.fromkeys(metric for found in values.values() for metric in found))
     labels = [metric_label(metric) for metric in metrics]
     if not metrics:
-        raise InputError("there is no metric to draw; give at least one network with one metric")
+        raise InputError("no metric to draw; give at least one network with one metric")
     colours = network_colours(values)
     figure = sheet(3.4, title, source, legend=True)
     for axes, metric, label in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, labels, strict=True):
@@ -198,9 +196,9 @@ def grouped_box_figure(
     source: str,
     order: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
-    """One metric of the stations by class as boxes, one panel a category (supplement S8 of the paper).
+    """Draw one metric of the stations by class as boxes, one panel per category (supplement S8 of the paper).
 
-    Boxes are as those of `box_figure`, the networks of a class side by side.
+    Boxes are those of `box_figure`, with the networks of a class side by side.
 
     Parameters
     ----------
@@ -211,45 +209,34 @@ def grouped_box_figure(
     metric
         ``r``, ``rmse``, ``bias`` or ``ubrmse``.
     title, source
-        Heading, and the line that says where the values come from.
+        Heading and source line.
     order
-        Classes of a category in the order to be drawn, those without a station left out. Without it the class of most
-        stations comes first.
+        Classes of a category in drawing order; classes without a station are omitted, others follow by size.
 
     Raises
     ------
     InputError
-        There is nothing to draw, or shapes differ.
+        When there is nothing to draw, or shapes differ.
     RequestError
-        There is no such metric.
+        When there is no such metric.
     """
     label = metric_label(metric)
-    _check_values(values, np.shape(next(iter(values.values()), ())), metric)
-    if not groups:
-        raise InputError("there is no category to group by; give at least one")
-    shape = np.shape(next(iter(values.values())))
+    shape = np.shape(next(iter(values.values()), ()))
+    _check_values(values, shape, metric)
     for category, classes in groups.items():
         if np.shape(classes) != shape:
             raise InputError(
                 f"{category}: classes of shape {np.shape(classes)}, {metric} of {shape}; expected the same"
             )
+    if not groups:
+        raise InputError("no category to group by; give at least one")
     figure = sheet(2.25 * len(groups) + 0.1, title, source, legend=len(values) > 1)
-    width, colours = 0.7 / len(values), network_colours(values)
+    colours = network_colours(values)
     for axes, (category, classes) in zip(
         figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups.items(), strict=True
     ):
         names = _classes(classes, (order or {}).get(category, ()))
-        ticks = []
-        for place, name in enumerate(names):
-            counts = []
-            for number, (network, found) in enumerate(values.items()):
-                seen = _finite(np.asarray(found)[classes == name])
-                offset = (number - (len(values) - 1) / 2) * width
-                _draw_box(axes, place + offset, seen, 0.8 * width, colours[network])
-                counts.append(seen.size)
-            ticks.append("\n".join([*textwrap.wrap(name, max(9, 90 // len(names))), f"n = {_counts(counts)}"]))
-        axes.set_xticks(range(len(names)), ticks)
-        axes.set_xlim(-0.6, max(len(names), 5) - 0.4)
+        _draw_classes(axes, values, classes, names, colours)
         axes.set_title(category, loc="left", fontsize=9, weight="bold", color=INK, pad=4)
         _value_axis(axes, metric, label)
     if len(values) > 1:
@@ -257,16 +244,37 @@ def grouped_box_figure(
     return figure
 
 
+def _draw_classes(
+    axes: Axes,
+    values: Mapping[str, Floats],
+    classes: NDArray[np.str_],
+    names: Sequence[str],
+    colours: Mapping[str, str],
+) -> None:
+    """Draw the boxes of every class, the networks side by side, with the number of stations below."""
+    width, ticks = 0.7 / len(values), []
+    for place, name in enumerate(names):
+        counts = []
+        for number, (network, found) in enumerate(values.items()):
+            seen = _finite(np.asarray(found)[classes == name])
+            offset = (number - (len(values) - 1) / 2) * width
+            _draw_box(axes, place + offset, seen, 0.8 * width, colours[network])
+            counts.append(seen.size)
+        ticks.append("\n".join([*textwrap.wrap(name, max(9, 90 // len(names))), f"n = {_counts(counts)}"]))
+    axes.set_xticks(range(len(names)), ticks)
+    axes.set_xlim(-0.6, max(len(names), 5) - 0.4)
+
+
 def _counts(counts: Sequence[int]) -> str:
-    """How many stations the boxes are of, once where it is the same for all."""
+    """Format the number of stations of each box, once if it is the same for all."""
     return ", ".join(map(str, counts if len(set(counts)) > 1 else counts[:1]))
 
 
 def _classes(found: NDArray[np.str_], order: Sequence[str]) -> list[str]:
-    """The classes there are: first those of `order`, then the others, that of most stations first."""
+    """Return the existing classes: those of `order` first, then the others by number of stations."""
     counts = Counter(str(name) for name in found if name)
-    rest = sorted(counts.keys() - set(order), key=lambda name: (-counts[name], name))
-    return [name for name in order if name in counts] + rest
+    others = sorted(counts.keys() - set(order), key=lambda name: (-counts[name], name))
+    return [name for name in order if name in counts] + others
 
 
 def _draw_box(axes: Axes, place: float, values: NDArray[np.float64], width: float, colour: str) -> None:

@@ -24,8 +24,10 @@ from scipy import stats
 
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.metrics import METRICS, report
-from mmnet_maps.plots.canvas import METRIC_NAMES, NETWORK_COLOURS, SMAP_COLOUR, network_colours, write_figure
-from mmnet_maps.training.experiment.charts import Pairs, StationSeries, density_figure, importance_figure, series_figure
+from mmnet_maps.plots.canvas import METRIC_NAMES, write_figure
+from mmnet_maps.plots.colours import KIND_COLOURS, NETWORK_COLOURS, SMAP_COLOUR, network_colours
+from mmnet_maps.plots.series import StationSeries, series_figure
+from mmnet_maps.training.experiment.charts import Pairs, density_figure, importance_figure
 from mmnet_maps.training.experiment.station_charts import FEWEST_FOR_BOX, box_figure, grouped_box_figure, map_figure
 
 HEAD: dict[str, Any] = {"title": "Soil moisture", "source": "Made-up numbers. " * 20}
@@ -171,7 +173,7 @@ def test_a_picture_replaces_its_own_kind_and_nothing_else(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match=r"figure.png was not made by mmnet_maps and is never overwritten"):
         write_figure(importance_figure({"a": {"pr": 100.0}}, ["pr"], **HEAD), path)
     assert path.read_bytes() == b"a photograph"
-    with pytest.raises(RequestError, match=r"figure.pdf is no name of a picture; expected one that ends in .png"):
+    with pytest.raises(RequestError, match=r"figure.pdf is not the name of a picture; expected one that ends in .png"):
         write_figure(importance_figure({"a": {"pr": 100.0}}, ["pr"], **HEAD), tmp_path / "figure.pdf")
 
 
@@ -237,7 +239,7 @@ def test_a_constant_observation_has_no_least_squares_line(observed: list[float])
 
 
 def test_densities_of_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match="there is no panel to draw"):
+    with pytest.raises(InputError, match="no panel to draw"):
         density_figure({"on-site": {}}, **HEAD)
     nothing = Pairs(estimate=np.array([np.nan, 0.1]), observed=np.array([0.1, np.nan]))
     with pytest.raises(InputError, match="on-site, MLP: no row has both an estimate and an observation"):
@@ -313,9 +315,9 @@ def test_stations_share_dates_and_say_their_metrics() -> None:
 
 
 def test_series_that_cannot_be_drawn_are_refused() -> None:
-    with pytest.raises(InputError, match="there is no station to draw"):
+    with pytest.raises(InputError, match="no station to draw"):
         series_figure([], **HEAD)
-    with pytest.raises(InputError, match="Boulder-14-W has no day to draw; leave it out"):
+    with pytest.raises(InputError, match="Boulder-14-W has no day to draw; leave the station out"):
         series_figure([station(count=0)], **HEAD)
     days = np.datetime64("2021-03-01") + np.array([1, 0, 0])
     with pytest.raises(InputError, match="Boulder-14-W has 2021-03-01 2 times; expected each day once"):
@@ -396,7 +398,7 @@ def test_maps_of_nothing_are_refused() -> None:
         map_figure(lon, lat, {"a": np.full(2, np.nan)}, "r", **HEAD)
     with pytest.raises(InputError, match=r"a: r of shape \(3,\), stations of \(2,\); expected the same"):
         map_figure(lon, lat, {"a": np.zeros(3)}, "r", **HEAD)
-    with pytest.raises(RequestError, match="there is no metric 'mae'; expected one of r, rmse, bias, ubrmse"):
+    with pytest.raises(RequestError, match="unknown metric 'mae'; expected one of r, rmse, bias, ubrmse"):
         map_figure(lon, lat, {"a": np.zeros(2)}, "mae", **HEAD)
 
 
@@ -472,13 +474,13 @@ def test_groups_are_in_order_with_their_counts() -> None:
 
 
 def test_boxes_of_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match="there is no metric to draw"):
+    with pytest.raises(InputError, match="no metric to draw"):
         box_figure({"MMNet": {}}, **HEAD)
-    with pytest.raises(RequestError, match="there is no metric 'mae'"):
+    with pytest.raises(RequestError, match="unknown metric 'mae'"):
         box_figure({"MMNet": {"mae": np.zeros(3)}}, **HEAD)
     with pytest.raises(InputError, match="no station has a value of rmse"):
         grouped_box_figure({}, {"Climate": np.array(["Cfa"])}, "rmse", **HEAD)
-    with pytest.raises(InputError, match="there is no category to group by; give at least one"):
+    with pytest.raises(InputError, match="no category to group by; give at least one"):
         grouped_box_figure({"MMNet": np.zeros(3)}, {}, "rmse", **HEAD)
     with pytest.raises(InputError, match=r"Climate: classes of shape \(2,\), rmse of \(3,\); expected the same"):
         grouped_box_figure({"MMNet": np.zeros(3)}, {"Climate": np.array(["Cfa"] * 2)}, "rmse", **HEAD)
@@ -495,7 +497,7 @@ def test_shares_are_bars_in_one_order_coloured_by_kind() -> None:
     assert [text.get_text() for text in first.get_yticklabels()] == ["pr", "smap", "sand"]
     assert first.yaxis_inverted()
     bars = {round(bar.get_y() + 0.36): (bar.get_width(), to_hex(bar.get_facecolor())) for bar in first.patches}
-    assert bars == {0: (70.0, "#e69f00"), 2: (30.0, "#0072b2")}
+    assert bars == {0: (70.0, KIND_COLOURS["series"]), 2: (30.0, KIND_COLOURS["snapshot"])}
     assert [bar.get_width() for bar in second.patches] == [20.0, 65.0, 15.0]
     assert {text.get_text() for text in second.texts} >= {"20.0", "65.0", "15.0"}
     assert notes(first) == ["of the day 30 %, series 70 %"]
@@ -505,7 +507,7 @@ def test_shares_are_bars_in_one_order_coloured_by_kind() -> None:
 
 
 def test_importance_of_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="there is no variable to draw"):
+    with pytest.raises(InputError, match="no variable to draw"):
         importance_figure({"on-site": {}}, [], **HEAD)
     for share in (-1.0, np.nan):
         with pytest.raises(InputError, match=f"on-site: the share of pr is {share}; expected percent from 0"):
