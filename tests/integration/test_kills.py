@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from processes import start_interruptible
 
 from analytic import AnalyticSource
 from mmnet_maps.grid.area import read_aoi
@@ -64,16 +65,13 @@ def test_kills_change_nothing(tmp_path: Path, kills: int) -> None:
     command = [sys.executable, "-c", f"import test_kills; test_kills.run({str(tmp_path / 's.zarr')!r})"]
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     for _ in range(kills):
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": ":".join(paths), "PATH": "/usr/bin:/bin"}
-        )
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(1 + moments.randrange(6))]
-        time.sleep(moments.uniform(0.0, 0.03))
-        process.kill()
+        environment = {"PYTHONPATH": ":".join(paths), "PATH": "/usr/bin:/bin"}
+        with start_interruptible(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(1 + moments.randrange(6))]
+            time.sleep(moments.uniform(0.0, 0.03))
+            process.kill()
         assert lines == ["ready\n", *["wrote\n"] * (len(lines) - 1)]
-        process.wait()
-        process.stdout.close()
     killed, _ = arrays(tmp_path / "s.zarr")
     for name in ("s.zarr", "whole.zarr"):
         fetch(

@@ -1,4 +1,4 @@
-"""Real Landsat, land cover and elevation over Zion, Utah, with the demo world for the rest, by the main command."""
+"""Map Zion, Utah, by the main command from real Landsat, land cover and elevation, and otherwise the demo world."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mmnet_maps.stack.store import Stack
 ROOT = Path(__file__).parents[2]
 RASTERS = ROOT.parent / "shared" / "data" / "rasters" / "zion"
 
-pytestmark = pytest.mark.skipif(not RASTERS.is_dir(), reason=f"the Zion rasters are not at {RASTERS}")
+pytestmark = pytest.mark.skipif(not RASTERS.is_dir(), reason=f"no Zion rasters at {RASTERS}")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The folder of the day's product, and the cache."""
+    """Return the folder of the day's product, and the cache."""
     folder = tmp_path_factory.mktemp("zion")
     words = ["--aoi", str(ROOT / "examples" / "zion.geojson"), "--date", "2015-08-18", "--out", str(folder / "maps")]
     with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +50,7 @@ def test_real_and_synthetic_inputs_are_recorded_one_by_one(made: tuple[Path, Pat
     assert "synthetic" in item["properties"]["mmnet:inputs"]["smap"]
 
 
-def test_the_map_is_one(made: tuple[Path, Path]) -> None:
+def test_the_map_is_complete_and_marked_synthetic(made: tuple[Path, Path]) -> None:
     with rasterio.open(made[0] / "zion_20150818_synthetic_soil_moisture.tif") as data:
         moisture = data.read(1, masked=True) * data.scales[0]
         assert data.crs.to_epsg() == 5070
@@ -70,15 +70,15 @@ def test_real_landsat_shows_in_the_map(made: tuple[Path, Path]) -> None:
     red, nir = (stack.read(name, window_of(grid, stack.target), date(2015, 8, 18)) for name in ("red", "nir"))
     with np.errstate(invalid="ignore"):
         greenness = (nir - red) / (nir + red)
-    shrubs = stack.read("landcover", window_of(grid, stack.target)) == 52  # one class, whose soil and weather are alike
+    shrubs = stack.read("landcover", window_of(grid, stack.target)) == 52  # one class, with similar soil and weather
     known = np.isfinite(moisture) & np.isfinite(greenness) & shrubs
     assert known.sum() > 10_000
-    # Within 500 m soil and weather are alike too, so that what differs is what the satellite saw.
+    # Soil and weather are similar within 500 m, so differences come from the satellite image.
     assert np.corrcoef(*(local(values, known) for values in (moisture, greenness)))[0, 1] > 0.3
 
 
 def local(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """What known values have over the mean of those within five pixels."""
+    """Return known values minus the mean of those within five pixels."""
     total, share = (uniform_filter(part, 5) for part in (np.where(known, values, 0.0), known.astype(float)))
     return values[known] - (total / np.maximum(share, 1e-9))[known]
 

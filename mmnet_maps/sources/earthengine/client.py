@@ -151,6 +151,7 @@ class Client:
         }  # fmt: skip
 
         def send() -> NDArray[Any]:
+            """Send the request once and count it."""
             with self._counting:
                 self.traffic.requests += 1
             body = ee.data.computePixels(request)

@@ -244,7 +244,10 @@ def load_sources(path: str | Path) -> tuple[SourcesConfig, Path | str]:
 
 
 def _expand(text: str, path: Path) -> str:
+    """Replace each ${NAME} by the environment variable."""
+
     def value(found: re.Match[str]) -> str:
+        """Return the value of an environment variable; RequestError where it is not set."""
         name = found[1]
         if not os.environ.get(name):
             raise RequestError(

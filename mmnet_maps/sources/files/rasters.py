@@ -134,7 +134,7 @@ def _library_errors(spec: RasterSpec) -> Iterator[None]:
         extra = "hdf4" if suffix(spec.path) == ".hdf" else "remote"
         raise InputError(
             f"{spec.key}: {shown(spec.path)} needs a package that is not installed ({redacted(error)}); "
-            f"pip install 'mmnet-maps[{extra}]'"
+            f"run pip install 'mmnet-maps[{extra}]'"
         ) from None
     except _BROKEN + remote_errors() as error:
         raise InputError(
@@ -153,7 +153,7 @@ def read_window(raster: Raster, rows: slice, cols: slice, day: date | None) -> t
     rows, cols
         Window of its lattice.
     day
-        Which day, where the file has a time axis.
+        The day to read, where the file has a time axis.
 
     Returns
     -------
@@ -187,7 +187,7 @@ def _labelled(spec: RasterSpec) -> bool:
 
 @lru_cache(maxsize=16384)
 def _is_hdf4(spec: RasterSpec) -> bool:
-    """Files named .hdf are HDF4 or HDF5."""
+    """Return True for HDF4; a file named .hdf is HDF4 or HDF5."""
     if isinstance(spec.path, str) or suffix(spec.path) != ".hdf":
         return False
     with spec.path.open("rb") as file:

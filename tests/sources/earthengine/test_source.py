@@ -109,6 +109,20 @@ def test_weather_comes_on_its_own_grid_day_by_day(source: EarthEngineSource) -> 
             np.testing.assert_allclose(layer, expected, atol=tolerance(name), err_msg=f"{name} {day}")
 
 
+def test_a_new_variable_needs_only_its_definition_and_a_product(
+    tmp_path: Path, server: FakeEarthEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gust = replace(VARIABLES["vs"], name="gust", long_name="wind gust", group="gusts")
+    monkeypatch.setitem(VARIABLES, "gust", gust)
+    product = {"collection": "IDAHO_EPSCOR/GRIDMET", "bands": {"gust": "vs"}, "product": "gridMET"}
+    source = EarthEngineSource(config(tmp_path, server, use=["gusts"], products={"gusts": product}))
+    assert list(source.variables()) == ["gust"]
+    box = window(source, "gusts")
+    assert source.days("gusts", box, DAY, DAY) == [DAY]
+    (found,) = source.read("gusts", box, [DAY])["gust"]
+    np.testing.assert_allclose(found, world.weather(*centres(box), "vs", DAY), atol=tolerance("vs"))
+
+
 def test_surface_temperature_is_masked_by_its_quality(source: EarthEngineSource) -> None:
     lattice = source.lattice("lst")
     box = lattice[cover(target_grid(read_aoi("-120.5,46.5,-118.5,48.0")), lattice)]

@@ -125,7 +125,7 @@ def test_an_invalid_value_is_reported_with_file_key_and_expectation(
 def test_yaml_other_than_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    refusal(path)
+    assert str(path) in refusal(path)
 
 
 def test_a_missing_yaml_is_reported(tmp_path: Path) -> None:

@@ -479,7 +479,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     root = tmp_path / "served"
     root.mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(root))) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

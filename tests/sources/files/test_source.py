@@ -28,7 +28,7 @@ from mmnet_maps.grid.tiles import target_grid, tile_geobox
 from mmnet_maps.sources import open_source
 from mmnet_maps.sources.base import Source
 from mmnet_maps.sources.files.source import FilesSource
-from mmnet_maps.variables import VARIABLES
+from mmnet_maps.variables import VARIABLES, Variable
 
 DAY = date(2021, 8, 8)
 GRID = GeoBox((40, 30), Affine(100, 0, -1_800_000, 0, -100, 2_900_000), "EPSG:5070")
@@ -543,6 +543,21 @@ def test_a_file_changed_in_place_is_read_again_and_changes_the_name(tmp_path: Pa
     assert np.allclose(made.read("static", GRID, [DAY])["clay"], 30)
 
 
+def test_a_new_variable_needs_only_its_definition_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    affine = Affine(100, 0, GRID.affine.c, 0, -100, GRID.affine.f)
+    file = write_tif(tmp_path / "a.tif", np.full((40, 30), 3, np.float32), affine, "EPSG:5070")
+    for group in ("optical", "vegetation"):  # on the target grid, and on the files' own
+        index = Variable(
+            name="lai", long_name="leaf area index", units="1", group=group, valid_min=0, valid_max=10, scale=0.01
+        )
+        monkeypatch.setitem(VARIABLES, "lai", index)
+        made = source(tmp_path, {"lai": {"files": file, "date": DAY}})
+        assert list(made.variables()) == ["lai"]
+        grid = GRID if group == "optical" else made.lattice(group)
+        assert made.days(group, grid, DAY, DAY) == [DAY]
+        np.testing.assert_allclose(made.read(group, grid, [DAY])["lai"], 3)
+
+
 def test_open_source(tmp_path: Path) -> None:
     (demo,) = open_source("demo")
     assert demo.name == "demo"
@@ -570,7 +585,7 @@ def test_open_source(tmp_path: Path) -> None:
 @pytest.fixture
 def zion(monkeypatch: pytest.MonkeyPatch) -> FilesSource:
     if not (REAL / "zion").is_dir():
-        pytest.skip("the rasters of Zion are not at hand")
+        pytest.skip("the rasters of Zion are absent")
     monkeypatch.setenv("ZION_RASTERS", str(REAL / "zion"))
     return FilesSource(REPOSITORY / "examples/zion.yaml")
 
@@ -614,7 +629,7 @@ def test_zion_agrees_with_gdal_warping_the_files_themselves(zion: FilesSource) -
 def test_a_real_gridmet_day(tmp_path: Path) -> None:
     path = REAL / "gridmet/precipitation_amount_2010-05-22.nc"
     if not path.exists():
-        pytest.skip("the gridMET day is not at hand")
+        pytest.skip("the gridMET day is absent")
     made = source(tmp_path, {"pr": {"files": str(path), "units": "mm"}})
     lattice = made.lattice("weather")
     day = date(2010, 5, 22)
