@@ -16,8 +16,10 @@ import shapely
 import torch
 
 from analytic import AnalyticSource, make_model
+from map_files import DAY as MAP_DAY
+from map_files import grid_at, write_map
 from mmnet_maps import cli
-from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.area import LONLAT, read_aoi, transform_geometry
 from mmnet_maps.grid.tiles import target_grid, touched_tiles
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.stack.fetch import fetch
@@ -348,6 +350,26 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert "--aoi" in done.stdout
     assert "grant_county.geojson" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["points", "zones"])
+def test_finished_maps_are_read_without_torch(tmp_path: Path, command: str) -> None:
+    grid = grid_at(0, 0, 40, 40)
+    write_map(tmp_path / "maps", "h06v03", MAP_DAY, grid)
+    outline = transform_geometry(shapely.box(*grid.boundingbox.bbox), "EPSG:5070", LONLAT)
+    geojson(tmp_path / "zones.geojson", outline)
+    places = {"points": f"{outline.centroid.x},{outline.centroid.y}", "zones": "zones.geojson"}
+    words = ["mmnet", command, f"--{command}", places[command], "--maps", "maps", "--out", "found.csv", "-q"]
+    code = (
+        f"import sys; sys.argv = {words}\n"
+        "from mmnet_maps import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(Path("found.csv").read_text().splitlines()) == 2
 
 
 def test_a_table_of_samples_is_built_and_checked(
