@@ -155,7 +155,7 @@ def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str], mon
     for given, message in (
         ({"stack": "s", "maps": ["m"]}, "give one of --maps, --stack and --source"),
         ({"stack": "s"}, "the first and the last day"),
-        ({"start": "2021-08-08", "end": "2021-08-08"}, "nothing is said of where"),
+        ({"start": "2021-08-08", "end": "2021-08-08"}, "no input given"),
     ):
         with pytest.raises(RequestError, match=message):
             series_for(["-119,47"], **given)  # type: ignore[arg-type]

@@ -198,7 +198,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, stack: Path, model: Pat
     here = [(-119.3, 47.8)]
     for options, kind, message in (
         ({"maps": maps, "model": model}, RequestError, "leave out model"),
-        ({}, RequestError, "nothing is said of where"),
+        ({}, RequestError, "no input given"),
         ({"stack": stack, "source": "demo"}, RequestError, "both a stack"),
         ({"stack": tmp_path / "no.zarr"}, InputError, "no stack at"),
         ({"maps": tmp_path / "no"}, RequestError, "does not exist"),
