@@ -1,4 +1,4 @@
-"""The members of an ensemble as Zarr: whole or not at all with the day's files, read back, opened by other software."""
+"""Ensemble members as Zarr: whole or not at all with the day's files, read back, opened by other software."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ import rioxarray  # noqa: F401  (arrays answer .rio)
 import xarray as xr
 import zarr.storage
 from odc.geo.geobox import GeoBox
+from processes import start_interruptible
 
-from day_files import DAY, content, ensemble, grid, packed, png, produce, writer
+from day_files import DAY, NAMES, content, ensemble, grid, packed, png, produce, writer
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import is_ours
 from mmnet_maps.grid.area import read_aoi
@@ -41,7 +42,7 @@ def values_of(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_tiles_of_a_grid_equal_the_whole(tmp_path: Path, order: int) -> None:
-    """Tiles are cut along the lattice, which the chunks of the store are not."""
+    """Tiles follow the lattice, the chunks of the store do not."""
     box = target_grid(read_aoi("-119.5,46.7,-118.6,47.3"))
     pieces = tiles(box)
     assert len(pieces) >= 2
@@ -59,7 +60,7 @@ def test_tiles_of_a_grid_equal_the_whole(tmp_path: Path, order: int) -> None:
     assert completed(tmp_path, "grant", DAY, False, "f00d") == product
 
 
-def test_what_is_in_no_window_is_nan_and_takes_no_space(tmp_path: Path) -> None:
+def test_pixels_in_no_window_are_nan_and_take_no_space(tmp_path: Path) -> None:
     with writer(tmp_path, grid(900, 1100), members=3) as at:
         window = {name: block[:40, :50] for name, block in packed(900, 1100).items()}
         at.write(slice(600, 640), slice(500, 550), window, ensemble(3, 40, 50))
@@ -115,9 +116,9 @@ def test_the_item_lists_the_folder(tmp_path: Path) -> None:
 
 
 def test_the_same_members_give_the_same_bytes(tmp_path: Path) -> None:
-    values, members = packed(600, 700), ensemble(2, 600, 700)
+    values, members = packed(600, 700, names=NAMES[:1]), ensemble(2, 600, 700)
     produce(tmp_path / "whole", values, members=2)
-    with writer(tmp_path / "parts", grid(600, 700), members=2) as at:
+    with writer(tmp_path / "parts", grid(600, 700), NAMES[:1], members=2) as at:
         for left in (350, 0):
             cols = slice(left, left + 350)
             window = {name: block[:, cols] for name, block in values.items()}
@@ -173,7 +174,7 @@ def test_a_foreign_store_is_never_overwritten(tmp_path: Path, kind: str) -> None
     with pytest.raises(OutputError, match="was not made by mmnet_maps"), writer(tmp_path, grid(5, 5), members=2):
         pytest.fail("entered")
     assert content(tmp_path) == before
-    produce(tmp_path, packed(5, 5))  # without members it is nobody's business
+    produce(tmp_path, packed(5, 5))  # without members the store is not touched
     assert foreign.exists()
     assert before.items() <= content(tmp_path).items()
 
@@ -191,8 +192,8 @@ def test_a_foreign_folder_that_comes_while_computing_is_not_overwritten(tmp_path
 
 def test_a_write_that_does_not_read_back_is_never_published(tmp_path: Path) -> None:
     for damage in ("gone", "cut", "garbled"):
-        with writer(tmp_path, grid(600, 700), members=2) as at:
-            at.write(slice(0, 600), slice(0, 700), packed(600, 700), ensemble(2, 600, 700))
+        with writer(tmp_path, grid(600, 700), NAMES[:1], members=2) as at:
+            at.write(slice(0, 600), slice(0, 700), packed(600, 700, names=NAMES[:1]), ensemble(2, 600, 700))
             chunk = next(tmp_path.rglob(f".*.partial/{STORE}/{ARRAY}/c/1/1/1"))
             data = chunk.read_bytes()
             if damage == "gone":
@@ -221,7 +222,7 @@ def test_space_for_members_is_counted(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_full_disk_leaves_nothing_even_of_the_chunks_still_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One chunk fails while others are slow: they have ended before the folder is removed, and do not make it again."""
+    """One chunk fails while others are slow: these end before the folder is removed, and do not recreate it."""
     put, began = zarr.storage._local._put, []
     lock = threading.Lock()
 
@@ -265,19 +266,17 @@ def test_ctrl_c_leaves_nothing_even_of_the_chunks_still_under_way(tmp_path: Path
         "    time.sleep(0.6)\n"
         "    sys.exit(7)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (7, "")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with start_interruptible(
+        [sys.executable, "-c", script, tmp_path], env=environment, stderr=subprocess.PIPE, text=True
+    ) as child:
+        _, errors = child.communicate(timeout=60)
+    assert (child.returncode, errors) == (7, "")
     assert list((tmp_path / "20210808").iterdir()) == []
 
 
 def test_a_store_is_written_in_a_notebook(tmp_path: Path) -> None:
-    """There a loop runs in the thread that calls."""
+    """A notebook runs an event loop in the calling thread."""
 
     async def cell() -> Path | None:
         return produce(tmp_path, packed(5, 5), members=2).members
