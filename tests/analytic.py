@@ -1,4 +1,4 @@
-"""A source whose values follow a closed formula, and models with random weights that fit it."""
+"""A source whose values follow a closed formula, and models with random weights for its variables."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.sources.base import Provenance, Rasters
+from mmnet_maps.stack.needs import Needs
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 LATTICES = {
@@ -24,8 +26,8 @@ LATTICES = {
 class AnalyticSource:
     """A source whose values follow a closed formula of place and day.
 
-    Values differ between variables; every third day is observed by optical and radar sensors and by the surface
-    temperature, and on those days every seventh column of the lattice is missing.
+    Values differ between variables. Optical, radar and surface temperature are observed every third day, and every
+    seventh column of their lattices is missing.
     """
 
     name: str = "analytic"
@@ -52,7 +54,7 @@ class AnalyticSource:
         return {name: np.stack([self.value(name, geobox, day) for day in days]) for name in names}
 
     def value(self, name: str, geobox: GeoBox, day: date) -> np.ndarray:
-        """The formula: a value within the middle of the variable's usual range, by place and day."""
+        """Return the formula: a value in the middle of the variable's usual range, by place and day."""
         x = (geobox.affine.c + geobox.affine.a * (np.arange(geobox.shape[1]) + 0.5))[None, :]
         y = (geobox.affine.f + geobox.affine.e * (np.arange(geobox.shape[0]) + 0.5))[:, None]
         unit = abs(geobox.affine.a)
@@ -78,8 +80,13 @@ assert set(RANGES) | {"landcover"} == set(VARIABLES)
 assert set(FINE_GROUPS) == {"static", "optical", "sar"}
 
 
+def source_of(needs: Needs, **options: Any) -> AnalyticSource:
+    """Return an analytic source of the needed variables alone, which makes small stacks."""
+    return AnalyticSource(without=tuple(name for name in VARIABLES if name not in needs.variables), **options)
+
+
 def make_model(folder: Path, architecture: str = "mmnet", name: str = "random", seed: int = 7) -> Path:
-    """A checkpoint with random weights whose inputs are scaled by the analytic source's ranges."""
+    """Write a checkpoint with random weights whose inputs are scaled by the analytic source's ranges."""
     import torch
 
     from mmnet_maps.model.checkpoint import save_checkpoint
