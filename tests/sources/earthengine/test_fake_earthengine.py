@@ -1,4 +1,4 @@
-"""The fake Earth Engine service, through the real client and against closed formulas and rasterio."""
+"""The loopback Earth Engine, through the real client, against closed formulas and rasterio."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fake_earthengine import FakeEarthEngine, Fault, connected, offline_environm
 
 DAY = products.FIRST + timedelta(8)
 EAST = (-1_760_000.0, 2_900_000.0)
-"""Upper left corner, EPSG:5070, of a place in the zone 11 tile."""
+"""Upper left corner, EPSG:5070, of a window in the zone 11 tile."""
 HLS, S1, DEM = "NASA/HLS/HLSL30/v002", "COPERNICUS/S1_GRD", "USGS/3DEP/10m_collection"
 NLCD, MOD = "USGS/NLCD_RELEASES/2021_REL/NLCD", "MODIS/061/MOD11A1"
 SMAP, GRIDMET = "NASA/SMAP/SPL4SMGP/008", "IDAHO_EPSCOR/GRIDMET"
@@ -86,7 +86,7 @@ def load(scene: products.Scene, dataset: str) -> Any:
 
 
 def clear(image: Any) -> Any:
-    """Without cloud and shadow, as the recipe does it."""
+    """Mask cloud and shadow as the recipe does."""
     return image.updateMask(image.select("Fmask").bitwiseAnd(2 | 8).eq(0)).select(OPTICAL)
 
 
@@ -115,7 +115,7 @@ def is_clear(scene: products.Scene, x: NDArray[Any], y: NDArray[Any]) -> NDArray
         (MOD, "LST_Day_1km", "lst", 0.02, 0),
     ],
 )  # fmt: skip
-def test_values_are_possible_and_differ_from_place_to_place(
+def test_values_are_plausible_and_vary_in_space(
     dataset: str, band: str, name: str, scale: float, offset: float
 ) -> None:
     everywhere = np.random.default_rng(3).uniform([-121.9, 46.4], [-117.9, 48.0], (4000, 2)).T
@@ -128,7 +128,7 @@ def test_values_are_possible_and_differ_from_place_to_place(
     assert np.ptp(found) > 0 or name == "pr"
 
 
-def test_every_scene_of_a_product_has_an_index_of_its_own() -> None:
+def test_every_scene_of_a_product_has_its_own_index() -> None:
     for entry in products.catalog().values():
         assert len({scene.index for scene in entry.scenes}) == len(entry.scenes)
 
@@ -309,7 +309,7 @@ def test_radar_is_averaged_in_decibels_after_its_filter_on_its_own_grid(server: 
     assert np.abs(np.abs(boxed) - 1.5 / 9).max() < 0.04
 
 
-def test_elevation_runs_on_over_the_tiles(server: FakeEarthEngine) -> None:
+def test_elevation_is_continuous_across_tiles(server: FakeEarthEngine) -> None:
     x, y = products.transformer("EPSG:4326", "EPSG:5070").transform(-120.0, 47.0)
     corner = (round(x / 100) * 100 - 1000.0, round(y / 100) * 100 + 1000.0)
     tiles = ee.ImageCollection(DEM)
@@ -465,7 +465,7 @@ def test_clip_masks_what_lies_outside(server: FakeEarthEngine) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_the_service_refuses(server: FakeEarthEngine, make: Any, words: str) -> None:
+def test_invalid_requests_are_refused(server: FakeEarthEngine, make: Any, words: str) -> None:
     with pytest.raises(ee.EEException) as caught:
         make()
     assert words in str(caught.value)
@@ -537,7 +537,7 @@ def test_other_types_and_names(server: FakeEarthEngine) -> None:
     assert ask().dtype == np.dtype([("constant", "<f4"), ("constant_1", "<f4")])
 
 
-def test_rules_look_at_the_request_and_delays_come_on_top(server: FakeEarthEngine) -> None:
+def test_faults_match_requests_and_delays_add_up(server: FakeEarthEngine) -> None:
     wide = Fault(kind="status", when=lambda body: body["grid"]["dimensions"]["width"] > 100, times=2)
     server.faults += [Fault(kind="delay", seconds=0.2), wide]
     start = time.monotonic()
@@ -555,7 +555,7 @@ def test_rules_look_at_the_request_and_delays_come_on_top(server: FakeEarthEngin
     assert ee.Number(1).add(1).getInfo() == 2
 
 
-def test_sixteen_at_a_time(server: FakeEarthEngine) -> None:
+def test_sixteen_concurrent_requests(server: FakeEarthEngine) -> None:
     server.faults.append(Fault(kind="delay", seconds=0.3, times=None))
     images = [ee.Image(k).toInt16() for k in range(16)]
     with ThreadPoolExecutor(16) as pool:
@@ -565,7 +565,7 @@ def test_sixteen_at_a_time(server: FakeEarthEngine) -> None:
     assert server.count() == 16
 
 
-def test_more_than_allowed_at_a_time_are_refused() -> None:
+def test_too_many_concurrent_requests_are_refused() -> None:
     with FakeEarthEngine(max_concurrent=1) as server:
         server.faults.append(Fault(kind="delay", path="algorithms", seconds=0.5, times=None))
 
@@ -581,7 +581,7 @@ def test_more_than_allowed_at_a_time_are_refused() -> None:
             assert sorted(pool.map(lambda _: get(), range(2))) == [200, 429]
 
 
-def test_it_serves_from_a_process_of_its_own(tmp_path: Path) -> None:
+def test_it_runs_in_a_separate_process(tmp_path: Path) -> None:
     port_file = tmp_path / "port"
     serving = subprocess.Popen([sys.executable, fake_earthengine.__file__, str(port_file)])
     try:

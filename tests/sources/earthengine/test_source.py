@@ -40,7 +40,7 @@ SOLE = target_grid(read_aoi("-119.68,47.05,-119.60,47.09"))  # 62 × 57 pixels w
 NEEDS = Needs(
     snapshot=("smap", "red", "vv", "landcover", "elevation"), series=("pr", "lst"), steps=3, includes_day=True
 )
-# Without radar, which takes the loopback service ten times as long as all the others: 10 m pixels, smoothed.
+# Without radar, whose smoothed 10 m pixels cost the loopback service more than everything else.
 SOME = Needs(snapshot=("smap", "red", "landcover"), series=("pr", "lst"), steps=2, includes_day=True)
 
 
@@ -80,7 +80,7 @@ def window(source: EarthEngineSource, group: str) -> GeoBox:
 
 
 def tolerance(name: str) -> float:
-    """Half a step of the packing, and what float32 loses on the way."""
+    """Return half a step of the packing, plus the rounding of float32."""
     return 0.51 * VARIABLES[name].scale + 1e-5
 
 
@@ -99,7 +99,7 @@ def test_smap_is_the_mean_of_the_day_where_half_of_it_is_there(
     np.testing.assert_allclose(found, expected if fields >= 4 else np.nan, atol=tolerance("smap"))
 
 
-def test_weather_comes_on_its_own_grid_day_by_day(source: EarthEngineSource) -> None:
+def test_weather_is_read_on_its_own_grid_day_by_day(source: EarthEngineSource) -> None:
     box, days = window(source, "weather"), [DAY + timedelta(days=k) for k in range(-3, 3)]
     found = source.read("weather", box, days)
     assert set(found) == set(world.WEATHER)
@@ -137,7 +137,7 @@ def test_surface_temperature_is_masked_by_its_quality(source: EarthEngineSource)
 
 
 def top(dataset: str, day: date, band: str, x: float, y: float, size: float, **options: Any) -> float:
-    """Area mean of a pixel: of the images of a day the last with a value."""
+    """Return the area mean of a pixel from the last image of a day with a value."""
     value = np.nan
     for scene in world.catalog()[dataset].on(day):
         if band in scene.layers and scene.properties.get("instrumentMode", "IW") == "IW":
@@ -185,7 +185,7 @@ def test_reflectance_is_the_area_mean_of_clear_pixels(tmp_path: Path, server: Fa
     assert seen > 50
 
 
-def test_backscatter_is_that_of_the_right_images_smoothed_and_averaged_in_decibels(source: EarthEngineSource) -> None:
+def test_backscatter_of_the_right_images_is_smoothed_and_averaged_in_decibels(source: EarthEngineSource) -> None:
     found = source.read("sar", SOLE, [RADAR])
     x, y = centres(SOLE)
     kinds = {
@@ -216,14 +216,14 @@ def test_terrain_soil_and_land_cover(source: EarthEngineSource) -> None:
     np.testing.assert_array_equal(found["landcover"][0][inside], world.landcover_class(x, y, 2021)[inside])
 
 
-def test_elevation_is_whole_across_the_seams_of_its_tiles(source: EarthEngineSource) -> None:
+def test_elevation_has_no_seams_between_tiles(source: EarthEngineSource) -> None:
     grid = target_grid(read_aoi("-119.01,46.99,-118.99,47.01"))  # four tiles meet in the middle
     lon, lat = lonlat(grid)
     found = source.read("static", grid, [DAY])["elevation"][0]
     np.testing.assert_allclose(found, world.elevation(lon.astype(float), lat.astype(float)), atol=0.3)
 
 
-def test_the_nearest_release_of_the_land_cover_counts(source: EarthEngineSource) -> None:
+def test_the_nearest_release_of_the_land_cover_is_used(source: EarthEngineSource) -> None:
     old, new = (source.read("static", SOLE, [day])["landcover"][0] for day in (date(2018, 7, 1), date(2022, 7, 1)))
     x, y = centres(SOLE)
     assert (old == world.landcover_class(x, y, 2019)).mean() > 0.6
@@ -343,7 +343,7 @@ def test_a_transient_fault_changes_nothing(source: EarthEngineSource, server: Fa
     began = time.monotonic()
     found = source.read("optical", SOLE, [DAY])
     for variable, values in expected.items():
-        # A split request is another grid, which moves a mean by a step of the packing at most.
+        # A split request has another grid, which changes a mean by at most a step of the packing.
         step = 2 * VARIABLES[variable].scale if fault.kind == "memory" else 0
         np.testing.assert_allclose(found[variable], values, rtol=0, atol=1.01 * step)
     assert server.count() >= 2
@@ -419,7 +419,7 @@ def test_a_day_that_is_published_late_is_requested_again(tmp_path: Path, server:
     for _ in range(2):
         server.reset()
         fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], demand, today=later, quiet=True)
-    assert not server.log  # what is still empty after so long stays so
+    assert not server.log  # a day that is still empty after so long stays empty
 
 
 def test_values_of_another_recipe_are_not_added_to_a_stack(tmp_path: Path, server: FakeEarthEngine) -> None:
@@ -528,7 +528,7 @@ def test_without_credentials_the_error_explains_how_to_sign_in(tmp_path: Path, m
 
 @pytest.mark.live
 def test_the_real_service() -> None:
-    """Every product in use has its grid, bands and values; needs an account, see docs/inputs.md."""
+    """Check grid, bands and values of every product in use; needs an account, see docs/inputs.md."""
     source = EarthEngineSource()
     for group in ("smap", "weather", "lst"):
         lattice = source.lattice(group)

@@ -175,7 +175,7 @@ def test_every_field_has_one_sentence() -> None:
             assert (field.description or "").endswith("."), name
 
 
-def test_units_lead_to_those_of_the_variables() -> None:
+def test_units_convert_to_those_of_the_variables() -> None:
     assert {wanted for _, wanted in UNITS} <= {variable.units for variable in VARIABLES.values()}
     for pair, given_value, expected in (
         (("degC", "K"), 25.0, 298.15),

@@ -24,9 +24,7 @@ def period(folder: Path, pattern: str) -> list[tuple[date | None, date | None]]:
 
 
 @given(LITERALS, FORMATS, LITERALS, st.datetimes(datetime(1000, 1, 1)))
-def test_a_name_made_of_a_pattern_states_what_it_was_made_of(
-    before: str, form: str, after: str, when: datetime
-) -> None:
+def test_a_name_built_from_a_pattern_states_its_parts(before: str, form: str, after: str, when: datetime) -> None:
     stated = stated_by(f"{before}{{date:{form}}}{after}*?", f"{before}{when.strftime(form)}{after}xy")
     assert stated is not None
     assert "".join(value for _, value in stated) == "".join(
@@ -35,7 +33,7 @@ def test_a_name_made_of_a_pattern_states_what_it_was_made_of(
 
 
 @given(st.text(max_size=12), st.text(max_size=12).filter(lambda text: "/" not in text))
-def test_what_is_literal_matches_itself_alone(literal: str, other: str) -> None:
+def test_literal_text_matches_only_itself(literal: str, other: str) -> None:
     literal = "".join(letter for letter in literal if letter not in "{}*?/%")
     assert stated_by(literal, literal) == []
     assert (stated_by(literal, other) == []) == (other == literal)
@@ -55,7 +53,7 @@ def test_the_period_of_a_file_holds_its_day(tmp_path_factory: pytest.TempPathFac
         assert (first - timedelta(days=1)).strftime(form) < day.strftime(form) < (last + timedelta(1)).strftime(form)
 
 
-def test_folders_may_state_parts_of_the_date(tmp_path: Path) -> None:
+def test_folder_names_may_hold_parts_of_the_date(tmp_path: Path) -> None:
     for name in ("2021/08/a_08.tif", "2021/08/a_31.tif", "2021/09/a_31.tif", "2021/08/b_09.tif", "2021/x/a_01.tif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -66,9 +64,7 @@ def test_folders_may_state_parts_of_the_date(tmp_path: Path) -> None:
     assert period(tmp_path, "{date:%Y}/*/c_{date:%Y%m%d}.tif") == [(date(2021, 8, 1), date(2021, 8, 1))]
 
 
-def test_a_folder_is_listed_once_and_broken_links_do_not_matter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_is_listed_once_and_broken_links_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a_20210808.tif", "a_20210809.tif", "other.txt"):
         (tmp_path / name).touch()
     (tmp_path / "link.txt").symlink_to(tmp_path / "nowhere")
@@ -88,7 +84,7 @@ def test_days_of_a_listing_are_those_between(days: list[date], start: int, lengt
     assert listing.days(first, last) == sorted({day for day in days if first <= day <= last})
 
 
-def test_of_a_pattern_the_newest_version_comes_first(tmp_path: Path) -> None:
+def test_the_newest_version_of_a_pattern_comes_first(tmp_path: Path) -> None:
     for version in ("001", "003", "002"):
         (tmp_path / f"SMAP_20210808_{version}.h5").touch()
     entry = VariableFiles(pattern="SMAP_{date:%Y%m%d}_*.h5", product="P")
@@ -109,7 +105,7 @@ def test_a_missing_package_is_reported_without_credentials(monkeypatch: pytest.M
     assert "hunter2" not in str(caught.value)
 
 
-def test_places_as_gdal_has_them_and_as_they_are_shown() -> None:
+def test_places_in_gdals_notation_and_in_messages() -> None:
     assert gdal_path("s3://bucket/a.tif") == "/vsis3/bucket/a.tif"
     assert gdal_path("http://host/a.tif?x=1") == "/vsicurl/http://host/a.tif?x=1"
     assert gdal_path(Path("/a/b.tif")) == "/a/b.tif"

@@ -1,4 +1,4 @@
-"""The products as the agencies ship them, by patterns: small files in their layout, and values computed by hand."""
+"""Products in the layout of the agencies, found by patterns: small files, and values computed by hand."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def source(place: Path, /, variables: dict[str, dict[str, Any]], **options: Any)
 
 
 def pieces(values: NDArray[Any]) -> NDArray[Any]:
-    """The 25 pixels of 20 m in each pixel of the grid."""
+    """Return the 25 pixels of 20 m in each pixel of the grid."""
     return values.reshape(40, 5, 30, 5).swapaxes(1, 2).reshape(40, 30, 25)
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are opened, in order."""
+    """Return the list that collects the names of opened files, in order."""
     names: list[str] = []
     image, labelled = rasters._describe_image, rasters._describe_labelled
 
@@ -80,7 +80,7 @@ FMASK = {"replace": {"B04": "Fmask"}, "bits": [1, 3]}
 
 
 def write_hls(folder: Path, tile: str, day: date, affine: Affine = CORNER, seed: int = 0) -> NDArray[np.float64]:
-    """Band 4 and Fmask of a granule; its reflectance, NaN where not clear."""
+    """Write band 4 and Fmask of a granule; return its reflectance, NaN where not clear."""
     rng = np.random.default_rng(seed)
     stored = rng.integers(100, 6000, (200, 150)).astype(np.int16)
     stored[rng.random(stored.shape) < 0.05] = -9999
@@ -107,7 +107,7 @@ def test_hls_bands_are_averaged_where_fmask_is_clear(tmp_path: Path) -> None:
     assert np.isnan(found[~good]).all()
 
 
-def test_values_of_a_mask_that_count(tmp_path: Path) -> None:
+def test_values_of_a_mask_that_mark_valid_pixels(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     values, scene = rng.random((200, 150), np.float32), rng.integers(0, 12, (200, 150)).astype(np.uint8)
     write_tif(tmp_path / "2021/08/B8A_20210808.tif", values)
@@ -140,7 +140,7 @@ def test_only_files_of_the_day_and_the_tile_are_opened(tmp_path: Path, opened: l
     assert {name.split(".")[3][:7] for name in opened} <= {f"{day:%Y%j}" for day in days[2:4]}
 
 
-def test_thousands_of_files_are_listed_fast_and_the_name_says_what_is_there(tmp_path: Path) -> None:
+def test_thousands_of_files_are_listed_fast_and_the_name_follows_them(tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     for k in range(4000):
@@ -187,7 +187,7 @@ def test_sentinel_1_is_kept_in_range_and_smoothed_in_decibels(tmp_path: Path) ->
 
 
 def write_smap(folder: Path, time: datetime, values: NDArray[Any], version: str = "Vv7032_001") -> None:
-    """A granule in the layout of SPL4SMGP, of which only rows 300 to 303 and columns 700 to 704 are stored."""
+    """Write a granule in the layout of SPL4SMGP that stores only rows 300 to 303 and columns 700 to 704."""
     path = folder / f"SMAP_L4_SM_gph_{time:%Y%m%dT%H%M%S}_{version}.h5"
     if version.endswith("2"):
         h5py = pytest.importorskip("h5py", reason="h5py is not installed")
@@ -406,7 +406,7 @@ def test_tiles_without_a_date_are_a_mosaic_without_seams(tmp_path: Path) -> None
     np.testing.assert_array_equal(tiled.read("static", GRID[17:23, 12:17], [DAY])["clay"], whole[:, 17:23, 12:17])
 
 
-def test_of_dated_tiles_the_nearest_release_of_each_counts(tmp_path: Path) -> None:
+def test_each_tile_uses_its_nearest_release(tmp_path: Path) -> None:
     east = CORNER @ Affine.translation(75, 0)
     for tile, affine, releases in (("n47w120", CORNER, (2013, 2020)), ("n47w119", east, (2018,))):
         for year in releases:
@@ -451,7 +451,7 @@ def test_invalid_patterns_and_masks_are_reported(tmp_path: Path) -> None:
 
 
 class Ranges(SimpleHTTPRequestHandler):
-    """Serves files and parts of files, and asks for a password under /private."""
+    """Serve files and parts of files, and require a password below /private."""
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
@@ -555,7 +555,7 @@ print(peak[0] if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def write_huge(path: Path, dtype: str, cell: float, fill: Any) -> None:
-    """A sparse tiled file of 40 000 × 40 000 pixels, of which a few hold a number."""
+    """Write a sparse tiled file of 40 000 × 40 000 pixels, few of which hold a number."""
     size = {"height": 40_000, "width": 40_000, "count": 1, "dtype": dtype, "crs": "EPSG:5070"}
     tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True, "bigtiff": "yes"}
     affine = Affine(cell, 0, GRID.affine.c - 10_000 * cell, 0, -cell, GRID.affine.f + 10_000 * cell)
@@ -581,8 +581,8 @@ def test_a_huge_file_is_read_by_windows(tmp_path: Path, monkeypatch: pytest.Monk
     assert 0 < max(sizes) < 4_000_000
 
 
-def test_a_tile_of_huge_files_takes_little_memory(tmp_path: Path) -> None:
-    """102 × 102 km of files of 3 and 6 GB, masked and smoothed, in a process of its own."""
+def test_a_tile_of_huge_files_needs_little_memory(tmp_path: Path) -> None:
+    """Read 102 × 102 km from files of 3 and 6 GB, masked and smoothed, in a separate process."""
     write_huge(tmp_path / "red.tif", "int16", 30, 2500)
     write_huge(tmp_path / "mask.tif", "uint8", 30, 0)
     write_huge(tmp_path / "vv.tif", "float32", 20, -9)

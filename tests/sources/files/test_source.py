@@ -65,7 +65,7 @@ def source(folder: Path, variables: dict[str, dict[str, Any]], **options: Any) -
 
 
 def around(geobox: GeoBox, crs: str, cell: float, margin: int = 5) -> tuple[Affine, tuple[int, int]]:
-    """A north-up grid of another CRS that covers a grid."""
+    """Return a north-up grid in another CRS that covers a grid."""
     x, y = centres_in(geobox, crs)
     left, top = x.min() - margin * cell, y.max() + margin * cell
     shape = math.ceil((top - y.min()) / cell) + margin, math.ceil((x.max() - left) / cell) + margin
@@ -166,7 +166,7 @@ def test_land_cover_coarser_than_the_grid_is_the_cell_under_the_centre(tmp_path:
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[FilesSource, GeoBox, dict[str, NDArray[Any]]]:
-    """Noise of several files in UTM and degrees, and all of it on a grid across the corner of four blocks."""
+    """Return noise from several files in UTM and degrees, on a grid across the corner of four blocks."""
     folder = tmp_path_factory.mktemp("noisy")
     grid = tile_geobox("h06v03")[480:560, 480:570]
     rng = np.random.default_rng(4)
@@ -206,7 +206,7 @@ def test_a_window_equals_the_same_part_of_the_whole(
         np.testing.assert_array_equal(values, whole[name][(slice(None), *part)], err_msg=name)
 
 
-def test_slope_and_aspect_follow_from_the_elevation(tmp_path: Path) -> None:
+def test_slope_and_aspect_are_computed_from_the_elevation(tmp_path: Path) -> None:
     wide = GRID.pad(10)
     x, y = centres(Affine(25, 0, wide.affine.c, 0, -25, wide.affine.f), (240, 200))
     elevation = 800 + 0.1 * (x - x.min()) + 0.2 * (y - y.min())
@@ -246,7 +246,7 @@ def test_slope_and_aspect_follow_from_the_elevation(tmp_path: Path) -> None:
     assert not found["aspect"].any()
 
 
-def test_files_side_by_side_and_the_nearest_release(tmp_path: Path) -> None:
+def test_adjacent_files_and_the_nearest_release(tmp_path: Path) -> None:
     values = np.random.default_rng(5).uniform(1, 60, (200, 150)).astype(np.float32)
     affine = Affine(20, 0, GRID.affine.c, 0, -20, GRID.affine.f)
     whole = write_tif(tmp_path / "whole.tif", values, affine, "EPSG:5070")
@@ -282,7 +282,7 @@ WEATHER_DAYS = [date(2021, 8, 6), date(2021, 8, 7), date(2021, 8, 8)]
 
 
 def weather_file(folder: Path, kind: str) -> tuple[str, NDArray[np.float64]]:
-    """Three days of vapour pressure deficit in Pa as stored by various publishers; the physical values, north up."""
+    """Write three days of vapour pressure deficit in Pa, stored as publishers do; return physical values, north up."""
     rng = np.random.default_rng(6)
     lat, lon = 49.4 - np.arange(60) / 24, -124.75 + np.arange(80) / 24
     values = np.round(rng.uniform(0, 4000, (3, 60, 80)))
@@ -378,7 +378,7 @@ def test_coarse_geotiffs_with_their_own_scale_and_two_bands(tmp_path: Path) -> N
 
 
 def test_only_the_window_is_read(tmp_path: Path) -> None:
-    """A sparse file of 100 GB that no memory could hold."""
+    """Read a window of a sparse file of 100 GB, which no memory could hold."""
     path = tmp_path / "huge.tif"
     affine = Affine(10, 0, -2_400_000, 0, -10, 3_200_000)
     options = {"tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True, "bigtiff": "yes"}
@@ -416,7 +416,7 @@ def test_reading_needs_no_more_of_a_file_than_the_window(tmp_path: Path) -> None
         made.read("static", below, [DAY])
 
 
-def test_outside_the_files_all_is_missing(tmp_path: Path) -> None:
+def test_everything_outside_the_files_is_missing(tmp_path: Path) -> None:
     file = write_tif(
         tmp_path / "a.tif", np.full((5, 5), 30, np.float32), Affine(100, 0, 0, 0, -100, 2_000_000), "EPSG:5070"
     )
