@@ -1,4 +1,4 @@
-"""Files as publishers of observations hand them out: USCRN daily01, and ISMN archives in both of their formats."""
+"""Files in the form of published observations: USCRN daily01, and ISMN archives in both of their formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ land cover classification;;;;130;;CCI_landcover_2010
 
 
 def uscrn_line(day: date, moisture: float, lat: float = 36.12, lon: float = -97.09) -> str:
-    """One line of daily01, the other columns at usual values."""
+    """Format one line of daily01, with usual values in the other columns."""
     return (
         f"53926 {day:%Y%m%d}  2.622 {lon:7.2f} {lat:7.2f}     2.1     0.2     1.2     0.8    23.0     3.51 C "
         f"    1.0    -0.3     0.3    93.1    70.1    86.2 {moisture:7.3f}   0.440   0.458 -99.000   0.429 "
@@ -35,7 +35,7 @@ def uscrn_line(day: date, moisture: float, lat: float = 36.12, lon: float = -97.
 
 
 def uscrn(folder: Path, name: str, moisture: dict[date, float], **place: float) -> Path:
-    """A file of daily01 with the days' soil moisture at 5 cm."""
+    """Write a file of daily01 with the days' soil moisture at 5 cm."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"CRND0103-2021-{name}.txt"
     path.write_text("".join(uscrn_line(day, value, **place) for day, value in moisture.items()))
@@ -57,7 +57,7 @@ class Sensor:
     variable: str = "sm"
 
     def file(self, hours: Sequence[datetime], kind: Format) -> tuple[str, str]:
-        """Path in the archive and text."""
+        """Return path in the archive and text."""
         top, bottom = self.depth
         place = f"{self.lat:10.5f} {self.lon:11.5f} {self.elevation:8.2f}"
         first, last = hours[0], hours[-1]
@@ -84,14 +84,14 @@ class Sensor:
 
 
 def hours(first: datetime, days: int) -> list[datetime]:
-    """Every hour of some days, UTC."""
+    """List every hour of some days, UTC."""
     return [first + timedelta(hours=k) for k in range(24 * days)]
 
 
 def write_archive(
     path: Path, sensors: Sequence[Sensor], times: Sequence[datetime], kind: Format = "header_values"
 ) -> Path:
-    """A folder as it is unpacked, or a zip where the name says so."""
+    """Write an archive: a zip where the name ends in .zip, otherwise an unpacked folder."""
     files = dict(sensor.file(times, kind) for sensor in sensors)
     for sensor in sensors:
         static = f"{sensor.network}_{sensor.network}_{sensor.station}_static_variables.csv"

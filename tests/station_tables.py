@@ -21,7 +21,7 @@ POSITIONS = {f"S{i:02d}": (33.0 + i % 3 * 4, -118.0 + 4.0 * i) for i in range(8)
 
 
 def make_table(days: int = 60, start: str = "2020-11-15", length: int = 11, seed: int = 0) -> pa.Table:
-    """Eight stations far apart; soil moisture follows SMAP, the last two days' rain, and a station's own level."""
+    """Make eight stations far apart; soil moisture follows SMAP, the last two days' rain, and a station's own level."""
     random = np.random.default_rng(seed)
     rows = []
     for number, (name, (lat, lon)) in enumerate(POSITIONS.items()):
@@ -60,18 +60,18 @@ def _column(name: str, values: list[Any], length: int) -> pa.Array:
 
 
 def write_table(path: Path, table: pa.Table | None = None) -> Path:
-    """A table on disk, the usual one unless another is given."""
+    """Write a table, by default that of `make_table`."""
     pq.write_table(make_table() if table is None else table, path)
     return path
 
 
 def replace(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    """The table with one column replaced."""
+    """Replace one column of a table."""
     return table.set_column(table.column_names.index(name), name, column)
 
 
 def released(rows: int = 40, seed: int = 4) -> pd.DataFrame:
-    """A table with the columns of the released code."""
+    """Make a table with the columns of the released code."""
     random = np.random.default_rng(seed)
     columns = {
         "ID": np.repeat([101, 102], rows // 2),
@@ -98,7 +98,7 @@ def released(rows: int = 40, seed: int = 4) -> pd.DataFrame:
 
 
 def small_config(**changes: Any) -> TrainConfig:
-    """A small MMNet for these tables that trains in a second or two."""
+    """Configure a small MMNet for these tables that trains in a second or two."""
     values: dict[str, Any] = {
         "name": "small",
         "architecture": "mmnet",

@@ -1,4 +1,4 @@
-"""The examples run, leave something to look at, and are short; the notebook gives the outputs that are stored in it."""
+"""The examples run, write a result, and are short; the notebook gives the outputs that are stored in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def name(path: Path) -> str:
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
 def test_scripts_run(script: Path, tmp_path: Path) -> None:
     runpy.run_path(str(script), run_name="__main__")
-    assert list(tmp_path.iterdir()), "an example leaves something to look at"
+    assert list(tmp_path.iterdir()), "an example writes a result"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
@@ -34,7 +34,7 @@ def test_scripts_are_short(script: Path) -> None:
 
 
 def executed(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> NotebookNode:
-    """A notebook run in a folder, whatever Jupyter the user has set up; nothing in it tells when or where."""
+    """Run a notebook in a folder, whatever Jupyter the user has set up; the result holds no time and no path."""
     for variable in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         own = folder / ".jupyter" / variable.lower()
         own.mkdir(parents=True)
@@ -48,7 +48,7 @@ def executed(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Noteb
 
 
 def texts(cell: NotebookNode) -> list[str]:
-    """What a cell prints to each stream, and what it shows; of a figure only that there is one."""
+    """Return the text that a cell prints to each stream and shows; for a figure only the word."""
     outputs = cell.get("outputs", [])
     found = []
     for stream in ("stdout", "stderr"):

@@ -1,4 +1,4 @@
-"""Complete daily series, against the model's own predictions and against the map of the same places and days."""
+"""Complete daily series at places, compared with the maps of the same places and days."""
 
 from __future__ import annotations
 

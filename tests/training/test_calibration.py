@@ -1,4 +1,4 @@
-"""The judgement of standard deviations against scipy, numerical integration and draws that are calibrated by making."""
+"""Calibration of standard deviations, compared with scipy, numerical integration and draws that are calibrated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def draws(scale: float, rows: int = 4000, seed: int = 0) -> Rows:
-    """Four stations, observed with `scale` times the error that the standard deviations say."""
+    """Make four stations whose errors are `scale` times the standard deviations."""
     random = np.random.default_rng(seed)
     station = np.repeat(["a", "b", "c", "d"], rows)
     estimate = random.uniform(0.1, 0.4, station.size)
@@ -28,7 +28,7 @@ def draws(scale: float, rows: int = 4000, seed: int = 0) -> Rows:
 @settings(deadline=None, max_examples=30)
 @given(st.floats(-0.5, 0.9), st.floats(0, 0.6), st.floats(0.005, 0.3))
 def test_the_score_equals_its_integral(observed: float, mean: float, std: float) -> None:
-    """CRPS = integral of (F(x) - 1[x >= y])², by definition (Matheson & Winkler, 1976)."""
+    """Compare with the definition, the integral of (F(x) - 1[x >= y])² (Matheson & Winkler, 1976)."""
     below = integrate.quad(lambda x: stats.norm.cdf(x, mean, std) ** 2, min(mean - 12 * std, observed), observed)[0]
     above = integrate.quad(lambda x: stats.norm.sf(x, mean, std) ** 2, observed, max(mean + 12 * std, observed))[0]
     found = normal_crps(np.array([observed]), np.array([mean]), np.array([std]))[0]

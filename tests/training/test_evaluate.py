@@ -106,7 +106,7 @@ def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_the_spread_of_predictions_is_that_of_drawn_networks(checkpoint: Checkpoint) -> None:
-    """Twelve members, more than are held at once, one by one as plain networks."""
+    """Compare twelve members, more than are held at once, with plain networks one by one."""
     import torch
 
     from mmnet_maps.model.network import draw_member

@@ -1,4 +1,4 @@
-"""Expected gradients against closed forms, and what is made of them."""
+"""Expected gradients compared with closed forms, and their summary by variable and day."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_attributions_of_a_linear_network_are_exact(seed: int, steps: int) -> No
 
 
 def test_each_row_has_its_own_baselines_and_both_inputs_come_from_the_same() -> None:
-    """Of a product s x a baseline (a, b) gives (s - a)(x + b) / 2 to s: the integral of a straight line, by hand."""
+    """For a product s x, a baseline (a, b) attributes (s - a)(x + b) / 2 to s: the integral along a straight line."""
     snapshot, series = numbers(3)
     chosen, against = np.array([4, 9]), np.array([[1, 2], [7, 0]])
     of_snapshot, of_series = expected_gradients(Product(), snapshot, series, chosen, against)
@@ -99,7 +99,7 @@ def standardised(checkpoint: Checkpoint, samples: Samples) -> tuple[np.ndarray, 
     )
 
 
-def test_attributions_sum_up_to_what_they_explain(checkpoint: Checkpoint, samples: Samples) -> None:
+def test_attributions_sum_to_the_estimate_minus_its_expectation(checkpoint: Checkpoint, samples: Samples) -> None:
     snapshot, series = standardised(checkpoint, samples)
     chosen, against = np.arange(0, 480, 60), np.random.default_rng(0).integers(0, 480, (8, 6))
     with torch.inference_mode():
@@ -131,7 +131,7 @@ def test_shares_add_up_and_columns_of_a_variable_are_one(found: Importance) -> N
 
 
 def test_a_hand_count_from_the_attributions(checkpoint: Checkpoint, samples: Samples) -> None:
-    """Every row against every row, so that no choice is left: the sums by hand."""
+    """Compare every row with every row, so that nothing is random, and compute the sums by hand."""
     few = samples.take(np.array([5, 130, 250, 400]))
     found = explain_samples(checkpoint, few, rows=4, progress=False)
     assert (found["rows"], found["baselines"]) == (4, 4)
@@ -158,8 +158,8 @@ def test_one_seed_repeats_and_another_takes_other_rows(checkpoint: Checkpoint, s
 
 @pytest.mark.slow
 def test_seeds_agree_within_one_percent(checkpoint: Checkpoint) -> None:
-    """Of twice as many rows as are explained, so that seeds explain different ones."""
-    many = Samples(table=make_table(days=375))
+    """Explain half of the rows of a table, so that seeds explain different ones."""
+    many = Samples(table=make_table(days=200))
     one, other = (explain_samples(checkpoint, many, rows=len(many) // 2, seed=seed, progress=False) for seed in (1, 2))
     assert one["rows"] == len(many) / 2
     shares = [{(row["kind"], row["name"]): row["share"] for row in found["variables"]} for found in (one, other)]
@@ -189,7 +189,7 @@ def test_tables_and_numbers_that_explain_nothing(checkpoint: Checkpoint, samples
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "transformer", "transformer_full"])
-def test_inputs_that_a_network_ignores_count_nothing(samples: Samples, tmp_path: Path, architecture: str) -> None:
+def test_inputs_that_a_network_ignores_have_no_importance(samples: Samples, tmp_path: Path, architecture: str) -> None:
     trained = train(samples, small_config(architecture=architecture, max_epochs=1), progress=False)
     model = save_checkpoint(tmp_path / "m", trained.spec, trained.network)
     found = explain_samples(model, samples, rows=20, progress=False)
@@ -202,10 +202,10 @@ def test_inputs_that_a_network_ignores_count_nothing(samples: Samples, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["smap", "elevation"])
-def test_what_the_output_is_added_to_counts_in_full(
+def test_the_variable_that_the_output_is_added_to_has_its_full_importance(
     checkpoint: Checkpoint, samples: Samples, tmp_path: Path, name: str
 ) -> None:
-    """A network that says nothing of its own leaves the variable it is added to: exact, as it is linear."""
+    """With a network whose output is 0, only the variable that it is added to matters; exact, as it is linear."""
     spec = checkpoint.spec
     other = spec.model_copy(update={"target": spec.target.model_copy(update={"residual_of": name})})
     network = spec.network().eval()
@@ -223,7 +223,7 @@ def test_what_the_output_is_added_to_counts_in_full(
     assert sum(row["share"] for row in found["days"]) == 0
 
 
-def test_what_a_row_may_lack_counts_as_average(tmp_path: Path) -> None:
+def test_a_missing_optional_variable_is_treated_as_average(tmp_path: Path) -> None:
     samples = Samples(table=make_table().drop_columns(["smap"]))
     config = small_config(may_lack=("smap",), max_epochs=1, validation="none")
     trained = train(samples, config, progress=False)

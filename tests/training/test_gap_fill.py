@@ -55,7 +55,7 @@ def test_a_station_twice_on_a_day_is_refused(checkpoint: Checkpoint) -> None:
         fill_gaps(Engine(checkpoint, device="cpu"), samples)
 
 
-def test_what_a_table_has_beside_and_was_made_from(checkpoint: Checkpoint) -> None:
+def test_smap_rain_and_origin_of_the_table_are_kept(checkpoint: Checkpoint) -> None:
     table = make_table(days=4)
     made = table.replace_schema_metadata({METADATA: json.dumps({"synthetic": True, "inputs": {"pr": "rain"}})})
     found = fill_gaps(Engine(checkpoint, device="cpu"), Samples(table=made, name="some/t.parquet"))

@@ -1,4 +1,4 @@
-"""Observations read from their publishers' files, against an independent computation of the same days."""
+"""Observations read from published files, compared with an independent computation of the same days."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_broken_uscrn_file_is_refused_in_a_line(tmp_path: Path, text: str, mes
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real station data are not there")
-def test_the_real_uscrn_files_hold_what_the_real_table_was_made_from() -> None:
+def test_the_real_uscrn_files_hold_the_observations_of_the_real_table() -> None:
     found = read_observations([SHARED / "uscrn_daily01_raw"])
     names = ["Spokane-17-SSW", "Stillwater-2-W"]
     assert pc.unique(found["station"]).to_pylist() == names
@@ -109,7 +109,7 @@ PLACES = {("SCAN", "AdamsRanch"): SENSORS[:2], ("TxSON", "CR200-1"): SENSORS[2:3
 
 
 def expected(min_hours: int) -> dict[tuple[str, str, date], float]:
-    """Day by day and sensor by sensor, in plain Python."""
+    """Compute daily means day by day and sensor by sensor, in plain Python."""
     found: dict[tuple[str, str, date], float] = {}
     for (network, station), sensors in PLACES.items():
         offset = {-105.42: -7, -98.8: -7}[sensors[0].lon]
@@ -145,13 +145,13 @@ def test_an_ismn_archive(
     assert capsys.readouterr().out == ""
 
 
-def test_the_threshold_leaves_out_days_that_the_formula_says() -> None:
+def test_the_threshold_leaves_out_days_as_the_formula_does() -> None:
     counts = [len(expected(least)) for least in (1, 12, 16, 24)]
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) == 4, "the archive of these tests tells the thresholds apart"
 
 
-def test_a_file_that_is_cut_off_is_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_file_is_left_out_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_archive(tmp_path / "a", SENSORS[:3], TIMES)
     broken = next(path.glob("SCAN/*/*Hydraprobe-B*.stm"))
     broken.write_text("SCAN SCAN")
@@ -188,7 +188,7 @@ def test_standard_time_is_within_half_an_hour_of_the_sun(lon: float) -> None:
     assert abs(standard_time(lon) - lon / 15) <= 0.5
 
 
-def test_what_is_given_is_told_apart_by_what_it_holds(tmp_path: Path) -> None:
+def test_paths_are_recognised_by_their_content(tmp_path: Path) -> None:
     zipped = write_archive(tmp_path / "ismn.zip", SENSORS[:2], TIMES)
     uscrn(tmp_path / "uscrn" / "2021", "WA_Spokane_17_SSW", {date(2021, 6, 1): 0.2})
     mixed = write_archive(tmp_path / "mixed", SENSORS[2:3], TIMES)

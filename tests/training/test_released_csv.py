@@ -1,4 +1,4 @@
-"""The released code's tables, against pandas."""
+"""The released code's tables, compared with pandas."""
 
 from __future__ import annotations
 

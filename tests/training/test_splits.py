@@ -37,7 +37,7 @@ NETWORKS = st.lists(
 
 
 def distance_km(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Spherical law of cosines by vectors: another formula than the haversine of the package."""
+    """Compute distances by the spherical law of cosines; the package uses the haversine."""
 
     def unit(lat: float, lon: float) -> np.ndarray:
         y, x = math.radians(lat), math.radians(lon)
@@ -82,7 +82,7 @@ def test_chains_of_neighbours_are_one_cluster() -> None:
     assert folds == {"w": 0, "e": 2} | dict.fromkeys(chain, 1)
 
 
-def test_too_few_groups_of_stations_are_told() -> None:
+def test_too_few_groups_of_stations_are_refused() -> None:
     close = {"a": (40.0, -100.0), "b": (40.01, -100.0)}
     with pytest.raises(RequestError, match="1 groups of stations more than 25 km apart do not fill 2 folds"):
         station_folds(close, 2)

@@ -102,7 +102,7 @@ def test_impossible_values_are_missing(table: pa.Table) -> None:
     assert np.flatnonzero(np.isnan(found)).tolist() == [4]
 
 
-def test_wrong_units_are_told(table: pa.Table) -> None:
+def test_wrong_units_are_refused(table: pa.Table) -> None:
     celsius = pc.subtract(table["lst"].combine_chunks().flatten(), 273.15).cast(pa.float32())
     wrong = Samples(table=replace(table, "lst", pa.FixedSizeListArray.from_arrays(celsius, 11)), name="t.parquet")
     with pytest.raises(InputError) as error:
@@ -118,7 +118,7 @@ def test_take_by_mask_and_by_index(samples: Samples) -> None:
     assert chosen.date.tolist() == [samples.date[9].item(), samples.date[2].item()]
 
 
-def test_an_impossible_target_is_missing_and_one_in_percent_is_told(table: pa.Table) -> None:
+def test_an_impossible_target_is_missing_and_one_in_percent_is_refused(table: pa.Table) -> None:
     moisture = np.asarray(table["soil_moisture"]).copy()
     moisture[:2] = -9999, 1.2
     column = table.column_names.index("soil_moisture")

@@ -1,4 +1,4 @@
-"""What a check finds in tables that are right and in tables made wrong."""
+"""Findings of a check in correct tables and in tables with faults."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_variables_as_numpy_sums_them_up(table: pa.Table) -> None:
     assert (found.units, found.days) == ("mm day-1", 11)
 
 
-def test_what_is_wrong_is_told(table: pa.Table) -> None:
+def test_problems_are_reported(table: pa.Table) -> None:
     frame = table.to_pandas()
     lat = frame["lat"].to_numpy().copy()
     lat[60:70] += 0.5
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_told(table: pa.Table) -> None:
         of(replace(table, "landcover", pa.array(["jungle"] * 480)))
 
 
-def test_what_one_should_know_is_told(table: pa.Table) -> None:
+def test_notices_are_reported(table: pa.Table) -> None:
     frame = table.to_pandas()
     constant = np.where(frame["station"] == "S03", 0.508, frame["smap"]).astype(np.float32)
     some = np.where(np.arange(480) == 9, -1, frame["smap"]).astype(np.float32)
@@ -112,8 +112,8 @@ def test_what_one_should_know_is_told(table: pa.Table) -> None:
     assert "input    smap: an invented world" in format_check(of(table.replace_schema_metadata(about)))
 
 
-def test_windows_that_count_rows_are_told(table: pa.Table) -> None:
-    """With days left out, windows of the calendar still agree with each other, those of the rows left do not."""
+def test_series_that_count_rows_are_reported(table: pa.Table) -> None:
+    """With days removed, series that count calendar days still agree; series that count rows do not."""
     keep = np.flatnonzero(np.arange(480) % 60 % 7 != 3)
     holed = table.take(pa.array(keep))
     assert not [text for text in of(holed).notices if text.startswith("pr: ")]

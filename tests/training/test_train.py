@@ -41,7 +41,7 @@ def same_weights(a: Trained, b: Trained) -> bool:
 
 
 def error_without_history(trained: Trained, samples: Samples) -> float:
-    """Mean squared error where all steps of several days are missing."""
+    """Return the mean squared error with all steps of several days missing."""
     spec = trained.spec
     snapshot, series = encode(samples, spec)
     steps = standardise(series, spec.series_mean, spec.series_std)
@@ -145,7 +145,7 @@ def test_the_loss_splits_into_the_courses_and_the_levels_of_stations() -> None:
 
 
 @pytest.mark.parametrize("validation", ["stations", "time", "none"])
-def test_what_is_held_out_matches_the_use(samples: Samples, validation: str) -> None:
+def test_held_out_rows_match_the_use(samples: Samples, validation: str) -> None:
     config = small_config(validation=validation, max_epochs=1)
     told = train(samples, config, progress=False).spec.training
     held = {
@@ -222,7 +222,7 @@ def test_several_tables_are_as_one(samples: Samples, validation: str) -> None:
     assert same_weights(train(parts, config, progress=False), train(joined, config, progress=False))
 
 
-def test_a_table_may_lack_what_another_has(samples: Samples, tmp_path: Path) -> None:
+def test_a_table_may_miss_a_variable_that_another_has(samples: Samples, tmp_path: Path) -> None:
     config = small_config(may_lack=("smap",), max_epochs=1, validation="none")
     without = Samples(table=samples.table.drop_columns(["smap"]))
     with pytest.raises(InputError, match="has no column 'smap'"):
@@ -273,7 +273,7 @@ def write_config(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_train_checkpoint_writes_what_train_returns(samples: Samples, trained: Trained, tmp_path: Path) -> None:
+def test_train_checkpoint_writes_the_result_of_train(samples: Samples, trained: Trained, tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", samples.table)
     config = write_config(tmp_path / "c.yaml")
     checkpoint = train_checkpoint([table], config, tmp_path / "model", progress=False)
@@ -296,7 +296,7 @@ def test_a_configuration_comes_back_from_yaml(tmp_path: Path) -> None:
     assert read_config(write_config(tmp_path / "c.yaml", batch=64)) == small_config(batch=64)
 
 
-def test_the_shipped_configuration_knows_no_position_and_runs_where_history_lacks() -> None:
+def test_the_shipped_configuration_uses_no_position_and_runs_without_history() -> None:
     config = read_config(ROOT / "configs" / "mmnet-uscrn.yaml")
     names = {feature.name for feature in (*config.snapshot, *config.series)}
     assert not names & {"latitude", "longitude"}
@@ -307,7 +307,7 @@ SHIPPED = ("mmnet-uscrn", "mmnet-uscrn-paper")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_experiment_trains_what_is_shipped(name: str) -> None:
+def test_the_experiment_trains_the_shipped_models(name: str) -> None:
     config = read_config(ROOT / "configs" / f"{name}.yaml")
     experiment = read_experiment(ROOT / "configs" / "experiment.yaml")
     tried = experiment.training_of("multimodal", {"mmnet-uscrn": "mmnet_uscrn", "mmnet-uscrn-paper": "mmnet"}[name])
@@ -318,7 +318,7 @@ def test_the_experiment_trains_what_is_shipped(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_model_is_what_its_configuration_says(name: str) -> None:
+def test_a_shipped_model_matches_its_configuration(name: str) -> None:
     folder = ROOT / "models" / name
     config, checkpoint = read_config(ROOT / "configs" / f"{name}.yaml"), load_checkpoint(folder)
     assert set(config.inputs) == {feature.name for feature in (*config.snapshot, *config.series)} - {

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import psutil
 import pyarrow as pa
 import pytest
 import yaml
+from processes import descendants, start_interruptible
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.model.checkpoint import load_checkpoint
@@ -51,6 +53,13 @@ def values(**changes: Any) -> dict[str, Any]:
         "folds": 2,
         **changes,
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_explained_rows() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmnet_maps.training.experiment.run._EXPLAINED", 60)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +143,7 @@ def test_the_tables_are_those_of_the_estimates(config: ExperimentConfig, data: P
     assert "0.782 / 0.0672 / 0.0456" in text
 
 
-def test_the_figures_are_there(out: Path) -> None:
+def test_the_figures_are_written(out: Path) -> None:
     kinds = ("boxes", "map_r", "map_ubrmse", "groups", "series")
     scenarios = ("on-site", "off-site", "cross-region")
     expected = {f"t_{scenario}_{kind}.png" for scenario in scenarios for kind in kinds}
@@ -195,7 +204,7 @@ def test_a_station_that_one_network_estimates_nothing_at(tmp_path: Path) -> None
     assert {one["stations"] for one in found if one["network"] == "smap"} == {7}
 
 
-def test_what_is_replaced_vouches_for_nothing(
+def test_a_run_that_is_replaced_has_no_mark(
     tmp_path: Path, config: ExperimentConfig, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = next(run for run in plan_runs(config, data, tmp_path) if run.network == "days" and run.scenario == "off-site")
@@ -211,7 +220,7 @@ def test_what_is_replaced_vouches_for_nothing(
     assert not (run.folder / "run.json").exists()
 
 
-def test_a_station_twice_on_a_day_is_told_before_anything_is_trained(tmp_path: Path, config: ExperimentConfig) -> None:
+def test_a_station_twice_on_a_day_is_refused_before_the_training(tmp_path: Path, config: ExperimentConfig) -> None:
     table = make_table()
     write_table(tmp_path / "table.parquet", pa.concat_tables([table, table.slice(5, 1)]))
     with pytest.raises(InputError, match="has S00 on 2020-11-20 2 times"):
@@ -253,12 +262,12 @@ def test_an_interrupted_experiment_continues(config: ExperimentConfig, data: Pat
     runs = plan_runs(config, data, out)
     before = {run.folder: (run.folder / "run.json").stat().st_mtime_ns for run in runs}
     estimates = pooled(runs)
-    (runs[3].folder / "run.json").unlink()  # killed before it was through
+    (runs[3].folder / "run.json").unlink()  # killed before it was finished
     (runs[5].folder / "run.json").write_text("{")
     again = plan_runs(config, data, out)
     assert [run.facts is None for run in again] == [k in (3, 5) for k in range(len(runs))]
     partial = summarise(config, again)
-    assert {one["seeds"] for one in partial} == {1, 2}  # a seed counts once all its splits are there
+    assert {one["seeds"] for one in partial} == {1, 2}  # a seed is used when all its splits are finished
     done = execute_all(config, data, out, quiet=True)
     after = {run.folder: (run.folder / "run.json").stat().st_mtime_ns for run in done}
     assert {folder for folder in after if after[folder] != before[folder]} == {runs[3].folder, runs[5].folder}
@@ -272,19 +281,19 @@ def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path,
     long["networks"] = {"days": {"architecture": "mlp_full", "max_epochs": 1}, "mmnet": {"architecture": "mmnet"}}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(long))
     words = ["experiment", tmp_path / "e.yaml", "--data", data, "--out", tmp_path / "out", "--workers", "1", "-q"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from mmnet_maps.cli import main; main()", *words], stderr=subprocess.PIPE
-    )
-    end = time.monotonic() + 120
-    while not list(tmp_path.rglob("run.json")):
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    time.sleep(1)  # into the network that would take minutes
-    workers = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=30)
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    command = [sys.executable, "-c", "from mmnet_maps.cli import main; main()", *words]
+    with start_interruptible(command, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 240
+        while not list(tmp_path.rglob("run.json")):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        time.sleep(1)  # into the network that would take minutes
+        workers = descendants(process)
+        assert workers
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert b"interrupted; what was finished is kept" in err
@@ -293,7 +302,9 @@ def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path,
     assert any(run.facts for run in runs)
 
 
-def test_what_decides_the_result_decides_what_is_run_again(config: ExperimentConfig, data: Path, out: Path) -> None:
+def test_a_change_of_settings_repeats_the_runs_that_depend_on_it(
+    config: ExperimentConfig, data: Path, out: Path
+) -> None:
     other = values()
     other["networks"]["days"]["dropout"] = 0.1
     runs = plan_runs(ExperimentConfig.model_validate(other), data, out)
@@ -309,7 +320,7 @@ def two_tables(**changes: Any) -> dict[str, Any]:
     return values(tables=tables, networks=networks, **changes)
 
 
-def test_rows_of_another_table_tell_nothing_of_what_is_tested() -> None:
+def test_rows_of_another_table_are_unrelated_to_the_tested_rows() -> None:
     config = ExperimentConfig.model_validate(two_tables())
     samples = Samples(table=make_table())
     table = make_table(days=90, start="2020-10-25")
@@ -381,7 +392,7 @@ def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, t
         ({"training": {}}, "snapshot: Field required"),
     ],
 )
-def test_a_wrong_configuration_is_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_wrong_configuration_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "e.yaml"
     path.write_text(yaml.safe_dump(values(**change)))
     with pytest.raises(RequestError, match=message) as caught:
@@ -390,7 +401,7 @@ def test_a_wrong_configuration_is_told(tmp_path: Path, change: dict[str, Any], m
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_configuration_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="cannot read the experiment"):
         read_experiment(tmp_path / "none.yaml")
     (tmp_path / "e.yaml").write_text("a: [")
@@ -398,7 +409,7 @@ def test_what_is_no_configuration_is_told(tmp_path: Path) -> None:
         read_experiment(tmp_path / "e.yaml")
 
 
-def test_regions_and_years_that_are_not_there(data: Path, tmp_path: Path) -> None:
+def test_regions_and_years_without_rows(data: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no sample in the region east"):
         plan_runs(ExperimentConfig.model_validate(values(borders=[-104, -60])), data, tmp_path)
     late = values(tables={"t": {"samples": "table.parquet", "on_site_years": 2}})

@@ -1,4 +1,4 @@
-"""Texture classes against the triangle drawn as polygons, and against published examples."""
+"""Texture classes compared with the triangle drawn as polygons, and with published examples."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_shapes_broadcast_and_nan_is_no_class() -> None:
 
 
 @pytest.mark.parametrize(("clay", "sand"), [(60, 41), (-1, 20), (20, -0.5), (101, 0)])
-def test_what_is_no_soil_is_refused(clay: float, sand: float) -> None:
+def test_impossible_soils_are_refused(clay: float, sand: float) -> None:
     with pytest.raises(InputError, match=rf"clay {clay:g} % and sand {sand:g} % are not a soil; expected percentages"):
         soil_texture([30, clay], [30, sand])
 
