@@ -8,8 +8,9 @@ import logging
 import shutil
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -196,41 +197,89 @@ def build_samples(
     InputError
         No station lies where inputs exist, or a source does not have an input or cannot be read.
     """
-    import pyarrow as pa
-
     needs = replace(needs, steps=needs.steps + (not needs.includes_day), includes_day=True)
     rows = _rows_between(observations, start or FIRST_DAY + timedelta(days=needs.steps - 1), end)
-    provenance = _provenance(inputs, needs)
-    origin = inputs.path if isinstance(inputs, Stack) else [source.name for source in inputs]
-    settings = f"{__version__} {origin} {provenance} {needs} {smap_resampling}"
-    found: list[pa.Table] = []
+    wanted = _Inputs(origin=inputs, needs=needs, smap_resampling=smap_resampling)
+    made = _sample_stations(rows, wanted, parts, progress)
+    _report_omissions(rows, made, wanted)
+    return made.replace_schema_metadata({METADATA: json.dumps(wanted.record).encode()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """The inputs of a table: their origin, the variables and days needed, and how SMAP is resampled."""
+
+    origin: Sequence[Source] | Stack
+    needs: Needs
+    smap_resampling: SmapResampling
+
+    @cached_property
+    def provenance(self) -> dict[str, Provenance]:
+        """Origin of each variable; InputError where one is unavailable."""
+        names = self.needs.variables
+        if isinstance(self.origin, Stack):
+            for name in names:
+                self.origin.group_of(name)
+            return {name: self.origin.provenance[name] for name in names}
+        chosen = assign(self.origin)
+        return {name: chosen[name].variables()[name] for name in names if name in chosen}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Origin of the table, for its metadata."""
+        return {
+            "software": f"mmnet_maps {__version__}",
+            "inputs": {name: entry.product for name, entry in self.provenance.items()},
+            "synthetic": any(entry.synthetic for entry in self.provenance.values()),
+            "smap_resampling": self.smap_resampling,
+        }
+
+    def digest(self, station: pd.DataFrame) -> str:
+        """Hash everything that decides the rows of a station."""
+        origin = self.origin.path if isinstance(self.origin, Stack) else [source.name for source in self.origin]
+        settings = f"{__version__} {origin} {self.provenance} {self.needs} {self.smap_resampling}"
+        return hashlib.sha256(f"{settings}\n{station.to_csv(index=False)}".encode()).hexdigest()
+
+    def at(self, place: tuple[float, float], days: Sequence[date]) -> tuple[list[date], Mapping[str, NDArray[Any]]]:
+        """Return the days with inputs at a longitude and latitude, and the columns of these days; none off the grid."""
+        try:
+            pixel = pixel_of(self.origin.target if isinstance(self.origin, Stack) else conus_grid(), *place)
+        except RequestError:
+            return [], {}
+        if not isinstance(self.origin, Stack):
+            return list(days), sample(self.origin, [place], days, self.needs, smap_resampling=self.smap_resampling)
+        fetched = fetched_days(self.origin, pixel, self.needs, days)
+        if not fetched:
+            return [], {}
+        return fetched, read_pixel(self.origin, pixel, fetched, self.needs, smap_resampling=self.smap_resampling)
+
+
+def _sample_stations(rows: pd.DataFrame, inputs: _Inputs, parts: Path | None, progress: bool) -> pa.Table:
+    """Return the rows of all stations with inputs; stations that an interrupted run has finished are not sampled."""
+    import pyarrow as pa
+
+    found = []
     for name, station in tqdm(rows.groupby("station"), desc="stations", disable=not progress):
-        kept = parts and parts / f"{_digest(settings, station)}.parquet"
-        part = _kept(kept)
-        if part is None:
-            try:
-                part = _station(station, inputs, needs, smap_resampling)
-            except InputError as error:
-                raise InputError(f"station {name}: {error}") from error
-            if part is None:
-                continue
+        kept = parts and parts / f"{inputs.digest(station)}.parquet"
+        if (part := _kept(kept)) is not None:
+            found.append(part)
+            continue
+        place = float(station["lon"].iloc[0]), float(station["lat"].iloc[0])
+        try:
+            days, columns = inputs.at(place, station["date"].tolist())
+        except InputError as error:
+            raise InputError(f"station {name}: {error}") from error
+        if days:
+            part = _rows(station[station["date"].isin(days)], columns, inputs.needs)
             if kept:
                 write_samples(part, kept)
-        found.append(part)
+            found.append(part)
     if not found:
         raise InputError(
             f"none of the {rows['station'].nunique()} stations and their days has inputs; the stations must lie in the "
             "conterminous United States and, where a stack is given, it must be filled there (see mmnet stack)"
         )
-    made = pa.concat_tables(found)
-    _report_omissions(rows, made, provenance)
-    about = {
-        "software": f"mmnet_maps {__version__}",
-        "inputs": {name: entry.product for name, entry in provenance.items()},
-        "synthetic": any(entry.synthetic for entry in provenance.values()),
-        "smap_resampling": smap_resampling,
-    }
-    return made.replace_schema_metadata({METADATA: json.dumps(about).encode()})
+    return pa.concat_tables(found)
 
 
 def _rows_between(observations: pa.Table, first: date, last: date | None) -> pd.DataFrame:
@@ -244,20 +293,6 @@ def _rows_between(observations: pa.Table, first: date, last: date | None) -> pd.
             f"{max(days)}: choose another --start and --end"
         )
     return rows
-
-
-def _station(
-    station: pd.DataFrame, inputs: Sequence[Source] | Stack, needs: Needs, smap_resampling: SmapResampling
-) -> pa.Table | None:
-    """Return the rows of one station, from its observations; None where it has no inputs on any day."""
-    place = float(station["lon"].iloc[0]), float(station["lat"].iloc[0])
-    days, columns = _inputs_at(inputs, place, station["date"].tolist(), needs, smap_resampling)
-    return _rows(station[station["date"].isin(days)], columns, needs) if days else None
-
-
-def _digest(settings: str, station: pd.DataFrame) -> str:
-    """Hash everything that decides the rows of a station."""
-    return hashlib.sha256(f"{settings}\n{station.to_csv(index=False)}".encode()).hexdigest()
 
 
 def _kept(path: Path | None) -> pa.Table | None:
@@ -294,34 +329,6 @@ def _needs(model: str | Path | None, config: str | Path | None) -> Needs:
             "give either a model (--model) or a training configuration (--config) that defines inputs and days"
         )
     return needs_of(load_checkpoint(model).spec if model is not None else read_config(config or ""))
-
-
-def _provenance(inputs: Sequence[Source] | Stack, needs: Needs) -> dict[str, Provenance]:
-    """Return the origin of each variable; raise InputError where one is unavailable."""
-    if isinstance(inputs, Stack):
-        for name in needs.variables:
-            inputs.group_of(name)
-        return {name: inputs.provenance[name] for name in needs.variables}
-    chosen = assign(inputs)
-    return {name: chosen[name].variables()[name] for name in needs.variables if name in chosen}
-
-
-def _inputs_at(
-    inputs: Sequence[Source] | Stack,
-    place: tuple[float, float],
-    days: Sequence[date],
-    needs: Needs,
-    smap_resampling: SmapResampling,
-) -> tuple[list[date], Mapping[str, NDArray[Any]]]:
-    """Return the days with inputs at a longitude and latitude, and the columns of these days; none off the grid."""
-    try:
-        pixel = pixel_of(inputs.target if isinstance(inputs, Stack) else conus_grid(), *place)
-    except RequestError:
-        return [], {}
-    if not isinstance(inputs, Stack):
-        return list(days), sample(inputs, [place], days, needs, smap_resampling=smap_resampling)
-    fetched = fetched_days(inputs, pixel, needs, days)
-    return fetched, read_pixel(inputs, pixel, fetched, needs, smap_resampling=smap_resampling) if fetched else {}
 
 
 def _rows(station: pd.DataFrame, columns: Mapping[str, NDArray[Any]], needs: Needs) -> pa.Table:
@@ -361,7 +368,7 @@ def _indices(columns: Mapping[str, NDArray[Any]], needs: Needs) -> Iterator[tupl
             yield name, encode_snapshot(bands, [Feature(name=name, encoding="identity")])[:, 0]
 
 
-def _report_omissions(rows: pd.DataFrame, made: pa.Table, provenance: Mapping[str, Provenance]) -> None:
+def _report_omissions(rows: pd.DataFrame, made: pa.Table, inputs: _Inputs) -> None:
     """Log which stations and days were left out, and that inputs are synthetic."""
     wanted, present = set(rows["station"]), set(made["station"].to_pylist())
     lost = sorted(wanted - present)
@@ -373,7 +380,7 @@ def _report_omissions(rows: pd.DataFrame, made: pa.Table, provenance: Mapping[st
     missing = int(rows["station"].isin(present).sum()) - made.num_rows
     if missing:
         log.warning("%d days of the other stations are left out: the stack was not filled for them", missing)
-    if any(entry.synthetic for entry in provenance.values()):
+    if inputs.record["synthetic"]:
         log.warning(
             "SYNTHETIC INPUTS: this table joins observations with an invented world; a model trained on it is "
             "useless for real places. For real inputs give --source earthengine, --source CONFIG.yaml or --stack STORE."

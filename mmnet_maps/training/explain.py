@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from mmnet_maps.errors import InputError, RequestError
@@ -228,14 +228,9 @@ def expected_gradients(
     from captum.attr import IntegratedGradients
 
     width, (days, columns) = snapshot.shape[1], series.shape[1:]
-
-    def joined(x: Tensor) -> Tensor:
-        """Apply the network to snapshot and series joined in one row; a Transformer ignores the snapshot."""
-        found: Tensor = network(x[:, :width], x[:, width:].reshape(-1, days, columns))
-        return found
-
+    # One input: a Transformer ignores the snapshot, and captum refuses an input without a gradient.
+    method = IntegratedGradients(lambda row: network(row[:, :width], row[:, width:].reshape(-1, days, columns)))
     x = torch.from_numpy(np.concatenate([snapshot, series.reshape(len(series), -1)], axis=1))
-    method = IntegratedGradients(joined)
     found = []
     baselines = against.shape[1]
     size = max(1, _BATCH // (baselines * steps))

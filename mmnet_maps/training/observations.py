@@ -133,22 +133,13 @@ def read_uscrn(path: str | Path) -> pa.Table:
             f"{path} does not have a name such as CRND0103-2021-OK_Stillwater_2_W.txt, which names the station; give "
             "the file as NOAA publishes it"
         )
-    try:
-        lines = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); give a USCRN daily01 file") from None
-    for number, line in enumerate(lines, 1):
-        if len(line) != _USCRN_COLUMNS:
-            raise InputError(
-                f"{path}: line {number} has {len(line)} columns, expected {_USCRN_COLUMNS}; the file may be cut off: "
-                "fetch it again"
-            )
+    lines = _uscrn_lines(path)
     try:
         date = pd.to_datetime([line[_DATE] for line in lines], format="%Y%m%d")
         lon, lat, moisture = (np.array([line[k] for line in lines], np.float64) for k in (_LON, _LAT, _MOISTURE))
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} holds what is not a number or a day ({reason}); fetch the file again") from None
+        raise InputError(f"{path} holds a wrong number or day ({reason}); download the file again") from None
     rows = pd.DataFrame(
         {
             "station": name["station"].replace("_", "-"),
@@ -163,6 +154,21 @@ def read_uscrn(path: str | Path) -> pa.Table:
     return _as_table(rows)
 
 
+def _uscrn_lines(path: Path) -> list[list[str]]:
+    """Read the lines of a file of USCRN, each as its 28 columns."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); give a USCRN daily01 file") from None
+    for number, line in enumerate(lines, 1):
+        if len(line) != _USCRN_COLUMNS:
+            raise InputError(
+                f"{path}: line {number} has {len(line)} columns, expected {_USCRN_COLUMNS}; the file may be "
+                "incomplete: download it again"
+            )
+    return lines
+
+
 def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = False) -> pa.Table:
     """Read an archive of the International Soil Moisture Network, zip or unpacked, through the package ``ismn``.
 
@@ -172,12 +178,12 @@ def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = 
     3. Hours are averaged to days with at least `min_hours` of them. ISMN's times are UTC; a day here is local standard
        time, UTC + round(longitude/15) hours, to match the days of USCRN. Where a time zone does not follow the
        longitude this is an hour off.
-    4. Several sensors of a station: the mean of their daily means.
+    4. Several sensors of a station are averaged day by day.
 
     Parameters
     ----------
     path
-        The zip as downloaded, or the folder that holds a folder per network. Nothing is written into it.
+        The zip as downloaded, or the folder with a folder per network. Nothing is written into it.
     min_hours
         Least number of hours with a usable value in a day, 1 to 24.
     progress
@@ -190,15 +196,12 @@ def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = 
 
     Raises
     ------
-    InputError
-        The archive cannot be read.
-    RequestError
-        The package ``ismn`` is not installed, or `min_hours` is not within 1 and 24.
+    InputError, RequestError
+        The archive cannot be read, `min_hours` is not within 1 and 24, or the package ``ismn`` is not installed.
 
     References
     ----------
-    Dorigo et al. (2013), Vadose Zone J. 12, vzj2012.0097 (quality flags); Dorigo et al. (2021), Hydrol. Earth Syst.
-    Sci. 25, 5749-5804.
+    Dorigo et al. (2013), Vadose Zone J. 12, vzj2012.0097 (quality flags); (2021), Hydrol. Earth Syst. Sci. 25, 5749.
     """
     import numpy as np
     import pandas as pd

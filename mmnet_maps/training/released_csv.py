@@ -44,12 +44,8 @@ def read_released_csv(path: str | Path) -> pa.Table:
     Names become those used here, ``LST`` and its lags become K (they are raw MODIS numbers, K/0.02), ``LC_name`` a
     class name in lower case, ``Domain`` a region. A variable with lags, ``pr_10`` … ``pr_1``, becomes a list of 11 days
     with the day's own value last. Derived columns (``DoY``, ``Year``, ``…_normalized``) and unknown ones are left out.
-    The released code counts lags in rows, so a series reaches further back where days are missing.
-
-    Parameters
-    ----------
-    path
-        The file, with at least ``ID, Latitude, Longitude, Date``.
+    The released code counts lags in rows, so a series reaches further back where days are missing. The file has at
+    least the columns ``ID, Latitude, Longitude, Date``.
 
     Returns
     -------

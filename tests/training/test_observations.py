@@ -51,8 +51,8 @@ def test_a_uscrn_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (uscrn_line(date(2021, 1, 1), 0.2) + "53926 20210102  2.622", "line 2 has 3 columns, expected 28"),
-        (uscrn_line(date(2021, 1, 1), 0.2).replace("20210101", "20211301"), "not a number or a day"),
-        (uscrn_line(date(2021, 1, 1), 0.2).replace(" 0.200", " 0.2x0"), "not a number or a day"),
+        (uscrn_line(date(2021, 1, 1), 0.2).replace("20210101", "20211301"), "holds a wrong number or day"),
+        (uscrn_line(date(2021, 1, 1), 0.2).replace(" 0.200", " 0.2x0"), "holds a wrong number or day"),
         ("\u00b0", "cannot be read"),
     ],
 )
