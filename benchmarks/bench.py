@@ -31,8 +31,9 @@ import torch
 
 from mmnet_maps.grid.area import LONLAT, transform_geometry
 from mmnet_maps.grid.tiles import conus_tiles, tile_geobox
+from mmnet_maps.mapping.fill import fill_stack
 from mmnet_maps.mapping.pipeline import Part, ahead, compute_layers, read_parts
-from mmnet_maps.mapping.request import Request, fill_stack, prepare
+from mmnet_maps.mapping.request import Request, prepare
 from mmnet_maps.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.training.parity import plain_inputs

@@ -1,4 +1,4 @@
-"""What a map command may be told, from the call, the environment and a YAML file, in that order."""
+"""Settings of maps, from the call, the environment and a YAML file, in that order; and the reading of YAML files."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ class MapOptions(TypedDict, total=False):
 
 
 def settle(options: MapOptions) -> MapSettings:
-    """Decide every setting: the call, then for inputs ``$MMNET_STACK``, then the file, then the defaults.
+    """Decide every setting: from the call, for inputs ``$MMNET_STACK``, the settings file, or the default.
 
-    Inputs come from the first of these that names a stack or a source; where none does, see `resolve.open_inputs`.
+    Inputs come from the first of these that names a stack or a source; if none does, see `resolve.open_inputs`.
 
     Raises
     ------

@@ -87,7 +87,7 @@ def test_the_stack_command_fills_as_before(
         asked.append((aoi, days, options))
         return "what it would take"
 
-    monkeypatch.setattr("mmnet_maps.mapping.request.fill_stack", fill)
+    monkeypatch.setattr("mmnet_maps.mapping.fill.fill_stack", fill)
     base = ("stack", "--start", DAY, "--source", "demo", "--out", "s.zarr")
     assert run(capsys, monkeypatch, *base, "--aoi", AREA, "-q") == (0, "s.zarr\n", "")
     assert run(capsys, monkeypatch, *base, "--tiles", "h06v03, h06v04", "--dry-run")[1] == "what it would take\n"

@@ -53,7 +53,7 @@ def stack_command(
     require_options(context, "--start", "--source", "--out")
     if (aoi is None) == (tiles is None):
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to fill")
-    from mmnet_maps.mapping.request import fill_stack
+    from mmnet_maps.mapping.fill import fill_stack
 
     ids = tuple(tile.strip() for tile in tiles.split(",")) if tiles is not None else None
     days = f"{start}/{end or start}"

@@ -16,13 +16,11 @@ from mmnet_maps import __version__
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import Area, parse_days, read_aoi
 from mmnet_maps.grid.mask import holds_a_centre
-from mmnet_maps.grid.tiles import Tile, grid_of_tiles, target_grid, touched_tiles
+from mmnet_maps.grid.tiles import Tile, target_grid, touched_tiles
 from mmnet_maps.mapping.recipe import Recipe
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.settings import MapOptions, MapSettings, settle
-from mmnet_maps.sources import open_source
 from mmnet_maps.sources.base import Provenance
-from mmnet_maps.stack.fetch import Estimate, estimate, fetch
 from mmnet_maps.stack.needs import Demand, Needs, uses
 from mmnet_maps.stack.resolve import open_inputs
 from mmnet_maps.stack.store import Stack
@@ -51,7 +49,7 @@ class Request:
     Attributes
     ----------
     recipe
-        What decides the values, grid and area among it.
+        Everything that decides the values, including grid and area.
     days
         Days to map.
     tiles
@@ -195,7 +193,7 @@ def substitutes(trained: Mapping[str, str], products: Mapping[str, str]) -> dict
 
 
 def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> Request:
-    """Read a request, load the model, and make sure that the inputs exist; parameters as `downscale_product`."""
+    """Decide everything about some maps and make sure that their inputs exist; parameters as `lazy.downscale_product`."""
     settings = settle(options)
     area = read_aoi(aoi)
     days = parse_days(dates)
@@ -235,78 +233,6 @@ def draft_request(
         stack=Path(),
         run=run,
     )
-
-
-def fill_stack(
-    aoi: Any,
-    dates: Any,
-    *,
-    tiles: Sequence[str] | str | None = None,
-    dry_run: bool = False,
-    quiet: bool = False,
-    **options: Unpack[MapOptions],
-) -> Path | str:
-    """Bring what maps of an area and some days need from a source into the stack at `stack`, creating it if need be.
-
-    Parameters
-    ----------
-    aoi, dates, quiet, source, model, resolution, crs
-        As `downscale_product`.
-    tiles
-        Ids of tiles of the default grid, in place of an area; text is split at commas.
-    dry_run
-        Only say what it would take.
-    stack
-        The store to fill.
-
-    Returns
-    -------
-    Path or str
-        The stack; of a dry run a table.
-    """
-    out, source = options.pop("stack", None), options.get("source")
-    if out is None or source is None:
-        raise RequestError("a stack is filled from a source into a store: both are needed")
-    if (aoi is None) == (tiles is None):
-        raise RequestError("give either an area of interest (--aoi) or tiles (--tiles), to say where the stack is for")
-    settings, days = settle(options), parse_days(dates)
-    if tiles is None:
-        area = read_aoi(aoi)
-        grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
-        wanted = touched_tiles(area, grid)
-    else:
-        grid, wanted = grid_of_tiles(tiles.split(",") if isinstance(tiles, str) else tiles)
-    needs = needs_of(_load(settings.model[0]).spec)
-    demand = Demand(grid=grid, tiles=wanted, needs=needs, days=days)
-    request = Path(out), open_source(str(source)), demand
-    return format_estimates(estimate(*request)) if dry_run else fetch(*request, quiet=quiet).path
-
-
-def format_estimates(estimates: Sequence[Estimate]) -> str:
-    """A table for people: what fetching would take."""
-    if not estimates:
-        return "nothing is missing: the stack holds all that is needed"
-    rows = [("group", "from", "days", "reads", "stored, packed", "requests", "received")]
-    for item in estimates:
-        days = f"{item.days}, {item.first} to {item.last}" if item.days > 1 else "1"
-        asked = (str(item.cost.requests), _megabytes(item.cost.bytes)) if item.cost else ("", "")
-        rows.append((item.group, ", ".join(item.products), days, str(item.reads), _megabytes(item.bytes), *asked))
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    table = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    costs = [item.cost for item in estimates if item.cost]
-    total = f"together {_megabytes(sum(item.bytes for item in estimates))} to be stored, packed; less on disk"
-    if costs:
-        total += (
-            f"; {sum(cost.requests for cost in costs)} requests to Earth Engine, "
-            f"{_megabytes(sum(cost.bytes for cost in costs))} received, {sum(cost.values for cost in costs) / 1e6:.1f} "
-            "million values computed there: that is what the project's quota of EECU-hours pays for; Earth Engine "
-            "tells the price only afterwards"
-        )
-    return "\n".join([*table, total])
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
 
 
 def describe(request: Request) -> dict[str, Any]:

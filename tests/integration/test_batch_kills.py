@@ -29,7 +29,7 @@ import xarray as xr
 from batch_world import CORNER, SPAN, call, command, contents, leftovers, run
 from mmnet_maps.files import read_json
 from mmnet_maps.grid.tiles import TILE_PIXELS
-from mmnet_maps.mapping.request import fill_stack
+from mmnet_maps.mapping.fill import fill_stack
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,9 @@ from fake_earthengine import FakeEarthEngine, offline
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.tiles import target_grid
+from mmnet_maps.mapping.fill import fill_stack
 from mmnet_maps.mapping.pipeline import make_maps
-from mmnet_maps.mapping.request import fill_stack, needs_of
+from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.resources import packaged

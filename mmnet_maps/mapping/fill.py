@@ -1,0 +1,90 @@
+"""Fill a stack with the inputs of maps: ``mmnet stack``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.grid.area import parse_days, read_aoi
+from mmnet_maps.grid.tiles import grid_of_tiles, target_grid, touched_tiles
+from mmnet_maps.mapping.request import needs_of
+from mmnet_maps.settings import MapOptions, settle
+from mmnet_maps.sources import open_source
+from mmnet_maps.stack.fetch import Estimate, estimate, fetch
+from mmnet_maps.stack.needs import Demand
+
+
+def fill_stack(
+    aoi: Any,
+    dates: Any,
+    *,
+    tiles: Sequence[str] | str | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+    **options: Unpack[MapOptions],
+) -> Path | str:
+    """Fetch the inputs for maps of an area and some days from a source into a stack, which is created if needed.
+
+    Parameters
+    ----------
+    aoi, dates, quiet, source, model, resolution, crs
+        As `lazy.downscale_product`.
+    tiles
+        Ids of tiles of the default grid, in place of an area; text is split at commas.
+    dry_run
+        Only estimate what would be fetched.
+    stack
+        The store to fill.
+
+    Returns
+    -------
+    Path or str
+        The stack; for a dry run, the estimate as a table.
+    """
+    from mmnet_maps.model.checkpoint import load_checkpoint
+
+    out, source = options.pop("stack", None), options.get("source")
+    if out is None or source is None:
+        raise RequestError("a stack is filled from a source into a store; give both --source and --out")
+    if (aoi is None) == (tiles is None):
+        raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to fill")
+    settings, days = settle(options), parse_days(dates)
+    if tiles is None:
+        area = read_aoi(aoi)
+        grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
+        wanted = touched_tiles(area, grid)
+    else:
+        grid, wanted = grid_of_tiles(tiles.split(",") if isinstance(tiles, str) else tiles)
+    needs = needs_of(load_checkpoint(settings.model[0]).spec)
+    demand = Demand(grid=grid, tiles=wanted, needs=needs, days=days)
+    request = Path(out), open_source(str(source)), demand
+    return format_estimates(estimate(*request)) if dry_run else fetch(*request, quiet=quiet).path
+
+
+def format_estimates(estimates: Sequence[Estimate]) -> str:
+    """Format the estimated cost of fetching as a table."""
+    if not estimates:
+        return "nothing is missing: the stack holds all that is needed"
+    rows = [("group", "from", "days", "reads", "stored, packed", "requests", "received")]
+    for item in estimates:
+        days = f"{item.days}, {item.first} to {item.last}" if item.days > 1 else "1"
+        asked = (str(item.cost.requests), _megabytes(item.cost.bytes)) if item.cost else ("", "")
+        rows.append((item.group, ", ".join(item.products), days, str(item.reads), _megabytes(item.bytes), *asked))
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    table = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    costs = [item.cost for item in estimates if item.cost]
+    total = f"in total {_megabytes(sum(item.bytes for item in estimates))} to be stored, packed; less on disk"
+    if costs:
+        total += (
+            f"; {sum(cost.requests for cost in costs)} requests to Earth Engine, "
+            f"{_megabytes(sum(cost.bytes for cost in costs))} received, {sum(cost.values for cost in costs) / 1e6:.1f} "
+            "million values computed there: that is what the project's quota of EECU-hours pays for; Earth Engine "
+            "reports the price only afterwards"
+        )
+    return "\n".join([*table, total])
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
