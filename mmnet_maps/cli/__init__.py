@@ -56,7 +56,7 @@ for _command in (
 
 def main() -> None:
     """Entry point of ``mmnet``."""
-    _run(mmnet)
+    _run(mmnet, "mmnet")
 
 
 def map_main() -> None:
@@ -64,7 +64,7 @@ def map_main() -> None:
     _run(map_command, "mmnet-map")
 
 
-def _run(command: click.Command, name: str | None = None) -> None:
+def _run(command: click.Command, name: str) -> None:
     """Run a command: notices go to standard error, an error is one line and an exit code."""
     notices = logging.StreamHandler()
     notices.setFormatter(logging.Formatter("%(message)s"))

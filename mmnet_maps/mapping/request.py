@@ -193,7 +193,7 @@ def substitutes(trained: Mapping[str, str], products: Mapping[str, str]) -> dict
 
 
 def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> Request:
-    """Decide everything about some maps and make sure that their inputs exist; parameters as `lazy.downscale_product`."""
+    """Decide everything about some maps and make sure that their inputs exist; see `lazy.downscale_product`."""
     settings = settle(options)
     area = read_aoi(aoi)
     days = parse_days(dates)
