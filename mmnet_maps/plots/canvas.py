@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating]
 Metrics = Mapping[str, float | None]
-"""Values by the names of `evaluate.METRICS`; None where not defined."""
+"""Values by the names of `metrics.METRICS`; None where not defined."""
 
 METRIC_NAMES = {"r": "R", "rmse": "RMSE", "bias": "bias", "ubrmse": "ubRMSE"}
 UNIT = "m³/m³"
@@ -31,6 +31,7 @@ WIDTH = 10.0
 """Inches; 1600 pixels."""
 
 WATERMARK = "SYNTHETIC INPUTS\nNOT AN OBSERVATION"
+SOFTWARE = f"mmnet_maps {__version__}"
 SYNTHETIC = " SYNTHETIC INPUTS: NOT AN OBSERVATION."
 """The end of a source line of synthetic inputs."""
 
@@ -72,7 +73,7 @@ def write_figure(figure: Figure, path: Path) -> Path:
 def png(figure: Figure) -> bytes:
     """Render a figure as PNG at its own resolution; the metadata name this software."""
     out = BytesIO()
-    figure.savefig(out, format="png", dpi="figure", metadata={"Software": f"mmnet_maps {__version__}"})
+    figure.savefig(out, format="png", dpi="figure", metadata={"Software": SOFTWARE})
     return out.getvalue()
 
 
@@ -126,21 +127,32 @@ def sheet(body: float, title: str, source: str, *, width: float = WIDTH, legend:
     """Make a figure for panels of a height in inches, with its heading above and the source line below."""
     from matplotlib.figure import Figure
 
-    lines = textwrap.wrap(source, round((width - 2 * _SIDE) * 16.5))
+    lines = wrap_source(source, width - 2 * _SIDE)
     above, below = (0.66 if legend else 0.42), 0.2 + 0.13 * len(lines)
     height = above + body + below
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     figure.set_layout_engine(
         "compressed", rect=(0, below / height, 1, body / height), w_pad=0.06, h_pad=0.05, wspace=0.01, hspace=0.01
     )
-    figure.text(
-        _SIDE / width, 1 - 0.12 / height, title, fontsize=12, weight="bold", va="top", color=INK, parse_math=False
-    )
-    figure.text(
-        _SIDE / width, 0.1 / height, "\n".join(lines), fontsize=7, va="bottom", color=PALE, linespacing=1.35,
-        parse_math=False,
-    )  # fmt: skip
+    place_text(figure, _SIDE, height - 0.12, title, size=12, weight="bold", va="top")
+    place_source(figure, _SIDE, 0.1, lines)
     return figure
+
+
+def place_text(figure: Figure, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
+    """Write text at a place in inches from the lower left corner."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, y / height, text, fontsize=size, **{"color": INK, "parse_math": False, **style})
+
+
+def wrap_source(source: str, width: float) -> list[str]:
+    """Wrap the source line, which is in 7 points, to a width in inches."""
+    return textwrap.wrap(source, round(width * 16.5))
+
+
+def place_source(figure: Figure, x: float, y: float, lines: Sequence[str]) -> None:
+    """Write the lines of the source at the foot of a figure, upwards from a place in inches."""
+    place_text(figure, x, y, "\n".join(lines), size=7, color=PALE, va="bottom", linespacing=1.35)
 
 
 def legend(figure: Figure, *panels: Axes) -> None:
@@ -176,11 +188,16 @@ def colour_bar(figure: Figure, mappable: Any, label: str, *, extend: str = "neit
     from matplotlib.colors import LogNorm
 
     bar = figure.colorbar(mappable, ax=figure.axes, aspect=32, pad=0.015, fraction=0.04, extend=extend, extendfrac=0.03)
-    bar.ax.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=INK)
-    bar.outline.set_linewidth(0.5)
+    thin_bar(bar)
     if isinstance(mappable.norm, LogNorm):
         bar.ax.yaxis.set_major_formatter("{x:.0f}")
     bar.set_label(label, fontsize=8.5, color=INK)
+
+
+def thin_bar(bar: Any) -> None:
+    """Give a colour bar a thin frame and small ticks."""
+    bar.ax.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=INK)
+    bar.outline.set_linewidth(0.5)
 
 
 def head(axes: Axes, title: str, lines: Sequence[str]) -> None:

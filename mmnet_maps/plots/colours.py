@@ -39,15 +39,28 @@ NETWORK_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4
 """One per network, in their order (Okabe and Ito), distinguishable with any colour vision."""
 SMAP_COLOUR = "#8a8a8a"
 
+LAND_COVER = {
+    "shrubland": "#cbb77a",
+    "grassland": "#e9e5b4",
+    "barren": "#b0a89b",
+    "wetland": "#74a9b5",
+    "forest": "#2f6b38",
+    "developed": "#c8393b",
+    "cropland": "#a8692c",
+    "pasture": "#dcd53e",
+    "water, ice": "#4b71a8",
+}
+"""By the names of `variables.LANDCOVER_CLASSES`; near the colours of NLCD."""
+
 KIND_COLOURS = {"snapshot": "#b6803a", "series": "#00568a"}
 """Kinds of inputs; they differ in lightness too, so with any colour vision and in grey."""
 
 
 def dry_to_wet() -> Colormap:
-    """Return the colour map of soil moisture; pixels without a value are grey."""
+    """Return the colour map of soil moisture."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("dry_to_wet", COLOURS).with_extremes(bad=NODATA)
+    return LinearSegmentedColormap.from_list("dry_to_wet", COLOURS)
 
 
 def network_colours(names: Iterable[str]) -> dict[str, str]:
@@ -81,12 +94,12 @@ def scale_range(values: Sequence[NDArray[np.floating]]) -> tuple[float, float]:
     return round(first * 0.05, 2), round(last * 0.05, 2)
 
 
-def beyond(values: Sequence[NDArray[np.floating]], limits: tuple[float, float]) -> str:
+def beyond(values: Sequence[NDArray[np.floating]], limits: tuple[float, float], tolerance: float = 1e-5) -> str:
     """Return the ends at which a colour bar is pointed because values lie beyond its limits.
 
     >>> beyond([np.array([0.05, 0.2])], (0.1, 0.3))
     'min'
     """
     valid = np.concatenate([array[np.isfinite(array)] for array in values])
-    below, above = bool((valid < limits[0] - 1e-5).any()), bool((valid > limits[1] + 1e-5).any())
+    below, above = bool((valid < limits[0] - tolerance).any()), bool((valid > limits[1] + tolerance).any())
     return {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")

@@ -1,9 +1,8 @@
-"""The picture of a map: SMAP beside 100 m soil moisture and a detail, one row a day, one colour scale."""
+"""The picture of a map: SMAP beside 100 m soil moisture and a detail, a row per day, one colour scale."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -11,31 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.transform import from_origin
-from rasterio.warp import reproject, transform_bounds
-from rasterio.windows import Window, from_bounds
 
-from mmnet_maps.files import refuse_foreign
-from mmnet_maps.plots.canvas import SYNTHETIC, evenly, nice_length, watermark, write_figure
+from mmnet_maps.plots.canvas import (
+    SYNTHETIC,
+    check_picture,
+    evenly,
+    place_source,
+    place_text,
+    thin_bar,
+    watermark,
+    wrap_source,
+    write_figure,
+)
 from mmnet_maps.plots.colours import INK, NODATA, PALE, RULE, beyond, dry_to_wet, scale_range
+from mmnet_maps.plots.maps import Box, scale_bar
+from mmnet_maps.product.picture_panels import Panel, detail_box, pixel_metres, read_panel, to_local, view_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from shapely.geometry.base import BaseGeometry
 
-Box = tuple[float, float, float, float]
-"""left, bottom, right, top in metres."""
-
-
 _DPI = 170
-_PIXELS = 1400
-_NARROWEST, _WIDEST = 0.55, 8.0
-_DETAIL_METRES = 15_000.0
 _FRAME = "#c2185b"
 _SIDE = 0.35
 
@@ -49,22 +46,41 @@ class DayPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Panel:
-    """Values (y, x) in m³/m³ on the local grid, NaN where nodata, and their mean before they were brought to it."""
-
-    values: NDArray[np.float32]
-    box: Box
-    mean: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Places of one day's panels in inches, from the lower left corner of the day's band."""
+    """Places of one day's panels (left, bottom, width, height) in inches from the lower left corner of its row."""
 
     smap: Box
     map: Box
     detail: Box | None
     size: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """The panels of all days, on one colour scale.
+
+    Attributes
+    ----------
+    smap, map, detail
+        A panel per day; no detail of a small area.
+    view, box
+        Boxes of the map and of the detail.
+    outline
+        The area in the local projection.
+    pixel
+        Height of a pixel of the map, m.
+    limits
+        Of the colour scale, m³/m³.
+    """
+
+    smap: list[Panel]
+    map: list[Panel]
+    detail: list[Panel]
+    view: Box
+    box: Box | None
+    outline: BaseGeometry
+    pixel: float
+    limits: tuple[float, float]
 
 
 def draw(
@@ -73,8 +89,8 @@ def draw(
     """Draw the maps of some days to a PNG, which appears whole or not at all.
 
     Only overviews and small windows are read, whatever the size of the maps. The maps are shown in an equal-area
-    projection about the area's centre, so that north is up there. The detail is a box of 15 km, or a third of a smaller
-    area, where the first day shown varies most over distances of about a kilometre.
+    projection about the centre of the area, so that north is up there. The detail is a box of 15 km, or a third of a
+    smaller area, where the first day varies most over distances of about a kilometre.
 
     Parameters
     ----------
@@ -85,152 +101,53 @@ def draw(
     area
         The outline, in longitude and latitude.
     title, source
-        Heading, and the line that says where the values come from.
+        Heading, and the line of sources.
     synthetic
         Whether to mark every panel as not an observation.
 
     Raises
     ------
-    OutputError
-        When the picture cannot be written, or a file of that name is there that this software did not make.
+    RequestError, OutputError
+        See `canvas.write_figure`.
     """
-    refuse_foreign(path)
+    check_picture(path)
     shown = evenly(days)
-    crs, outline = _local(area)
-    pixel = _pixel_metres(shown[0].layers["soil_moisture"])
-    view = _view(outline.bounds, pixel)
-    smap = [_panel(day.layers["smap"], crs, view) for day in shown]
-    fine = [_panel(day.layers["soil_moisture"], crs, view) for day in shown]
-    box = _detail_box(fine[0])
-    detail = [_panel(day.layers["soil_moisture"], crs, box) for day in shown] if box else []
-    limits = scale_range([panel.values for panel in (*smap, *fine)])
-
-    layout = _lay_out((view[2] - view[0]) / (view[3] - view[1]), len(shown), box is not None)
+    content = _read(shown, area)
+    left, bottom, right, top = content.view
+    layout = _lay_out((right - left) / (top - bottom), len(shown), content.box is not None)
     subset = f"{len(shown)} of {len(days)} days shown" if len(shown) < len(days) else ""
-    figure, base = _sheet(layout, len(shown), title, subset, source + SYNTHETIC * synthetic)
-    columns = [(smap, layout.smap, "SMAP, 9 km"), (fine, layout.map, f"MMNet, {pixel:.3g} m")]
-    if box and layout.detail:
-        columns.append((detail, layout.detail, f"Detail, {(box[2] - box[0]) / 1000:.2g} km"))
+    figure, base = _sheet(layout, len(shown), title, subset, source + (SYNTHETIC if synthetic else ""))
     for row, day in enumerate(shown):
         floor = base + (len(shown) - 1 - row) * layout.size[1]
-        top = floor + layout.size[1] - 0.32
-        _text(figure, _SIDE, top, f"{day.day.day} {day.day:%B %Y}", size=11, weight="bold")
-        for panels, place, heading in columns:
-            axes = _axes(figure, place, floor)
-            _draw_panel(axes, panels[row], outline, heading, limits)
-            if synthetic:
-                watermark(axes, place[2], place[3])
-            if box and panels is fine:
-                _frame(axes, box)
-            if panels is detail:
-                axes.spines[:].set(linewidth=1.2, color=_FRAME)
-            if row == len(shown) - 1 and panels is not smap:
-                _scale_bar(axes, place, panels[row].box)
-    _colour_bar(figure, limits, [panel.values for panel in (*smap, *fine)], base - 0.72)
+        text = f"{day.day.day} {day.day:%B %Y}"
+        place_text(figure, _SIDE, floor + layout.size[1] - 0.32, text, size=11, weight="bold")
+        _draw_day(figure, content, layout, row, floor, synthetic)
+    _colour_bar(figure, content, base - 0.72)
     write_figure(figure, path)
 
 
-def _local(area: BaseGeometry) -> tuple[CRS, BaseGeometry]:
-    """An equal-area projection about the area's centre, and the outline in it."""
-    import shapely
-    from pyproj import Transformer
-
-    west, south, east, north = area.bounds
-    text = f"+proj=laea +lat_0={(south + north) / 2:.6f} +lon_0={(west + east) / 2:.6f} +datum=WGS84 +units=m"
-    transformer = Transformer.from_crs("OGC:CRS84", text, always_xy=True)
-    dense = shapely.segmentize(area, max((east - west), (north - south)) / 50)
-    outline: BaseGeometry = shapely.transform(
-        dense, lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+def _read(shown: Sequence[DayPicture], area: BaseGeometry) -> _Content:
+    """Read the panels of the days to be shown."""
+    crs, outline = to_local(area)
+    pixel = pixel_metres(shown[0].layers["soil_moisture"])
+    view = view_of(outline.bounds, pixel)
+    smap = [read_panel(day.layers["smap"], crs, view) for day in shown]
+    fine = [read_panel(day.layers["soil_moisture"], crs, view) for day in shown]
+    box = detail_box(fine[0])
+    return _Content(
+        smap=smap,
+        map=fine,
+        detail=[read_panel(day.layers["soil_moisture"], crs, box) for day in shown] if box else [],
+        view=view,
+        box=box,
+        outline=outline,
+        pixel=pixel,
+        limits=scale_range([panel.values for panel in (*smap, *fine)]),
     )
-    return CRS.from_string(text), outline
-
-
-def _pixel_metres(path: Path) -> float:
-    with rasterio.open(path) as data:
-        metres: float = data.res[1] * (111_320.0 if data.crs.is_geographic else data.crs.linear_units_factor[1])
-        return metres
-
-
-def _view(bounds: Box, pixel: float) -> Box:
-    """What the panels show: the area with a margin that holds its border pixels, not too narrow for a heading."""
-    left, bottom, right, top = bounds
-    pad = max(0.015 * max(right - left, top - bottom), 1.5 * pixel)
-    width, height = right - left + 2 * pad, top - bottom + 2 * pad
-    width, height = max(width, _NARROWEST * height), max(height, width / _WIDEST)
-    x, y = (left + right) / 2, (bottom + top) / 2
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-
-
-def _panel(path: Path, crs: CRS, box: Box) -> _Panel:
-    """Read what a layer holds in a box, decimated to what can be seen, and bring it to the local grid."""
-    left, bottom, right, top = box
-    with rasterio.open(path) as data:
-        bounds = transform_bounds(crs, data.crs, *box)
-        (top_row, end_row), (first_col, end_col) = from_bounds(*bounds, data.transform).toranges()
-        first = max(0, math.floor(first_col)), max(0, math.floor(top_row))
-        last = min(data.width, math.ceil(end_col)), min(data.height, math.ceil(end_row))
-        window = Window(*first, last[0] - first[0], last[1] - first[1])
-        shrink = max(1.0, max(window.width, window.height) / _PIXELS)
-        shape = (max(1, round(window.height / shrink)), max(1, round(window.width / shrink)))
-        stored = data.read(1, window=window, out_shape=shape, masked=True, resampling=Resampling.average)
-        values = stored.astype(np.float32).filled(np.nan) * np.float32(data.scales[0])
-        transform = data.window_transform(window) * rasterio.Affine.scale(
-            window.width / shape[1], window.height / shape[0]
-        )
-        source_crs = data.crs
-    size = max(right - left, top - bottom) / _PIXELS
-    height, width = (max(1, math.ceil((top - bottom) / size)), max(1, math.ceil((right - left) / size)))
-    shown = np.full((height, width), np.nan, np.float32)
-    reproject(
-        values,
-        shown,
-        src_transform=transform,
-        src_crs=source_crs,
-        src_nodata=np.nan,
-        dst_transform=from_origin(left, top, size, size),
-        dst_crs=crs,
-        dst_nodata=np.nan,
-        resampling=Resampling.nearest,
-    )
-    mean = float(np.mean(values[np.isfinite(values)])) if np.isfinite(values).any() else math.nan
-    return _Panel(values=shown, box=(left, top - height * size, left + width * size, top), mean=mean)
-
-
-def _detail_box(panel: _Panel) -> Box | None:
-    """Where a map varies most within about a kilometre; None for areas too small to need a detail."""
-    from scipy.ndimage import uniform_filter
-
-    left, bottom, right, top = panel.box
-    rows, cols = panel.values.shape
-    size = (right - left) / cols
-    side = min(_DETAIL_METRES, max(right - left, top - bottom) / 3)
-    count = round(side / size)
-    if side < 2_000 or count > min(rows, cols):
-        return None
-    valid = np.isfinite(panel.values)
-    weight = valid.astype(np.float64)
-    values = np.where(valid, panel.values, 0.0).astype(np.float64)
-    near = max(3, round(1_000 / size))
-    around = uniform_filter(values, near) / np.maximum(uniform_filter(weight, near), 1e-9)
-    rough = _window_sums(np.where(valid, (values - around) ** 2, 0.0), count)
-    share = _window_sums(weight, count) / count**2
-    enough = share >= min(0.95, share.max())
-    row, col = np.unravel_index(np.argmax(np.where(enough, rough, -1.0)), rough.shape)
-    x, y = left + float(col) * size, top - float(row) * size
-    return x, y - count * size, x + count * size, y
-
-
-def _window_sums(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Sums of all windows of count × count, by their upper left pixel."""
-    sums = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    found: NDArray[np.float64] = (
-        sums[count:, count:] - sums[:-count, count:] - sums[count:, :-count] + sums[:-count, :-count]
-    )
-    return found
 
 
 def _lay_out(aspect: float, rows: int, detail: bool) -> _Layout:
-    """Places for maps of an aspect (width / height): side by side, or one above the other where they are wide."""
+    """Place maps of an aspect (width / height) side by side, or one above the other where they are wide."""
     gap, head, side = 0.3, 0.7, _SIDE
     if aspect <= 1.6:
         height = min({1: 5.0, 2: 4.6}.get(rows, 3.4), 10.5 / (2 * aspect + detail))
@@ -254,18 +171,38 @@ def _lay_out(aspect: float, rows: int, detail: bool) -> _Layout:
 
 
 def _sheet(layout: _Layout, rows: int, title: str, subset: str, source: str) -> tuple[Figure, float]:
-    """Make the figure with its heading and source line; and where, in inches, the lowest row stands."""
+    """Return the figure with its heading and sources, and the height in inches at which the lowest row stands."""
     from matplotlib.figure import Figure
 
-    lines = textwrap.wrap(source, round((layout.size[0] - 2 * _SIDE) * 16.5))
+    lines = wrap_source(source, layout.size[0] - 2 * _SIDE)
     base = 1.25 + 0.14 * len(lines)
     height = base + rows * layout.size[1] + 0.85
     figure = Figure(figsize=(layout.size[0], height), dpi=_DPI, facecolor="white")
-    _text(figure, _SIDE, height - 0.3, title, size=14, weight="bold", va="top")
+    place_text(figure, _SIDE, height - 0.3, title, size=14, weight="bold", va="top")
     subtitle = "Surface soil moisture, 0–5 cm" + (f"  ·  {subset}" if subset else "")
-    _text(figure, _SIDE, height - 0.6, subtitle, size=10, color=PALE, va="top")
-    _text(figure, _SIDE, 0.22, "\n".join(lines), size=7, color=PALE, va="bottom", linespacing=1.35)
+    place_text(figure, _SIDE, height - 0.6, subtitle, size=10, color=PALE, va="top")
+    place_source(figure, _SIDE, 0.22, lines)
     return figure, base
+
+
+def _draw_day(figure: Figure, content: _Content, layout: _Layout, row: int, floor: float, synthetic: bool) -> None:
+    """Draw the panels of one day, with scale bars below the last day."""
+    columns = [(content.smap[row], layout.smap, "SMAP, 9 km")]
+    columns.append((content.map[row], layout.map, f"MMNet, {content.pixel:.3g} m"))
+    if content.box and layout.detail:
+        left, _, right, _ = content.box
+        columns.append((content.detail[row], layout.detail, f"Detail, {(right - left) / 1000:.2g} km"))
+    for number, (panel, place, heading) in enumerate(columns):
+        axes = _axes(figure, place, floor)
+        _draw_panel(axes, panel, content, heading)
+        if synthetic:
+            watermark(axes, *place[2:])
+        if number == 1 and content.box:
+            _draw_frame(axes, content.box)
+        if number == 2:
+            axes.spines[:].set(linewidth=1.2, color=_FRAME)
+        if number and row == len(content.map) - 1:
+            scale_bar(axes, panel.box[2] - panel.box[0])
 
 
 def _axes(figure: Figure, place: Box, base: float) -> Axes:
@@ -277,19 +214,19 @@ def _axes(figure: Figure, place: Box, base: float) -> Axes:
     return axes
 
 
-def _draw_panel(axes: Axes, panel: _Panel, outline: BaseGeometry, heading: str, limits: tuple[float, float]) -> None:
+def _draw_panel(axes: Axes, panel: Panel, content: _Content, heading: str) -> None:
+    """Draw the values inside the outline of the area, grey where it has none, white outside."""
+    from matplotlib.patches import PathPatch
+
     left, bottom, right, top = panel.box
-    _fill(axes, outline)
+    low, high = content.limits
+    path = _path(content.outline)
+    axes.add_patch(PathPatch(path, facecolor=NODATA, edgecolor="none", zorder=0))
     axes.imshow(
-        np.ma.masked_invalid(panel.values),
-        cmap=dry_to_wet(),
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(left, right, bottom, top),
-        interpolation="antialiased",
-        zorder=1,
-    )
-    _outline(axes, outline)
+        np.ma.masked_invalid(panel.values), cmap=dry_to_wet(), vmin=low, vmax=high, extent=(left, right, bottom, top),
+        interpolation="antialiased", zorder=1,
+    )  # fmt: skip
+    axes.add_patch(PathPatch(path, facecolor="none", edgecolor=INK, linewidth=0.8, zorder=2))
     axes.set(xlim=(left, right), ylim=(bottom, top))
     mean = "no data" if math.isnan(panel.mean) else f"mean {panel.mean:.3f}"
     axes.set_title(heading, loc="left", fontsize=8.5, color=INK, pad=4)
@@ -297,7 +234,7 @@ def _draw_panel(axes: Axes, panel: _Panel, outline: BaseGeometry, heading: str, 
 
 
 def _rings(outline: BaseGeometry) -> list[list[NDArray[np.float64]]]:
-    """Per polygon its rings, the outer one first."""
+    """Return the rings of each polygon, the outer one first."""
     polygons = getattr(outline, "geoms", [outline])
     return [[np.asarray(ring.coords)[:, :2] for ring in (part.exterior, *part.interiors)] for part in polygons]
 
@@ -308,20 +245,8 @@ def _path(outline: BaseGeometry) -> Any:
     return Curve.make_compound_path(*(Curve(ring, closed=True) for rings in _rings(outline) for ring in rings))
 
 
-def _fill(axes: Axes, outline: BaseGeometry) -> None:
-    """Grey under the map, so that what is nodata inside the area shows and what is outside stays white."""
-    from matplotlib.patches import PathPatch
-
-    axes.add_patch(PathPatch(_path(outline), facecolor=NODATA, edgecolor="none", zorder=0))
-
-
-def _outline(axes: Axes, outline: BaseGeometry) -> None:
-    from matplotlib.patches import PathPatch
-
-    axes.add_patch(PathPatch(_path(outline), facecolor="none", edgecolor=INK, linewidth=0.8, zorder=2))
-
-
-def _frame(axes: Axes, box: Box) -> None:
+def _draw_frame(axes: Axes, box: Box) -> None:
+    """Mark the box of the detail on the map."""
     from matplotlib.patches import Rectangle
 
     left, bottom, right, top = box
@@ -333,48 +258,29 @@ def _frame(axes: Axes, box: Box) -> None:
         )
 
 
-def _scale_bar(axes: Axes, place: Box, box: Box) -> None:
-    """A bar of a round length under a panel."""
-    length = nice_length((box[2] - box[0]) * 0.35)
-    share, thick = length / (box[2] - box[0]), 0.035 / place[3]
-    y = -0.16 / place[3]
-    label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    axes.plot(
-        [0, share], [y, y], transform=axes.transAxes, color=INK, linewidth=2, clip_on=False, solid_capstyle="butt"
-    )
-    axes.text(
-        share + 0.08 / place[2], y - thick / 4, label, transform=axes.transAxes, fontsize=7.5, va="center", color=INK
-    )
-
-
-def _colour_bar(figure: Figure, limits: tuple[float, float], values: Sequence[NDArray[np.float32]], y: float) -> None:
+def _colour_bar(figure: Figure, content: _Content, y: float) -> None:
+    """Draw the colour bar and the key of missing values at a height in inches."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
 
     width, height = figure.get_size_inches()
+    low, high = content.limits
+    values = np.concatenate([panel.values.ravel() for panel in (*content.smap, *content.map)])
     long = min(3.6, width * 0.5)
-    axes = figure.add_axes((_SIDE / width, y / height, long / width, 0.14 / height))
     bar = figure.colorbar(
-        ScalarMappable(Normalize(*limits), dry_to_wet()),
-        cax=axes,
+        ScalarMappable(Normalize(low, high), dry_to_wet()),
+        cax=figure.add_axes((_SIDE / width, y / height, long / width, 0.14 / height)),
         orientation="horizontal",
-        extend=beyond(values, limits),
+        extend=beyond([values], content.limits),
     )
-    step = 0.05 if limits[1] - limits[0] <= 0.3 + 1e-9 else 0.1
-    ticks = np.arange(math.ceil(limits[0] / step - 1e-6), math.floor(limits[1] / step + 1e-6) + 1) * step
+    step = 0.05 if high - low <= 0.3 + 1e-9 else 0.1
+    ticks = np.arange(math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6) + 1) * step
     bar.set_ticks(ticks.round(2).tolist())
-    bar.ax.tick_params(labelsize=7.5, length=2.5, width=0.5, colors=INK)
-    bar.outline.set_linewidth(0.5)
-    figure.text((_SIDE + long + 0.12) / width, (y + 0.07) / height, "m³/m³", fontsize=8.5, va="center", color=INK)
+    thin_bar(bar)
+    place_text(figure, _SIDE + long + 0.12, y + 0.07, "m³/m³", size=8.5, va="center")
     x = _SIDE + long + 0.8
     figure.add_artist(
         Rectangle((x / width, y / height), 0.2 / width, 0.14 / height, transform=figure.transFigure, facecolor=NODATA)
     )
-    figure.text((x + 0.28) / width, (y + 0.07) / height, "no data", fontsize=7.5, va="center", color=INK)
-
-
-def _text(figure: Figure, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
-    """Text at a place in inches."""
-    width, height = figure.get_size_inches()
-    figure.text(x / width, y / height, text, fontsize=size, **{"color": INK, **style})
+    place_text(figure, x + 0.28, y + 0.07, "no data", size=7.5, va="center")

@@ -18,20 +18,22 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
+from shapely.geometry.base import BaseGeometry
 
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import is_ours
 from mmnet_maps.plots.canvas import evenly, nice_length
-from mmnet_maps.plots.colours import COLOURS, scale_range
+from mmnet_maps.plots.colours import COLOURS, NODATA, scale_range
 from mmnet_maps.product import day_writer as write
-from mmnet_maps.product import picture
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.picture import DayPicture, draw
+from mmnet_maps.product.picture_panels import detail_box, read_panel, to_local, view_of
 
 DAY = date(2021, 8, 8)
-GREY = to_rgb("#dcdcdc")
+GREY = to_rgb(NODATA)
 Float = NDArray[np.float32]
+Image = NDArray[np.float32]
 
 
 def grid(height: int, width: int, resolution: float = 100.0, crs: str = "EPSG:5070") -> GeoBox:
@@ -72,13 +74,17 @@ def outline(box: GeoBox) -> shapely.Polygon:
     return points
 
 
-def drawn(path: Path, days: list[DayPicture], box: GeoBox, *, synthetic: bool = False) -> NDArray[np.float64]:
-    draw(path, days, outline(box), title="Area", source="Somebody's inputs.", synthetic=synthetic)
-    image: NDArray[np.float64] = imread(path)[..., :3]
+def drawn(path: Path, days: list[DayPicture], box: GeoBox, *, synthetic: bool = False) -> Image:
+    return draw_area(path, days, outline(box), synthetic=synthetic)
+
+
+def draw_area(path: Path, days: list[DayPicture], area: BaseGeometry, *, synthetic: bool = False) -> Image:
+    draw(path, days, area, title="Area", source="Somebody's inputs.", synthetic=synthetic)
+    image: Image = imread(path)[..., :3]
     return image
 
 
-def places(image: NDArray[np.float64], colour: tuple[float, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def places(image: Image, colour: tuple[float, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.nonzero(np.abs(image - np.array(colour)).max(2) < 0.012)
 
 
@@ -146,6 +152,20 @@ def test_missing_is_grey_inside_the_outline_and_white_outside(tmp_path: Path) ->
     assert (corner == 1).all()
 
 
+def test_panels_are_white_outside_the_outline(tmp_path: Path) -> None:
+    """Without any value the area is grey, and only the area: half of the panel below a diagonal."""
+    box = grid(60, 60)
+    day = product(tmp_path, np.full((60, 60), np.nan, np.float32), box)
+    area = outline(box)
+    west, south, east, north = area.bounds
+    half = area.intersection(shapely.Polygon([(west, south), (east, south), (east, north)]))
+    whole, below = (
+        len(places(draw_area(tmp_path / f"{name}.png", [day], one), GREY)[0])
+        for name, one in (("whole", area), ("half", half))
+    )
+    assert 0.3 * whole < below < 0.7 * whole
+
+
 def test_a_map_without_any_value_is_drawn(tmp_path: Path) -> None:
     box = grid(40, 50)
     nothing = np.full((40, 50), np.nan, np.float32)
@@ -202,9 +222,9 @@ def test_the_detail_shows_where_fields_are(tmp_path: Path) -> None:
     values[300:400, 100:200] += 0.03 * (np.indices((100, 100)) // 5).sum(0) % 0.06
     box = grid(500, 600)
     day = product(tmp_path, values, box)
-    crs, area = picture._local(outline(box))
-    panel = picture._panel(day.layers["soil_moisture"], crs, picture._view(area.bounds, 100.0))
-    found = picture._detail_box(panel)
+    crs, area = to_local(outline(box))
+    panel = read_panel(day.layers["soil_moisture"], crs, view_of(area.bounds, 100.0))
+    found = detail_box(panel)
     assert found is not None
     left, bottom, right, top = found
     assert right - left == pytest.approx(15_000, rel=0.01)
@@ -216,7 +236,7 @@ def test_the_detail_shows_where_fields_are(tmp_path: Path) -> None:
 
 def test_local_metres_are_metres_on_the_ground(tmp_path: Path) -> None:
     box = grid(400, 400)
-    crs, _ = picture._local(outline(box))
+    crs, _ = to_local(outline(box))
     back = Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
     (west, east), (south, north) = back.transform([-10_000, 10_000], [5_000, 5_000])
     assert Geod(ellps="WGS84").inv(west, south, east, north)[2] == pytest.approx(20_000, rel=1e-4)
@@ -228,8 +248,8 @@ def test_means_are_of_the_maps_values(tmp_path: Path) -> None:
     values[:30] = np.nan
     box = grid(90, 80)
     day = product(tmp_path, values, box)
-    crs, area = picture._local(outline(box))
-    panel = picture._panel(day.layers["soil_moisture"], crs, picture._view(area.bounds, 100.0))
+    crs, area = to_local(outline(box))
+    panel = read_panel(day.layers["soil_moisture"], crs, view_of(area.bounds, 100.0))
     assert panel.mean == pytest.approx(np.nanmean(values), abs=1e-4)
 
 

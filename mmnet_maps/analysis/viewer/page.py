@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from mmnet_maps.analysis.viewer.controls import Controls
-from mmnet_maps.analysis.viewer.export import png
+from mmnet_maps.analysis.viewer.export import ShownMap, png
 from mmnet_maps.analysis.viewer.panes import MapPanes, Rings, window_extent
 from mmnet_maps.analysis.viewer.place_series import Series, describe_day, read_series, series_figure
 from mmnet_maps.analysis.viewer.scale import MOISTURE
@@ -199,14 +199,14 @@ class Page:
         (x,), (y,), (width,), (height,) = window_extent(self.view.grid, window).values()
         return BytesIO(
             png(
-                values,
-                box=(x, y, x + width, y + height),
-                colours=self.scale.colours,
-                limits=self.controls.colour_limits,
-                title=f"{self.view.title}, {selection.day_text}",
-                label=self.scale.label,
-                names=self.scale.names if self.scale.classes is not None else None,
-                outline=self.outline,
+                ShownMap(
+                    values=values,
+                    box=(x, y, x + width, y + height),
+                    scale=self.scale,
+                    limits=self.controls.colour_limits,
+                    outline=self.outline,
+                ),
+                f"{self.view.title}, {selection.day_text}",
                 synthetic=self.view.synthetic,
             )
         )

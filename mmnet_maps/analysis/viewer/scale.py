@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.plots.canvas import nice_length
-from mmnet_maps.plots.colours import COLOURS
+from mmnet_maps.plots.colours import COLOURS, LAND_COVER
 from mmnet_maps.product.qgis import quality_colour, quality_label
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.variables import LANDCOVER_CLASSES
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 CLEAR = "rgba(0, 0, 0, 0)"
 _DRY_WET = ("#8c510a", "#bf812d", "#dfc27d", "#f6e8c3", "#f5f5f5", "#c7eae5", "#80cdc1", "#35978f", "#01665e")
-_LAND_COVER = ("#b8a26a", "#d9d47a", "#b5aca0", "#7fb9c9", "#3f7a4c", "#a5555a", "#c9a227", "#9fca6b")
-_OTHER_COVER = "#7fb2dd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +85,9 @@ def layer_scale(layer: ViewLayer, found: Set[int] = frozenset()) -> Scale:
     """
     if layer.name == "landcover":
         cover = {code: name for name, codes in LANDCOVER_CLASSES.items() for code in codes}
-        colours = dict(zip(LANDCOVER_CLASSES, _LAND_COVER, strict=True))
         codes = sorted(found - {0})
         return Scale(
-            colours=tuple(colours.get(cover.get(code, ""), _OTHER_COVER) for code in codes),
+            colours=tuple(LAND_COVER[cover.get(code, "water, ice")] for code in codes),
             label=layer.title,
             classes=tuple(codes),
             names=tuple(f"{cover.get(code, 'other')} (NLCD {code})" for code in codes),

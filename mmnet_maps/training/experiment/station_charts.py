@@ -25,7 +25,8 @@ from mmnet_maps.plots.canvas import (
     plain,
     sheet,
 )
-from mmnet_maps.plots.colours import INK, RULE, network_colours
+from mmnet_maps.plots.colours import INK, RULE, beyond, network_colours
+from mmnet_maps.plots.maps import label_degrees
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,13 +119,11 @@ def map_figure(
 
 
 def _degrees(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, MultipleLocator
+    from matplotlib.ticker import MultipleLocator
 
-    plain(axes)
     axes.xaxis.set_major_locator(MultipleLocator(10))
     axes.yaxis.set_major_locator(MultipleLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{abs(x):g}° {'W' if x < 0 else 'E'}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{abs(y):g}° {'S' if y < 0 else 'N'}"))
+    label_degrees(axes)
 
 
 def _metric_scale(values: NDArray[np.float64], metric: str) -> tuple[Any, Colormap, str]:
@@ -143,9 +142,7 @@ def _metric_scale(values: NDArray[np.float64], metric: str) -> tuple[Any, Colorm
         high = max(low + step, math.ceil(high / step - 1e-6) * step)
         high = min(high, 1.0) if metric == "r" else high
     colours = {"r": colormaps["viridis"], "bias": colormaps["RdBu"]}.get(metric, colormaps["magma_r"])
-    beyond = (bool(seen.min() < low - 1e-9), bool(seen.max() > high + 1e-9))
-    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(beyond, "neither")
-    return Normalize(low, high), colours, extend
+    return Normalize(low, high), colours, beyond([seen], (low, high), 1e-9)
 
 
 def box_figure(values: Mapping[str, Mapping[str, Floats]], *, title: str, source: str) -> Figure:
