@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, settings
 
 from analytic import AnalyticSource, make_model
 
-
 # A busy machine must not fail a test: how long an example takes is no property that is tested.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
