@@ -164,7 +164,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
             hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
             if file := claim(hidden):
                 break
-        else:  # not taken by another process each time, but never made, as in /proc
+        else:  # no other process took it: files cannot be created here, as in /proc
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         with file:
             try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def faults(path: Path) -> dict[int, list[str]]:
-    """What the CF checker of IOOS finds, by priority: 3 high, 2 medium, 1 low."""
+    """Return the faults that the CF checker of IOOS finds, by priority: 3 high, 2 medium, 1 low."""
     from compliance_checker.suite import CheckSuite
 
     CheckSuite.load_all_available_checkers()
@@ -17,7 +17,7 @@ def faults(path: Path) -> dict[int, list[str]]:
     assert not errors
     found: dict[int, list[str]] = {}
     for result in results:
-        # Where nothing was counted the text says what was found, not what is wrong.
+        # Messages of a passed check are remarks, not faults.
         if result.value[0] < result.value[1]:
             found.setdefault(result.weight, []).extend(result.msgs)
     return found

@@ -1,4 +1,4 @@
-"""Maps with values from a formula, written as the commands write them."""
+"""Maps with values from a formula, written like those of the commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def grid_at(row: int, col: int, height: int, width: int) -> GeoBox:
 
 
 def values_on(grid: GeoBox, seed: int) -> dict[str, np.ndarray]:
-    """Layers with holes; the same value at the same place, whatever the grid, but for the seed."""
+    """Return layers with holes; with one seed a place has the same value on any grid."""
     row = np.arange(grid.shape.y)[:, None] + round((ORIGIN.f - grid.affine.f) / 100)
     col = np.arange(grid.shape.x)[None] + round((grid.affine.c - ORIGIN.c) / 100)
     steps = (1000 + 7 * row + 3 * col + 131 * seed) % 4000
@@ -39,7 +39,7 @@ def values_on(grid: GeoBox, seed: int) -> dict[str, np.ndarray]:
 def write_map(
     out: Path, name: str, day: date, grid: GeoBox, *, synthetic: bool = False, seed: int = 0, std: bool = False
 ) -> Path:
-    """A map as the commands write it; its item."""
+    """Write a map as the commands do, and return its item."""
     layers = values_on(grid, seed)
     if std:
         layers["soil_moisture_std"] = layers["soil_moisture"] / 8

@@ -1,4 +1,4 @@
-"""Check STAC files with pystac's own validator and the schemas beside the tests; the network is never asked."""
+"""Validate STAC files with pystac and the schemas beside the tests, without network access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent / "schemas"
 
 
 class _Offline(JsonSchemaSTACValidator):
-    """Knows the core schemas, which come with pystac, and the files; any other schema is an error."""
+    """A validator with the core schemas, bundled with pystac, and those of the files; any other schema is an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class _Offline(JsonSchemaSTACValidator):
 
 
 class _NoNetwork(StacIO):
-    """Reads nothing: whatever asks for a text asks for a schema that is not at hand."""
+    """Refuse all reading: a text is read only for a schema that is missing."""
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         raise AssertionError(f"{source} is not among the schemas in {_FOLDER}")
@@ -34,7 +34,7 @@ class _NoNetwork(StacIO):
 
 
 def validate(content: dict[str, Any]) -> list[str]:
-    """Validate an item, catalog or collection; the addresses of the schemas it was held to."""
+    """Validate an item, catalogue or collection, and return the addresses of the schemas used."""
     StacIO.set_default(_NoNetwork)
     try:
         done: list[str] = validate_dict(content, validator=_Offline())

@@ -41,6 +41,13 @@ EXTENSIONS = {
 }
 """Addresses of the schemas of the STAC extensions in use, by name."""
 
+_PROCESSING = {
+    "processing:level": LEVEL,
+    "processing:lineage": "Estimated by the network mmnet:model from the inputs that mmnet:inputs lists.",
+    "processing:software": {"mmnet_maps": __version__},
+}
+_LINKS = {"root": "../collection.json", "collection": "../collection.json", "parent": "./catalog.json"}
+
 
 def build_item(
     name: str,
@@ -71,11 +78,6 @@ def build_item(
         Number of the revision, from 1, and the hash of everything that determines the values.
     properties
         Further properties.
-
-    Returns
-    -------
-    dict
-        The item as JSON.
     """
     import pystac
     from pystac.utils import datetime_to_str
@@ -94,9 +96,7 @@ def build_item(
             "end_datetime": datetime_to_str(start + timedelta(days=1, seconds=-1)),
             "version": str(version),
             "mmnet:fingerprint": fingerprint,
-            "processing:level": LEVEL,
-            "processing:lineage": "Estimated by the network mmnet:model from the inputs that mmnet:inputs lists.",
-            "processing:software": {"mmnet_maps": __version__},
+            **_PROCESSING,
             **_grid_properties(geobox),
         },
         stac_extensions=list(EXTENSIONS.values()),
@@ -104,11 +104,7 @@ def build_item(
     )
     for key, path in files.items():
         item.add_asset(key, pystac.Asset.from_dict(_asset(key, path)))
-    for relation, target in (
-        ("root", "../collection.json"),
-        ("collection", "../collection.json"),
-        ("parent", "./catalog.json"),
-    ):
+    for relation, target in _LINKS.items():
         item.add_link(pystac.Link(relation, target, "application/json"))
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 

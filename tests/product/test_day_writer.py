@@ -1,4 +1,4 @@
-"""Files of a day: whole, ours, verified, the same bytes again; every fault leaves what was there."""
+"""Files of a day: whole, ours, verified, reproducible; after any fault the earlier files are unchanged."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def test_every_layer_is_a_strict_cog_that_other_software_understands(tmp_path: P
     np.testing.assert_allclose(opened.to_numpy()[0], expected, atol=1e-7)
 
 
-def test_quality_bits_are_told_by_the_file(tmp_path: Path) -> None:
+def test_the_file_names_its_quality_bits(tmp_path: Path) -> None:
     with rasterio.open(produce(tmp_path, packed(4, 4)).layers["quality"]) as data:
         tags = data.tags(1)
-    told = dict(zip(tags["flag_meanings"].split(), map(int, tags["flag_masks"].split()), strict=True))
-    assert told == {name: 2**bit for name, bit in QUALITY_BITS.items()}
+    found = dict(zip(tags["flag_meanings"].split(), map(int, tags["flag_masks"].split()), strict=True))
+    assert found == {name: 2**bit for name, bit in QUALITY_BITS.items()}
 
 
 def test_overviews_average_values_and_pick_flags(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_finished_days_are_found_and_others_are_not(tmp_path: Path) -> None:
     assert completed(tmp_path, "grant", date(2021, 8, 9), False, "f00d") is None
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "picture gone", "other issue", "item cut"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "picture gone", "other revision", "item cut"])
 def test_a_damaged_product_is_not_finished(tmp_path: Path, damage: str) -> None:
     product = produce(tmp_path, packed(5, 5))
     layer = product.layers["smap"]
@@ -220,7 +220,7 @@ def test_a_damaged_product_is_not_finished(tmp_path: Path, damage: str) -> None:
         layer.unlink()
     elif damage == "picture gone":
         product.picture.unlink()  # type: ignore[union-attr]
-    elif damage == "other issue":  # the same size, another fingerprint
+    elif damage == "other revision":  # the same size, another fingerprint
         other = produce(tmp_path / "other", packed(5, 5), fingerprint="beef")
         assert other.layers["smap"].stat().st_size == layer.stat().st_size
         shutil.copy(other.layers["smap"], layer)
@@ -229,7 +229,7 @@ def test_a_damaged_product_is_not_finished(tmp_path: Path, damage: str) -> None:
     assert completed(tmp_path, "grant", DAY, False, "f00d") is None
 
 
-def test_a_reissue_replaces_all_files_and_counts(tmp_path: Path) -> None:
+def test_a_revision_replaces_all_files_and_counts(tmp_path: Path) -> None:
     produce(tmp_path, packed(5, 5))
     for version in ("2", "3"):
         values = packed(5, 5, seed=int(version), names=("soil_moisture", "quality"))
@@ -237,7 +237,7 @@ def test_a_reissue_replaces_all_files_and_counts(tmp_path: Path) -> None:
         item = json.loads(product.item.read_text())
         assert item["properties"]["version"] == version
         np.testing.assert_array_equal(read(product.layers["quality"]), values["quality"])
-        assert sorted(path.name for path in product.folder.iterdir()) == sorted(  # no layer or picture of the old one
+        assert sorted(path.name for path in product.folder.iterdir()) == sorted(  # none of the old revision
             path.name for path in (product.item, *product.layers.values())
         )
         assert completed(tmp_path, "grant", DAY, False, version) == product
@@ -266,12 +266,12 @@ def test_an_error_of_the_caller_leaves_nothing_or_the_old(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("fault", [Stop(), OSError(errno.EIO, os.strerror(errno.EIO))], ids=["stop", "disk"])
-@pytest.mark.parametrize("again", [False, True], ids=["first", "reissue"])
+@pytest.mark.parametrize("again", [False, True], ids=["first", "revision"])
 @pytest.mark.parametrize("members", [0, 2], ids=["layers", "members"])
 def test_an_interrupted_exchange_is_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, again: bool, members: int
 ) -> None:
-    """Whichever of the renames fails, the folder is as before."""
+    """Whichever rename fails, the folder is as before."""
     replace = os.replace
     if again:
         produce(tmp_path, packed(5, 5), members=members)
@@ -297,14 +297,13 @@ def test_an_interrupted_exchange_is_undone(
     assert completed(tmp_path, "grant", DAY, False, "new")
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["first", "reissue"])
+@pytest.mark.parametrize("again", [False, True], ids=["first", "revision"])
 def test_a_kill_at_any_step_is_mended_by_the_next_run(tmp_path: Path, again: bool) -> None:
-    """After SIGKILL at a rename there is no product that counts, and the next run ends as an undisturbed one."""
+    """After SIGKILL at a rename no product counts as finished, and the next run gives that of an undisturbed one."""
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "import day_files\n"
-        "stop, out = int(sys.argv[1]), Path(sys.argv[2])\n"
         "replace, calls = os.replace, 0\n"
         "def faulty(source, target):\n"
         "    global calls\n"
@@ -313,28 +312,33 @@ def test_a_kill_at_any_step_is_mended_by_the_next_run(tmp_path: Path, again: boo
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    replace(source, target)\n"
         "os.replace = faulty\n"
-        "day_files.produce(out, day_files.packed(5, 5, seed=1), fingerprint='new')\n"
+        "for stop in map(int, sys.argv[2:]):\n"
+        "    pid = os.fork()\n"
+        "    if not pid:\n"
+        "        day_files.produce(Path(sys.argv[1]) / str(stop), day_files.packed(5, 5, seed=1), fingerprint='new')\n"
+        "        os._exit(0)\n"
+        "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL\n"
     )
     expected = tmp_path / "expected"
     if again:
         produce(expected, packed(5, 5))
     produce(expected, packed(5, 5, seed=1), fingerprint="new")
-    for stop in (4, 7) if again else (3,):
-        out = tmp_path / str(stop)
+    outs = {stop: tmp_path / str(stop) for stop in ((4, 7) if again else (3,))}
+    for out in outs.values():
         if again:
             produce(out, packed(5, 5))
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(stop), str(out)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), *map(str, outs)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    for out in outs.values():
         assert completed(out, "grant", DAY, False, "new") is None
         produce(out, packed(5, 5, seed=1), fingerprint="new")
         assert content(out) == content(expected)
 
 
-def test_work_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+def test_the_staging_folder_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     values = packed(5, 5)
     with writer(tmp_path, grid(5, 5)) as first:
         first.write(slice(0, 5), slice(0, 5), values)
@@ -344,8 +348,8 @@ def test_work_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("half_gone", [False, True], ids=["just made", "half removed"])
-def test_a_work_folder_without_a_lock_is_removed(tmp_path: Path, half_gone: bool) -> None:
-    """A process may be killed between making its folder and locking it, or while it removes it."""
+def test_a_staging_folder_without_a_lock_is_removed(tmp_path: Path, half_gone: bool) -> None:
+    """A process may be killed between creating its folder and locking it, or while removing it."""
     product = produce(tmp_path, packed(5, 5))
     before = content(tmp_path)
     work = product.folder / ".grant_20210808.x1.partial"
@@ -358,10 +362,10 @@ def test_a_work_folder_without_a_lock_is_removed(tmp_path: Path, half_gone: bool
     assert content(tmp_path) == before
 
 
-def test_a_new_work_folder_that_is_taken_for_a_leftover_is_made_again(
+def test_a_new_staging_folder_that_is_mistaken_for_a_leftover_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process may sweep between the making of a folder and its lock."""
+    """Another process may clean up between the creation of a folder and its lock."""
     made: list[str] = []
     mkdtemp = tempfile.mkdtemp
 
@@ -391,9 +395,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(cog.rasterio.shutil, "copy", full)
     elif call == "CogWriter.write":
         monkeypatch.setattr(cog.CogWriter, "write", full)
-    with pytest.raises(OutputError, match=r"grant_20210808: No space left.*earlier product.*unchanged") as told:
+    with pytest.raises(OutputError, match=r"grant_20210808: No space left.*earlier product.*unchanged") as error:
         produce(tmp_path, packed(5, 5, seed=1), picture=full if call == "picture" else png, fingerprint="new")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert content(tmp_path) == before
 
 
@@ -414,7 +418,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_really_full(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], side: int
 ) -> None:
-    """GDAL loses the error number, at a size where the plain file fails and at one where the COG does."""
+    """GDAL loses the error number, at a size where the plain file fails and at one where the COG fails."""
     first = produce(small_disk, packed(5, 5))
     before = content(small_disk)
     monkeypatch.setattr(DayWriter, "_check_space", lambda self: None)
@@ -422,13 +426,15 @@ def test_a_disk_that_is_really_full(
         produce(small_disk, packed(side, side, names=("soil_moisture", "smap")), fingerprint="new")
     assert content(small_disk) == before
     assert completed(small_disk, "grant", DAY, False, "f00d") == first
-    assert set(capfd.readouterr().err.splitlines()) <= {  # libtiff says so itself and cannot be kept from it
+    assert set(capfd.readouterr().err.splitlines()) <= {  # libtiff prints this itself and cannot be silenced
         "_tiffWriteProc: No space left on device.",
         "_tiffSeekProc: No space left on device.",
     }
 
 
-def test_too_little_space_is_said_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_reported_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(write.shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
     with pytest.raises(OutputError, match="5 MB free, 6 MB needed"), writer(tmp_path, grid(1000, 1000)):
@@ -502,7 +508,7 @@ def test_foreign_files_are_never_overwritten(tmp_path: Path, suffix: str, kind: 
     check_target(tmp_path, "other", DAY, False, NAMES)
 
 
-def test_a_foreign_file_that_comes_while_computing_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_foreign_file_that_appears_while_computing_is_not_overwritten(tmp_path: Path) -> None:
     with writer(tmp_path, grid(5, 5)) as at:
         at.write(slice(0, 5), slice(0, 5), packed(5, 5))
         foreign = tmp_path / "20210808" / "grant_20210808_smap.tif"
@@ -512,7 +518,7 @@ def test_a_foreign_file_that_comes_while_computing_is_not_overwritten(tmp_path: 
     assert content(tmp_path) == {"20210808/grant_20210808_smap.tif": b"mine"}
 
 
-def test_targets_that_cannot_be(tmp_path: Path) -> None:
+def test_impossible_targets_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file, not a folder"):
         check_target(tmp_path / "file" / "maps", "grant", DAY, False, NAMES)
@@ -527,13 +533,13 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody can write to, /proc")
-def test_an_unwritable_folder_is_said_before_anything_is_computed() -> None:
+def test_an_unwritable_folder_is_reported_before_anything_is_computed() -> None:
     with pytest.raises(OutputError, match=r"cannot write /proc/self.*nothing was computed"):
         check_target(Path("/proc/self/maps_of_mine"), "grant", DAY, False, NAMES)
 
 
-def test_a_folder_in_which_no_file_can_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in /proc, where a new file is not found."""
+def test_a_folder_in_which_no_file_can_be_created_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In /proc, for example, a new file is not found."""
     opened = Path.open
 
     def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
@@ -554,7 +560,7 @@ def test_write_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert path.read_bytes() == b"\x00\x01"
     os.utime(path, ns=(1, 1))
     write_whole(path, b"\x00\x01")
-    assert path.stat().st_mtime_ns == 1, "what is there already is left alone"
+    assert path.stat().st_mtime_ns == 1, "an identical file is left alone"
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "no room")
@@ -567,7 +573,7 @@ def test_write_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["new", "the same"])
-def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path, again: bool) -> None:
+def test_leftovers_of_a_killed_writer_are_removed_by_the_next(tmp_path: Path, again: bool) -> None:
     path = tmp_path / "report [1].txt"
     write_whole(path, "old")
     script = (
@@ -594,7 +600,7 @@ def test_small_files_of_living_processes_are_left_alone(tmp_path: Path, monkeypa
 
 
 def test_files_may_be_read_by_others(tmp_path: Path) -> None:
-    """No file keeps the narrow rights of a temporary one."""
+    """No file keeps the restrictive permissions of a temporary one."""
     plain = tmp_path / "plain"
     plain.write_text("")
     product = produce(tmp_path, packed(5, 5))

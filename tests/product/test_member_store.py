@@ -128,7 +128,7 @@ def test_the_same_members_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 2), (2, 0), (0, 2)])
-def test_a_reissue_replaces_or_removes_the_store(tmp_path: Path, counts: tuple[int, int]) -> None:
+def test_a_revision_replaces_or_removes_the_store(tmp_path: Path, counts: tuple[int, int]) -> None:
     for fingerprint, count in zip(("old", "new"), counts, strict=True):
         product = produce(tmp_path, packed(5, 5), members=count, fingerprint=fingerprint)
         assert (product.members is not None) == (tmp_path / "20210808" / STORE).exists() == (count > 0)
@@ -138,7 +138,7 @@ def test_a_reissue_replaces_or_removes_the_store(tmp_path: Path, counts: tuple[i
     assert json.loads(product.item.read_text())["properties"]["version"] == "2"
 
 
-@pytest.mark.parametrize("damage", ["gone", "no attributes", "cut", "other issue"])
+@pytest.mark.parametrize("damage", ["gone", "no attributes", "cut", "other revision"])
 def test_a_damaged_store_is_not_finished(tmp_path: Path, damage: str) -> None:
     store = produce(tmp_path, packed(5, 5), members=2).members
     assert store is not None
@@ -179,7 +179,7 @@ def test_a_foreign_store_is_never_overwritten(tmp_path: Path, kind: str) -> None
     assert before.items() <= content(tmp_path).items()
 
 
-def test_a_foreign_folder_that_comes_while_computing_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_foreign_folder_that_appears_while_computing_is_not_overwritten(tmp_path: Path) -> None:
     with writer(tmp_path, grid(5, 5), members=2) as at:
         at.write(slice(0, 5), slice(0, 5), packed(5, 5), ensemble(2, 5, 5))
         foreign = tmp_path / "20210808" / STORE

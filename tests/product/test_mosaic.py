@@ -73,7 +73,7 @@ def folder(kept: Path, tmp_path: Path) -> Path:
 
 
 def whole(name: str) -> NDArray[np.uint16]:
-    """The mosaic by hand."""
+    """The expected mosaic."""
     fill = 1 if LAYERS[name].nodata is None else 65535
     found = np.full((2048, 2048), fill, np.uint16)
     for tile, rows, cols in zip(IDS, (1024, 0, 1024), (0, 1024, 1024)):
@@ -113,7 +113,7 @@ def test_xarray_masks_and_scales(folder: Path) -> None:
         np.testing.assert_array_equal(opened[0], whole("quality"))
 
 
-def test_it_says_what_all_tiles_say(kept: Path, folder: Path) -> None:
+def test_its_tags_are_those_that_all_tiles_share(kept: Path, folder: Path) -> None:
     with rasterio.open(make(folder)["smap"]) as data:
         tags = data.tags()
     assert tags.pop("MMNET_MOSAIC")
@@ -143,7 +143,7 @@ def test_zoomed_out_it_shows_means_and_flags(folder: Path) -> None:
             overview = data.read(1)
         for read in (asked, overview):
             assert np.abs(read - mean).max() <= 1.5
-        # GDAL skips the mosaic's overviews for a plain read; it takes single pixels of the tiles' own.
+        # GDAL ignores the mosaic's overviews for a plain read and reads single pixels of the tiles' overviews.
         assert (np.abs(plain - mean) <= 500).mean() > 0.99
         for read in (asked, overview, plain):
             assert (read[: size // 2, : size // 2] == 65535).all()
@@ -154,7 +154,7 @@ def test_zoomed_out_it_shows_means_and_flags(folder: Path) -> None:
         assert (quality[:, None, :, None] == pixels).any(axis=(1, 3)).all()
 
 
-def test_a_view_of_any_size_can_be_had(folder: Path) -> None:
+def test_a_window_can_be_read_at_any_size(folder: Path) -> None:
     with rasterio.open(make(folder)["quality"]) as data:
         odd = data.read(1, window=Window(100, 100, 1911, 1877), out_shape=(301, 299))
     assert (odd[:140, :140] == 1).all()
@@ -197,7 +197,7 @@ def test_only_finished_tiles_are_shown(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["h06v04", "h99v99", "habvcd"])
-def test_an_area_with_a_name_like_a_tile_is_no_tile(folder: Path, name: str) -> None:
+def test_an_area_with_a_name_like_a_tile_is_not_a_tile(folder: Path, name: str) -> None:
     before = [path.read_bytes() for path in make(folder).values()]
     for path in folder.glob("h06v03_*"):
         text = path.name.replace("h06v03", name)
@@ -252,7 +252,7 @@ def test_without_tiles_there_is_no_mosaic(folder: Path, tmp_path: Path) -> None:
     assert make(tmp_path / "none") == {}
 
 
-def test_a_mosaic_that_cannot_be_removed_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mosaic_that_cannot_be_removed_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(folder)
     for path in folder.glob("*.json"):
         path.unlink()
@@ -268,7 +268,7 @@ def test_a_mosaic_that_cannot_be_removed_is_told(folder: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "text", ["<VRTDataset/>", "not XML mmnet_maps", "<VRTDataset><SRS>MMNET_MOSAIC</SRS></VRTDataset>"]
 )
-def test_what_is_not_ours_is_never_overwritten(folder: Path, text: str) -> None:
+def test_foreign_files_are_never_overwritten(folder: Path, text: str) -> None:
     foreign = folder / "mosaic_20210808_smap.vrt"
     foreign.write_text(text)
     with pytest.raises(OutputError, match=r"mosaic_20210808_smap\.vrt was not made by mmnet_maps"):

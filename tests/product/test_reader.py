@@ -1,4 +1,4 @@
-"""Finished maps read as one: the same values, whatever they lie in and however they are cut."""
+"""Finished maps read as one: the same values, whatever their format and the windows read."""
 
 from __future__ import annotations
 
@@ -53,17 +53,26 @@ def test_areas_lie_on_one_grid(root: Path) -> None:
     np.testing.assert_array_equal(quality[50:, 200:], values_on(maps.grid, 1)["quality"][50:, 200:])
 
 
+Opened = tuple[Maps, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def opened(root: Path) -> Opened:
+    """The maps, and their soil moisture with a margin of 200 pixels."""
+    maps = open_maps(root)
+    return maps, np.pad(maps.read("soil_moisture", DAY, whole(maps)), 200, constant_values=np.nan)
+
+
 @given(top=st.integers(-40, 340), left=st.integers(-40, 430), height=st.integers(1, 90), width=st.integers(1, 90))
 @settings(max_examples=60, deadline=None)
-def test_a_window_is_a_window_of_the_whole(root: Path, top: int, left: int, height: int, width: int) -> None:
-    maps = open_maps(root)
-    full = np.pad(maps.read("soil_moisture", DAY, whole(maps)), 200, constant_values=np.nan)
+def test_a_window_is_a_window_of_the_whole(opened: Opened, top: int, left: int, height: int, width: int) -> None:
+    maps, full = opened
     found = maps.read("soil_moisture", DAY, (slice(top, top + height), slice(left, left + width)))
     np.testing.assert_array_equal(found, full[top + 200 : top + 200 + height, left + 200 : left + 200 + width])
 
 
 @pytest.mark.parametrize("step", [2, 4, 8])
-def test_a_coarse_reading_is_the_mean_of_what_is_there(root: Path, step: int) -> None:
+def test_a_coarse_reading_is_the_mean_of_valid_pixels(root: Path, step: int) -> None:
     maps = open_maps(root)
     inner = (slice(64, 256), slice(64, 160))  # of one area alone
     fine = maps.read("soil_moisture", DAY, inner)
@@ -123,10 +132,9 @@ def test_a_zarr_store_reads_as_the_cogs(tmp_path: Path) -> None:
 @example(top=149, left=129, height=4, width=4, step=3)  # the last pixel of the map
 @settings(max_examples=60, deadline=None)
 def test_cells_of_a_store_are_means_wherever_they_begin(
-    store: Path, top: int, left: int, height: int, width: int, step: int
+    store: Opened, top: int, left: int, height: int, width: int, step: int
 ) -> None:
-    maps = open_maps(store)
-    full = np.pad(maps.read("soil_moisture", DAY, whole(maps)), 100, constant_values=np.nan)
+    maps, full = store
     rows, cols = (-(-size // step) * step for size in (height, width))
     fine = full[top + 100 :, left + 100 :][:rows, :cols]
     fine = np.pad(fine, [(0, rows - fine.shape[0]), (0, cols - fine.shape[1])], constant_values=np.nan)
@@ -138,10 +146,12 @@ def test_cells_of_a_store_are_means_wherever_they_begin(
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    """A Zarr store, and its soil moisture with a margin of 100 pixels."""
     path = tmp_path_factory.mktemp("store") / "s.zarr"
     _write_store(path, grid_at(0, 0, 150, 130))
-    return path
+    maps = open_maps(path)
+    return maps, np.pad(maps.read("soil_moisture", DAY, whole(maps)), 100, constant_values=np.nan)
 
 
 def test_a_store_with_a_link_is_refused(tmp_path: Path) -> None:
@@ -153,7 +163,7 @@ def test_a_store_with_a_link_is_refused(tmp_path: Path) -> None:
 
 
 def _write_store(path: Path, grid: GeoBox) -> None:
-    """Maps of a day as whoever has xarray and rioxarray writes them."""
+    """Write maps of a day with xarray and rioxarray alone."""
     layers = {name: (("time", "y", "x"), values[None]) for name, values in values_on(grid, 0).items()}
     data = xr.Dataset(layers, {"time": [np.datetime64(DAY)]}).rio.write_crs(DEFAULT_CRS)
     data = data.assign_coords(dict(zip(("y", "x"), _centres(grid), strict=True)))
@@ -165,10 +175,10 @@ def _centres(grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
     return a.f + a.e * (np.arange(grid.shape.y) + 0.5), a.c + a.a * (np.arange(grid.shape.x) + 0.5)
 
 
-# ---- what is left out, and what is refused ---------------------------------------------------------------------------
+# ---- left out, and refused ---------------------------------------------------------------------------
 
 
-def test_what_is_not_finished_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unfinished_maps_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30))
     write_map(tmp_path, "b", DAY, grid_at(0, 40, 30, 30))
     (tmp_path / "20210807" / "b_20210807_smap.tif").unlink()
@@ -177,7 +187,7 @@ def test_what_is_not_finished_is_left_out(tmp_path: Path, caplog: pytest.LogCapt
     assert "1 maps in" in caplog.text
 
 
-def test_real_maps_go_before_synthetic_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_real_maps_take_precedence_over_synthetic_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30), synthetic=True)
     assert open_maps(tmp_path).synthetic
@@ -213,7 +223,7 @@ def test_a_link_out_of_the_folder_is_refused_and_one_within_is_not(tmp_path: Pat
         open_maps(tmp_path / "maps")
 
 
-def test_a_file_that_is_no_geotiff_is_not_opened_by_another_driver(tmp_path: Path) -> None:
+def test_a_file_other_than_geotiff_is_not_opened_by_another_driver(tmp_path: Path) -> None:
     """A VRT may name any file or address."""
     item = write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30))
     file = item.parent / "a_20210807_smap.tif"
@@ -223,7 +233,7 @@ def test_a_file_that_is_no_geotiff_is_not_opened_by_another_driver(tmp_path: Pat
         open_maps(tmp_path).read("smap", DAY, (slice(0, 30), slice(0, 30)))
 
 
-def test_maps_of_two_grids_do_not_go_together(tmp_path: Path) -> None:
+def test_maps_of_two_grids_are_refused(tmp_path: Path) -> None:
     write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30))
     write_map(tmp_path, "b", DAY, GeoBox((30, 30), ORIGIN * Affine.scale(0.5), DEFAULT_CRS))
     with pytest.raises(RequestError, match="do not lie on one grid; give maps of one grid at a time"):
@@ -242,7 +252,7 @@ def test_maps_of_two_grids_do_not_go_together(tmp_path: Path) -> None:
         ("s.zarr", RequestError, "holds no maps"),
     ],
 )
-def test_what_is_no_map(tmp_path: Path, path: str, error: type[Exception], message: str) -> None:
+def test_paths_without_maps_are_refused(tmp_path: Path, path: str, error: type[Exception], message: str) -> None:
     (tmp_path / "a.txt").write_text("")
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "a.tif").write_text("no")
@@ -253,7 +263,7 @@ def test_what_is_no_map(tmp_path: Path, path: str, error: type[Exception], messa
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_item_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_damaged_item_is_reported_in_one_line(tmp_path: Path) -> None:
     item = write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30))
     content = json.loads(item.read_text())
     for key, value in (("proj:shape", None), ("proj:shape", [1e400, 2]), ("proj:code", "EPSG:999999")):

@@ -1,4 +1,4 @@
-"""Catalogs of the days and the collection: valid, complete, the same bytes again, walked and loaded by others."""
+"""Catalogues of the days and the collection: valid, complete, reproducible, read by other software."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_broken_collection_or_catalog_is_not_valid(written: Path) -> None:
             validate(broken)
 
 
-def test_what_the_collection_says(written: Path) -> None:
+def test_extent_summaries_and_assets_of_the_collection(written: Path) -> None:
     collection = read(written / "collection.json")
     west, east = (read(written / "20210808" / f"h0{number}v03_20210808.json")["bbox"] for number in (6, 7))
     assert collection["extent"] == {
@@ -143,7 +143,7 @@ def test_what_the_collection_says(written: Path) -> None:
     assert [read(written / day / "catalog.json")["mmnet:items"] for day in ("20210808", "20210809")] == [2, 1]
 
 
-def test_invented_inputs_are_told(maps: Path) -> None:
+def test_the_collection_declares_synthetic_inputs(maps: Path) -> None:
     write_day(maps, "demo", neighbours()[0], 500, **{"mmnet:synthetic": True})
     collection = read(write_catalog(maps, [DAY]))
     assert "they are not observations" in collection["description"]
@@ -197,7 +197,7 @@ def test_the_same_items_give_the_same_bytes(maps: Path) -> None:
     assert everything(maps) == before
     for path in maps.rglob("c*.json"):
         path.unlink()
-    for day in (NEXT, DAY):  # the order of writing does not show
+    for day in (NEXT, DAY):  # the order of writing does not matter
         write_catalog(maps, [day])
     assert everything(maps) == before
 
@@ -208,7 +208,7 @@ def test_only_the_items_of_the_given_days_are_read(maps: Path) -> None:
     assert read(write_catalog(maps, [DAY])) == before
 
 
-def test_hidden_and_foreign_files_are_no_items(maps: Path) -> None:
+def test_hidden_and_foreign_files_are_not_items(maps: Path) -> None:
     folder = maps / "20210808"
     before = everything(maps)
     shutil.copy(folder / "h06v03_20210808.json", folder / ".h06v03_20210808.previous.json")
@@ -261,7 +261,7 @@ def test_an_item_that_cannot_be_read_is_one_line(maps: Path) -> None:
         write_catalog(maps, [DAY])
 
 
-def test_an_item_that_is_being_exchanged_is_passed_over(maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_that_is_being_exchanged_is_skipped(maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (maps / "20210808" / "gone_20210808.json").symlink_to(maps / "nowhere.json")
     before = read(maps / "collection.json")
     assert read(write_catalog(maps, [DAY])) == before

@@ -1,4 +1,4 @@
-"""STAC items as their schemas ask for them, and what else a reader of catalogs expects."""
+"""STAC items: valid by their schemas, and complete for readers of catalogues."""
 
 from __future__ import annotations
 
@@ -98,19 +98,19 @@ BREAKS: dict[str, Any] = {
 def test_a_broken_item_is_not_valid(item: dict[str, Any], part: str) -> None:
     broken = copy.deepcopy(item)
     BREAKS[part](broken)
-    with pytest.raises(STACValidationError) as told:
+    with pytest.raises(STACValidationError) as error:
         validate(broken)
-    assert part.split("/")[0].removesuffix(".json") in str(told.value).split("schema at ")[1].splitlines()[0]
+    assert part.split("/")[0].removesuffix(".json") in str(error.value).split("schema at ")[1].splitlines()[0]
 
 
-def test_a_schema_that_is_not_at_hand_is_never_fetched(item: dict[str, Any]) -> None:
+def test_a_missing_schema_is_never_fetched(item: dict[str, Any]) -> None:
     strange = {**item, "stac_extensions": ["https://stac-extensions.github.io/eo/v2.0.0/schema.json"]}
     with pytest.raises(GetSchemaError, match="not among the schemas"):
         validate(strange)
 
 
-def test_the_bits_are_as_the_classification_extension_asks(item: dict[str, Any]) -> None:
-    """Its schema looks at assets alone, not at their bands, so that its definition is applied to the band here."""
+def test_the_bits_follow_the_classification_extension(item: dict[str, Any]) -> None:
+    """The schema checks assets, not their bands, so its definition is applied to the band here."""
     schema = json.loads(
         (Path(__file__).parents[1] / "schemas" / "classification-v2.0.0.json").read_text(encoding="utf-8")
     )

@@ -108,7 +108,7 @@ def test_its_georeference_follows_geozarr(tmp_path: Path) -> None:
     assert (found["spatial:dimensions"], found["spatial:shape"]) == (["y", "x"], [1024, 2048])
 
 
-def test_what_was_not_written_is_outside(tmp_path: Path) -> None:
+def test_regions_that_were_not_written_are_outside(tmp_path: Path) -> None:
     import xarray as xr
 
     store = create(tmp_path / "a.zarr")
@@ -191,7 +191,7 @@ def test_after_kills_the_next_run_makes_the_same_bytes(tmp_path: Path, undisturb
     assert content(path) == whole
 
 
-def test_a_reissue_replaces_a_region(tmp_path: Path) -> None:
+def test_a_revision_replaces_a_region(tmp_path: Path) -> None:
     store = create(tmp_path / "a.zarr")
     store.write(*REGIONS[0], layers_of(*REGIONS[1]), "aa" * 32)
     store.write(*REGIONS[0], layers_of(*REGIONS[0]), "bb" * 32)
@@ -205,7 +205,7 @@ def test_a_reissue_replaces_a_region(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled", "full"])
-def test_what_does_not_read_back_is_not_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+def test_a_region_must_read_back_to_be_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     store, put = create(tmp_path / "a.zarr"), zarr.storage._local._put
     tile, day = REGIONS[0]
     store.write(tile, day, layers_of(tile, day), "f00d")
@@ -229,7 +229,7 @@ def test_what_does_not_read_back_is_not_marked(tmp_path: Path, monkeypatch: pyte
     assert store.is_current(tile, day, "f00d")
 
 
-def test_a_damaged_mark_is_none(tmp_path: Path) -> None:
+def test_a_damaged_mark_does_not_count(tmp_path: Path) -> None:
     store = create(tmp_path / "a.zarr")
     store.write(*REGIONS[0], layers_of(*REGIONS[0]), "f00d")
     (tmp_path / "a.zarr" / ISSUE / "c/0/0/0").write_bytes(b"abc")
