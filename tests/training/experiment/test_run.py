@@ -281,7 +281,8 @@ def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path,
     long["networks"] = {"days": {"architecture": "mlp_full", "max_epochs": 1}, "mmnet": {"architecture": "mmnet"}}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(long))
     words = ["experiment", tmp_path / "e.yaml", "--data", data, "--out", tmp_path / "out", "--workers", "1", "-q"]
-    command = [sys.executable, "-c", "from mmnet_maps.cli import main; main()", *words]
+    few_explained = "from mmnet_maps.training.experiment import run; run._EXPLAINED = 60"
+    command = [sys.executable, "-c", f"{few_explained}; from mmnet_maps.cli import main; main()", *words]
     with start_interruptible(command, stderr=subprocess.PIPE) as process:
         end = time.monotonic() + 240
         while not list(tmp_path.rglob("run.json")):
@@ -296,7 +297,7 @@ def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path,
         assert psutil.wait_procs(workers, timeout=60)[1] == []
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert b"interrupted; what was finished is kept" in err
+        assert b"interrupted; finished work is kept" in err
         assert b"Traceback" not in err
     runs = plan_runs(ExperimentConfig.model_validate(long), data, tmp_path / "out")
     assert any(run.facts for run in runs)
