@@ -210,7 +210,9 @@ class Engine:
         windows, places = self._steps(starts)
         steps = {name: step_means(days, windows) for name, days in block.items()}
         x = _finite(encode(steps, self.spec.series)).permute(2, 1, 0)  # (steps, cells, columns)
-        strange = torch.stack([known.outside_series(x) for known in self._ranges]).any(0)  # (steps, cells)
+        strange = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        for known in self._ranges:
+            strange |= known.outside_series(x)
         values = []
         for network in (self._networks[k] for k in networks):
             scaled = (x - network.series_mean) / network.series_std
