@@ -47,3 +47,11 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_facto
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small MMNet with random weights."""
     return make_model(tmp_path_factory.mktemp("models") / "random")
+
+
+@pytest.fixture(scope="session")
+def corner_stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """Inputs for three days at the corner of four tiles."""
+    from batch_world import fill
+
+    return fill(tmp_path_factory.mktemp("corner") / "s.zarr", model).path

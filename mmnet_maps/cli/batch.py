@@ -81,7 +81,7 @@ def batch_command(
     if not given or (end and not start):
         raise click.UsageError("give --date, or --start and --end", context)
     require("distributed", "mmnet batch", "mmnet-maps[batch]")
-    from mmnet_maps.mapping.batch.plan import dry_run as plan_text
+    from mmnet_maps.mapping.batch.estimate import dry_run as plan_text
     from mmnet_maps.mapping.batch.plan import plan_batch
     from mmnet_maps.mapping.batch.report import format_report, report_path
     from mmnet_maps.mapping.batch.run import run_batch

@@ -1,4 +1,4 @@
-"""Closure: how far the means of a map over the cells of SMAP's grid are from SMAP itself."""
+"""SMAP consistency: how far the means of a map over the cells of SMAP's grid are from SMAP itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import InputError, OutputError
-from mmnet_maps.files import read_json, write_whole
+from mmnet_maps.errors import InputError
+from mmnet_maps.files import read_json, refuse_foreign, write_whole
 from mmnet_maps.grid.lattice import nearest_cells
 from mmnet_maps.grid.tiles import tiles as cut
 from mmnet_maps.product.layers import LAYERS
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 
 LEAST_SHARE = 0.5
-"""Cells of which less has a value are listed, but not compared."""
+"""Cells of which a smaller share has a value are listed but not compared."""
 
-_MARK = "mmnet:tiles"  # under it, a hash of the tiles that went in
+_MARK = "mmnet:tiles"  # holds a hash of the tiles that were compared
 _MOISTURE = LAYERS["soil_moisture"]
 _DIGITS = {"longitude": 4, "latitude": 4, "soil_moisture": 5, "smap": 4, "share": 3}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Closure:
-    """A map of one day against SMAP, on SMAP's grid: for information, since MMNet does not conserve SMAP's means.
+class SmapConsistency:
+    """A map of one day against SMAP on SMAP's grid; for information, since MMNet does not conserve SMAP's means.
 
     Attributes
     ----------
     day
         The day of the map.
     row, col
-        The cells of SMAP's lattice that hold a value of the map, (cell,), row by row.
+        The cells of SMAP's lattice where the map has a value (cell,), row by row.
     longitude, latitude
         Their centres in degrees.
     soil_moisture
@@ -53,14 +53,14 @@ class Closure:
     smap
         SMAP's own value in the cell on that day, m³/m³; NaN where there is none.
     share
-        Share of the cell's area, 0 to 1, where the map has a value; to about 0.01, as pixels lie across its edges.
+        Share of the cell's area, 0 to 1, where the map has a value; to about 0.01, since pixels straddle its edges.
     n
-        Number of cells compared: those with a value of SMAP of which at least `LEAST_SHARE` has a value of the map.
+        Number of cells compared: those with a SMAP value and a share of at least `LEAST_SHARE`.
     bias, rmse, ubrmse
-        Of the map less SMAP over these cells, m³/m³: mean, root mean square, and that without the mean; None without
-        any cell.
+        Of map minus SMAP over these cells, m³/m³: mean, root mean square, and standard deviation; None without any
+        cell.
     r
-        Pearson's correlation over these cells; None where it is not defined, as for fewer than two, or for constants.
+        Pearson's correlation over these cells; None where undefined: fewer than two cells, or constant values.
     """
 
     day: date
@@ -78,7 +78,7 @@ class Closure:
     r: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for JSON, rounded, with None for what is not there; the cells column by column."""
+        """Return the comparison for JSON, rounded, None for missing values; the cells column by column."""
         report: dict[str, Any] = {
             "day": self.day.isoformat(),
             "units": _MOISTURE.units,
@@ -95,11 +95,11 @@ class Closure:
         return report
 
 
-def closure(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> Closure:
-    """Bring a map back to SMAP's grid and compare it with SMAP.
+def compare_with_smap(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> SmapConsistency:
+    """Average a map over the cells of SMAP's grid and compare it with SMAP.
 
-    A pixel counts in the cell that holds its centre. Cells that several tiles share are added up, so that it does not
-    matter how a map is cut. One tile is in memory at a time.
+    A pixel counts in the cell that holds its centre. Cells shared by several tiles are summed over them, so the result
+    does not depend on how a map is cut. One tile is in memory at a time.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def closure(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> Cl
     Raises
     ------
     InputError
-        When a file cannot be read or is not on its grid, the parts are not of one grid, or the stack has no SMAP.
+        A file cannot be read or is not on its grid, the parts are not on one grid, or the stack has no SMAP.
     """
     lattice = stack.group_of("smap").lattice
     width = lattice.shape.x
@@ -131,7 +131,7 @@ def closure(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> Cl
     cells, where = np.unique(listed, return_inverse=True)
     count, total = (np.bincount(where, values, len(cells)) for values in (counts, totals))
     row, col = np.divmod(cells, width)
-    # Whole numbers of steps are summed and scaled last: the mean of equal values is that value, to the last bit.
+    # Packed integers are summed and scaled last, so that the mean of equal values is exactly that value.
     mean = total / count * _MOISTURE.scale
     share = (
         np.zeros(0) if first is None else np.minimum(count * first.affine.a**2 / _areas(lattice, row, col, first), 1)
@@ -139,7 +139,7 @@ def closure(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> Cl
     smap = _smap(stack, row, col, day)
     compared = (share >= LEAST_SHARE) & ~np.isnan(smap)
     longitude, latitude = _corners(lattice, row + 0.5, col + 0.5, "EPSG:4326")
-    return Closure(
+    return SmapConsistency(
         day=day,
         row=row,
         col=col,
@@ -152,44 +152,43 @@ def closure(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> Cl
     )
 
 
-def close_day(folder: Path, day: date, stack: Stack, *, synthetic: bool) -> dict[str, Any]:
-    """The figures of `closure`, for JSON, over the finished tiles in the folder of a day.
+def day_consistency(folder: Path, day: date, stack: Stack, *, synthetic: bool) -> dict[str, Any]:
+    """Return the figures of `compare_with_smap`, for JSON, over the finished tiles in the folder of a day.
 
-    All of it, the cells as well, is kept as ``closure_{YYYYMMDD}[_synthetic].json`` beside them, and taken from there
-    as long as the tiles are the same.
+    They are kept, with all cells, as ``closure_{YYYYMMDD}[_synthetic].json`` beside the tiles, and read from there as
+    long as the tiles are the same.
 
     Parameters
     ----------
     folder
-        The folder of the day, which holds the tiles and their items.
+        The folder of the day, with tiles and their items.
     day, synthetic
-        Which tiles of the folder.
+        Select the tiles in the folder.
     stack
         The inputs, with SMAP on its own grid.
 
     Raises
     ------
     InputError
-        As `closure`.
+        See `compare_with_smap`.
     OutputError
-        When the file cannot be written, or one of that name was not made by this software.
+        The file cannot be written, or one of that name was not made by this software.
     """
     path = folder / f"closure_{day:%Y%m%d}{'_synthetic' if synthetic else ''}.json"
+    refuse_foreign(path, lambda file: _MARK in read_json(file))
     items = finished_items(folder, day, synthetic=synthetic)
     known = sorted((tile, fingerprint_of(item)) for tile, item in items.items())
     fingerprint = hashlib.sha256(json.dumps(known).encode()).hexdigest()
-    report = read_json(path) if path.exists() else {_MARK: None}
-    if _MARK not in report:
-        raise OutputError(f"{path} was not made by mmnet_maps and is never overwritten; move it away")
-    if report[_MARK] != fingerprint:
+    report = read_json(path) if path.exists() else {}
+    if report.get(_MARK) != fingerprint:
         tiles = finished_tiles(folder, day, synthetic=synthetic, layer=_MOISTURE.name)
-        report = {_MARK: fingerprint, **closure(stack, tiles, day).as_dict()}
+        report = {_MARK: fingerprint, **compare_with_smap(stack, tiles, day).as_dict()}
         write_whole(path, json.dumps(report) + "\n")
     return {key: value for key, value in report.items() if key not in (_MARK, "cells")}
 
 
 def _read(path: Path, geobox: GeoBox) -> Iterator[tuple[GeoBox, NDArray[np.uint16]]]:
-    """The file in windows of one tile at most, packed."""
+    """Read a file in windows of at most one tile; yield each grid and its packed values."""
     import rasterio
     from rasterio.windows import Window
 
@@ -198,7 +197,7 @@ def _read(path: Path, geobox: GeoBox) -> Iterator[tuple[GeoBox, NDArray[np.uint1
     try:
         with gdal(), rasterio.open(path) as data:
             if data.shape != tuple(geobox.shape) or not data.transform.almost_equals(geobox.affine):
-                raise InputError(f"{path} is not on the grid that is expected of it; make the map again")
+                raise InputError(f"{path} is not on the expected grid; make the map again")
             for piece in cut(geobox):
                 yield piece.geobox, data.read(1, window=Window.from_slices(piece.rows, piece.cols))
     except DRIVER_ERRORS as error:
@@ -208,7 +207,7 @@ def _read(path: Path, geobox: GeoBox) -> Iterator[tuple[GeoBox, NDArray[np.uint1
 def _sums(
     row: NDArray[np.int32], col: NDArray[np.int32], packed: NDArray[np.uint16], width: int
 ) -> tuple[NDArray[np.intp], ...]:
-    """Cells that hold a value, counted along the rows of the lattice; how many pixels have one, and their sum."""
+    """Return the cells with a value, numbered along the rows of the lattice, their pixel counts and sums."""
     known = (packed != _MOISTURE.nodata) & (row >= 0)
     if not known.any():
         return (np.empty(0, np.intp),) * 3
@@ -223,7 +222,7 @@ def _sums(
 
 
 def _areas(lattice: GeoBox, row: NDArray[np.intp], col: NDArray[np.intp], grid: GeoBox) -> Float:
-    """Area of cells in the square units of a map's CRS, their edges taken as straight there."""
+    """Return the area of cells in square units of a map's CRS, with straight edges."""
     x, y = np.stack(
         [_corners(lattice, row + down, col + right, grid.crs) for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))],
         axis=1,
@@ -233,7 +232,7 @@ def _areas(lattice: GeoBox, row: NDArray[np.intp], col: NDArray[np.intp], grid: 
 
 
 def _corners(lattice: GeoBox, row: NDArray[Any], col: NDArray[Any], crs: Any) -> tuple[Float, Float]:
-    """Where positions in a lattice lie in a CRS: x and y."""
+    """Return x and y in a CRS of positions in a lattice."""
     from pyproj import Transformer
 
     a = lattice.affine

@@ -1,4 +1,4 @@
-"""What batches of several modules share."""
+"""Fixtures shared by the tests of batches."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from batch_world import fill
-
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    """Inputs for three days at the corner of four tiles."""
-    return fill(tmp_path_factory.mktemp("batch") / "s.zarr", model).path
+def stack(corner_stack: Path) -> Path:
+    return corner_stack
 
 
 @pytest.fixture(scope="session")
 def workers() -> Iterator[list[str]]:
-    """The options for two workers that all runs share: to start some for each takes longer than its maps."""
+    """Return the options for two workers that all runs share; starting them takes longer than the maps of a run."""
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster:
         yield ["--scheduler", cluster.scheduler_address]

@@ -24,8 +24,9 @@ from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, 
 from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailedError
 from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.tiles import Tile
+from mmnet_maps.mapping.batch.cluster import Work, run_all
 from mmnet_maps.mapping.batch.plan import Batch, plan_batch
-from mmnet_maps.mapping.batch.run import _run, _Work, run_batch, tasks_of
+from mmnet_maps.mapping.batch.run import run_batch, tasks_of
 from mmnet_maps.mapping.batch.worker import run_task
 from mmnet_maps.mapping.lazy import downscale_product
 from mmnet_maps.mapping.pipeline import Packed, write_days
@@ -120,7 +121,7 @@ def test_a_revised_input_reissues_what_depends_on_it(tmp_path: Path, made: Path,
     batch = plan(mine, model, root)
     open_stack = Stack(mine, writable=True)
     group = open_stack.group_of("red")
-    tile = next(job for job in batch.jobs if job.area.name == "h06v02").tiles[0]
+    tile = next(one for one in batch.requests if one.area.name == "h06v02").tiles[0]
     window = group.whole_blocks(window_of(tile.geobox, group.lattice))
     lattice = group.lattice[window]
     values = {name: AnalyticSource().value(name, lattice, DAYS[0]) * np.float32(1.01) for name in group.variables}
@@ -210,7 +211,7 @@ def test_a_model_that_is_swapped_in_the_middle_of_a_tile(
 def test_inputs_that_change_under_a_map_are_told(tmp_path: Path, stack: Path, model: Path) -> None:
     mine = tmp_path / "s.zarr"
     shutil.copytree(stack, mine)
-    job = plan(mine, model, tmp_path / "maps", store=False).jobs[0]
+    request = plan(mine, model, tmp_path / "maps", store=False).requests[0]
 
     def revise(piece: Tile, day: date, packed: Packed) -> None:
         writable = Stack(mine, writable=True)
@@ -220,7 +221,7 @@ def test_inputs_that_change_under_a_map_are_told(tmp_path: Path, stack: Path, mo
         writable.write(group.name, window, DAYS[1], values)
 
     with pytest.raises(InputError, match="was changed while the map of 2021-08-08 was made"):
-        write_days(job, DAYS[1:2], quiet=True, pictures=False, also=revise)
+        write_days(request, DAYS[1:2], quiet=True, pictures=False, also=revise)
     assert [path.name for path in (tmp_path / "maps/20210808").iterdir()] == []
 
 
@@ -387,26 +388,26 @@ def test_a_worker_over_its_memory_limit_fails_its_tiles(tmp_path: Path, stack: P
 
 
 def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmnet_maps.mapping.batch.run._LOOK_EVERY", 0.2)
-    monkeypatch.setattr("mmnet_maps.mapping.batch.run._ALONE", 1.0)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.cluster._CHECK_EVERY", 0.2)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.cluster._WITHOUT_WORKERS", 1.0)
 
     def nothing(*found: object) -> None:
         raise AssertionError(found)
 
-    work = [_Work(name="one", call=int)]
+    work = [Work(name="one", call=int)]
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
-        pytest.raises(TilesFailedError, match="none is left; what was finished is kept"),
+        pytest.raises(TilesFailedError, match="none is left; finished maps are kept"),
     ):
-        _run(client, work, 0, nothing, nothing)
+        run_all(client, work, 0, nothing, nothing)
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         ([], "give --date, or --start and --end"),
-        (["--date", "2021-08-08", "--memory-limit", "lots"], "'lots' is no size"),
+        (["--date", "2021-08-08", "--memory-limit", "lots"], "'lots' is not a size"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "leave --workers"),
         (["status", "maps"], "--aoi comes before status"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),

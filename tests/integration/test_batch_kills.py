@@ -210,8 +210,8 @@ def test_workers_that_die_again_and_again_are_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root, over = tmp_path / "maps", threading.Event()
-    monkeypatch.setattr("mmnet_maps.mapping.batch.run._LOOK_EVERY", 1.0)
-    monkeypatch.setattr("mmnet_maps.mapping.batch.run._ALONE", 10.0)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.cluster._CHECK_EVERY", 1.0)
+    monkeypatch.setattr("mmnet_maps.mapping.batch.cluster._WITHOUT_WORKERS", 10.0)
     others = set(psutil.Process().children(recursive=True))
 
     def kill_for_a_while() -> None:
@@ -234,7 +234,7 @@ def test_workers_that_die_again_and_again_are_replaced(
         killer.join()
     if done.returncode:  # Dask may have lost its workers for good, and says so
         assert done.returncode == 4, (done.stdout, done.stderr)
-        assert "none is left; what was finished is kept" in done.stderr
+        assert "none is left; finished maps are kept" in done.stderr
         again = call(*request_, "--out", root, *workers)
         assert again.returncode == 0, again.stderr
     assert contents(root) == contents(undisturbed)
@@ -279,7 +279,7 @@ def test_a_scheduler_that_is_killed(
         scheduler.kill()
         _, err = process.communicate(timeout=120)
         assert process.returncode == 4, err.decode()
-        assert "the Dask scheduler is gone; what was finished is kept" in err.decode()
+        assert "the Dask scheduler is gone; finished maps are kept" in err.decode()
     assert_whole(root, undisturbed)
     done = call(*request_, "--out", root, *workers)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Closure: the map brought back to SMAP's grid, against loops over pixels and maps whose answer is known."""
+"""SMAP consistency against loops over pixels and maps with a known answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pyproj import Transformer
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.lattice import nearest_cells
 from mmnet_maps.grid.tiles import conus_grid, tile_geobox
-from mmnet_maps.mapping.smap_consistency import Closure, close_day, closure
+from mmnet_maps.mapping.smap_consistency import SmapConsistency, compare_with_smap, day_consistency
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.sources.base import Provenance
 from mmnet_maps.stack.layout import create
@@ -88,7 +88,7 @@ def pack(values: NDArray[np.floating]) -> NDArray[np.uint16]:
     return np.where(np.isnan(values), 65535, np.rint(np.nan_to_num(values) / 0.0001)).astype(np.uint16)
 
 
-def same(one: Closure, other: Closure) -> None:
+def assert_same(one: SmapConsistency, other: SmapConsistency) -> None:
     for name in ("row", "col", "longitude", "latitude", "soil_moisture", "smap", "share"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert one.as_dict() == other.as_dict()
@@ -96,7 +96,7 @@ def same(one: Closure, other: Closure) -> None:
 
 def test_it_equals_a_loop_over_pixels(stack: Stack, tmp_path: Path) -> None:
     packed = noise(AREA)
-    found = closure(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
+    found = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
 
     to_ease = Transformer.from_crs("EPSG:5070", "EPSG:6933", always_xy=True)
     values: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -143,10 +143,10 @@ def cut(
 
 def test_it_does_not_matter_how_a_map_is_cut(stack: Stack, tmp_path: Path) -> None:
     packed = noise(AREA)
-    whole = closure(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
+    whole = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
     parts = list(cut(AREA, packed, [0, 37, 180, 300], [0, 101, 320], tmp_path))
-    same(whole, closure(stack, iter(parts), DAY))
-    same(whole, closure(stack, parts[::-1], DAY))
+    assert_same(whole, compare_with_smap(stack, iter(parts), DAY))
+    assert_same(whole, compare_with_smap(stack, parts[::-1], DAY))
 
 
 def test_a_map_over_several_tiles_is_read_tile_by_tile(stack: Stack, tmp_path: Path) -> None:
@@ -154,12 +154,12 @@ def test_a_map_over_several_tiles_is_read_tile_by_tile(stack: Stack, tmp_path: P
     row, col = (round(part) for part in (~conus_grid().affine * (corner.left, corner.top))[::-1])
     area = conus_grid()[row - 90 : row + 110, col - 80 : col + 70]
     packed = noise(area)
-    whole = closure(stack, [write(tmp_path / "a.tif", area, packed)], DAY)
-    same(whole, closure(stack, list(cut(area, packed, [0, 90, 200], [0, 80, 150], tmp_path)), DAY))
+    whole = compare_with_smap(stack, [write(tmp_path / "a.tif", area, packed)], DAY)
+    assert_same(whole, compare_with_smap(stack, list(cut(area, packed, [0, 90, 200], [0, 80, 150], tmp_path)), DAY))
 
 
-def test_a_map_that_is_smap_closes(stack: Stack, tmp_path: Path) -> None:
-    found = closure(stack, [write(tmp_path / "a.tif", AREA, pack(native(AREA)))], DAY)
+def test_a_map_equal_to_smap_is_consistent(stack: Stack, tmp_path: Path) -> None:
+    found = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, pack(native(AREA)))], DAY)
     assert found.n > 5
     np.testing.assert_allclose(found.soil_moisture, found.smap, atol=1e-7)
     assert found.bias == pytest.approx(0, abs=1e-7)
@@ -170,7 +170,7 @@ def test_a_map_that_is_smap_closes(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_bias_is_map_less_smap(stack: Stack, tmp_path: Path) -> None:
-    found = closure(stack, [write(tmp_path / "a.tif", AREA, pack(native(AREA) + 0.03))], DAY)
+    found = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, pack(native(AREA) + 0.03))], DAY)
     assert found.bias == pytest.approx(0.03, abs=1e-6)
     assert found.rmse == pytest.approx(0.03, abs=1e-6)
     assert found.ubrmse == pytest.approx(0, abs=1e-6)
@@ -191,7 +191,7 @@ def test_cells_less_than_half_covered_are_listed_but_not_compared(stack: Stack, 
         i, j = np.nonzero((row == r) & (col == c))
         kept = np.arange(i.size) < share * i.size
         packed[i[kept], j[kept]] = pack(values)[i[kept], j[kept]]
-    found = closure(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
+    found = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
     assert list(zip(found.row, found.col)) == whole[:3]
     np.testing.assert_allclose(found.share, shares, atol=0.015)
     assert found.share.max() <= 1
@@ -207,7 +207,7 @@ def test_an_undefined_correlation_is_null(stack: Stack, tmp_path: Path, what: st
         inner = (row > row.min()) & (row < row.max()) & (col > col.min()) & (col < col.max()) & ~np.isnan(values)
         i, j = np.argwhere(inner)[0]
         packed[(row != row[i, j]) | (col != col[i, j])] = 65535
-    found = closure(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
+    found = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
     assert found.n == 1 if what == "one cell" else found.n > 5
     assert found.r is None
     assert found.bias is not None
@@ -217,16 +217,16 @@ def test_an_undefined_correlation_is_null(stack: Stack, tmp_path: Path, what: st
 def test_where_smap_or_the_map_is_missing_nothing_is_compared(stack: Stack, tmp_path: Path) -> None:
     empty = np.full(AREA.shape, 65535, np.uint16)
     nothing = {"n": 0, "bias": None, "rmse": None, "ubrmse": None, "r": None}
-    other_day = closure(stack, [write(tmp_path / "a.tif", AREA, noise(AREA))], date(2021, 8, 9))
-    no_map = closure(stack, [write(tmp_path / "b.tif", AREA, empty)], DAY)
-    for found in (other_day, no_map, closure(stack, [], DAY)):
+    other_day = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, noise(AREA))], date(2021, 8, 9))
+    no_map = compare_with_smap(stack, [write(tmp_path / "b.tif", AREA, empty)], DAY)
+    for found in (other_day, no_map, compare_with_smap(stack, [], DAY)):
         assert found.as_dict().items() >= nothing.items()
     assert len(other_day.row) > 5
     assert not len(no_map.row)
 
 
 def test_the_report_is_json_without_nan(stack: Stack, tmp_path: Path) -> None:
-    report = closure(stack, [write(tmp_path / "a.tif", AREA, noise(AREA))], DAY).as_dict()
+    report = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, noise(AREA))], DAY).as_dict()
     text = json.dumps(report, allow_nan=False)
     assert json.loads(text) == report
     assert (report["day"], report["units"], report["least_share"]) == ("2021-08-08", "m3 m-3", 0.5)
@@ -236,18 +236,18 @@ def test_the_report_is_json_without_nan(stack: Stack, tmp_path: Path) -> None:
     assert all(round(value, 5) == value for value in cells["soil_moisture"])
 
 
-def test_a_file_that_is_not_the_map_is_told(stack: Stack, tmp_path: Path) -> None:
+def test_a_file_of_another_map_is_refused(stack: Stack, tmp_path: Path) -> None:
     _, path = write(tmp_path / "a.tif", AREA, noise(AREA))
-    with pytest.raises(InputError, match="not on the grid"):
-        closure(stack, [(AREA.translate_pix(1, 0), path)], DAY)
+    with pytest.raises(InputError, match="not on the expected grid"):
+        compare_with_smap(stack, [(AREA.translate_pix(1, 0), path)], DAY)
     with pytest.raises(InputError, match="cannot be read"):
-        closure(stack, [(AREA, tmp_path / "none.tif")], DAY)
+        compare_with_smap(stack, [(AREA, tmp_path / "none.tif")], DAY)
     wider = GeoBox(AREA.shape, AREA.affine * AREA.affine.scale(2), AREA.crs)
     with pytest.raises(InputError, match="resolution"):
-        closure(stack, [(AREA, path), (wider, path)], DAY)
+        compare_with_smap(stack, [(AREA, path), (wider, path)], DAY)
 
 
-def test_a_day_is_closed_over_its_finished_tiles(stack: Stack, tmp_path: Path) -> None:
+def test_a_day_is_compared_over_its_finished_tiles(stack: Stack, tmp_path: Path) -> None:
     packed = pack(native(TILE) + 0.01)
     everything = slice(0, 1024)
     revision = Revision(
@@ -263,17 +263,19 @@ def test_a_day_is_closed_over_its_finished_tiles(stack: Stack, tmp_path: Path) -
     with DayWriter(tmp_path, revision) as writer:
         writer.write(everything, everything, {"soil_moisture": packed})
         writer.finish(None)
-    found = close_day(tmp_path / "20210808", DAY, stack, synthetic=False)
-    whole = closure(stack, [(TILE, tmp_path / "20210808" / "h06v03_20210808_soil_moisture.tif")], DAY).as_dict()
+    found = day_consistency(tmp_path / "20210808", DAY, stack, synthetic=False)
+    whole = compare_with_smap(
+        stack, [(TILE, tmp_path / "20210808" / "h06v03_20210808_soil_moisture.tif")], DAY
+    ).as_dict()
     assert found == {key: value for key, value in whole.items() if key != "cells"}
     kept = tmp_path / "20210808/closure_20210808.json"
     assert json.loads(kept.read_text())["cells"] == whole["cells"]
     os.utime(kept, ns=(1, 1))
-    assert close_day(tmp_path / "20210808", DAY, stack, synthetic=False) == found
+    assert day_consistency(tmp_path / "20210808", DAY, stack, synthetic=False) == found
     assert kept.stat().st_mtime_ns == 1
     assert found["n"] > 50
     assert (found["bias"], found["r"]) == (0.01, 1)
-    assert close_day(tmp_path / "20210808", DAY, stack, synthetic=True)["n"] == 0
+    assert day_consistency(tmp_path / "20210808", DAY, stack, synthetic=True)["n"] == 0
     kept.write_text("mine")
     with pytest.raises(OutputError, match="was not made by mmnet_maps"):
-        close_day(tmp_path / "20210808", DAY, stack, synthetic=False)
+        day_consistency(tmp_path / "20210808", DAY, stack, synthetic=False)

@@ -1,14 +1,11 @@
-"""What a batch would do: its tiles, days and jobs, and what they would take."""
+"""Plan a batch: its tiles, days and requests, and the newest day with all inputs."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -29,22 +26,18 @@ from mmnet_maps.grid.tiles import (
     target_grid,
     touched_tiles,
 )
-from mmnet_maps.mapping.batch.report import item_path
-from mmnet_maps.mapping.pipeline import write_days
-from mmnet_maps.mapping.request import Request, describe, draft_request, log_notices
-from mmnet_maps.settings import MapOptions, settle
-from mmnet_maps.stack.availability import blocks_of_grids, look_up, look_up_blocks, require, require_values
-from mmnet_maps.stack.needs import Needs, Use, uses
+from mmnet_maps.mapping.request import Request, draft_request, log_notices
+from mmnet_maps.settings import MapOptions, MapSettings, settle
+from mmnet_maps.stack.availability import blocks_of_grids, look_up_blocks
+from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.store import Stack
-from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 LATEST = "latest"
-_BACK, _AT_ONCE = 366, 32  # days that are searched for the newest one with all inputs, and looked up at once
-_TRIES = 20  # tiles of which one can be measured
-_MEMORY = 2 << 30  # bytes that a worker is given at least, where their number is not said
+_BACK, _AT_ONCE = 366, 32  # days searched for the newest one with all inputs, and looked up at once
+_MEMORY = 2 << 30  # least memory of a worker where their number is not given, bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +47,11 @@ class Batch:
     Attributes
     ----------
     name
-        What the report and the Zarr store are named after.
+        Name of the report and of the Zarr store.
     root
         Output folder.
-    jobs
-        One a tile, each with all days.
+    requests
+        One per tile, each with all days.
     days
         Days to map.
     grid, places
@@ -69,7 +62,7 @@ class Batch:
 
     name: str
     root: Path
-    jobs: tuple[Request, ...]
+    requests: tuple[Request, ...]
     days: tuple[date, ...]
     grid: GeoBox
     places: Mapping[str, Tile]
@@ -78,7 +71,7 @@ class Batch:
     @property
     def synthetic(self) -> bool:
         """Whether any input is synthetic."""
-        return self.jobs[0].synthetic
+        return self.requests[0].synthetic
 
 
 def plan_batch(
@@ -95,25 +88,49 @@ def plan_batch(
     Parameters
     ----------
     aoi, tiles
-        Either an area, whose tiles are mapped as far as they lie in it; or ids of whole tiles of the default grid, text
-        split at commas, ``"conus"`` for all.
+        Either an area, whose tiles are mapped where they lie in it; or ids of whole tiles of the default grid, a list
+        or text with commas, ``"conus"`` for all.
     dates
-        As `lazy.downscale_product`, or ``"latest"``: the newest day for which the stack has every input.
+        See `lazy.downscale_product`; or ``"latest"``, the newest day for which the stack has every input.
     name
-        What the report and the Zarr store are named after (default: the area's name, ``conus``, the only tile's id, or
-        ``tiles-`` and a hash of their ids).
+        Name of the report and of the Zarr store (default: the area's name, ``conus``, the only tile's id, or ``tiles-``
+        and a hash of their ids).
     store
-        Whether a Zarr store is written beside the COGs.
+        Whether to write a Zarr store beside the COGs.
     **options
-        As `lazy.downscale_product`; inputs come from a stack alone, on the default grid.
+        See `lazy.downscale_product`; inputs come from a stack only, on the default grid.
 
     Raises
     ------
     RequestError
-        When the request is wrong.
+        The request is wrong.
     InputError
-        When there is no stack, or ``latest`` finds no day.
+        There is no stack, or no day for ``latest``.
     """
+    settings = _settle(options)
+    if (aoi is None) == (tiles is None):
+        raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
+    extent = _extent_of_area(read_aoi(aoi)) if tiles is None else _extent_of_tiles(tiles)
+    name = name or extent.name
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise RequestError(f"--name {name!r} cannot be part of a file name; expected letters, digits, -, _ and .")
+    requests = _requests(settings, extent, dates)
+    log_notices(requests[0])
+    days, root = requests[0].days, requests[0].run.out
+    mark = "_synthetic" if requests[0].synthetic else ""
+    return Batch(
+        name=name,
+        root=root,
+        requests=requests,
+        days=days,
+        grid=extent.grid,
+        places={tile.id: tile for tile in extent.places},
+        store=root / f"{name}_{days[0]:%Y%m%d}_{days[-1]:%Y%m%d}{mark}.zarr" if store else None,
+    )
+
+
+def _settle(options: MapOptions) -> MapSettings:
+    """Settle the options of maps, and refuse those that a batch cannot have."""
     settings = settle(options)
     if settings.stack is None:
         raise RequestError(
@@ -125,69 +142,96 @@ def plan_batch(
             f"a batch maps the tiles of the default grid, {DEFAULT_RESOLUTION:g} m in {DEFAULT_CRS}, without members; "
             "leave resolution, crs and members out, or use mmnet map"
         )
-    if (aoi is None) == (tiles is None):
-        raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
-    stack = Stack(settings.stack)
-    if tiles is None:
-        area = read_aoi(aoi)
-        whole = target_grid(area)
-        parts = {tile.id: tile.geobox for tile in touched_tiles(area, whole)}
-        grid, places = grid_of_tiles([*parts])
-        touched = not holds_a_centre(area, whole)
-        areas = {tile.id: replace(area, name=tile.id) for tile in places}
-        name = name or area.name
-    else:
-        ids = [text.strip() for text in (tiles.split(",") if isinstance(tiles, str) else tiles)]
-        grid, places = grid_of_tiles(ids)
-        parts = {tile.id: tile.geobox for tile in places}
-        touched = False
-        areas = {tile.id: _whole(tile) for tile in places}
-        name = name or _name([tile.id for tile in places])
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise RequestError(f"--name {name!r} cannot be part of a file name: expected letters, digits, -, _ and .")
-    first = draft_request(settings, areas[places[0].id], places[0].geobox, (), ())
-    days = _days(dates, stack, [*parts.values()], first.needs)
-    jobs = tuple(
+    return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extent:
+    """The tiles of a batch and the mapped part of each.
+
+    Attributes
+    ----------
+    name
+        Default name of the run.
+    grid, places
+        The smallest window of the default grid with all tiles, and their places in it.
+    parts, areas
+        Grid of the mapped part of each tile, and the area of its request, by id.
+    touched
+        Whether the area is too small to hold a pixel centre.
+    """
+
+    name: str
+    grid: GeoBox
+    places: Sequence[Tile]
+    parts: Mapping[str, GeoBox]
+    areas: Mapping[str, Area]
+    touched: bool
+
+
+def _extent_of_area(area: Area) -> _Extent:
+    whole = target_grid(area)
+    parts = {tile.id: tile.geobox for tile in touched_tiles(area, whole)}
+    grid, places = grid_of_tiles([*parts])
+    return _Extent(
+        name=area.name,
+        grid=grid,
+        places=places,
+        parts=parts,
+        areas={tile.id: replace(area, name=tile.id) for tile in places},
+        touched=not holds_a_centre(area, whole),
+    )
+
+
+def _extent_of_tiles(tiles: Sequence[str] | str) -> _Extent:
+    ids = [text.strip() for text in (tiles.split(",") if isinstance(tiles, str) else tiles)]
+    grid, places = grid_of_tiles(ids)
+    return _Extent(
+        name=_name([tile.id for tile in places]),
+        grid=grid,
+        places=places,
+        parts={tile.id: tile.geobox for tile in places},
+        areas={tile.id: _area_of_tile(tile) for tile in places},
+        touched=False,
+    )
+
+
+def _requests(settings: MapSettings, extent: _Extent, dates: Any) -> tuple[Request, ...]:
+    """Return one request per tile, of the part of it that is mapped."""
+    assert settings.stack is not None, "refused by _settle"
+    stack, out = Stack(settings.stack), Path(settings.out).absolute()
+    tile = extent.places[0]
+    first = draft_request(settings, extent.areas[tile.id], tile.geobox, (), ())
+    days = _days(dates, stack, [*extent.parts.values()], first.needs)
+    return tuple(
         replace(
             first,
-            recipe=replace(first.recipe, area=areas[tile.id], grid=tile.geobox),
-            tiles=(_piece(parts[tile.id], tile),),
+            recipe=replace(first.recipe, area=extent.areas[tile.id], grid=tile.geobox),
+            tiles=(_part_of_tile(extent.parts[tile.id], tile),),
             days=days,
             stack=stack.path.absolute(),
-            touched=touched,
-            run=replace(first.run, out=Path(settings.out).absolute()),
+            touched=extent.touched,
+            run=replace(first.run, out=out),
         )
-        for tile in places
-    )
-    log_notices(jobs[0])
-    root = Path(settings.out).absolute()
-    mark = "_synthetic" if jobs[0].synthetic else ""
-    return Batch(
-        name=name,
-        root=root,
-        jobs=jobs,
-        days=days,
-        grid=grid,
-        places={tile.id: tile for tile in places},
-        store=root / f"{name}_{days[0]:%Y%m%d}_{days[-1]:%Y%m%d}{mark}.zarr" if store else None,
+        for tile in extent.places
     )
 
 
 def _name(ids: Sequence[str]) -> str:
-    """What a run of some tiles is called where nobody says: other tiles, another name."""
+    """Return the default name of a run of some tiles, which differs between sets of tiles."""
     if set(ids) == set(conus_tiles()):
         return "conus"
     return ids[0] if len(ids) == 1 else f"tiles-{hashlib.sha256(','.join(sorted(ids)).encode()).hexdigest()[:6]}"
 
 
-def _piece(part: GeoBox, tile: Tile) -> Tile:
-    """The part of a tile that an area takes up, as a piece of the tile's own grid."""
+def _part_of_tile(part: GeoBox, tile: Tile) -> Tile:
+    """Return a part of a tile by its rows and columns in the tile's own grid."""
     rows, cols = window_of(part, tile.geobox)
     return Tile(id=tile.id, rows=rows, cols=cols, geobox=part)
 
 
-def _whole(tile: Tile) -> Area:
-    """An area that holds all pixels of a tile; rounded, so that its hash does not change with a version of PROJ."""
+def _area_of_tile(tile: Tile) -> Area:
+    """Return an area around all pixels of a tile, rounded so that its hash does not depend on PROJ's version."""
     import shapely
 
     box = shapely.segmentize(shapely.box(*tile.geobox.boundingbox.bbox).buffer(50, join_style="mitre"), 2000)
@@ -195,27 +239,28 @@ def _whole(tile: Tile) -> Area:
     return Area(name=tile.id, geometry=shapely.Polygon(np.round(edge, 6)))
 
 
-def _days(dates: Any, stack: Stack, pieces: Sequence[GeoBox], needs: Needs) -> tuple[date, ...]:
+def _days(dates: Any, stack: Stack, grids: Sequence[GeoBox], needs: Needs) -> tuple[date, ...]:
+    """Return the requested days, ascending, with ``latest`` resolved."""
     given = [dates] if isinstance(dates, str | date) else list(dates)
     if LATEST not in given:
         return parse_days(dates)
-    found = (newest_day(stack, pieces, needs, datetime.now(UTC).date()),)
+    found = (newest_day(stack, grids, needs, datetime.now(UTC).date()),)
     others = [day for day in given if day != LATEST]
     return tuple(sorted({*found, *(parse_days(others) if others else ())}))
 
 
-def newest_day(stack: Stack, pieces: Sequence[GeoBox], needs: Needs, today: date) -> date:
-    """The newest day, not after today, for which a stack has every input of maps of some tiles.
+def newest_day(stack: Stack, grids: Sequence[GeoBox], needs: Needs, today: date) -> date:
+    """Return the newest day up to `today` for which a stack has every input of maps on some grids.
 
-    Every block of the tiles was fetched for all days that the map takes values for, and each input has a value
-    somewhere, within the reach of interpolation.
+    All blocks under the grids were fetched for all days that a map reads, and each input has a value somewhere, within
+    the search window of interpolation.
 
     Raises
     ------
     InputError
-        When there is none within a year.
+        There is none within a year.
     """
-    blocks = blocks_of_grids(stack, pieces, needs, today)
+    blocks = blocks_of_grids(stack, grids, needs, today)
     for start in range(0, _BACK, _AT_ONCE):
         days = [today - timedelta(days=k) for k in range(start, min(start + _AT_ONCE, _BACK))]
         found = [
@@ -231,94 +276,13 @@ def newest_day(stack: Stack, pieces: Sequence[GeoBox], needs: Needs, today: date
     )
 
 
-def dry_run(batch: Batch, *, workers: int | None = None) -> str:
-    """What a run would do, and what it would take by a measured probe; nothing is written to the output folder.
-
-    The probe maps the tile that has the most pixels to map of those that can be, on the first days that share their
-    series, with the cores that one of the workers would have.
-    """
-    stack = Stack(batch.jobs[0].stack)
-    total, count = len(batch.jobs) * len(batch.days), min(workers or default_workers(), len(batch.jobs))
-    there = sum(
-        item_path(batch.root, job.area.name, day, batch.synthetic).exists() for job in batch.jobs for day in batch.days
-    )
-    jobs = sorted(batch.jobs, key=_pixels, reverse=True)
-    pixels = sum(map(_pixels, jobs)) * len(batch.days)
-    lines = [
-        f"{total} maps: {len(jobs)} tiles on {len(batch.days)} days, {batch.days[0]} to {batch.days[-1]}, "
-        f"{pixels / 1e6:.1f} million pixels",
-        f"from {stack.path} to {batch.root}, model {describe(jobs[0])['model']}",
-        f"{there} are there already, {total - there} are not; those that are there are made anew only where something "
-        "they depend on has changed",
-    ]
-    days = jobs[0].day_batches(batch.days)[0]
-    for job in jobs[:_TRIES]:
-        with suppress(InputError):
-            run = replace(job.run, threads=job.run.threads or max(1, cores() // count))
-            seconds, written, read = _probe(replace(job, run=run), stack, days)
-            left = pixels * (total - there) / total / (_pixels(job) * len(days))
-            made = f"{job.area.name} on {len(days)} day{'s' * (len(days) > 1)}"
-            return "\n".join(
-                [
-                    *lines,
-                    f"measured on {made}: {seconds:.1f} s, {read / 1e6:.0f} MB read (in memory), "
-                    f"{written / 1e6:.1f} MB written",
-                    f"that is {read * left / 1e9:.1f} GB to read, {written * left / 1e9:.2f} GB to write as COGs"
-                    f"{', about twice that as Zarr' * (batch.store is not None)}, and about "
-                    f"{_duration(seconds * left / count / 3600)} with {count} worker{'s' * (count > 1)} as quick as "
-                    "this one",
-                ]
-            )
-    return "\n".join(
-        [*lines, f"nothing could be measured: {min(len(jobs), _TRIES)} tiles lack inputs; see mmnet stack check"]
-    )
-
-
-def _pixels(job: Request) -> int:
-    """Pixels that a job may map, those outside the area among them."""
-    (piece,) = job.tiles
-    return int(np.prod(piece.geobox.shape))
-
-
-def _duration(hours: float) -> str:
-    """A time for people.
-
-    >>> _duration(0.004), _duration(0.4), _duration(30)
-    ('14 s', '24 min', '30.0 h')
-    """
-    if hours < 1 / 60:
-        return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"
-
-
-def _probe(job: Request, stack: Stack, days: tuple[date, ...]) -> tuple[float, int, int]:
-    """Seconds, bytes written and bytes read for one tile on some days, in a folder that is thrown away."""
-    (piece,) = job.tiles
-    require(stack, piece.geobox, job.needs, days)
-    require_values(stack, piece.geobox, job.needs, days)
-    _ = job.engine
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="mmnet-probe-") as folder:
-        probe = replace(job, days=days, run=replace(job.run, out=Path(folder)))
-        made = write_days(probe, days, quiet=True, pictures=False)
-        seconds = time.perf_counter() - started
-        written = sum(path.stat().st_size for product in made.values() for path in product.layers.values())
-    return seconds, written, sum(_bytes_read(stack, use) for use in uses(stack, piece.geobox, job.needs, days))
-
-
-def _bytes_read(stack: Stack, use: Use) -> int:
-    """Return the bytes of the blocks of a window that hold values, over all days and variables, packed."""
-    filled = int(look_up(stack, *use).valued[: None if use.group.temporal else 1].sum())
-    return filled * use.group.block**2 * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in use.group.variables)
-
-
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers() -> int:
-    """One a core, fewer where there is not 2 GiB of memory for each."""
+    """Return one worker per core, fewer where there is less than 2 GiB of memory for each."""
     from distributed.system import MEMORY_LIMIT
 
     return max(1, min(cores(), MEMORY_LIMIT // _MEMORY))

@@ -1,4 +1,4 @@
-"""What became of a batch: outcomes, the report of a run, and what an output folder holds."""
+"""The report of a batch: the outcome of every tile and day, and the status of an output folder."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
-from mmnet_maps.errors import InputError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.files import read_json, write_whole
 from mmnet_maps.product.stac_item import fingerprint_of
 
 REPORTS = "reports"
-_LISTED = 20  # failures that are named on the terminal
-_CLOSURE = {"bias": "+.3f", "ubrmse": ".3f", "r": ".3f"}
+_LISTED = 20  # failures listed on the terminal
+_FIGURES = {"bias": "+.3f", "ubrmse": ".3f", "r": ".3f"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a tile on a day.
+    """The outcome of one tile on one day.
 
     Attributes
     ----------
     tile, day
-        Which.
+        Tile id and day.
     state
-        ``made``, ``kept`` (it was there, from the same inputs by the same model) or ``failed``.
+        ``made``, ``kept`` (a finished map from the same inputs and model exists) or ``failed``.
     version
-        Number of the issue that is there, counted from 1; where it failed that is an earlier one, or 0 for none.
+        Revision of the existing map, counted from 1; after a failure an earlier one, or 0 for none.
     pixels, bytes, seconds
-        Pixels with a value, size of the COGs, and time on a worker, of what was made.
+        Pixels with a value, size of the COGs, and time on a worker, of maps that were made.
     error
-        Why it failed, one line.
+        The reason of a failure, one line.
     """
 
     tile: str
@@ -50,20 +51,20 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Report:
-    """A run, while it goes on and when it has ended.
+    """A run, in progress or ended; as a context it is written at the beginning and at the end of the run.
 
     Attributes
     ----------
     name, root, days, tiles, about
-        What was asked for, and the product's words about model, inputs and stack.
+        The plan of the run, and the description of model, inputs and stack.
     state
         ``running``, ``done``, ``interrupted``, or ``stopped`` with the reason.
     outcomes, failures
-        In the order in which they came, and how many of them failed.
+        The outcomes in the order of their arrival, and the number of failures.
     tried
-        How often a tile and day was tried, where more than once.
-    closure
-        By day, the 100 m map against SMAP's own cells (see `smap_consistency.closure`).
+        Number of tries of a tile and day, where more than one.
+    smap_consistency
+        By day, the 100 m map against SMAP's own cells (see `smap_consistency.compare_with_smap`).
     """
 
     name: str
@@ -71,44 +72,49 @@ class Report:
     days: tuple[date, ...]
     tiles: tuple[str, ...]
     about: Mapping[str, Any]
-    started: datetime
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended: datetime | None = None
     state: str = "running"
     outcomes: list[Outcome] = field(default_factory=list)
     failures: int = 0
     tried: dict[tuple[str, date], int] = field(default_factory=dict)
-    closure: dict[date, dict[str, Any]] = field(default_factory=dict)
+    smap_consistency: dict[date, dict[str, Any]] = field(default_factory=dict)
 
-    @classmethod
-    def begin(
-        cls, *, name: str, root: Path, days: tuple[date, ...], tiles: tuple[str, ...], about: Mapping[str, Any]
-    ) -> Report:
-        """A report of a run that starts now."""
-        return cls(name=name, root=root, days=days, tiles=tiles, about=about, started=datetime.now(UTC))
+    def __enter__(self) -> Self:
+        """Write the report, so that the plan is known while the run goes on, and if it is killed."""
+        write_report(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Write the report with the final state; a failure to write it does not hide an error of the run."""
+        self.ended = datetime.now(UTC)
+        if error is None:
+            self.state = "done"
+            write_report(self)
+            return
+        self.state = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
+        with suppress(OutputError):
+            write_report(self)
 
     def add(self, outcomes: Sequence[Outcome], tried: int) -> None:
-        """Take up what became of a task, and how often it was tried."""
+        """Add the outcomes of a task and its number of tries."""
         self.outcomes += outcomes
         self.failures += sum(one.state == "failed" for one in outcomes)
         if tried > 1:
             self.tried |= {(outcome.tile, outcome.day): tried for outcome in outcomes}
 
-    def end(self, state: str) -> None:
-        """The run is over."""
-        self.state, self.ended = state, datetime.now(UTC)
-
     @property
     def failed(self) -> list[Outcome]:
-        """What could not be made, tile by tile within each day."""
+        """The failures, by day and tile."""
         return sorted((one for one in self.outcomes if one.state == "failed"), key=lambda one: (one.day, one.tile))
 
     @property
     def seconds(self) -> float:
-        """How long the run took, or has taken."""
+        """Duration of the run so far."""
         return ((self.ended or datetime.now(UTC)) - self.started).total_seconds()
 
     def counts(self) -> dict[date, Counter[str]]:
-        """By day, how many tiles were ``made``, ``kept`` and ``failed``, and how many are ``missing``."""
+        """Count by day the tiles ``made``, ``kept``, ``failed`` and ``missing``."""
         found: dict[date, Counter[str]] = {day: Counter() for day in self.days}
         for one in self.outcomes:
             found[one.day][one.state] += 1
@@ -117,7 +123,7 @@ class Report:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return all of it for JSON."""
         made = [one for one in self.outcomes if one.state == "made"]
         pixels = sum(one.pixels for one in made)
         return {
@@ -134,7 +140,7 @@ class Report:
             "pixels_with_value": pixels,
             "bytes_of_cogs": sum(one.bytes for one in made),
             "pixels_per_second": round(pixels / self.seconds) if self.seconds else None,
-            "closure": {str(day): figures for day, figures in self.closure.items()},
+            "closure": {str(day): figures for day, figures in self.smap_consistency.items()},
             "outcomes": [
                 {**asdict(one), "day": str(one.day), "seconds": round(one.seconds, 2)}
                 | {"tried": self.tried.get((one.tile, one.day), 1)}
@@ -144,7 +150,7 @@ class Report:
 
 
 def report_path(report: Report) -> Path:
-    """Where the report of a run is written: a later run of the same name and days takes its place."""
+    """Return the path of a run's report; a later run of the same name and days overwrites it."""
     return report.root / REPORTS / f"{report.name}_{report.days[0]:%Y%m%d}_{report.days[-1]:%Y%m%d}.json"
 
 
@@ -154,7 +160,7 @@ def write_report(report: Report) -> Path:
     Raises
     ------
     OutputError
-        When it cannot be written.
+        It cannot be written.
     """
     path = report_path(report)
     write_whole(path, json.dumps(report.as_dict(), indent=1) + "\n")
@@ -162,15 +168,19 @@ def write_report(report: Report) -> Path:
 
 
 def format_report(report: Report) -> str:
-    """The table for the terminal: per day what was made, kept and failed, then why."""
+    """Return the table for the terminal: counts by day, then the failures."""
     rows: list[tuple[str, ...]] = [("day", "made", "kept", "failed", "missing", "bias to SMAP", "ubRMSE", "R")]
     for day, counter in report.counts().items():
-        figures = report.closure.get(day, {})
+        figures = report.smap_consistency.get(day, {})
         counts = (str(counter[state]) for state in ("made", "kept", "failed", "missing"))
-        closure = ("" if figures.get(key) is None else f"{figures[key]:{form}}" for key, form in _CLOSURE.items())
-        rows.append((str(day), *counts, *closure))
+        against_smap = ("" if figures.get(key) is None else f"{figures[key]:{form}}" for key, form in _FIGURES.items())
+        rows.append((str(day), *counts, *against_smap))
     lines = _table(rows)
-    lines += [f"{day} closure: {found['error']}" for day, found in report.closure.items() if "error" in found]
+    lines += [
+        f"{day} SMAP consistency: {figures['error']}"
+        for day, figures in report.smap_consistency.items()
+        if "error" in figures
+    ]
     for one in report.failed[:_LISTED]:
         lines.append(f"{one.day} {one.tile} failed: {one.error}")
     if len(report.failed) > _LISTED:
@@ -186,15 +196,14 @@ def format_report(report: Report) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What an output folder holds of what its runs were to make.
+    """The state of all maps that the runs in an output folder planned.
 
     Attributes
     ----------
     done, failed, missing
-        By day, tile ids: with a finished item; those of which the last report says that they failed, and that were not
-        made since; the others.
+        Tile ids by day: with a finished item; failed by the last report and not made since; the others.
     errors
-        Why, by day and tile.
+        Reasons of the failures by day and tile.
     """
 
     done: Mapping[date, tuple[str, ...]]
@@ -204,11 +213,11 @@ class Status:
 
     @property
     def complete(self) -> bool:
-        """Whether all is there."""
+        """Whether all planned maps are done."""
         return not any(self.failed.values()) and not any(self.missing.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return all of it for JSON."""
         return {
             str(day): {
                 "done": list(self.done[day]),
@@ -220,12 +229,12 @@ class Status:
 
 
 def read_status(root: str | Path) -> Status:
-    """Compare the reports in an output folder with the items there.
+    """Compare the reports in an output folder with its items.
 
     Raises
     ------
     InputError
-        When no batch has run there.
+        No batch has run there.
     """
     root = Path(root)
     reports = []
@@ -260,12 +269,12 @@ def read_status(root: str | Path) -> Status:
 
 
 def item_path(root: Path, tile: str, day: date, synthetic: bool) -> Path:
-    """Where the STAC item of a tile and day lies."""
+    """Return the path of the STAC item of a tile and day."""
     return root / f"{day:%Y%m%d}" / f"{tile}_{day:%Y%m%d}{'_synthetic' if synthetic else ''}.json"
 
 
 def read_properties(path: Path) -> dict[str, Any]:
-    """Properties of an item; empty where there is none of this software."""
+    """Return the properties of an item; empty where there is none of this software."""
     with suppress(OSError):
         item = read_json(path)
         if fingerprint_of(item) is not None:
@@ -278,7 +287,7 @@ def _version(root: Path, tile: str, day: date, synthetic: bool) -> int:
 
 
 def format_status(status: Status) -> str:
-    """Days and how many tiles are done, failed and missing; then why."""
+    """Return a table of the tiles done, failed and missing by day, then the failures."""
     rows: list[tuple[str, ...]] = [("day", "done", "failed", "missing")]
     rows += [
         (str(day), *(str(len(part[day])) for part in (status.done, status.failed, status.missing)))
@@ -294,6 +303,6 @@ def format_status(status: Status) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows as lines, in columns."""
+    """Align rows in columns."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

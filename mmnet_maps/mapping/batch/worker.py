@@ -1,4 +1,4 @@
-"""What a worker of a batch does: one tile on some days, and what is made of a whole day."""
+"""The work of a batch's workers: one tile on some days, and the mosaics of a whole day."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from distributed import Worker
 
 LOCKS = ".mmnet-batch"
-"""The hidden folder of the tiles' locks in an output folder."""
+"""Hidden folder of the tiles' locks in an output folder."""
 
 _PATIENCE = 60  # seconds
 LATE = "mmnet-late"
-"""The topic under which a worker tells Dask's scheduler that a task took longer than its limit."""
+"""Topic under which a worker reports to Dask's scheduler that a task exceeded its time limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a worker does at one go: one tile, some days.
+    """One tile on some days, mapped together by one worker.
 
     Attributes
     ----------
-    job, days
-        The tile and the days.
+    request, days
+        The request of the tile, and those of its days that are mapped.
     store, place
-        The Zarr store, None for none, and where the tile lies in it.
+        The Zarr store, None for none, and the tile's place in it.
     limit
         Seconds after which the worker gives up; None for no limit.
     """
 
-    job: Request
+    request: Request
     days: tuple[date, ...]
     store: Path | None
     place: Tile
@@ -61,60 +61,60 @@ class Task:
         return self.place.id
 
     def item(self, day: date) -> dict[str, Any]:
-        """Properties of the item that is there for a day; empty without one."""
-        return read_properties(item_path(self.job.run.out, self.tile, day, self.job.synthetic))
+        """Return the properties of the existing item of a day; empty without one."""
+        return read_properties(item_path(self.request.run.out, self.tile, day, self.request.synthetic))
 
     def version(self, day: date) -> int:
-        """Number of the issue that is there for a day; 0 without one."""
+        """Return the revision of the existing map of a day; 0 without one."""
         return int(self.item(day).get("version", 0))
 
     def failure(self, day: date, error: str) -> Outcome:
-        """The outcome of a day that could not be made; its version is that of an earlier issue that is still there."""
+        """Return the outcome of a day that could not be made; its version is that of the existing map."""
         return Outcome(tile=self.tile, day=day, state="failed", version=self.version(day), error=error)
 
 
 def run_task(task: Task) -> list[Outcome]:
-    """Map one tile on some days, on a worker; what is there with the same fingerprint is left.
+    """Map one tile on some days, on a worker; existing maps with the same fingerprint are kept.
 
-    Inputs that lack or are broken make the day fail, not the others.
+    Missing or broken inputs fail their own day only.
 
     Raises
     ------
     RequestError
-        When the model has changed since the run was started.
+        The model has changed since the run was started.
     OutputError
-        When something cannot be written, or the tile is there for another area.
+        A file cannot be written, or the existing tile is of another area.
     TimeoutError
-        When another worker is making the same tile, as one that the scheduler has lost sight of.
+        Another worker is making the same tile, such as one that the scheduler has lost contact with.
     """
-    with _watched(task), _alone_with(task):
-        job = task.job
+    with _time_limit(task), _tile_lock(task):
+        request = task.request
         outcomes: dict[date, Outcome] = {}
         for day in task.days:
-            outcomes |= _settled(task, day)
-        waiting = job.day_batches([day for day in task.days if day not in outcomes])
+            outcomes |= _existing(task, day)
+        waiting = request.day_batches([day for day in task.days if day not in outcomes])
         while waiting:
             days = waiting.pop(0)
-            _ = job.engine  # raises if the model has changed
+            _ = request.engine  # raises if the model has changed
             try:
-                outcomes |= _made(task, days)
+                outcomes |= _make(task, days)
             except InputError as error:
                 if len(days) == 1:
                     outcomes[days[0]] = task.failure(days[0], str(error))
                     continue
-                for day in days:  # the others may have what they need; some may be finished
-                    outcomes |= _settled(task, day)
+                for day in days:  # others may have all inputs; some may be finished
+                    outcomes |= _existing(task, day)
                 waiting[:0] = [(day,) for day in days if day not in outcomes]
-        _ = job.engine
+        _ = request.engine
         return [outcomes[day] for day in task.days]
 
 
 @contextmanager
-def _alone_with(task: Task) -> Iterator[None]:
-    """Hold the lock of a tile: a task may still run somewhere after its command or scheduler is gone."""
+def _tile_lock(task: Task) -> Iterator[None]:
+    """Hold the lock of a tile: a task may outlive its command or scheduler."""
     from filelock import FileLock, Timeout
 
-    path = task.job.run.out / LOCKS / f"{task.tile}.lock"
+    path = task.request.run.out / LOCKS / f"{task.tile}.lock"
     held = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,51 +129,52 @@ def _alone_with(task: Task) -> Iterator[None]:
         held.release()
 
 
-def _settled(task: Task, day: date) -> dict[date, Outcome]:
-    """The outcome of a day whose product is there, or cannot be made; empty where it is to be made."""
+def _existing(task: Task, day: date) -> dict[date, Outcome]:
+    """Return the outcome of a day whose map is current or cannot be made; empty where it is to be made."""
     from mmnet_maps.files import DRIVER_ERRORS
     from mmnet_maps.product.cog import read_band
     from mmnet_maps.product.day_writer import completed, remove_day_leftovers
 
-    job, stack = task.job, open_stack(task.job.stack)
-    (piece,) = job.tiles
+    request, stack = task.request, open_stack(task.request.stack)
+    (tile,) = request.tiles
     item = task.item(day)
-    if item.get("mmnet:area", job.recipe.place_id) != job.recipe.place_id:
+    if item.get("mmnet:area", request.recipe.place_id) != request.recipe.place_id:
         raise OutputError(
-            f"{job.run.out} holds {task.tile} on {day} of another area, which would be lost; give another --out"
+            f"{request.run.out} holds {task.tile} on {day} of another area, which would be lost; give another --out"
         )
     try:
-        fingerprint = job.fingerprint(day)
-        product = completed(job.run.out, task.tile, day, job.synthetic, fingerprint)
+        fingerprint = request.fingerprint(day)
+        product = completed(request.run.out, task.tile, day, request.synthetic, fingerprint)
         if product is None:
-            require(stack, piece.geobox, job.needs, [day])
-            require_values(stack, piece.geobox, job.needs, [day])
+            require(stack, tile.geobox, request.needs, [day])
+            require_values(stack, tile.geobox, request.needs, [day])
             return {}
     except InputError as error:
         return {day: task.failure(day, str(error))}
-    remove_day_leftovers(job.run.out, task.tile, day, job.synthetic)
+    remove_day_leftovers(request.run.out, task.tile, day, request.synthetic)
     if task.store and not _store(task.store).is_current(task.place, day, fingerprint):
         try:
             packed = {name: read_band(path) for name, path in product.layers.items()}
-        except DRIVER_ERRORS:  # it has rotted: to be made anew
+        except DRIVER_ERRORS:  # unreadable: to be made again
             return {}
         whole = Tile(id=task.tile, rows=slice(None), cols=slice(None), geobox=task.place.geobox)
-        _put(task, fingerprint, whole, day, packed)
+        _write_to_store(task, fingerprint, whole, day, packed)
     return {day: Outcome(tile=task.tile, day=day, state="kept", version=task.version(day))}
 
 
-def _made(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
-    """Make the products of some days of a tile."""
-    job, started = task.job, time.perf_counter()
+def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
+    """Make the maps of some days of a tile."""
+    request, started = task.request, time.perf_counter()
     pixels: Counter[date] = Counter()
-    prints = {day: job.fingerprint(day) for day in days} if task.store else {}
+    fingerprints = {day: request.fingerprint(day) for day in days} if task.store else {}
 
-    def also(piece: Tile, day: date, packed: Packed) -> None:
+    def also(tile: Tile, day: date, packed: Packed) -> None:
+        """Count the pixels, and write them to the store as well."""
         pixels[day] += int(np.count_nonzero(packed["soil_moisture"] != LAYERS["soil_moisture"].nodata))
         if task.store:
-            _put(task, prints[day], piece, day, packed)
+            _write_to_store(task, fingerprints[day], tile, day, packed)
 
-    made = write_days(job, days, quiet=True, pictures=False, also=also)
+    made = write_days(request, days, quiet=True, pictures=False, also=also)
     seconds = (time.perf_counter() - started) / len(days)
     return {
         day: Outcome(
@@ -195,23 +196,23 @@ def _store(path: Path) -> Any:
     return RunStore(path)
 
 
-def _put(task: Task, fingerprint: str, piece: Tile, day: date, packed: Packed) -> None:
-    """Write a piece of the tile, and nodata around it, to the run's store: the values that the COGs hold."""
+def _write_to_store(task: Task, fingerprint: str, part: Tile, day: date, packed: Packed) -> None:
+    """Write a part of the tile, and nodata around it, to the run's store: the values that the COGs hold."""
     assert task.store is not None
     layers = {}
     for name, values in packed.items():
         layer = LAYERS[name]
         full = np.full(task.place.geobox.shape, layer.fill, np.uint16)
-        full[piece.rows, piece.cols] = values
+        full[part.rows, part.cols] = values
         layers[name] = layer.unpack(full)
     _store(task.store).write(task.place, day, layers, fingerprint)
 
 
 @contextmanager
-def _watched(task: Task) -> Iterator[None]:
-    """End this worker's process when the task takes longer than its limit: nothing else stops a read that hangs.
+def _time_limit(task: Task) -> Iterator[None]:
+    """End this worker's process when the task exceeds its time limit; nothing else stops a read that hangs.
 
-    Dask starts another one in its place.
+    Dask starts another worker in its place.
     """
     if task.limit is None:
         yield
@@ -232,26 +233,26 @@ def _watched(task: Task) -> Iterator[None]:
 
 def _give_up(late: dict[str, Any], worker: Worker, done: threading.Event) -> None:
     worker.log_event(LATE, late)
-    if not done.wait(1):  # so that the message gets out
+    if not done.wait(1):  # time to send the event
         os._exit(1)
 
 
 def finish_day(root: Path, day: date, *, synthetic: bool, stack: Path) -> dict[str, Any]:
-    """Write the mosaics of a day, and compare its map with SMAP, whose figures are returned.
+    """Write the mosaics of a day, and return the figures of its comparison with SMAP.
 
-    Where SMAP cannot be read the figures are an ``error``: the maps are there all the same.
+    Where SMAP cannot be read they are an ``error``, since the maps are finished all the same.
     """
-    from mmnet_maps.mapping.smap_consistency import close_day
+    from mmnet_maps.mapping.smap_consistency import day_consistency
     from mmnet_maps.product.mosaic import write_mosaics
 
     folder = root / f"{day:%Y%m%d}"
     write_mosaics(folder, day, synthetic=synthetic)
     try:
-        return close_day(folder, day, open_stack(stack), synthetic=synthetic)
+        return day_consistency(folder, day, open_stack(stack), synthetic=synthetic)
     except InputError as error:
         return {"error": str(error)}
 
 
-def sees(paths: Sequence[Path]) -> tuple[str, list[Path]]:
-    """The version of this software, and which of some files are not there."""
+def version_and_missing(paths: Sequence[Path]) -> tuple[str, list[Path]]:
+    """Return the version of this software on a worker, and those of some files that it cannot see."""
     return __version__, [path for path in paths if not path.exists()]

@@ -1,8 +1,8 @@
-"""What a batch would do: tiles, days, jobs, the newest day, and the estimate."""
+"""The plan of a batch: tiles, days, requests, the newest day, and the estimate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
 from datetime import date, datetime, time, timedelta, tzinfo
 from pathlib import Path
 
@@ -10,22 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odc.geo.geobox import GeoBox
 
-from analytic import AnalyticSource
-from batch_world import CORNER, DAYS, SPAN, TILES, fill
+from batch_world import CORNER, DAYS, SPAN, TILES
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import conus_tiles, grid_of_tiles, tile_geobox
-from mmnet_maps.mapping.batch.plan import _whole, dry_run, newest_day, plan_batch
+from mmnet_maps.mapping.batch.estimate import dry_run
+from mmnet_maps.mapping.batch.plan import _area_of_tile, newest_day, plan_batch
 from mmnet_maps.mapping.batch.run import tasks_of
-from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack.store import Stack
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    return fill(tmp_path_factory.mktemp("batch") / "s.zarr", model).path
+@pytest.fixture
+def stack(corner_stack: Path) -> Path:
+    return corner_stack
 
 
 def test_an_area_is_cut_into_its_tiles(tmp_path: Path, stack: Path, model: Path) -> None:
@@ -34,11 +32,11 @@ def test_an_area_is_cut_into_its_tiles(tmp_path: Path, stack: Path, model: Path)
     assert batch.days == DAYS
     assert batch.grid == grid_of_tiles(TILES)[0]
     assert batch.store == tmp_path / "maps/corner_20210807_20210809.zarr"
-    for job in batch.jobs:
-        (piece,) = job.tiles
-        assert job.grid == tile_geobox(job.area.name)
-        assert job.grid[piece.rows, piece.cols] == piece.geobox
-        assert max(piece.geobox.shape) < 30
+    for request in batch.requests:
+        (tile,) = request.tiles
+        assert request.grid == tile_geobox(request.area.name)
+        assert request.grid[tile.rows, tile.cols] == tile.geobox
+        assert max(tile.geobox.shape) < 30
     assert not (tmp_path / "maps").exists()
 
 
@@ -47,14 +45,14 @@ def test_tasks_come_in_a_stable_order(tmp_path: Path, stack: Path, model: Path) 
     tasks = tasks_of(batch, threads=1, limit=9)
     assert [task.tile for task in tasks] == list(batch.places)
     assert {task.days for task in tasks} == {DAYS}
-    assert {(task.job.run.threads, task.limit) for task in tasks} == {(1, 9)}
+    assert {(task.request.run.threads, task.limit) for task in tasks} == {(1, 9)}
 
 
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(conus_tiles()))
 def test_a_whole_tile_is_an_area_that_holds_all_its_pixels(tile: str) -> None:
-    ((piece,),) = [grid_of_tiles([tile])[1]]
-    assert area_mask(_whole(piece), piece.geobox).all()
+    (place,) = grid_of_tiles([tile])[1]
+    assert area_mask(_area_of_tile(place), place.geobox).all()
 
 
 def test_tiles_by_name(tmp_path: Path, stack: Path, model: Path) -> None:
@@ -64,7 +62,7 @@ def test_tiles_by_name(tmp_path: Path, stack: Path, model: Path) -> None:
     one = plan_batch(None, "2021-08-08", tiles="h07v03", stack=stack, model=model, out=tmp_path)
     assert one.name == "h07v03"
     whole = plan_batch(None, "2021-08-08", tiles="conus", stack=stack, model=model, out=tmp_path, store=False)
-    assert (whole.name, len(whole.jobs), whole.store) == ("conus", 869, None)
+    assert (whole.name, len(whole.requests), whole.store) == ("conus", 869, None)
 
 
 @pytest.mark.parametrize(
@@ -89,41 +87,32 @@ def test_an_estimate_is_measured_and_writes_nothing(tmp_path: Path, stack: Path,
     batch = plan_batch(CORNER, SPAN, stack=stack, model=model, out=tmp_path / "maps")
     text = dry_run(batch, workers=2)
     assert "12 maps: 4 tiles on 3 days, 2021-08-07 to 2021-08-09" in text
-    assert "0 are there already, 12 are not" in text
+    assert "0 exist, 12 do not" in text
     assert "on 3 days: " in text
     assert "with 2 workers" in text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_estimate_where_inputs_lack(tmp_path: Path, stack: Path, model: Path) -> None:
+def test_an_estimate_without_inputs(tmp_path: Path, stack: Path, model: Path) -> None:
     batch = plan_batch(CORNER, "2022-08-07", stack=stack, model=model, out=tmp_path / "maps")
     assert "nothing could be measured" in dry_run(batch)
 
 
-class LateSource(AnalyticSource):
-    """Weather ends two days before the other inputs, as it does where it is published late."""
-
-    last = date(2021, 8, 7)
-
-    def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
-        found = super().read(group, geobox, days)
-        late = np.array([day > self.last for day in days])
-        return (
-            {name: np.where(late[:, None, None], np.nan, v) for name, v in found.items()}
-            if group == "weather"
-            else found
-        )
-
-
 def test_the_newest_day_is_the_last_with_every_input(tmp_path: Path, stack: Path, model: Path) -> None:
     batch = plan_batch(CORNER, SPAN, stack=stack, model=model, out=tmp_path)
-    pieces, needs = [job.tiles[0].geobox for job in batch.jobs], batch.jobs[0].needs
-    assert newest_day(Stack(stack), pieces, needs, date(2021, 8, 20)) == DAYS[-1]
-    assert newest_day(Stack(stack), pieces, needs, DAYS[1]) == DAYS[1]
-    late = fill(tmp_path / "late.zarr", model, source=LateSource())
-    assert newest_day(late, pieces, needs, date(2021, 8, 20)) == LateSource.last
+    grids, needs = [one.tiles[0].geobox for one in batch.requests], batch.requests[0].needs
+    assert newest_day(Stack(stack), grids, needs, date(2021, 8, 20)) == DAYS[-1]
+    assert newest_day(Stack(stack), grids, needs, DAYS[1]) == DAYS[1]
+    shutil.copytree(stack, tmp_path / "late.zarr")
+    late = Stack(tmp_path / "late.zarr", writable=True)
+    weather = late.group_of("pr")
+    rows, cols = weather.lattice.shape
+    missing = {name: np.full((rows, cols), np.nan, np.float32) for name in weather.variables}
+    for day in DAYS[1:]:  # weather ends two days before the other inputs, as where it is published late
+        late.write("weather", (slice(0, rows), slice(0, cols)), day, missing)
+    assert newest_day(late, grids, needs, date(2021, 8, 20)) == DAYS[0]
     with pytest.raises(InputError, match="no day up to 2030"):
-        newest_day(late, pieces, needs, date(2030, 1, 1))
+        newest_day(late, grids, needs, date(2030, 1, 1))
 
 
 def test_latest_is_resolved(tmp_path: Path, stack: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

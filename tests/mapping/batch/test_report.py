@@ -1,4 +1,4 @@
-"""Reports and what an output folder holds."""
+"""Reports, and the status of an output folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmnet_maps.errors import InputError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.mapping.batch.report import (
     Outcome,
     Report,
@@ -25,7 +25,7 @@ TILES = ("h06v02", "h06v03", "h07v03")
 
 
 def report(root: Path, name: str = "corner") -> Report:
-    found = Report.begin(name=name, root=root, days=DAYS, tiles=TILES, about={"model": "net", "stack": "s.zarr"})
+    found = Report(name=name, root=root, days=DAYS, tiles=TILES, about={"model": "net", "stack": "s.zarr"})
     found.add([Outcome(tile="h06v02", day=DAYS[0], state="made", version=1, pixels=10, bytes=100, seconds=2.0)], 1)
     found.add([Outcome(tile="h06v02", day=DAYS[1], state="kept", version=2)], 1)
     found.add([Outcome(tile="h06v03", day=day, state="failed", error="the chunk is damaged") for day in DAYS], 3)
@@ -51,10 +51,11 @@ def test_counts_and_failures(tmp_path: Path) -> None:
 
 def test_a_report_is_json(tmp_path: Path) -> None:
     found = report(tmp_path)
-    found.closure[DAYS[0]] = {"bias": 0.01, "ubrmse": 0.02, "r": None}
-    found.end("done")
-    path = write_report(found)
-    assert path == report_path(found) == tmp_path / "reports/corner_20210807_20210808.json"
+    found.smap_consistency[DAYS[0]] = {"bias": 0.01, "ubrmse": 0.02, "r": None}
+    with found:
+        path = report_path(found)
+        assert json.loads(path.read_text())["state"] == "running"
+    assert path == tmp_path / "reports/corner_20210807_20210808.json"
     content = json.loads(path.read_text())
     assert content["state"] == "done"
     assert content["counts"]["2021-08-07"]["made"] == 1
@@ -69,8 +70,7 @@ def test_a_report_is_json(tmp_path: Path) -> None:
 
 def test_the_table(tmp_path: Path) -> None:
     found = report(tmp_path)
-    found.closure[DAYS[0]] = {"bias": 0.0123, "ubrmse": 0.02, "r": None}
-    found.end("done")
+    found.smap_consistency[DAYS[0]] = {"bias": 0.0123, "ubrmse": 0.02, "r": None}
     lines = format_report(found).splitlines()
     assert lines[0].split() == ["day", "made", "kept", "failed", "missing", "bias", "to", "SMAP", "ubRMSE", "R"]
     assert lines[1].split() == ["2021-08-07", "1", "0", "1", "1", "+0.012", "0.020"]
@@ -79,9 +79,8 @@ def test_the_table(tmp_path: Path) -> None:
 
 
 def test_status_compares_reports_with_what_is_there(tmp_path: Path) -> None:
-    found = report(tmp_path)
-    found.end("done")
-    write_report(found)
+    with report(tmp_path):
+        pass
     item(tmp_path, "h06v02", DAYS[0])
     item(tmp_path, "h06v03", DAYS[1])  # made since, by a map of its own
     status = read_status(tmp_path)
@@ -130,3 +129,13 @@ def test_no_batch_has_run(tmp_path: Path) -> None:
     (tmp_path / "reports/notes.json").write_text("[]")
     with pytest.raises(InputError, match="no batch has run"):
         read_status(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(OutputError("no room"), "stopped: no room"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_a_run_that_ends_early_says_why(tmp_path: Path, error: BaseException, state: str) -> None:
+    found = report(tmp_path)
+    with pytest.raises(type(error)), found:
+        raise error
+    assert json.loads(report_path(found).read_text())["state"] == state
