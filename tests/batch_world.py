@@ -1,4 +1,4 @@
-"""A small world for batches: an area at the corner of four tiles, and the command run on it."""
+"""A small batch for tests: an area at the corner of four tiles, and the command run on it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from processes import start_interruptible
 
 from analytic import AnalyticSource
 from mmnet_maps import cli
@@ -30,7 +31,7 @@ SPAN = "2021-08-07/2021-08-09"
 
 
 def fill(path: Path, model: Path, days: Sequence[date] = DAYS, source: AnalyticSource | None = None) -> Stack:
-    """The inputs for maps of the corner, from closed formulas."""
+    """Fill a stack with the inputs for maps of the corner, from closed formulas."""
     area = read_aoi(CORNER)
     grid = target_grid(area)
     needs = needs_of(load_checkpoint(model).spec)
@@ -43,13 +44,21 @@ def fill(path: Path, model: Path, days: Sequence[date] = DAYS, source: AnalyticS
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """The command line of ``mmnet batch``."""
+    """Return the command line of ``mmnet batch``."""
     return [sys.executable, "-c", "from mmnet_maps.cli import main; main()", "batch", *map(str, arguments)]
 
 
 def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run ``mmnet batch`` in a process of its own to its end."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, check=False)
+    """Run ``mmnet batch`` in a process of its own to its end; none of its processes outlives it."""
+    pipe = subprocess.PIPE
+    with start_interruptible(command(*arguments), stdout=pipe, stderr=pipe, text=True) as process:
+        out, err = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(command(*arguments), process.returncode, out, err)
+
+
+def request(stack: Path, model: Path) -> list[str | Path]:
+    """Return the options of a batch of the corner on three days."""
+    return ["--aoi", CORNER, "--date", SPAN, "--stack", stack, "--model", model, "--name", "corner", "-q"]
 
 
 def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -67,7 +76,7 @@ def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """A hash of every file of the product by its path; reports, which hold times, and hidden files are left out."""
+    """Return a hash of every file of the product by its path, without reports, which hold times, and hidden files."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
@@ -76,7 +85,7 @@ def contents(root: Path) -> dict[str, str]:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """Hidden files and folders, other than the locks."""
+    """Return hidden files and folders, other than the locks."""
     return [path for path in root.rglob(".*") if path.name not in (".mmnet-batch", ".mmnet-batch.lock")]
 
 

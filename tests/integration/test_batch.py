@@ -1,4 +1,4 @@
-"""Whole batches on workers that are processes of their own: what is made, kept, made anew, and what fails."""
+"""Whole batches on workers in processes of their own: maps that are made, kept, rebuilt, and failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
-from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, run
+from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, request
 from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailedError
 from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.tiles import Tile
@@ -34,33 +34,8 @@ from mmnet_maps.product import day_writer as write
 from mmnet_maps.stack.store import Stack
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, stack: Path, model: Path) -> Path:
-    """The output of an undisturbed run."""
-    root = tmp_path_factory.mktemp("made") / "maps"
-    done = run(*arguments(stack, model, root), "--workers", "2")
-    assert done.returncode == 0, done.stderr
-    assert "Dask dashboard: http://127.0.0.1:" in done.stderr
-    assert "12 maps made" in done.stdout
-    return root
-
-
 def arguments(stack: Path, model: Path, root: Path) -> list[str | Path]:
-    return [
-        "--aoi",
-        CORNER,
-        "--date",
-        SPAN,
-        "--stack",
-        stack,
-        "--model",
-        model,
-        "--out",
-        root,
-        "--name",
-        "corner",
-        "-q",
-    ]
+    return [*request(stack, model), "--out", root]
 
 
 def plan(stack: Path, model: Path, root: Path, **options: bool) -> Batch:
@@ -91,7 +66,7 @@ def test_all_products_of_a_run(made: Path, stack: Path, model: Path) -> None:
     assert leftovers(made) == []
 
 
-def test_its_catalogue_and_its_report(made: Path) -> None:
+def test_catalogue_and_report(made: Path) -> None:
     collection = pystac.Collection.from_file(str(made / "collection.json"))
     items = list(collection.get_items(recursive=True))
     assert len(items) == 12
@@ -103,7 +78,7 @@ def test_its_catalogue_and_its_report(made: Path) -> None:
     assert (made / "styles/soil_moisture.qml").exists()
 
 
-def test_the_same_again_keeps_all(made: Path, stack: Path, model: Path, workers: list[str]) -> None:
+def test_a_second_run_keeps_all(made: Path, stack: Path, model: Path, workers: list[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*.tif")}
     done = call(*arguments(stack, model, made), *workers)
     assert done.returncode == 0
@@ -208,10 +183,10 @@ def test_a_model_that_is_swapped_in_the_middle_of_a_tile(
     assert [path.parent.name for path in (tmp_path / "maps").rglob("h*.json")] == ["20210807"]
 
 
-def test_inputs_that_change_under_a_map_are_told(tmp_path: Path, stack: Path, model: Path) -> None:
+def test_inputs_that_change_while_a_map_is_made_are_refused(tmp_path: Path, stack: Path, model: Path) -> None:
     mine = tmp_path / "s.zarr"
     shutil.copytree(stack, mine)
-    request = plan(mine, model, tmp_path / "maps", store=False).requests[0]
+    one = plan(mine, model, tmp_path / "maps", store=False).requests[0]
 
     def revise(piece: Tile, day: date, packed: Packed) -> None:
         writable = Stack(mine, writable=True)
@@ -221,7 +196,7 @@ def test_inputs_that_change_under_a_map_are_told(tmp_path: Path, stack: Path, mo
         writable.write(group.name, window, DAYS[1], values)
 
     with pytest.raises(InputError, match="was changed while the map of 2021-08-08 was made"):
-        write_days(request, DAYS[1:2], quiet=True, pictures=False, also=revise)
+        write_days(one, DAYS[1:2], quiet=True, pictures=False, also=revise)
     assert [path.name for path in (tmp_path / "maps/20210808").iterdir()] == []
 
 
@@ -244,9 +219,7 @@ def test_a_tile_is_made_by_one_worker_at_a_time(
         run_task(task)
 
 
-def test_a_map_that_has_rotted_is_made_anew(
-    tmp_path: Path, made: Path, stack: Path, model: Path, workers: list[str]
-) -> None:
+def test_a_broken_map_is_made_again(tmp_path: Path, made: Path, stack: Path, model: Path, workers: list[str]) -> None:
     root = tmp_path / "maps"
     shutil.copytree(made, root)
     shutil.rmtree(root / "corner_20210807_20210809.zarr")
@@ -260,7 +233,7 @@ def test_a_map_that_has_rotted_is_made_anew(
         data.read(1)
 
 
-def test_another_model_makes_all_anew_and_the_store_says_so(
+def test_another_model_rebuilds_all_maps_and_the_store(
     tmp_path: Path, made: Path, stack: Path, workers: list[str]
 ) -> None:
     root, other = tmp_path / "maps", make_model(tmp_path / "other", name="other", seed=9)
@@ -375,14 +348,14 @@ def test_a_store_is_filled_from_maps_that_are_there(
 
 
 def test_a_task_over_its_limit_is_given_up(tmp_path: Path, stack: Path, model: Path) -> None:
-    done = run(*arguments(stack, model, tmp_path / "maps"), "--workers", "1", "--retries", "0", "--time-limit", "0.1")
+    done = call(*arguments(stack, model, tmp_path / "maps"), "--workers", "1", "--retries", "0", "--time-limit", "0.1")
     assert done.returncode == 4, done.stderr
     assert "it took longer than 0.1 s" in done.stdout
 
 
 def test_a_worker_over_its_memory_limit_fails_its_tiles(tmp_path: Path, stack: Path, model: Path) -> None:
     one = ["--tiles", "h06v02", "--date", "2021-08-08", "--stack", stack, "--model", model, "--out", tmp_path / "maps"]
-    done = run(*one, "-q", "--workers", "1", "--retries", "0", "--memory-limit", "100MB")
+    done = call(*one, "-q", "--workers", "1", "--retries", "0", "--memory-limit", "100MB")
     assert done.returncode == 4, done.stderr
     assert "h06v02 failed: its worker ended while it was made: over its memory limit (--memory-limit)" in done.stdout
 

@@ -1,4 +1,4 @@
-"""Batches that are killed at any moment, and started again, end with the same files.
+"""Batches killed at any moment and started again end with the same files.
 
 The short forms are part of ``make test``; ``make stress`` runs the long one on twelve whole tiles of the demo world.
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from itertools import product
@@ -25,8 +24,9 @@ import psutil
 import pytest
 import rasterio
 import xarray as xr
+from processes import descendants, start_interruptible
 
-from batch_world import CORNER, SPAN, call, command, contents, leftovers, run
+from batch_world import SPAN, call, command, contents, leftovers, request, run
 from mmnet_maps.files import read_json
 from mmnet_maps.grid.tiles import TILE_PIXELS
 from mmnet_maps.mapping.fill import fill_stack
@@ -34,19 +34,11 @@ from mmnet_maps.mapping.fill import fill_stack
 
 @pytest.fixture(scope="module")
 def request_(stack: Path, model: Path) -> list[str | Path]:
-    return ["--aoi", CORNER, "--date", SPAN, "--stack", stack, "--model", model, "--name", "corner", "-q"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, request_: list[str | Path], workers: list[str]) -> Path:
-    root = tmp_path_factory.mktemp("undisturbed") / "maps"
-    done = call(*request_, "--out", root, *workers)
-    assert done.returncode == 0, done.stderr
-    return root
+    return request(stack, model)
 
 
 def regions(root: Path) -> dict[tuple[int, ...], str]:
-    """A hash of what the Zarr store of a run holds, by day and tile, of all that it says are there."""
+    """Return a hash of every day and tile that the Zarr store of a run marks as written."""
     found = {}
     for path in root.glob("*.zarr"):
         with xr.open_zarr(path, decode_times=False) as store:
@@ -63,16 +55,16 @@ whole_regions = cache(regions)
 
 
 def final_files(root: Path, start: str, end: str) -> Iterator[Path]:
-    """Files under their final names; work folders come and go while one looks."""
+    """Yield files under their final names; work folders come and go meanwhile."""
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if not name.startswith(".")]
         yield from (Path(folder, name) for name in names if name.startswith(start) and name.endswith(end))
 
 
 def assert_whole(root: Path, undisturbed: Path) -> int:
-    """Everything under a final name can be read, and every item's files are what it says; how many items there are.
+    """Assert that all final files can be read, that checksums of items hold, and that the store equals `undisturbed`.
 
-    What the Zarr store says is there equals that of an undisturbed run.
+    Return the number of items.
     """
     count = 0
     assert regions(root).items() <= whole_regions(undisturbed).items()
@@ -93,12 +85,12 @@ def assert_whole(root: Path, undisturbed: Path) -> int:
 
 
 def started(root: Path) -> set[Path]:
-    """What has been begun, to kill a run in the middle of its work on any machine."""
+    """Return the maps that were begun, to kill a run in the middle of its work on any machine."""
     return {*root.glob("2*/.h*.partial"), *root.glob("2*/h*.json")}
 
 
 def wait_for_more(root: Path, process: subprocess.Popen[bytes], before: set[Path], limit: float = 120) -> bool:
-    """Wait until a run begins something new; False when it ended."""
+    """Wait until a run begins another map; return False when it has ended."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -106,29 +98,15 @@ def wait_for_more(root: Path, process: subprocess.Popen[bytes], before: set[Path
         if started(root) - before:
             return True
         time.sleep(0.01)
-    raise AssertionError("the run did nothing")
+    raise AssertionError("the run began no map")
 
 
-def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(process.pid).children(recursive=True)
-    return []
+def running(*arguments: str | Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Start a batch in a process of its own, which does not outlive the test."""
+    return start_interruptible(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@contextmanager
-def running(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A batch in a process of its own, which does not outlive a test that fails."""
-    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            for one in children(process):
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
-            process.kill()
-
-
-def gone(processes: Sequence[psutil.Process]) -> None:
+def assert_gone(processes: Sequence[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive, "workers outlived the command"
 
@@ -141,16 +119,16 @@ def kill_command(
     moments: random.Random,
     pause: float = 0.5,
 ) -> int:
-    """Run a batch and kill it again and again; how many runs were killed before they had ended."""
+    """Run a batch and kill it several times; return the number of runs killed before their end."""
     killed = 0
     for _ in range(times):
         with running(*arguments, "--out", root) as process:
             if wait_for_more(root, process, started(root)):
                 time.sleep(moments.uniform(0, pause))
-                mine = children(process)
+                mine = descendants(process)
                 process.kill()
                 killed += 1
-                gone(mine)
+                assert_gone(mine)
             process.communicate()
         assert_whole(root, undisturbed)
     return killed
@@ -159,12 +137,12 @@ def kill_command(
 def kill_workers(
     arguments: Sequence[str | Path], root: Path, undisturbed: Path, moments: random.Random, pause: float, most: int
 ) -> int:
-    """Run a batch to its end while its workers are killed; how many were."""
+    """Run a batch to its end while its workers are killed; return how many were."""
     killed = 0
     with running(*arguments, "--out", root) as process:
         while killed < most and wait_for_more(root, process, started(root), limit=300):
             time.sleep(moments.uniform(0, pause))
-            workers = [one for one in children(process) if _is_worker(one)]
+            workers = [one for one in descendants(process) if _is_worker(one)]
             if workers:
                 moments.choice(workers).kill()
                 killed += 1
@@ -182,22 +160,22 @@ def _is_worker(process: psutil.Process) -> bool:
 
 @pytest.mark.slow
 def test_a_command_that_is_killed_continues(
-    tmp_path: Path, request_: list[str | Path], undisturbed: Path, workers: list[str]
+    tmp_path: Path, request_: list[str | Path], made: Path, workers: list[str]
 ) -> None:
     root = tmp_path / "maps"
-    assert kill_command([*request_, "--workers", "2"], root, undisturbed, 3, random.Random(1)) >= 2
+    assert kill_command([*request_, "--workers", "2"], root, made, 3, random.Random(1)) >= 2
     done = call(*request_, "--out", root, *workers)
     assert done.returncode == 0, done.stderr
-    assert contents(root) == contents(undisturbed)
+    assert contents(root) == contents(made)
     assert leftovers(root) == []
 
 
 @pytest.mark.slow
-def test_workers_that_are_killed_are_replaced(tmp_path: Path, request_: list[str | Path], undisturbed: Path) -> None:
+def test_workers_that_are_killed_are_replaced(tmp_path: Path, request_: list[str | Path], made: Path) -> None:
     root = tmp_path / "maps"
     arguments = [*request_, "--workers", "2", "--retries", "20"]
-    assert kill_workers(arguments, root, undisturbed, random.Random(2), 0.5, most=3) >= 1
-    assert contents(root) == contents(undisturbed)
+    assert kill_workers(arguments, root, made, random.Random(2), 0.5, most=3) >= 1
+    assert contents(root) == contents(made)
     assert leftovers(root) == []
 
 
@@ -205,7 +183,7 @@ def test_workers_that_are_killed_are_replaced(tmp_path: Path, request_: list[str
 def test_workers_that_die_again_and_again_are_replaced(
     tmp_path: Path,
     request_: list[str | Path],
-    undisturbed: Path,
+    made: Path,
     workers: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -226,50 +204,42 @@ def test_workers_that_die_again_and_again_are_replaced(
     killer = threading.Thread(target=kill_for_a_while)
     killer.start()
     try:
-        # Dask gives a worker up that is not there so long after it died, as one that has died once more may be.
+        # Dask gives up a worker that has not come back after this time, for example because it died again.
         with dask.config.set({"distributed.deploy.lost-worker-timeout": "2s"}):
             done = call(*request_, "--out", root, "--workers", "2", "--retries", "50")
     finally:
         over.set()
         killer.join()
-    if done.returncode:  # Dask may have lost its workers for good, and says so
+    if done.returncode:  # Dask may have given up its workers for good
         assert done.returncode == 4, (done.stdout, done.stderr)
         assert "none is left; finished maps are kept" in done.stderr
         again = call(*request_, "--out", root, *workers)
         assert again.returncode == 0, again.stderr
-    assert contents(root) == contents(undisturbed)
+    assert contents(root) == contents(made)
     assert leftovers(root) == []
 
 
 @contextmanager
 def own_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A scheduler and a worker of their own; its address, and the scheduler's process."""
+    """Start a scheduler and a worker; give the address and the scheduler's process."""
     folder.mkdir()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     file = folder / "scheduler.json"
     local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
     scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *local]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--death-timeout", "10", *local]
-    processes = []
-    try:
-        processes.append(subprocess.Popen(scheduler, **quiet))
+    with ExitStack() as processes:
+        running_scheduler = processes.enter_context(start_interruptible(scheduler, **quiet))
         end = time.monotonic() + 60
         while not file.exists() or not file.read_text().strip():
             assert time.monotonic() < end
             time.sleep(0.1)
-        processes.append(subprocess.Popen([*worker, "--local-directory", str(folder)], **quiet))
-        yield json.loads(file.read_text())["address"], processes[0]
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            process.wait(30)
+        processes.enter_context(start_interruptible([*worker, "--local-directory", str(folder)], **quiet))
+        yield json.loads(file.read_text())["address"], running_scheduler
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_is_killed(
-    tmp_path: Path, request_: list[str | Path], undisturbed: Path, workers: list[str]
-) -> None:
+def test_a_scheduler_that_is_killed(tmp_path: Path, request_: list[str | Path], made: Path, workers: list[str]) -> None:
     root = tmp_path / "maps"
     with (
         own_cluster(tmp_path / "cluster") as (address, scheduler),
@@ -280,10 +250,10 @@ def test_a_scheduler_that_is_killed(
         _, err = process.communicate(timeout=120)
         assert process.returncode == 4, err.decode()
         assert "the Dask scheduler is gone; finished maps are kept" in err.decode()
-    assert_whole(root, undisturbed)
+    assert_whole(root, made)
     done = call(*request_, "--out", root, *workers)
     assert done.returncode == 0, done.stderr
-    assert contents(root) == contents(undisturbed)
+    assert contents(root) == contents(made)
     assert leftovers(root) == []
 
 
@@ -292,14 +262,14 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
     ids = ",".join(f"h{h:02d}v{v:02d}" for v in (2, 3, 4) for h in (5, 6, 7, 8))
     stack = Path(os.environ.get("MMNET_STRESS_STACK", tmp_path / "s.zarr"))
     fill_stack(None, SPAN, tiles=ids, stack=stack, source="demo", quiet=True)
-    request = ["--tiles", ids, "--date", SPAN, "--stack", stack, "-q", "--retries", "1000"]
+    options = ["--tiles", ids, "--date", SPAN, "--stack", stack, "-q", "--retries", "1000"]
     moments = random.Random(3)
     whole, one, two = (tmp_path / name for name in ("whole", "one", "two"))
     before = time.monotonic()
-    done = run(*request, "--out", whole, "--workers", "2", timeout=3600)
+    done = run(*options, "--out", whole, "--workers", "2", timeout=3600)
     assert done.returncode == 0, done.stderr
     print(done.stdout, f"undisturbed: {time.monotonic() - before:.0f} s")
-    workers = [*request, "--workers", "2"]
+    workers = [*options, "--workers", "2"]
     assert kill_command(workers, one, whole, 20, moments, 4.0) == 20
     print(f"the command was killed 20 times, with {assert_whole(one, whole)} of 36 maps there at last")
     done = run(*workers, "--out", one, timeout=3600)
@@ -308,7 +278,7 @@ def test_twelve_tiles_on_three_days_with_everything_killed(tmp_path: Path) -> No
     assert leftovers(one) == []
     with (
         own_cluster(tmp_path / "cluster") as (address, scheduler),
-        running(*request, "--out", two, "--scheduler", address) as process,
+        running(*options, "--out", two, "--scheduler", address) as process,
     ):
         assert wait_for_more(two, process, set())
         time.sleep(12)

@@ -191,7 +191,7 @@ def _extent_of_tiles(tiles: Sequence[str] | str) -> _Extent:
         grid=grid,
         places=places,
         parts={tile.id: tile.geobox for tile in places},
-        areas={tile.id: _area_of_tile(tile) for tile in places},
+        areas={area.name: area for area in _areas_of_tiles(places)},
         touched=False,
     )
 
@@ -230,13 +230,14 @@ def _part_of_tile(part: GeoBox, tile: Tile) -> Tile:
     return Tile(id=tile.id, rows=rows, cols=cols, geobox=part)
 
 
-def _area_of_tile(tile: Tile) -> Area:
-    """Return an area around all pixels of a tile, rounded so that its hash does not depend on PROJ's version."""
+def _areas_of_tiles(tiles: Sequence[Tile]) -> list[Area]:
+    """Return an area around all pixels of each tile, rounded so that its hash does not depend on PROJ's version."""
     import shapely
 
-    box = shapely.segmentize(shapely.box(*tile.geobox.boundingbox.bbox).buffer(50, join_style="mitre"), 2000)
-    edge = shapely.get_coordinates(transform_geometry(box, DEFAULT_CRS, LONLAT))
-    return Area(name=tile.id, geometry=shapely.Polygon(np.round(edge, 6)))
+    boxes = [shapely.box(*tile.geobox.boundingbox.bbox).buffer(50, join_style="mitre") for tile in tiles]
+    moved = transform_geometry(shapely.segmentize(shapely.GeometryCollection(boxes), 2000), DEFAULT_CRS, LONLAT)
+    edges = [np.round(shapely.get_coordinates(box), 6) for box in shapely.get_parts(moved)]
+    return [Area(name=tile.id, geometry=shapely.Polygon(edge)) for tile, edge in zip(tiles, edges, strict=True)]
 
 
 def _days(dates: Any, stack: Stack, grids: Sequence[GeoBox], needs: Needs) -> tuple[date, ...]:

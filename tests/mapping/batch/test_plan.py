@@ -16,7 +16,7 @@ from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import conus_tiles, grid_of_tiles, tile_geobox
 from mmnet_maps.mapping.batch.estimate import dry_run
-from mmnet_maps.mapping.batch.plan import _area_of_tile, newest_day, plan_batch
+from mmnet_maps.mapping.batch.plan import _areas_of_tiles, newest_day, plan_batch
 from mmnet_maps.mapping.batch.run import tasks_of
 from mmnet_maps.stack.store import Stack
 
@@ -51,8 +51,9 @@ def test_tasks_come_in_a_stable_order(tmp_path: Path, stack: Path, model: Path) 
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(conus_tiles()))
 def test_a_whole_tile_is_an_area_that_holds_all_its_pixels(tile: str) -> None:
-    (place,) = grid_of_tiles([tile])[1]
-    assert area_mask(_area_of_tile(place), place.geobox).all()
+    places = grid_of_tiles([tile])[1]
+    (area,) = _areas_of_tiles(places)
+    assert area_mask(area, places[0].geobox).all()
 
 
 def test_tiles_by_name(tmp_path: Path, stack: Path, model: Path) -> None:
