@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from odc.geo.geobox import GeoBox
 
-from analytic import AnalyticSource
+from analytic import AnalyticSource, source_of
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
@@ -33,24 +34,37 @@ def fill(path: Path, sources: Sequence[AnalyticSource], days: Sequence[date] = (
     return fetch(path, sources, Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=list(days)), quiet=True)
 
 
+@pytest.fixture
+def source() -> AnalyticSource:
+    """A fresh source of the needed variables alone, which makes small stacks."""
+    return source_of(NEEDS)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A complete stack; tests that write take a copy."""
+    return fill(tmp_path_factory.mktemp("filled") / "s.zarr", [source_of(NEEDS)])
+
+
+@pytest.fixture
+def copy(filled: Stack, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(filled.path, tmp_path / "s.zarr"))
+
+
 def contents(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
-def test_fetching_twice_reads_nothing_more(tmp_path: Path, source: AnalyticSource) -> None:
-    stack = fill(tmp_path / "s.zarr", [source])
-    require(stack, GRID, NEEDS, [DAY])
-    source.reads.clear()
-    before = contents(tmp_path / "s.zarr")
-    fill(tmp_path / "s.zarr", [source])
+def test_fetching_twice_reads_nothing_more(copy: Path, source: AnalyticSource) -> None:
+    require(Stack(copy), GRID, NEEDS, [DAY])
+    before = contents(copy)
+    fill(copy, [source])
     assert source.reads == []
-    assert contents(tmp_path / "s.zarr") == before
+    assert contents(copy) == before
 
 
-def test_the_second_day_reads_only_what_is_new(tmp_path: Path, source: AnalyticSource) -> None:
-    fill(tmp_path / "s.zarr", [source])
-    source.reads.clear()
-    fill(tmp_path / "s.zarr", [source], [DAY, date(2021, 8, 9)])
+def test_the_second_day_reads_only_what_is_new(copy: Path, source: AnalyticSource) -> None:
+    fill(copy, [source], [DAY, date(2021, 8, 9)])
     read = dict(source.reads)
     assert read["weather"] == (date(2021, 8, 9),)
     assert "static" not in read
@@ -58,9 +72,9 @@ def test_the_second_day_reads_only_what_is_new(tmp_path: Path, source: AnalyticS
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What an undisturbed fetch leaves."""
-    return contents(fill(tmp_path_factory.mktemp("whole") / "s.zarr", [AnalyticSource()]).path)
+def whole(filled: Stack) -> dict[str, bytes]:
+    """Files of an undisturbed fetch."""
+    return contents(filled.path)
 
 
 @pytest.mark.parametrize("reads", [1, 4, 9, 11])
@@ -72,12 +86,12 @@ def test_an_interrupted_fetch_continues_to_the_same_store(tmp_path: Path, reads:
             return super().read(group, geobox, days)
 
     with pytest.raises(KeyboardInterrupt):
-        fill(tmp_path / "s.zarr", [Dying()])
-    fill(tmp_path / "s.zarr", [AnalyticSource()])
+        fill(tmp_path / "s.zarr", [Dying(without=source_of(NEEDS).without)])
+    fill(tmp_path / "s.zarr", [source_of(NEEDS)])
     assert contents(tmp_path / "s.zarr") == whole
 
 
-def test_nothing_after_today_is_asked_for(tmp_path: Path, source: AnalyticSource) -> None:
+def test_no_day_after_today_is_requested(tmp_path: Path, source: AnalyticSource) -> None:
     fetch(
         tmp_path / "s.zarr",
         [source],
@@ -121,13 +135,14 @@ def test_a_variable_that_no_source_has_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_another_product_does_not_go_into_the_same_store(tmp_path: Path) -> None:
-    fill(tmp_path / "s.zarr", [AnalyticSource()])
+def test_another_product_is_not_added_to_the_same_store(copy: Path) -> None:
     with pytest.raises(InputError, match="holds .* from closed formula"):
-        fill(tmp_path / "s.zarr", [AnalyticSource(synthetic=True)])
+        fill(copy, [source_of(NEEDS, synthetic=True)])
 
 
-def test_a_full_disk_is_told_and_what_was_fetched_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_finished_blocks_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
     write = Stack.write
     count = 0
 
@@ -140,34 +155,33 @@ def test_a_full_disk_is_told_and_what_was_fetched_is_kept(tmp_path: Path, monkey
 
     monkeypatch.setattr(Stack, "write", full)
     with pytest.raises(OutputError, match="No space left on device.*run the same command again"):
-        fill(tmp_path / "s.zarr", [AnalyticSource()])
+        fill(tmp_path / "s.zarr", [source_of(NEEDS)])
     monkeypatch.setattr(Stack, "write", write)
-    fill(tmp_path / "s.zarr", [AnalyticSource()])
-    fill(tmp_path / "whole.zarr", [AnalyticSource()])
-    assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
+    fill(tmp_path / "s.zarr", [source_of(NEEDS)])
+    assert contents(tmp_path / "s.zarr") == whole
 
 
-def test_a_request_never_spans_two_tiles(tmp_path: Path, source: AnalyticSource) -> None:
+def test_a_request_never_spans_two_tiles(filled: Stack) -> None:
+    """The stack holds one tile only."""
     grid = conus_grid()[3000:3200, 6200:6300]
     assert len(tiles(grid)) == 2
-    stack = fill(tmp_path / "s.zarr", [source])  # of one tile only
-    requests = plan(stack, Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), date.today())
+    requests = plan(filled, Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), date.today())
     fine = [request for request in requests if request.group.kind == "optical"]
     assert fine
     for request in fine:
         assert request.window[0].start // 1024 == (request.window[0].stop - 1) // 1024
 
 
-def test_what_was_empty_is_asked_again_when_the_sources_have_changed(tmp_path: Path) -> None:
+def test_empty_days_are_fetched_again_when_the_sources_have_changed(tmp_path: Path) -> None:
     class Late(AnalyticSource):
         def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
             return [] if kind == "smap" else super().days(kind, geobox, start, end)
 
-    fill(tmp_path / "s.zarr", [Late(name="before")])
-    fill(tmp_path / "s.zarr", [AnalyticSource(name="before")])
+    fill(tmp_path / "s.zarr", [Late(name="before", without=source_of(NEEDS).without)])
+    fill(tmp_path / "s.zarr", [source_of(NEEDS, name="before")])
     with pytest.raises(InputError, match="no value of smap"):
         require_values(Stack(tmp_path / "s.zarr"), GRID, NEEDS, [DAY])
-    after = AnalyticSource(name="after")
+    after = source_of(NEEDS, name="after")
     require_values(fill(tmp_path / "s.zarr", [after]), GRID, NEEDS, [DAY])
     assert "weather" not in {group for group, _ in after.reads}
     after.reads.clear()
@@ -175,10 +189,11 @@ def test_what_was_empty_is_asked_again_when_the_sources_have_changed(tmp_path: P
     assert after.reads == []
 
 
-def test_a_complete_store_is_not_opened_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(tmp_path / "s.zarr", [AnalyticSource()])
+def test_a_complete_store_is_not_opened_for_writing(
+    filled: Stack, source: AnalyticSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mmnet_maps.stack.fetch.lock", None)
-    require(fill(tmp_path / "s.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+    assert fill(filled.path, [source]).path == filled.path
 
 
 def test_a_read_is_bounded_in_values_not_in_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,34 +207,41 @@ def test_a_read_is_bounded_in_values_not_in_days(tmp_path: Path, monkeypatch: py
     assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
 
 
-@pytest.mark.parametrize(("group", "message"), [("smap", "smap on 2021-08-08"), ("sar", "vh, vv within 24 days of")])
-def test_an_input_that_is_empty_everywhere_is_named(tmp_path: Path, group: str, message: str) -> None:
+@pytest.mark.parametrize(("group", "message"), [("smap", "smap on 2021-08-08"), ("sar", "vv within 24 days of")])
+def test_an_input_that_is_empty_everywhere_is_named(tmp_path: Path, filled: Stack, group: str, message: str) -> None:
     class Blind(AnalyticSource):
         def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
             return [] if kind == group else super().days(kind, geobox, start, end)
 
-    stack = fill(tmp_path / "s.zarr", [Blind()])
+    stack = fill(tmp_path / "s.zarr", [Blind(without=source_of(NEEDS).without)])
     require(stack, GRID, NEEDS, [DAY])
     with pytest.raises(InputError, match=f"no value of {message}.*nothing could be mapped for 2021-08-08"):
         require_values(stack, GRID, NEEDS, [DAY])
-    require_values(fill(tmp_path / "whole.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+    require_values(filled, GRID, NEEDS, [DAY])
 
 
-@pytest.mark.parametrize("valued", [1, 2, 3, None])
-def test_days_that_a_model_can_do_without_may_be_empty(tmp_path: Path, valued: int | None) -> None:
+@pytest.fixture(scope="module")
+def with_a_gap(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A stack without weather on the oldest of three days."""
+
     class Gap(AnalyticSource):
         def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
             found = super().days(kind, geobox, start, end)
-            return [day for day in found if kind != "weather" or day != date(2021, 8, 6)]  # the oldest of three
+            return [day for day in found if kind != "weather" or day != date(2021, 8, 6)]
 
+    path = tmp_path_factory.mktemp("gap") / "s.zarr"
+    return fill(path, [Gap(without=tuple({*source_of(NEEDS).without} - {"eto"}))])
+
+
+@pytest.mark.parametrize("valued", [1, 2, 3, None])
+def test_days_that_need_no_value_may_be_empty(with_a_gap: Stack, valued: int | None) -> None:
     needs = replace(NEEDS, valued=valued)
-    stack = fill(tmp_path / "s.zarr", [Gap()])
-    require(stack, GRID, needs, [DAY])
+    require(with_a_gap, GRID, needs, [DAY])
     if valued in (1, 2):
-        require_values(stack, GRID, needs, [DAY])
+        require_values(with_a_gap, GRID, needs, [DAY])
     else:
-        with pytest.raises(InputError, match=r"no value of eto,.* pr, .* on 2021-08-06 in this area"):
-            require_values(stack, GRID, needs, [DAY])
+        with pytest.raises(InputError, match=r"no value of eto, pr on 2021-08-06 in this area"):
+            require_values(with_a_gap, GRID, needs, [DAY])
 
 
 def test_a_second_writer_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -233,7 +255,7 @@ def test_a_second_writer_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCap
     other = Thread(target=hold)
     other.start()
     started.wait()
-    require(fill(tmp_path / "s.zarr", [AnalyticSource()]), GRID, NEEDS, [DAY])
+    require(fill(tmp_path / "s.zarr", [source_of(NEEDS)]), GRID, NEEDS, [DAY])
     other.join()
     assert "another run is writing" in caplog.text
 
@@ -251,3 +273,43 @@ def test_in_order_keeps_the_order_and_the_bound() -> None:
             assert len(started) <= item + 4
     assert sorted(started) == list(range(20))
     np.testing.assert_array_equal(np.sort(started), np.arange(20))
+
+
+def test_in_order_yields_finished_results_before_an_error() -> None:
+    over = Event()
+
+    def work(number: int) -> int:
+        if number == 3:
+            raise InputError("the fourth fails")
+        assert number or over.wait(30)
+        return number
+
+    with ThreadPoolExecutor(2) as pool:  # one thread is held by the first item, the other works on all further ones
+        results = in_order(pool, range(4), work, ahead=4)
+        assert [next(results), next(results)] == [(1, 1), (2, 2)]
+        with pytest.raises(InputError, match="the fourth fails"):
+            next(results)
+        over.set()
+
+
+def test_sources_are_stopped_on_an_error_alone(tmp_path: Path) -> None:
+    class Stopping(AnalyticSource):
+        stopped = False
+        broken = False
+
+        def stop(self) -> None:
+            self.stopped = True
+
+        def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+            if self.broken and self.reads:
+                raise InputError("broken")
+            return super().read(group, geobox, days)
+
+    source = Stopping(without=source_of(NEEDS).without)
+    source.broken = True
+    with pytest.raises(InputError, match="broken"):
+        fill(tmp_path / "s.zarr", [source])
+    assert source.stopped
+    source.stopped = source.broken = False
+    fill(tmp_path / "s.zarr", [source])
+    assert not source.stopped

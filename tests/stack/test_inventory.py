@@ -3,83 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from odc.geo.geobox import GeoBox
+from patchy import DAY, HERE, NEEDS, THERE, Patchy, fill, later, patchy_stack
 
-from analytic import AnalyticSource
-from mmnet_maps.errors import InputError, OutputError
-from mmnet_maps.grid.area import Area, read_aoi
+from analytic import AnalyticSource, source_of
+from mmnet_maps.errors import OutputError
+from mmnet_maps.grid.area import Area
 from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.mask import area_mask
-from mmnet_maps.grid.tiles import conus_grid, target_grid, tile_geobox, tiles, touched_tiles
-from mmnet_maps.mapping.check import check, spans
-from mmnet_maps.sources.base import Rasters
+from mmnet_maps.grid.tiles import conus_grid, target_grid, tile_geobox, tiles
+from mmnet_maps.mapping.check import check
 from mmnet_maps.stack import availability, inventory
-from mmnet_maps.stack.availability import require, require_values
-from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.inventory import DailyShares, Inventory, Scope, daily_shares, survey, take_inventory
 from mmnet_maps.stack.inventory_layers import read_layer, shown_day, shown_grid
 from mmnet_maps.stack.inventory_plot import draw_inventory
 from mmnet_maps.stack.inventory_text import as_json, format_inventory, marks_of, write_inventory
-from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, SEARCH_DAYS, VARIABLES
 
-DAY = date(2021, 8, 8)
-NEEDS = Needs(snapshot=("smap", "red", "vv", "landcover"), series=("pr", "lst"), steps=3, includes_day=True)
-HERE, THERE = read_aoi("-119.60,47.10,-119.55,47.13"), read_aoi("-118.20,46.30,-118.12,46.34")
 ONE_OF_A_GROUP = ("landcover", "red", "vv", "smap", "lst", "pr")
-
-
-def later(count: int) -> date:
-    return DAY + timedelta(days=count)
-
-
-class Patchy(AnalyticSource):
-    """Clouds over the north half of what is asked for on some days, no radar late, no SMAP on one day."""
-
-    def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
-        found = super().days(group, geobox, start, end)
-        if group == "sar":
-            return [day for day in found if day <= later(-20)]
-        return [day for day in found if group != "smap" or day != later(2)]
-
-    def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
-        rasters = super().read(group, geobox, days)
-        if group == "optical":
-            for k, day in enumerate(days):
-                if day.toordinal() % 2:
-                    rasters["red"][k, : geobox.shape.y // 2] = np.nan
-                if day > later(-3):
-                    rasters["red"][k] = np.nan
-        return rasters
-
-
-def fill(path: Path, source: AnalyticSource, area: Area, days: Sequence[date], today: date | None = None) -> Stack:
-    grid = target_grid(area)
-    return fetch(
-        path,
-        [source],
-        Demand(grid=grid, tiles=touched_tiles(area, grid), needs=NEEDS, days=list(days)),
-        today=today,
-        quiet=True,
-    )
 
 
 @pytest.fixture(scope="module")
 def patchy(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """Two areas on different days; of what lies after the second day nothing was fetched."""
-    path = tmp_path_factory.mktemp("inventory") / "s.zarr"
-    fill(path, Patchy(), HERE, [DAY, later(2)], today=later(4))
-    return fill(path, Patchy(), THERE, [later(6)], today=later(6))
+    return patchy_stack(tmp_path_factory.mktemp("inventory") / "s.zarr", Patchy())
 
 
 def brute_force(stack: Stack, name: str, days: Sequence[date], area: Area | None) -> list[tuple[float, ...]]:
@@ -164,14 +119,14 @@ def test_days_in_any_number_and_order_of_parts_give_the_same(patchy: Stack, monk
 
 def test_what_was_never_fetched_is_not_what_was_empty(patchy: Stack) -> None:
     found = take_inventory(patchy, [later(k) for k in range(10)], HERE).table["smap"]
-    assert found.observed[0] == 1  # asked for and there
-    assert found.unfetched[1] == 1  # no map of that day was asked for
-    assert found.missing[2] == 1  # asked for, and the product has nothing
+    assert found.observed[0] == 1  # fetched, with data
+    assert found.unfetched[1] == 1  # no map of that day was fetched for
+    assert found.missing[2] == 1  # fetched, and the product has nothing
     assert marks_of(found)[:3] == ["#", "-", " "]
 
 
 def test_values_without_a_mark_do_not_count(tmp_path: Path) -> None:
-    fill(tmp_path / "s.zarr", AnalyticSource(), HERE, [DAY])
+    fill(tmp_path / "s.zarr", source_of(NEEDS), HERE, [DAY])
     stack = Stack(tmp_path / "s.zarr", writable=True)
     before = take_inventory(stack, [DAY]).table["smap"]
     assert before.observed[0] == 1
@@ -240,13 +195,13 @@ def test_the_text_says_what_there_is(patchy: Stack) -> None:
     assert "smap m³/m³" in text
     rows = text.splitlines()[text.splitlines().index("") :]
     smap = [row for row in rows if row.startswith("smap  ")][-1]
-    assert smap == "smap          ----#- ---#--"  # the tenth was asked for, and the product has nothing
+    assert smap == "smap          ----#- ---#--"  # the tenth was fetched, and the product has nothing
     assert "day of month  4     10\n" in text
     assert max(map(len, text.splitlines())) < 220
 
 
-def test_synthetic_inputs_are_told(tmp_path: Path) -> None:
-    stack = fill(tmp_path / "s.zarr", AnalyticSource(synthetic=True), HERE, [DAY])
+def test_synthetic_inputs_are_declared(tmp_path: Path) -> None:
+    stack = fill(tmp_path / "s.zarr", source_of(NEEDS, synthetic=True), HERE, [DAY])
     text = format_inventory(take_inventory(stack))
     assert text.splitlines()[1].startswith("SYNTHETIC INPUTS")
     assert ", SYNTHETIC: " in text
@@ -286,7 +241,7 @@ def test_the_picture(patchy: Stack, tmp_path: Path) -> None:
     draw_inventory(found, tmp_path / "s.png")
     assert {(11, 79, 138), (242, 177, 52), (220, 220, 220)} <= colours(tmp_path / "s.png")
     assert shown_day(found) == DAY  # later there is no radar
-    draw_inventory(found, tmp_path / "s.png")  # its own picture is drawn anew
+    draw_inventory(found, tmp_path / "s.png")  # its own picture may be replaced
     (tmp_path / "mine.png").write_bytes(b"somebody's")
     with pytest.raises(OutputError, match="never overwritten"):
         draw_inventory(found, tmp_path / "mine.png")
@@ -316,84 +271,6 @@ def test_thinning_picks_single_pixels(patchy: Stack, monkeypatch: pytest.MonkeyP
     thin = read_layer(found, "vv", DAY, grid, step)
     picked = full[step // 2 :: step, step // 2 :: step]
     np.testing.assert_array_equal(thin[: picked.shape[0], : picked.shape[1]], picked)
-
-
-def able(stack: Stack, pieces: Sequence[GeoBox], day: date, needs: Needs) -> bool:
-    """Whether the map command would go on."""
-
-    def passes(test: Callable[..., None], piece: GeoBox) -> bool:
-        try:
-            test(stack, piece, needs, [day])
-        except InputError:
-            return False
-        return True
-
-    return all(passes(require, piece) and passes(require_values, piece) for piece in pieces)
-
-
-@pytest.mark.parametrize("valued", [None, 1])
-@pytest.mark.parametrize("area", [HERE, THERE], ids=["here", "there"])
-def test_a_check_says_what_a_map_would_meet(patchy: Stack, area: Area, valued: int | None) -> None:
-    days, needs = [later(k) for k in range(-8, 9)], replace(NEEDS, valued=valued)
-    found = check(patchy, needs, days, area)
-    pieces = [tile.geobox for tile in touched_tiles(area, target_grid(area))]
-    expected = [day for day in days if able(patchy, pieces, day, needs)]
-    assert found.able == expected
-    assert set(found.quality) == set(expected)
-    assert found.rim == 0
-    assert set().union(*(gap.days for gap in found.gaps)) == set(days) - set(expected)
-
-
-def test_a_check_without_an_area_is_about_all_blocks(tmp_path: Path) -> None:
-    stack = fill(tmp_path / "s.zarr", AnalyticSource(), HERE, [DAY])
-    found = check(stack, NEEDS, [DAY, later(1)])
-    assert found.able == [DAY]
-    assert 0 <= found.rim < 1
-    assert [gap.days for gap in found.gaps] == [(later(1),)] * 2
-    smap, weather = (gap.text for gap in found.gaps)
-    assert smap == "smap (smap) was never fetched for 2021-08-09"
-    assert weather == "weather (pr) was never fetched for 2021-08-09"
-    assert fill(tmp_path / "s.zarr", AnalyticSource(), THERE, [later(1)])
-    both = check(Stack(tmp_path / "s.zarr"), NEEDS, [DAY, later(1)])
-    assert both.able == []
-    assert all("blocks" in gap.text for gap in both.gaps if gap.text.startswith("optical"))
-
-
-def test_empty_inputs_are_named(patchy: Stack) -> None:
-    lacks = check(patchy, NEEDS, [later(2)], HERE).gaps
-    assert [gap.text for gap in lacks] == ["smap (smap) holds no value on 2021-08-10"]
-    assert lacks[0].days == (later(2),)
-
-
-def test_variables_that_are_not_there_are_named(patchy: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    needs = Needs(snapshot=("smap", "vv", "landcover"), series=("pr", "lst"), steps=3, includes_day=True)
-    grid = target_grid(HERE)
-    stack = fetch(
-        tmp_path / "s.zarr",
-        [AnalyticSource(without=("red", "elevation"))],
-        Demand(grid=grid, tiles=tiles(grid), needs=needs, days=[DAY]),
-        quiet=True,
-    )
-    assert check(stack, needs, [DAY], HERE).gaps == ()
-    found = check(stack, NEEDS, [DAY], HERE)
-    assert [gap.text for gap in found.gaps] == ["the stack has no red, which the model needs"]
-    assert found.able == []
-
-
-def test_quality_is_that_of_the_days_inputs(patchy: Stack) -> None:
-    quality = check(patchy, NEEDS, [DAY], HERE).quality[DAY]
-    assert list(quality) == ["static", "optical", "sar", "smap", "lst", "weather"]
-    table = take_inventory(patchy, [later(k) for k in range(-2, 1)], HERE).table
-    assert quality["sar"] == pytest.approx((table["vv"].usable[2], table["vv"].age[2]))
-    assert quality["sar"][1] >= 20  # the radar was last seen that long ago
-    assert quality["lst"][0] == pytest.approx(table["lst"].usable.mean())
-    assert quality["optical"] == pytest.approx((table["red"].usable[2], table["red"].age[2]))
-
-
-def test_spans_stay_short() -> None:
-    days = [later(2 * k) for k in range(20)]
-    assert spans(days).count(",") == 5
-    assert "15 more" in spans(days)
 
 
 def test_an_inventory_reads_no_more_than_is_marked(patchy: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 from odc.geo.geobox import GeoBox
 
-from analytic import AnalyticSource
+from analytic import AnalyticSource, source_of
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import lonlat
@@ -17,7 +19,7 @@ from mmnet_maps.sources.base import Source
 from mmnet_maps.sources.demo.world import SyntheticWorld
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand, Needs
-from mmnet_maps.stack.pixels import sample
+from mmnet_maps.stack.pixels import pixel_stacks, sample
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
@@ -31,7 +33,7 @@ NEEDS = Needs(
 )
 
 
-@pytest.fixture(scope="module", params=[AnalyticSource(), SyntheticWorld()], ids=["closed formula", "demo"])
+@pytest.fixture(scope="module", params=[source_of(NEEDS), SyntheticWorld()], ids=["closed formula", "demo"])
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, GeoBox, Stack]:
     """A source, and a stack of it on a small grid."""
     grid = target_grid(read_aoi("-119.30,47.10,-119.28,47.11"))
@@ -43,11 +45,29 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
 
 
+@pytest.fixture(scope="module")
+def point_stacks(filled: tuple[Source, GeoBox, Stack]) -> Callable[..., Iterator[Any]]:
+    """`pixels.pixel_stacks`, whose stacks are kept for the next call."""
+    kept: dict[tuple[float, float], tuple[Any, Any]] = {}
+
+    def opened(sources: Any, point: tuple[float, float], *arguments: Any, **options: Any) -> Iterator[Any]:
+        if point not in kept:
+            stacks = pixel_stacks(sources, point, *arguments, **options)
+            kept[point] = next(stacks), stacks  # the stack is deleted with the generator
+        yield kept[point][0]
+
+    return opened
+
+
 @pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
 def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_map(
-    filled: tuple[Source, GeoBox, Stack], resampling: str
+    filled: tuple[Source, GeoBox, Stack],
+    point_stacks: Callable[..., Iterator[Any]],
+    resampling: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, grid, stack = filled
+    monkeypatch.setattr("mmnet_maps.stack.pixels.pixel_stacks", point_stacks)
     block = read_block(stack, grid, NEEDS, DAYS, smap_resampling=resampling)
     maps = list(block.snapshots)
     lon, lat = lonlat(grid)
@@ -77,14 +97,16 @@ def test_every_year_has_its_own_release_of_the_land_cover() -> None:
             values = super().value(name, geobox, day)
             return np.full_like(values, 42 if day.year < 2020 else 81) if name == "landcover" else values
 
-    rows = sample([Changing()], [(-119.3, 47.1)], [date(2018, 7, 1), date(2021, 7, 1)], NEEDS)
+    days = [date(2018, 7, 1), date(2021, 7, 1)]
+    rows = sample([Changing(without=source_of(NEEDS).without)], [(-119.3, 47.1)], days, NEEDS)
     assert rows["landcover"].tolist() == [42, 81]
-    assert rows["date"].astype(object).tolist() == [date(2018, 7, 1), date(2021, 7, 1)]
+    assert rows["date"].astype(object).tolist() == days
 
 
 def test_a_point_elsewhere_is_named() -> None:
+    few = Needs(snapshot=("smap",), series=("pr",), steps=1, includes_day=True)
     with pytest.raises(RequestError, match=r"point 1: longitude 10.0, latitude 50.0 is not on the grid"):
-        sample([AnalyticSource()], [(-119.3, 47.1), (10.0, 50.0)], DAYS, NEEDS)
+        sample([source_of(few)], [(-119.3, 47.1), (10.0, 50.0)], DAYS, few)
 
 
 def test_no_points_give_no_rows() -> None:

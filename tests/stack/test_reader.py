@@ -1,4 +1,4 @@
-"""Interpolation in time, borrowing, sampling, and one tile of one day."""
+"""One tile of a stack, or some pixels of it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from odc.geo.geobox import GeoBox
 
-from analytic import LATTICES, AnalyticSource
-from mmnet_maps.errors import InputError, RequestError
+from analytic import LATTICES, AnalyticSource, source_of
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.lattice import Window, lonlat
+from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.tiles import target_grid, tiles
-from mmnet_maps.stack.availability import require
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.interpolate import NEVER, bilinear, fill_gaps, interpolate_days, interpolate_series
-from mmnet_maps.stack.needs import Demand, Needs, uses
+from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.reader import Block, Snapshot, read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
@@ -29,128 +25,14 @@ DAY = date(2021, 8, 8)
 NEEDS = Needs(
     snapshot=("smap", "red", "vv", "landcover", "clay"), series=("pr", "lst", "smap"), steps=4, includes_day=True
 )
-
-VV = VARIABLES["vv"]
-
-observations = st.lists(st.integers(-40, 40), unique=True, max_size=8)
-packed = st.one_of(st.just(VV.nodata), st.integers(-32767, 32767))
-
-
-@given(observations, arrays(np.int16, (8, 3), elements=packed), st.integers(1, 35))
-def test_interpolation_equals_numpy_interp(offsets: list[int], table: np.ndarray, reach: int) -> None:
-    days = [DAY + timedelta(days=k) for k in offsets]
-    held = {day: table[k] for k, day in enumerate(days)}
-
-    def read(day: date, part: Window) -> np.ndarray:
-        return held[day][None][part]
-
-    if not any(abs(k) <= reach for k in offsets):
-        with pytest.raises(InputError, match="no observation within"):
-            interpolate_days(read, days, DAY, reach, (1, 3), VV)
-        return
-    value, age = (found[0] for found in interpolate_days(read, days, DAY, reach, (1, 3), VV))
-    for pixel in range(3):
-        near = [(k, VV.unpack(held[day])[pixel]) for k, day in zip(offsets, days) if abs(k) <= reach]
-        seen = sorted((k, what) for k, what in near if not np.isnan(what))
-        if not seen:
-            assert np.isnan(value[pixel])
-            assert age[pixel] == NEVER
-            continue
-        when, what = zip(*seen)
-        np.testing.assert_allclose(value[pixel], np.interp(0, when, what), atol=1e-4)
-        assert age[pixel] == min(abs(k) for k in when)
-
-
-@given(
-    arrays(np.int16, (23, 2, 3), elements=packed),
-    st.lists(st.integers(0, 22), min_size=1, max_size=6),
-    st.integers(0, 30),
-)
-def test_a_series_is_interpolated_as_each_day_alone(table: np.ndarray, own: list[int], reach: int) -> None:
-    days = [DAY + timedelta(days=k) for k in range(23)]
-    held = dict(zip(days, table, strict=True))
-    values, ages = interpolate_series(VV.unpack(table), np.array(own), reach)
-    assert values.dtype == ages.dtype == np.float32
-    for k, value, age in zip(own, values, ages, strict=True):
-        expected, days_to = interpolate_days(lambda day, part: held[day][part], days, days[k], reach, (2, 3), VV)
-        np.testing.assert_allclose(value, expected, atol=1e-4)
-        np.testing.assert_array_equal(age, np.where(days_to == NEVER, np.inf, days_to))
-
-
-def test_no_more_is_read_than_is_needed() -> None:
-    """Bytes moved decide the speed: only what is still missing is read of a further day."""
-    holes = np.full((4, 5), VV.pack(np.array(1.0)))
-    holes[1:3, 2] = VV.nodata
-    kept = holes.copy()
-    read: list[tuple[int, Window]] = []
-
-    def observation(day: date, part: Window) -> np.ndarray:
-        read.append(((day - DAY).days, part))
-        return holes[part] if (day - DAY).days == -1 else np.full((4, 5), VV.pack(np.array(9.0)))[part]
-
-    days = [DAY + timedelta(days=k) for k in (-9, -5, -1, 2, 6)]
-    value, age = interpolate_days(observation, days, DAY, 10, (4, 5), VV)
-    whole = slice(0, 4), slice(0, 5)
-    assert read == [(-1, whole), (-5, (slice(1, 3), slice(2, 3))), (2, whole)]
-    np.testing.assert_array_equal(holes, kept)
-    np.testing.assert_allclose(value, np.where(holes == VV.nodata, 9, 1 + 8 / 3), rtol=1e-6)
-    np.testing.assert_array_equal(age, np.where(holes == VV.nodata, 2, 1))
-
-
-@given(arrays(np.float32, (2, 6, 7), elements=st.one_of(st.just(float("nan")), st.floats(0, 1, width=32))))
-def test_gaps_are_filled_with_the_nearest_valid_cell_within_two(cells: np.ndarray) -> None:
-    filled, gap_filled = fill_gaps(cells)
-    expected = np.zeros(cells.shape, bool)
-    for t, r, c in np.ndindex(cells.shape):
-        if not np.isnan(cells[t, r, c]):
-            assert filled[t, r, c] == cells[t, r, c]
-            continue
-        near = [
-            ((i - r) ** 2 + (j - c) ** 2, cells[t, i, j])
-            for i in range(max(r - 2, 0), min(r + 3, 6))
-            for j in range(max(c - 2, 0), min(c + 3, 7))
-            if not np.isnan(cells[t, i, j])
-        ]
-        if not near:
-            assert np.isnan(filled[t, r, c])
-            continue
-        expected[t, r, c] = True
-        closest = min(distance for distance, _ in near)
-        assert filled[t, r, c] in [value for distance, value in near if distance == closest]
-    np.testing.assert_array_equal(gap_filled, expected)
-
-
-def test_bilinear_is_exact_on_a_plane_and_renormalises() -> None:
-    row, col = np.mgrid[0:5, 0:6]
-    plane = (2.0 * (row + 0.5) - 0.5 * (col + 0.5)).astype(np.float32)
-    rows, cols = np.array([[1.2, 3.9], [0.5, 4.5]]), np.array([[2.7, 1.0], [0.5, 5.5]])
-    np.testing.assert_allclose(bilinear(plane, rows, cols), 2.0 * rows - 0.5 * cols, atol=1e-5)
-    plane[2, 2] = np.nan
-    assert bilinear(plane, np.array([2.5]), np.array([2.5]))[0] != bilinear(plane, np.array([2.0]), np.array([2.0]))[0]
-    assert np.isnan(bilinear(plane, np.array([2.5]), np.array([2.5]))[0])
-    three = [plane[1, 1], plane[1, 2], plane[2, 1]]
-    np.testing.assert_allclose(bilinear(plane, np.array([2.0]), np.array([2.0]))[0], np.mean(three), rtol=1e-6)
-
-
-def test_needs_know_their_days() -> None:
-    assert NEEDS.series_days(DAY) == [date(2021, 8, 5), date(2021, 8, 6), date(2021, 8, 7), DAY]
-    before = Needs(snapshot=("red",), series=("pr", "lst"), steps=2, includes_day=False)
-    assert before.series_days(DAY) == [date(2021, 8, 6), date(2021, 8, 7)]
-    assert before.days("weather", DAY) == [date(2021, 8, 6), date(2021, 8, 7)]
-    assert before.days("lst", DAY)[0] == date(2021, 7, 21)
-    assert before.days("lst", DAY)[-1] == date(2021, 8, 23)
-    assert before.days("optical", DAY)[0] == date(2021, 7, 7)
-    assert len(before.days("optical", DAY)) == 65
-    assert before.days("static", DAY) == [DAY]
-    assert NEEDS.variables == ("smap", "red", "vv", "landcover", "clay", "pr", "lst")
-    assert NEEDS.days("smap", DAY) == NEEDS.series_days(DAY)
+OTHERS = source_of(NEEDS).without
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     grid = target_grid(read_aoi("-119.62,47.00,-119.38,47.20"))
     path = tmp_path_factory.mktemp("stack") / "s.zarr"
-    return fetch(path, [AnalyticSource()], Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), quiet=True)
+    return fetch(path, [source_of(NEEDS)], Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +81,7 @@ def test_every_pixel_finds_the_cell_it_lies_in(stack: Stack, grid: GeoBox, varia
     assert same.mean() > 0.999
 
 
-def test_pairs_are_distinct_and_only_of_wanted_pixels(stack: Stack, grid: GeoBox) -> None:
+def test_series_cells_are_distinct_and_only_of_wanted_pixels(stack: Stack, grid: GeoBox) -> None:
     whole, _ = one_day(stack, grid)
     wanted = np.zeros(grid.shape, bool)
     wanted[40:90, 13:77] = True
@@ -217,11 +99,11 @@ def test_pairs_are_distinct_and_only_of_wanted_pixels(stack: Stack, grid: GeoBox
 
 
 def test_days_together_are_as_each_alone(tmp_path: Path, grid: GeoBox) -> None:
-    """A gap between them, and static and shared observations read once."""
+    """Days with a gap between them; static and shared observations are read once."""
     days = [DAY, DAY + timedelta(days=1), DAY + timedelta(days=3)]
     stack = fetch(
         tmp_path / "s.zarr",
-        [AnalyticSource()],
+        [source_of(NEEDS)],
         Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=days),
         quiet=True,
     )
@@ -260,7 +142,7 @@ def test_a_window_of_a_block_is_the_block_of_a_window(stack: Stack, grid: GeoBox
 
 @pytest.fixture(scope="module")
 def coast(tmp_path_factory: pytest.TempPathFactory, grid: GeoBox) -> Stack:
-    """Coarse values end within the grid, so that some are borrowed and some are missing; the SMAP lattice ends too."""
+    """Coarse values end within the grid, so that some are gap-filled and some missing; the SMAP lattice ends too."""
     col = int((-119.42 - LATTICES["smap"].affine.c) / LATTICES["smap"].affine.a)
 
     class Coast(AnalyticSource):
@@ -277,7 +159,7 @@ def coast(tmp_path_factory: pytest.TempPathFactory, grid: GeoBox) -> Stack:
     path = tmp_path_factory.mktemp("coast") / "s.zarr"
     return fetch(
         path,
-        [Coast()],
+        [Coast(without=OTHERS)],
         Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY, DAY + timedelta(days=1)]),
         quiet=True,
     )
@@ -313,29 +195,11 @@ def test_picked_pixels_are_those_of_the_whole(
             np.testing.assert_array_equal(getattr(mine, name)[series_id[on]], getattr(other, name)[of_whole[on]])
 
 
-def test_the_coast_has_what_is_to_be_tested(coast: Stack, grid: GeoBox) -> None:
+def test_the_coast_has_missing_and_gap_filled_cells(coast: Stack, grid: GeoBox) -> None:
     block, snapshot = one_day(coast, grid)
     assert (block.series_id < 0).any()
     assert snapshot.series_gap_filled.any()
     assert np.isnan(block.series["pr"]).any()
-
-
-def test_a_large_row_of_pixels_is_sampled_as_each_alone() -> None:
-    field = np.arange(12, dtype=np.float32).reshape(3, 4)
-    rows, cols = np.linspace(0.6, 2.4, 140_000)[None], np.linspace(0.6, 3.4, 140_000)[None]
-    found = bilinear(field, rows, cols)
-    np.testing.assert_array_equal(found[:, ::9999], bilinear(field, rows[:, ::9999], cols[:, ::9999]))
-
-
-def test_what_lacks_is_named(stack: Stack, grid: GeoBox) -> None:
-    require(stack, grid, NEEDS, [DAY])
-    with pytest.raises(InputError, match="has no .* for 2021-06-2.*needed for the map of 2021-06-30"):
-        require(stack, grid, NEEDS, [date(2021, 6, 30)])
-    other = target_grid(read_aoi("-100.1,40.0,-100.0,40.1"))
-    with pytest.raises(InputError, match="has no .*in this area"):
-        require(stack, other, NEEDS, [DAY])
-    with pytest.raises(RequestError, match="leave out --crs and --resolution"):
-        uses(stack, target_grid(read_aoi("-119.6,47.0,-119.5,47.1"), resolution=50), NEEDS, [DAY])
 
 
 def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, grid: GeoBox) -> None:
@@ -349,7 +213,10 @@ def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, 
             return super().lattice(group)[:, :col] if group == "smap" else super().lattice(group)
 
     stack = fetch(
-        tmp_path / "s.zarr", [Cut()], Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), quiet=True
+        tmp_path / "s.zarr",
+        [Cut(without=OTHERS)],
+        Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]),
+        quiet=True,
     )
     beyond = longitude > edge + 1e-4
     inside = longitude < edge - 1e-4
@@ -360,12 +227,3 @@ def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, 
         assert np.isfinite(snapshot.fine["smap"][inside]).all()
         assert (block.series_id[beyond] == -1).all()
         assert (block.series_id[inside] >= 0).all()
-
-
-def test_days_before_the_axis_are_refused_or_left_out(stack: Stack, grid: GeoBox) -> None:
-    with pytest.raises(
-        RequestError, match="needs inputs from 2014-12-31 on, stacks begin on 2015-01-01; choose a day 1"
-    ):
-        uses(stack, grid, NEEDS, [date(2015, 1, 3)])
-    days = [day for _, _, around in uses(stack, grid, NEEDS, [date(2015, 1, 4)]) for day in around]
-    assert min(days) == date(2015, 1, 1)

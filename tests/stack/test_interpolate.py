@@ -1,0 +1,144 @@
+"""Interpolation in time, gap filling and bilinear sampling."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mmnet_maps.errors import InputError
+from mmnet_maps.grid.lattice import Window
+from mmnet_maps.stack.interpolate import NEVER, bilinear, fill_gaps, interpolate_days, interpolate_series
+from mmnet_maps.variables import VARIABLES
+
+DAY = date(2021, 8, 8)
+VV = VARIABLES["vv"]
+
+observations = st.lists(st.integers(-40, 40), unique=True, max_size=8)
+packed = st.one_of(st.just(VV.nodata), st.integers(-32767, 32767))
+
+
+@given(observations, arrays(np.int16, (8, 3), elements=packed), st.integers(1, 35))
+def test_interpolation_equals_numpy_interp(offsets: list[int], table: np.ndarray, reach: int) -> None:
+    days = [DAY + timedelta(days=k) for k in offsets]
+    held = {day: table[k] for k, day in enumerate(days)}
+
+    def read(day: date, part: Window) -> np.ndarray:
+        return held[day][None][part]
+
+    if not any(abs(k) <= reach for k in offsets):
+        with pytest.raises(InputError, match="no observation within"):
+            interpolate_days(read, days, DAY, reach, (1, 3), VV)
+        return
+    value, age = (found[0] for found in interpolate_days(read, days, DAY, reach, (1, 3), VV))
+    for pixel in range(3):
+        near = [(k, VV.unpack(held[day])[pixel]) for k, day in zip(offsets, days) if abs(k) <= reach]
+        seen = sorted((k, what) for k, what in near if not np.isnan(what))
+        if not seen:
+            assert np.isnan(value[pixel])
+            assert age[pixel] == NEVER
+            continue
+        when, what = zip(*seen)
+        np.testing.assert_allclose(value[pixel], np.interp(0, when, what), atol=1e-4)
+        assert age[pixel] == min(abs(k) for k in when)
+
+
+@given(
+    arrays(np.int16, (23, 2, 3), elements=packed),
+    st.lists(st.integers(0, 22), min_size=1, max_size=6),
+    st.integers(0, 30),
+)
+def test_a_series_is_interpolated_as_each_day_alone(table: np.ndarray, own: list[int], reach: int) -> None:
+    days = [DAY + timedelta(days=k) for k in range(23)]
+    held = dict(zip(days, table, strict=True))
+    values, ages = interpolate_series(VV.unpack(table), np.array(own), reach)
+    assert values.dtype == ages.dtype == np.float32
+    for k, value, age in zip(own, values, ages, strict=True):
+        expected, days_to = interpolate_days(lambda day, part: held[day][part], days, days[k], reach, (2, 3), VV)
+        np.testing.assert_allclose(value, expected, atol=1e-4)
+        np.testing.assert_array_equal(age, np.where(days_to == NEVER, np.inf, days_to))
+
+
+def test_no_more_is_read_than_is_needed() -> None:
+    """Only rows and columns with missing pixels are read of a further day, because bytes moved decide the speed."""
+    holes = np.full((4, 5), VV.pack(np.array(1.0)))
+    holes[1:3, 2] = VV.nodata
+    kept = holes.copy()
+    read: list[tuple[int, Window]] = []
+
+    def observation(day: date, part: Window) -> np.ndarray:
+        read.append(((day - DAY).days, part))
+        return holes[part] if (day - DAY).days == -1 else np.full((4, 5), VV.pack(np.array(9.0)))[part]
+
+    days = [DAY + timedelta(days=k) for k in (-9, -5, -1, 2, 6)]
+    value, age = interpolate_days(observation, days, DAY, 10, (4, 5), VV)
+    whole = slice(0, 4), slice(0, 5)
+    assert read == [(-1, whole), (-5, (slice(1, 3), slice(2, 3))), (2, whole)]
+    np.testing.assert_array_equal(holes, kept)
+    np.testing.assert_allclose(value, np.where(holes == VV.nodata, 9, 1 + 8 / 3), rtol=1e-6)
+    np.testing.assert_array_equal(age, np.where(holes == VV.nodata, 2, 1))
+
+
+@given(arrays(np.float32, (2, 6, 7), elements=st.one_of(st.just(float("nan")), st.floats(0, 1, width=32))))
+def test_gaps_are_filled_with_the_nearest_valid_cell_within_two(cells: np.ndarray) -> None:
+    filled, gap_filled = fill_gaps(cells)
+    expected = np.zeros(cells.shape, bool)
+    for t, r, c in np.ndindex(cells.shape):
+        if not np.isnan(cells[t, r, c]):
+            assert filled[t, r, c] == cells[t, r, c]
+            continue
+        near = [
+            ((i - r) ** 2 + (j - c) ** 2, cells[t, i, j])
+            for i in range(max(r - 2, 0), min(r + 3, 6))
+            for j in range(max(c - 2, 0), min(c + 3, 7))
+            if not np.isnan(cells[t, i, j])
+        ]
+        if not near:
+            assert np.isnan(filled[t, r, c])
+            continue
+        expected[t, r, c] = True
+        closest = min(distance for distance, _ in near)
+        assert filled[t, r, c] in [value for distance, value in near if distance == closest]
+    np.testing.assert_array_equal(gap_filled, expected)
+
+
+def test_bilinear_is_exact_on_a_plane_and_renormalises() -> None:
+    row, col = np.mgrid[0:5, 0:6]
+    plane = (2.0 * (row + 0.5) - 0.5 * (col + 0.5)).astype(np.float32)
+    rows, cols = np.array([[1.2, 3.9], [0.5, 4.5]]), np.array([[2.7, 1.0], [0.5, 5.5]])
+    np.testing.assert_allclose(bilinear(plane, rows, cols), 2.0 * rows - 0.5 * cols, atol=1e-5)
+    plane[2, 2] = np.nan
+    assert bilinear(plane, np.array([2.5]), np.array([1.5]))[0] == plane[2, 1]
+    assert np.isnan(bilinear(plane, np.array([2.5]), np.array([2.5]))[0])
+    three = [plane[1, 1], plane[1, 2], plane[2, 1]]
+    np.testing.assert_allclose(bilinear(plane, np.array([2.0]), np.array([2.0]))[0], np.mean(three), rtol=1e-6)
+
+
+def test_a_large_row_of_pixels_is_sampled_as_each_alone() -> None:
+    field = np.arange(12, dtype=np.float32).reshape(3, 4)
+    rows, cols = np.linspace(0.6, 2.4, 140_000)[None], np.linspace(0.6, 3.4, 140_000)[None]
+    found = bilinear(field, rows, cols)
+    np.testing.assert_array_equal(found[:, ::9999], bilinear(field, rows[:, ::9999], cols[:, ::9999]))
+
+
+positions = st.floats(-2, 8, width=32)
+
+
+@given(
+    arrays(np.float32, (5, 6), elements=st.one_of(st.just(float("nan")), st.floats(0, 0.5, width=32))),
+    st.lists(st.tuples(positions, positions), min_size=1, max_size=12),
+)
+def test_a_sampled_value_does_not_depend_on_the_positions_beside_it(
+    field: np.ndarray, places: list[tuple[float, float]]
+) -> None:
+    """Values depend on place and day, never on the window: to the last bit."""
+    rows, cols = (np.array(index)[None] for index in zip(*places, strict=True))
+    together = bilinear(field, rows, cols)
+    for k in range(len(places)):
+        np.testing.assert_array_equal(bilinear(field, rows[:, k : k + 1], cols[:, k : k + 1])[0], together[:, k])
+    beyond = bilinear(field, np.append(rows, [[-9.0]], axis=1), np.append(cols, [[0.0]], axis=1))
+    np.testing.assert_array_equal(beyond[:, :-1], together)
