@@ -22,7 +22,7 @@ _MARK = " made by mmnet_maps; save changes of your own under another name "
 
 
 def write_styles(out: Path) -> list[Path]:
-    """Write a QGIS style for every layer and the colour tables of soil moisture, those that lack or differ.
+    """Write the missing or outdated QGIS styles of all layers and colour tables of soil moisture.
 
     A file of that name that was not made by this software, a style that QGIS saved for instance, is left as it is.
 
@@ -58,7 +58,7 @@ def write_styles(out: Path) -> list[Path]:
 
 
 def stops(layer: str) -> list[tuple[float, str]]:
-    """Values in m³/m³ and colours (``#rrggbb``) of a continuous layer, from dry to wet; linear between them.
+    """Return values in m³/m³ and colours (``#rrggbb``) of a continuous layer, from dry to wet; linear between them.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def stops(layer: str) -> list[tuple[float, str]]:
 
 
 def continuous_style(layer: str) -> str:
-    """The QGIS style (QML) of a continuous layer: colours linear between the stops, nodata not drawn.
+    """Return the QGIS style (QML) of a continuous layer: colours linear between the stops, nodata not drawn.
 
     QGIS applies the scale of the file first, so that the values are in m³/m³.
     """
@@ -100,7 +100,7 @@ def continuous_style(layer: str) -> str:
 
 
 def quality_style() -> str:
-    """The QGIS style (QML) of the quality layer: why a pixel has no value, or how many flags qualify it.
+    """Return the QGIS style (QML) of the quality layer: why a pixel has no value, or how many flags qualify it.
 
     A flag is one bit of a sum, and QGIS colours sums, so every sum that can occur has an entry: first those of one flag
     or none, which are the key, then the others. A reason for no value decides the colour; else the number of flags
@@ -117,7 +117,7 @@ def quality_style() -> str:
 
 
 def colour_table() -> str:
-    """The colours of soil moisture as a text that QGIS loads: m³/m³, red, green, blue, alpha, label."""
+    """Return the colours of soil moisture as text that QGIS loads: m³/m³, red, green, blue, alpha, label."""
     rows = (
         f"{value:g},{_red_green_blue(colour, ',')},255,{value:.2f} m3/m3" for value, colour in stops("soil_moisture")
     )
@@ -125,7 +125,7 @@ def colour_table() -> str:
 
 
 def stored_colour_table() -> str:
-    """The same for ``gdaldem color-relief``, which does not apply the scale: the values are the stored ones."""
+    """Return the colours for ``gdaldem color-relief``, by stored values, because it does not apply the scale."""
     scale = LAYERS["soil_moisture"].scale
     rows = (f"{round(value / scale)} {_red_green_blue(colour, ' ')} 255" for value, colour in stops("soil_moisture"))
     head = f"# surface soil moisture as stored, x {scale:g} m3/m3, made by mmnet_maps; nv is nodata"
@@ -137,7 +137,7 @@ def _red_green_blue(colour: str, between: str) -> str:
 
 
 def _document(renderer: str) -> tuple[ElementTree.Element, ElementTree.Element]:
-    """A style without content, and its renderer of the one band."""
+    """Return a style without content, and its renderer of the one band."""
     root = ElementTree.Element("qgis", version="3.22.0", styleCategories="Symbology")
     root.append(ElementTree.Comment(_MARK))
     pipe = ElementTree.SubElement(root, "pipe")
@@ -157,7 +157,7 @@ def _text(root: ElementTree.Element) -> str:
 
 
 def _sums() -> list[int]:
-    """The values of quality that `layers.compose` gives.
+    """Return the values of quality that `layers.compose` can give.
 
     Outside the area bit 0 stands alone, and where the land cover is unknown no input is called missing.
     """
@@ -167,7 +167,7 @@ def _sums() -> list[int]:
 
 
 def quality_colour(value: int) -> tuple[str, int]:
-    """Colour and opacity (0 to 255) of a value of quality: the reason for no value, else the number of flags."""
+    """Return colour and opacity (0 to 255) of a value of quality, by its reason for no value or number of flags."""
     names = flags_in(value)
     for reason in NO_VALUE:
         if reason in names:
@@ -177,7 +177,7 @@ def quality_colour(value: int) -> tuple[str, int]:
 
 
 def quality_label(value: int) -> str:
-    """A value of quality with its flags spelled out.
+    """Return a value of quality with its flags in words.
 
     >>> quality_label(0b1000010000)
     '528: sar old, frozen'

@@ -519,7 +519,7 @@ def test_mistakes_give_one_line(
         assert message in said
         assert said.count("error:") == 1
         assert not Path("a.csv").exists()
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr("mmnet_maps.cli.checks.find_spec", lambda name: None)
     code, said = run(
         "--zones", path, "--maps", folder, "--out", "a.csv", monkeypatch=monkeypatch, capsys=capsys
     )  # fmt: skip

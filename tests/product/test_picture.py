@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from numpy.typing import NDArray
@@ -22,8 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import is_ours
-from mmnet_maps.plots.canvas import evenly, nice_length
-from mmnet_maps.plots.colours import COLOURS, NODATA, scale_range
+from mmnet_maps.plots.colours import COLOURS, NODATA
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
@@ -34,6 +31,13 @@ DAY = date(2021, 8, 8)
 GREY = to_rgb(NODATA)
 Float = NDArray[np.float32]
 Image = NDArray[np.float32]
+
+
+@pytest.fixture(autouse=True)
+def half_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw at half the resolution, with a quarter of the pixels to compute, write, read and compare."""
+    monkeypatch.setattr("mmnet_maps.product.picture._DPI", 85)
+    monkeypatch.setattr("mmnet_maps.product.picture_panels._PIXELS", 700)
 
 
 def grid(height: int, width: int, resolution: float = 100.0, crs: str = "EPSG:5070") -> GeoBox:
@@ -88,21 +92,6 @@ def places(image: Image, colour: tuple[float, ...]) -> tuple[NDArray[np.intp], N
     return np.nonzero(np.abs(image - np.array(colour)).max(2) < 0.012)
 
 
-def lightness(colour: str) -> float:
-    """CIE L* of an sRGB colour (IEC 61966-2-1, CIE 15)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-    y = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return float(116 * np.cbrt(y) - 16) if y > (6 / 29) ** 3 else y * (29 / 3) ** 3
-
-
-def test_colours_darken_evenly_from_dry_to_wet() -> None:
-    steps = -np.diff([lightness(colour) for colour in COLOURS])
-    assert steps.min() > 5
-    assert steps.max() < 1.5 * steps.min()
-    assert to_rgb(COLOURS[0])[0] > to_rgb(COLOURS[0])[2]  # dry is sandy
-    assert to_rgb(COLOURS[-1])[2] > to_rgb(COLOURS[-1])[0]  # wet is blue
-
-
 def test_all_days_and_panels_share_one_scale(tmp_path: Path) -> None:
     box = grid(35, 35)
     dry, wet = np.full((35, 35), 0.1, np.float32), np.full((35, 35), 0.4, np.float32)
@@ -111,8 +100,8 @@ def test_all_days_and_panels_share_one_scale(tmp_path: Path) -> None:
     maps = image[: round(image.shape[0] * 0.87)]
     sandy, blue = places(maps, to_rgb(COLOURS[0]))[0], places(maps, to_rgb(COLOURS[-1]))[0]
     assert len(sandy) == pytest.approx(3 * len(blue), rel=0.02)  # SMAP and map of the dry day, SMAP of the wet one
-    assert len(blue) > 100_000
-    assert np.median(blue) > np.median(sandy) + 100
+    assert len(blue) > 25_000
+    assert np.median(blue) > np.median(sandy) + 50
 
 
 @pytest.mark.parametrize("crs", ["EPSG:5070", "EPSG:4326", "EPSG:32611"])
@@ -129,14 +118,14 @@ def test_north_is_up_and_east_is_right(tmp_path: Path, crs: str) -> None:
     maps = image[: round(image.shape[0] * 0.75)]
     blue, sandy = places(maps, to_rgb(COLOURS[-1])), places(maps, to_rgb(COLOURS[0]))
     left, right, bottom = blue[1].min(), blue[1].max(), blue[0].max()
-    below = (sandy[1] > left + 20) & (sandy[1] < right - 20)
-    assert below.sum() > 20_000
-    assert np.percentile(sandy[0][below], 1) > bottom - 20
+    below = (sandy[1] > left + 10) & (sandy[1] < right - 10)
+    assert below.sum() > 5_000
+    assert np.percentile(sandy[0][below], 1) > bottom - 10
     beside = (sandy[0] > np.percentile(blue[0], 30)) & (sandy[0] < np.percentile(blue[0], 70))
-    assert (sandy[1][beside] < left + 20).all()
+    assert (sandy[1][beside] < left + 10).all()
     # on the local grid the border of the quarter runs straight up, to the width of a pixel
     half = round(np.median(blue[0]))
-    starts = [blue[1][blue[0] == row].min() for row in range(half, bottom - 30)]
+    starts = [blue[1][blue[0] == row].min() for row in range(half, bottom - 15)]
     assert np.ptp(starts) < 1.5 * (right - left) / 17
 
 
@@ -147,8 +136,8 @@ def test_missing_is_grey_inside_the_outline_and_white_outside(tmp_path: Path) ->
     values[20:40] = np.nan
     holed = drawn(tmp_path / "b.png", [product(tmp_path / "holed", values, box)], box)
     share = len(places(holed, GREY)[0]) - len(places(plain, GREY)[0])
-    assert share > 20_000
-    corner = holed[5:20, 5:20]
+    assert share > 5_000
+    corner = holed[3:10, 3:10]
     assert (corner == 1).all()
 
 
@@ -170,7 +159,7 @@ def test_a_map_without_any_value_is_drawn(tmp_path: Path) -> None:
     box = grid(40, 50)
     nothing = np.full((40, 50), np.nan, np.float32)
     image = drawn(tmp_path / "a.png", [product(tmp_path, nothing, box, smap=nothing)], box)
-    assert len(places(image, GREY)[0]) > 100_000
+    assert len(places(image, GREY)[0]) > 25_000
 
 
 def test_every_panel_of_synthetic_days_is_marked(tmp_path: Path) -> None:
@@ -184,7 +173,7 @@ def test_every_panel_of_synthetic_days_is_marked(tmp_path: Path) -> None:
     assert plain.shape == marked.shape
     changed = np.abs(plain - marked).max(2) > 0.02
     changed = changed[: round(0.85 * len(changed))]
-    runs = [np.count_nonzero(np.diff(np.flatnonzero(changed.any(axis)), prepend=-1000) > 60) for axis in (0, 1)]
+    runs = [np.count_nonzero(np.diff(np.flatnonzero(changed.any(axis)), prepend=-1000) > 30) for axis in (0, 1)]
     assert runs == [3, 2]  # three columns of panels, two rows
     assert 0.01 < changed.mean() < 0.15  # legible, and most of the map is untouched
 
@@ -201,9 +190,9 @@ def test_any_shape_and_number_of_days(tmp_path: Path, shape: tuple[int, int], co
     ]
     image = drawn(tmp_path / "a.png", days, box)
     height, width = image.shape[:2]
-    assert 900 < width < 2200
-    assert 900 < height < 5000
-    border = np.concatenate([image[:8].ravel(), image[-8:].ravel(), image[:, :8].ravel(), image[:, -8:].ravel()])
+    assert 450 < width < 1100
+    assert 450 < height < 2500
+    border = np.concatenate([image[:4].ravel(), image[-4:].ravel(), image[:, :4].ravel(), image[:, -4:].ravel()])
     assert (border == 1).all()  # nothing runs over the edge
 
 
@@ -263,35 +252,6 @@ def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
-
-
-@given(st.floats(1e-3, 1e7))
-def test_nice_lengths(longest: float) -> None:
-    found = nice_length(longest)
-    assert longest / 2.5 * (1 - 1e-6) <= found <= longest * (1 + 1e-6)
-    assert f"{found:.0e}"[0] in "125"
-
-
-@given(st.lists(st.floats(0, 0.875, width=32), min_size=1, max_size=50))
-def test_scale_ranges(values: list[float]) -> None:
-    low, high = scale_range([np.array([*values, np.nan], np.float32)])
-    assert high - low >= 0.1 - 1e-9
-    for end in (low, high):
-        assert abs(end / 0.05 - round(end / 0.05)) < 1e-6
-    assert low >= 0
-    inner = np.percentile(np.array(values, np.float32), [2, 98])
-    assert low <= inner[0] + 1e-6
-    assert high >= inner[1] - 1e-6
-
-
-@given(st.integers(1, 400))
-def test_chosen_days_keep_first_last_and_order(count: int) -> None:
-    days = [DayPicture(day=DAY + timedelta(n), layers={}) for n in range(count)]
-    shown = [days.index(day) for day in evenly(days)]
-    assert len(shown) == min(count, 6)
-    assert (shown[0], shown[-1]) == (0, count - 1)
-    gaps = np.diff(shown)
-    assert len(shown) == 1 or (gaps.min() >= 1 and np.ptp(gaps) <= 1)
 
 
 def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,7 +236,8 @@ def colours(path: Path) -> set[tuple[int, int, int]]:
     return {(one >> 16, one >> 8 & 255, one & 255) for one in found.tolist()}
 
 
-def test_the_picture(patchy: Stack, tmp_path: Path) -> None:
+def test_the_picture(patchy: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmnet_maps.stack.inventory_plot._DPI", 60)
     found = take_inventory(patchy, [later(k) for k in range(-4, 9)])
     draw_inventory(found, tmp_path / "s.png")
     assert {(11, 79, 138), (242, 177, 52), (220, 220, 220)} <= colours(tmp_path / "s.png")

@@ -36,7 +36,7 @@ _AT = (0.25, 0.5, 0.75)  # stations of the series, by the rank of their R
 
 
 def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence[Found], out: Path) -> list[Path]:
-    """Write the figures of what is finished to ``out/figures``; estimates shown are those of the first seed.
+    """Write the figures of finished runs to ``out/figures``; they show the estimates of the first seed.
 
     Returns
     -------
@@ -80,7 +80,7 @@ Rows = Mapping[str, NDArray[Any]]
 
 
 def _estimates(config: ExperimentConfig, runs: Sequence[Run], one: Found, samples: Samples) -> Rows:
-    """Station, day, observation and estimate of the rows tested, of the first whole seed."""
+    """Return station, day, observation and estimate of the tested rows, from the first complete seed."""
     table, scenario, network = one["table"], one["scenario"], one["network"]
     if network in config.networks:
         here = [run for run in runs if (run.table, run.scenario) == (table, scenario)]
@@ -102,7 +102,7 @@ def _figures(
     climates: Mapping[str, str],
     source: str,
 ) -> dict[str, Figure]:
-    """The figures of one scenario on one table."""
+    """Return the figures of one scenario on one table."""
     names = [row["station"] for row in found[0]["per_station"]]
     of_station = [{row["station"]: row for row in one["per_station"]} for one in found]
     values = {
@@ -137,7 +137,7 @@ def _figures(
 
 
 def _groups(samples: Samples, names: Sequence[str], climates: Mapping[str, str]) -> dict[str, NDArray[np.str_]]:
-    """The class of each station, of what the table and the list of climates tell of it."""
+    """Return the classes of each station, from the table and the list of climates."""
     _, first = np.unique(samples.station, return_index=True)
     row = dict(zip(samples.stations, first, strict=True))
     rows = samples.take(np.array([row[name] for name in names]))
@@ -159,7 +159,7 @@ def _groups(samples: Samples, names: Sequence[str], climates: Mapping[str, str])
 
 
 def _series(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Samples) -> list[StationSeries]:
-    """Stations at the quartiles of the first network's R, with what the first three networks say of them."""
+    """Return the stations at the quartiles of the first network's R, with estimates of the first three networks."""
     ranked = sorted((row["r"], row["station"]) for row in found[0]["per_station"] if row["r"] is not None)
     if not ranked:
         ranked = [(0.0, row["station"]) for row in found[0]["per_station"]]
@@ -189,7 +189,7 @@ def _series(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Samp
 
 
 def _metrics_of(rows: Mapping[str, StationMetrics], station: str) -> dict[str, float | None]:
-    """None for a station that a network estimates nothing at."""
+    """Return the metrics of a station, None where the network has no estimate."""
     row: Mapping[str, Any] = rows.get(station, {})
     return {metric: row.get(metric) for metric in METRICS}
 
