@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ def source() -> AnalyticSource:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that ask a real service, or take an hour, run only when somebody asks for them."""
+    """Skip tests that use a real service or take an hour, unless their environment variable is set."""
     for mark, variable, reason in (
-        ("live", "MMNET_LIVE", "asks Earth Engine itself"),
+        ("live", "MMNET_LIVE", "uses Earth Engine itself"),
         ("stress", "MMNET_STRESS", "takes up to an hour: make stress"),
     ):
         if os.environ.get(variable) != "1":
@@ -35,12 +36,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test sees the user's cache, settings or environment."""
+    """Keep the user's cache, settings and environment away from the tests."""
     monkeypatch.setenv("MMNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("MMNET_STACK", "GOOGLE_APPLICATION_CREDENTIALS", "EARTHENGINE_PROJECT", "GOOGLE_CLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("mmnet_maps.stack.resolve.signed_in", lambda: False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the cache folder of all tests, so that the demo world is fetched once for an area and day."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMNET_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,11 @@
-"""A small map that is kept, against the same map made now: what changes values shows here first.
+"""A small map is kept in a file and compared with the same map made now: a change of values shows here first.
 
-Where a change of values is meant (another packaged model, another demo world, another way to resample), look at both
-maps, write the file anew and say so in the changelog::
+If a change of values is intended (another packaged model, another demo world, another way to resample), look at both
+maps, write the file again and mention it in the changelog::
 
     python tests/integration/test_golden.py
 
-A new version of a library or a new machine is no reason: values may move by one step of packing, no more.
+A new version of a library or a new machine is no reason: it may move values by one step of packing at most.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ NAMES = ("soil_moisture", "quality", "smap")
 
 
 def make() -> dict[str, NDArray[np.uint16]]:
-    """The map, packed as it is written: 128 × 128 pixels of the demo world by the packaged model."""
+    """Map 128 × 128 pixels of the demo world with the packaged model, packed as in a file."""
     size = PIXELS * 100
-    # Ten metres short of the pixels' edges, which reprojection moves a little.
+    # Ten metres inside the pixels' edges, which reprojection moves slightly.
     box = shapely.box(LEFT + 10, BOTTOM + 10, LEFT + size - 10, BOTTOM + size - 10)
     area = transform_geometry(shapely.segmentize(box, 1000), "EPSG:5070", LONLAT)
     job = prepare(area, DAY, source="demo", model="mmnet-uscrn", device="cpu", quiet=True)
@@ -46,13 +46,9 @@ def make() -> dict[str, NDArray[np.uint16]]:
 
 
 @pytest.fixture(scope="module")
-def maps(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[dict[str, NDArray[np.uint16]], dict[str, NDArray[np.uint16]]]:
-    """The kept map and the one made now."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        made = make()
+def maps(demo_cache: Path) -> tuple[dict[str, NDArray[np.uint16]], dict[str, NDArray[np.uint16]]]:
+    """Return the kept map and the one made now."""
+    made = make()
     with np.load(GOLDEN) as kept:
         return {name: kept[name] for name in NAMES}, made
 
@@ -61,7 +57,7 @@ def test_the_map_is_as_it_was(
     maps: tuple[dict[str, NDArray[np.uint16]], dict[str, NDArray[np.uint16]]],
 ) -> None:
     kept, made = maps
-    # An input beside a bound may fall on its other side where a processor rounds otherwise.
+    # An input close to a bound may fall on its other side where a processor rounds differently.
     flipped = kept["quality"] != made["quality"]
     assert flipped.mean() <= 0.001
     for name in ("soil_moisture", "smap"):

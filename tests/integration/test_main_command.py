@@ -1,8 +1,9 @@
-"""The main job as a newcomer runs it: one command, no inputs, in any folder; and what it leaves behind."""
+"""The main command as a newcomer runs it, without inputs, in any folder; and the files that it leaves."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -19,8 +20,10 @@ from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import nearest_cells
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import target_grid
+from mmnet_maps.mapping.pipeline import make_maps
 from mmnet_maps.product.layers import LAYERS as ALL_LAYERS
 from mmnet_maps.product.quality import QUALITY_BITS
+from mmnet_maps.sources.demo.world import SyntheticWorld
 from mmnet_maps.stack.store import Stack
 
 AREA = "-119.55,47.00,-119.25,47.16"  # Moses Lake and the fields around it
@@ -29,7 +32,7 @@ LAYERS = {name: layer for name, layer in ALL_LAYERS.items() if name != "soil_moi
 
 
 def command(*words: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    """``mmnet …`` in a process of its own."""
+    """Run ``mmnet …`` in a process of its own."""
     environment = {**os.environ, "MMNET_CACHE": str(cache)}
     environment.pop("MMNET_STACK", None)
     program = [sys.executable, "-c", "from mmnet_maps.cli import main; main()"]
@@ -42,14 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def maps(folder: Path, cache: Path) -> dict[str, dict[str, Path]]:
-    """Day → layer → file, made by the command with nothing but an area and dates."""
-    done = command("map", "--aoi", AREA, "--date", DAYS[0], "--date", DAYS[1], cwd=folder, cache=cache)
+def maps(folder: Path, demo_cache: Path) -> dict[str, dict[str, Path]]:
+    """Return the files by day and layer, made by the command from an area and dates alone."""
+    done = command("map", "--aoi", AREA, "--date", DAYS[0], "--date", DAYS[1], cwd=folder, cache=demo_cache)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" in done.stderr
     assert "--stack" in done.stderr
@@ -113,8 +111,8 @@ def test_rain_makes_it_wetter(maps: dict[str, dict[str, Path]]) -> None:
     assert np.nanmean(read(maps[DAYS[1]]["smap"])) > np.nanmean(read(maps[DAYS[0]]["smap"])) + 0.02
 
 
-def test_smap_cell_edges_do_not_show(maps: dict[str, dict[str, Path]], cache: Path) -> None:
-    lattice = Stack(next(cache.glob("*.zarr"))).groups["smap"].lattice
+def test_smap_cell_edges_do_not_show(maps: dict[str, dict[str, Path]], demo_cache: Path) -> None:
+    lattice = Stack(demo_cache / f"{SyntheticWorld().name}-conus-100m.zarr").groups["smap"].lattice
     row, col = nearest_cells(target_grid(read_aoi(AREA)), lattice)
     for day in DAYS:
         moisture = read(maps[day]["soil_moisture"])
@@ -140,19 +138,27 @@ def test_the_picture_is_a_picture(maps: dict[str, dict[str, Path]]) -> None:
 
 
 def test_the_python_api_gives_the_same(
-    maps: dict[str, dict[str, Path]], cache: Path, monkeypatch: pytest.MonkeyPatch
+    maps: dict[str, dict[str, Path]], demo_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MMNET_CACHE", str(cache))
+    monkeypatch.setenv("MMNET_CACHE", str(demo_cache))
     sm = mm.downscale(AREA, DAYS, source="demo", quiet=True).compute()
     for k, day in enumerate(DAYS):
         np.testing.assert_allclose(read(maps[day]["soil_moisture"]), sm[k], atol=5.1e-5, equal_nan=True)
 
 
-def test_the_second_run_makes_nothing_and_says_so(maps: dict[str, dict[str, Path]], folder: Path, cache: Path) -> None:
+def test_the_second_run_keeps_all_maps_and_reports_it(
+    maps: dict[str, dict[str, Path]],
+    folder: Path,
+    demo_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     stamps = {path: path.stat().st_mtime_ns for files in maps.values() for path in files.values()}
-    done = command("map", "--aoi", AREA, "--date", DAYS[0], "--date", DAYS[1], cwd=folder, cache=cache)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("kept") == 2
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MMNET_CACHE", str(demo_cache))
+    with caplog.at_level(logging.INFO):
+        make_maps(AREA, DAYS, quiet=True)
+    assert caplog.text.count("kept") == 2
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
