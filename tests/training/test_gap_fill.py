@@ -74,8 +74,8 @@ def test_the_command_writes_series_and_picture(
 ) -> None:
     table = write_table(tmp_path / "t.parquet")
     words = ["mmnet", "points", "--samples", str(table), "--model", str(checkpoint.path), "--uncertainty", "3"]
-    for out in ("a.csv", "sub/b.parquet"):
-        monkeypatch.setattr(sys, "argv", [*words, "--out", out, "--picture", "p.png"])
+    for out, *picture in (["a.csv", "--picture", "p.png"], ["sub/b.parquet"]):
+        monkeypatch.setattr(sys, "argv", [*words, "--out", out, *picture])
         with pytest.raises(SystemExit) as end:
             cli.main()
         assert not end.value.code, capsys.readouterr().err
