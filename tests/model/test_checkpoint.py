@@ -76,7 +76,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def replace_weights(folder: Path, data: bytes) -> None:
-    """Put other bytes in the place of the weights, with a hash that fits: what a careful forger would do."""
+    """Replace the weights by other bytes with a matching hash, as a careful forger would."""
     (folder / "weights.safetensors").write_bytes(data)
     rewrite(folder, lambda fields: fields.update(weights_sha256=hashlib.sha256(data).hexdigest()))
 
@@ -169,7 +169,7 @@ def test_one_flipped_bit_is_noticed(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Leaves a mark when it is unpickled."""
+    """An object that leaves a mark when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -281,7 +281,7 @@ def test_a_bare_name_finds_the_packaged_model(tmp_path: Path, monkeypatch: pytes
     assert load_checkpoint("mmnet-one").spec.name == "mine"
 
 
-def test_models_beside_an_installed_package_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_beside_an_installed_package_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packaged(tmp_path, monkeypatch, "wheel")
     saved(tmp_path / "site" / "models" / "foreign")
     assert "packaged models: none" in refusal("foreign")

@@ -1,4 +1,4 @@
-"""The engine against the plain networks in float64, pixel by pixel, with columns encoded by `features`."""
+"""The engine compared with the plain networks in float64, pixel by pixel, with columns encoded by `features`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TYPICAL = {  # where the inputs lie, so that standardised ones are of order one
 
 
 def columns_for(n: int, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Physical values of every snapshot input, NaN nowhere; static ones packed, as a stack gives them."""
+    """Draw physical values of every snapshot input, without NaN; static ones are packed, as in a stack."""
     draw = np.random.default_rng(seed)
     columns: dict[str, NDArray[Any]] = {
         name: (mean + std * draw.uniform(-1.5, 1.5, n)).astype(np.float32) for name, (mean, std) in TYPICAL.items()
@@ -64,7 +64,7 @@ def physical(columns: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[A
 def checkpoint(
     architecture: str, seed: int = 1, layers: int = 1, step_days: tuple[int, ...] | None = None
 ) -> Checkpoint:
-    """The released sizes, random weights, and BatchNorm statistics that matter, as after training."""
+    """Make a model of the released sizes, with random weights and BatchNorm statistics that matter."""
     base = profile("released") | {"architecture": architecture}
     columns, series = columns_for(400), series_for(400, len(step_days or (1,) * 11))
     columns["doy"] = np.linspace(1, 366, 400, dtype=np.float32)
@@ -113,7 +113,7 @@ def plain(
     series_id: NDArray[Any],
     network: nn.Module | None = None,
 ) -> NDArray[np.float64]:
-    """Every pixel with its own copy of its series, in float64: what the engine must equal."""
+    """Run the plain network in float64, each pixel with its own copy of its series: the engine must equal this."""
     spec = model.spec
     snapshot = standardise(
         encode_snapshot(physical(columns, len(series_id)), spec.snapshot), spec.snapshot_mean, spec.snapshot_std
@@ -131,7 +131,7 @@ def plain(
 
 
 def by_step(days: NDArray[np.float32], step_days: tuple[int, ...] | None) -> NDArray[np.float32]:
-    """The mean of the days of each step, NaN where more than half are missing."""
+    """Return the mean of the days of each step, NaN where more than half are missing."""
     if step_days is None:
         return days
     parts = np.split(days, np.cumsum(step_days)[:-1], axis=1)
@@ -245,7 +245,7 @@ def test_incomplete_pixels_are_missing_and_leave_the_others_alone(architecture: 
 
 
 def test_pixels_without_a_series_cell_are_skipped() -> None:
-    """They may hold anything: their rows are not even gathered."""
+    """Their rows are not even gathered, so they may hold anything."""
     columns, series, series_id = columns_for(900), series_for(5, 11), series_ids(900, 5)
     engine = Engine(MODELS["mmnet"], device="cpu", pixels=64)
     terms = terms_of(engine, series)

@@ -1,4 +1,4 @@
-"""The released layout, written down here a second time in numpy from its description, is the judge."""
+"""The converter compared with the released layout, written a second time in numpy from its description."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Scalers = tuple[NDArray[Any], NDArray[Any]]
 
 
 def reference(state: dict[str, NDArray[Any]], s: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
-    """The published network in evaluation mode, float64: s (n, features), x (n, steps, variables)."""
+    """Run the published network in evaluation mode, float64: s (n, features), x (n, steps, variables)."""
 
     def linear(v: NDArray[Any], name: str) -> NDArray[Any]:
         return v @ state[f"{name}.weight"].T + state[f"{name}.bias"]
@@ -69,7 +69,7 @@ def reference(state: dict[str, NDArray[Any]], s: NDArray[Any], x: NDArray[Any]) 
 
 
 def positions(steps: int) -> NDArray[Any]:
-    """Base 1000; row 0 zeros, row k position k - 1."""
+    """Return the positional table: base 1000; row 0 zeros, row k position k - 1."""
     table = np.zeros((steps + 1, 128))
     for row in range(1, steps + 1):
         for column in range(128):
@@ -124,7 +124,7 @@ def random_state(profile: str, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def physical(n: int, steps: int) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Inputs in the units of a stack: bands, degrees, NLCD codes, kelvin."""
+    """Draw inputs in the units of a stack: bands, degrees, NLCD codes, kelvin."""
     draw = np.random.default_rng(5)
     low_high = {
         "latitude": (25, 49),
@@ -153,7 +153,7 @@ def physical(n: int, steps: int) -> tuple[dict[str, NDArray[Any]], dict[str, NDA
 def released_table(
     profile: str, snapshot: dict[str, NDArray[Any]], series: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The same inputs as the released code's tables hold them: its order, its indices, raw MODIS numbers."""
+    """Convert inputs to those in the released code's tables: its order, its indices, raw MODIS numbers."""
     b = {name: values.astype(np.float64) for name, values in snapshot.items()}
     onehot = [(snapshot["landcover"] == code).astype(np.float64) for code in CODES]
     place = [
@@ -238,7 +238,7 @@ def test_the_specification_is_in_physical_units(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Leaves a mark when it is unpickled."""
+    """An object that leaves a mark when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -270,7 +270,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, place: str) -> None:
 
 
 def test_another_loss_is_refused_and_stays_so(tmp_path: Path) -> None:
-    """The one class that is let through is let through for this one file."""
+    """The one class that is allowed is allowed for this one file."""
     pth, scalers = write_release(tmp_path / "r", "released", criterion=torch.nn.L1Loss())
     assert "MSELoss" in refusal(pth, scalers, "released", tmp_path / "mine")
     assert torch.nn.MSELoss not in torch.serialization.get_safe_globals()

@@ -24,7 +24,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 @pytest.fixture
 def shapes_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shape annotations of the module become assertions."""
+    """Turn the module's shape annotations into assertions."""
     from beartype import beartype
     from jaxtyping import Float, jaxtyped
 

@@ -1,4 +1,4 @@
-"""The deviation report against numbers worked out here."""
+"""The deviation report compared with numbers computed here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_shipped_model_keeps_its_digits_in_bfloat16() -> None:
 
 
 class _Tiny:
-    """As large as needed: some fields near Moses Lake."""
+    """A small area: some fields near Moses Lake."""
 
     def __init__(self) -> None:
         from mmnet_maps.grid.area import read_aoi

@@ -13,8 +13,8 @@ from pyproj import Transformer
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.base import Source
-from mmnet_maps.sources.demo.world import FIRST_DAY, SyntheticWorld, aspect, gradient, lattice
-from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
+from mmnet_maps.sources.demo.world import SyntheticWorld, aspect, gradient, lattice
+from mmnet_maps.variables import FIRST_DAY, LANDCOVER_CLASSES, VARIABLES
 
 WORLD = SyntheticWorld()
 TILE = 102_400.0
@@ -95,7 +95,7 @@ def test_any_coarse_window_equals_its_parent(chosen: tuple[slice, slice], group:
         assert_same(values, parent[name][(slice(None), *chosen)])
 
 
-def test_tall_windows_are_seamless_where_workers_take_turns() -> None:
+def test_tall_windows_are_seamless_between_workers() -> None:
     tall = GeoBox((1500, 40), Affine(100, 0, -1_800_000, 0, -100, 2_900_000), "EPSG:5070")
     whole = WORLD.read("static", tall, [WET])
     parts = [WORLD.read("static", tall[k : k + 300], [WET]) for k in range(0, 1500, 300)]
@@ -159,7 +159,7 @@ def test_values_lie_in_the_valid_ranges_everywhere(place: str, group: str) -> No
         assert ((seen >= variable.valid_min) & (seen <= variable.valid_max)).all(), name
 
 
-def test_far_at_sea_coarse_groups_hold_nothing() -> None:
+def test_coarse_groups_are_missing_far_at_sea() -> None:
     sea = (-126.5, 40.0, -126.0, 40.4)
     for group in ("smap", "lst"):
         assert np.isnan(WORLD.read(group, window(group, sea), [WET])[group]).all()
@@ -197,14 +197,14 @@ def test_it_rains_on_grant_county_between_the_two_days_and_not_before() -> None:
     assert np.median(smap[-1] - smap[before]) > 0.08
 
 
-def test_a_day_of_smap_is_the_same_whatever_days_are_read_with_it() -> None:
+def test_a_day_of_smap_does_not_depend_on_the_days_read_with_it() -> None:
     cell = window("smap")[3:4, 4:5]
     alone = WORLD.read("smap", cell, [WET])["smap"]
     among = WORLD.read("smap", window("smap")[1:6, 2:9], [date(2021, 6, 30), DRY, WET, date(2021, 9, 2)])["smap"]
     assert_same(alone[0, 0, 0], among[2, 2, 2])
 
 
-def test_fine_scenes_come_on_the_days_announced_and_leave_gaps() -> None:
+def test_fine_scenes_are_seen_on_the_listed_days_and_have_gaps() -> None:
     start, end = date(2021, 7, 1), date(2021, 8, 30)
     for group, name, cycle in (("optical", "red", 8), ("sar", "vv", 6)):
         announced = WORLD.days(group, CORNER, start, end)
