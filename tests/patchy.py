@@ -27,7 +27,7 @@ def later(count: int) -> date:
 
 
 class Patchy(AnalyticSource):
-    """Clouds over the north half of what is asked for on some days, no radar late, no SMAP on one day."""
+    """A source with clouds over the north half of each window on some days, no late radar, and no SMAP on one day."""
 
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
         found = super().days(group, geobox, start, end)

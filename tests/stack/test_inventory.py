@@ -1,4 +1,4 @@
-"""What a stack holds and which maps can be made from it, against counts by brute force and the map's own checks."""
+"""Inventories of stacks, against counts by brute force."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ONE_OF_A_GROUP = ("landcover", "red", "vv", "smap", "lst", "pr")
 
 @pytest.fixture(scope="module")
 def patchy(tmp_path_factory: pytest.TempPathFactory) -> Stack:
-    """Two areas on different days; of what lies after the second day nothing was fetched."""
+    """A stack of two areas on different days, with every kind of gap."""
     return patchy_stack(tmp_path_factory.mktemp("inventory") / "s.zarr", Patchy())
 
 

@@ -1,4 +1,4 @@
-"""The store: round trips, commit marks, what a killed or damaged store says."""
+"""The store: round trips, commit marks, killed writes, damage."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_was_never_written_is_missing_not_zero(path: Path) -> None:
     assert (stack.marks(stack.groups["optical"], WINDOW, [DAY]) == 0).all()
 
 
-def test_marks_tell_seen_and_empty_from_never_fetched(path: Path, source: AnalyticSource) -> None:
+def test_marks_distinguish_empty_from_never_fetched(path: Path, source: AnalyticSource) -> None:
     stack = Stack(path, writable=True)
     group = stack.groups["optical"]
     stack.write("optical", WINDOW, DAY, {})
@@ -172,7 +172,7 @@ def test_another_version_is_refused(path: Path) -> None:
         Stack(path)
 
 
-def test_a_damaged_chunk_is_told(path: Path, source: AnalyticSource) -> None:
+def test_a_damaged_chunk_is_reported(path: Path, source: AnalyticSource) -> None:
     Stack(path, writable=True).write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
     chunk = next(file for file in (path / "optical" / "red" / "c").rglob("*") if file.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-100])
@@ -180,7 +180,7 @@ def test_a_damaged_chunk_is_told(path: Path, source: AnalyticSource) -> None:
         Stack(path).read("red", WINDOW, DAY)
 
 
-def test_a_damaged_mark_is_told(path: Path, source: AnalyticSource) -> None:
+def test_a_damaged_mark_is_reported(path: Path, source: AnalyticSource) -> None:
     Stack(path, writable=True).write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
     chunk = next(file for file in (path / "optical" / "fetched" / "c").rglob("*") if file.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-5])
@@ -190,7 +190,7 @@ def test_a_damaged_mark_is_told(path: Path, source: AnalyticSource) -> None:
 
 
 @pytest.mark.parametrize("key", ["provenance", "target"])
-def test_a_root_without_its_attributes_is_told(path: Path, key: str) -> None:
+def test_a_root_without_its_attributes_is_reported(path: Path, key: str) -> None:
     metadata = json.loads((path / "zarr.json").read_text())
     del metadata["attributes"][key]
     (path / "zarr.json").write_text(json.dumps(metadata))
@@ -208,7 +208,7 @@ def test_sources_are_remembered_and_the_store_still_opens(path: Path) -> None:
 
 
 def test_reading_in_threads_leaves_zarrs_settings_as_they_were(path: Path) -> None:
-    """The setting that chooses the reader is the process's; left behind, it would write what others write."""
+    """The setting that chooses the reader is the process's; left behind, it would write the stores of others."""
     before = zarr.config.get("codec_pipeline.path")
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: Stack(path).read("red", WINDOW, DAY), range(64)))
