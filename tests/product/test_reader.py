@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from map_files import DAY, NEXT, ORIGIN, OUTSIDE, grid_at, values_on, write_map
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.tiles import DEFAULT_CRS
+from mmnet_maps.product import reader
 from mmnet_maps.product.cog_maps import inside
 from mmnet_maps.product.reader import Maps, open_maps
 
@@ -282,3 +283,14 @@ def test_a_damaged_item_is_reported_in_one_line(tmp_path: Path) -> None:
 
 def test_a_file_in_a_folder_is_inside(tmp_path: Path) -> None:
     assert inside(tmp_path / "a", "./b.tif", tmp_path) == (tmp_path / "a" / "b.tif").resolve()
+
+
+@pytest.mark.parametrize(("shift", "together"), [(4.0005, True), (3.9995, True), (4.01, False)])
+def test_maps_a_thousandth_of_a_pixel_off_are_read_together(shift: float, together: bool) -> None:
+    first = GeoBox((4, 4), Affine(100, 0, 0, 0, -100, 0), "EPSG:5070")
+    other = GeoBox((4, 4), first.affine * Affine.translation(shift, 0), "EPSG:5070")
+    if together:
+        assert reader._union([first, other]) == GeoBox((4, 8), first.affine, "EPSG:5070")
+    else:
+        with pytest.raises(RequestError, match="do not lie on one grid"):
+            reader._union([first, other])
