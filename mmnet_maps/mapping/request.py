@@ -266,7 +266,7 @@ def source_line(request: Request) -> str:
 
 
 def needs_of(spec: Profile) -> Needs:
-    """What a model needs of a stack; SMAP and land cover are always needed, for the product's layers and masks."""
+    """Return what a model needs of a stack; SMAP and land cover are always needed, for layers and masks."""
     from mmnet_maps.model.features import required
 
     return Needs(

@@ -224,7 +224,7 @@ def _read_field(stack: Stack, use: Use, found: Availability, name: str, needs: N
 def _series_cells(
     pixels: _Pixels, fields: Mapping[str, _Field], wanted: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.int32], dict[str, NDArray[np.intp]]]:
-    """Number the distinct combinations of cells.
+    """Enumerate the distinct combinations of cells.
 
     Returns
     -------
