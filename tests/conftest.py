@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from analytic import AnalyticSource, make_model
 
+pytest.register_assert_rewrite("command_line")
+
 # A busy machine must not fail a test: how long an example takes is no property that is tested.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
