@@ -160,7 +160,7 @@ def test_held_out_rows_match_the_use(samples: Samples, validation: str) -> None:
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_training(samples: Samples) -> None:
-    config = small_config(max_epochs=60, patience=2, learning_rate=0.05, averaging=0.0)
+    config = small_config(max_epochs=40, patience=2, learning_rate=0.05, averaging=0.0)
     trained = train(samples, config, progress=False)
     scores = [entry["validation"] for entry in trained.history]
     best = int(np.argmin(scores))
