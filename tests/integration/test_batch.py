@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
-from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, request
+from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, request, run
 from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailedError
 from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.tiles import Tile
@@ -348,14 +348,15 @@ def test_a_store_is_filled_from_maps_that_are_there(
 
 
 def test_a_task_over_its_limit_is_given_up(tmp_path: Path, stack: Path, model: Path) -> None:
-    done = call(*arguments(stack, model, tmp_path / "maps"), "--workers", "1", "--retries", "0", "--time-limit", "0.1")
+    one = ["--tiles", "h06v02", "--date", "2021-08-08", "--stack", stack, "--model", model, "--out", tmp_path / "maps"]
+    done = run(*one, "-q", "--workers", "1", "--retries", "0", "--time-limit", "0.1")
     assert done.returncode == 4, done.stderr
     assert "it took longer than 0.1 s" in done.stdout
 
 
 def test_a_worker_over_its_memory_limit_fails_its_tiles(tmp_path: Path, stack: Path, model: Path) -> None:
     one = ["--tiles", "h06v02", "--date", "2021-08-08", "--stack", stack, "--model", model, "--out", tmp_path / "maps"]
-    done = call(*one, "-q", "--workers", "1", "--retries", "0", "--memory-limit", "100MB")
+    done = run(*one, "-q", "--workers", "1", "--retries", "0", "--memory-limit", "100MB")
     assert done.returncode == 4, done.stderr
     assert "h06v02 failed: its worker ended while it was made: over its memory limit (--memory-limit)" in done.stdout
 

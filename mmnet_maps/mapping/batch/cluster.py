@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-import socket
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -72,14 +72,16 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
         **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
     }
     with dask.config.set(settings):
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=memory_limit or "auto",
-            host="127.0.0.1",
-            dashboard_address=f"127.0.0.1:{_free_port()}",
-            silence_logs=logging.CRITICAL,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Port .* is already in use")  # the dashboard gets another one
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                memory_limit=memory_limit or "auto",
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:8787",
+                silence_logs=logging.CRITICAL,
+            )
         try:
             with Client(cluster) as client, _keep_workers(cluster, workers):
                 _log_dashboard(client)
@@ -123,16 +125,6 @@ def _log_dashboard(client: Client) -> None:
     log.info("Dask dashboard: %s", client.dashboard_link)
 
 
-def _free_port() -> int:
-    """Return 8787, the usual port of Dask's dashboard, or 0 (any) where it is in use."""
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", 8787))
-        except OSError:
-            return 0
-    return 8787
-
-
 def parse_memory(memory_limit: str | None) -> int | None:
     """Return a size such as ``3GB`` in bytes.
 
@@ -152,7 +144,7 @@ def parse_memory(memory_limit: str | None) -> int | None:
 
 
 def check_workers(client: Client, root: Path, inputs: Sequence[Path]) -> None:
-    """Check that the workers of a scheduler see the same folders and run the same version.
+    """Check that the workers of a scheduler started elsewhere see the same folders and run the same version.
 
     Parameters
     ----------
@@ -168,6 +160,8 @@ def check_workers(client: Client, root: Path, inputs: Sequence[Path]) -> None:
     RequestError
         A worker does not.
     """
+    if client.cluster is not None:
+        return
     if not client.nthreads():
         log.info("the scheduler has no worker yet; waiting for one")
     client.wait_for_workers(1)

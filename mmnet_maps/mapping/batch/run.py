@@ -91,8 +91,7 @@ def run_batch(
         check_catalog(batch.root, batch.days)
         _prepare_store(batch)
         with _report(batch) as report, connect(scheduler, count, limit) as client:
-            if scheduler is not None:
-                check_workers(client, batch.root, _input_files(first))
+            check_workers(client, batch.root, _input_files(first))
             _map_all(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
             _finish_days(client, batch, report, retries)
             write_catalog(batch.root, batch.days)

@@ -107,10 +107,14 @@ def test_the_newest_day_is_the_last_with_every_input(tmp_path: Path, stack: Path
     shutil.copytree(stack, tmp_path / "late.zarr")
     late = Stack(tmp_path / "late.zarr", writable=True)
     weather = late.group_of("pr")
-    rows, cols = weather.lattice.shape
-    missing = {name: np.full((rows, cols), np.nan, np.float32) for name in weather.variables}
+    height, width = weather.lattice.shape
+    filled = late.marks(weather, (slice(0, height), slice(0, width)), [DAYS[1]])[0] > 0
+    rows, cols = (slice(k.min() * weather.block, (k.max() + 1) * weather.block) for k in np.nonzero(filled))
+    window = weather.whole_blocks((rows, cols))
+    shape = weather.lattice[window].shape
+    missing = {name: np.full(shape, np.nan, np.float32) for name in weather.variables}
     for day in DAYS[1:]:  # weather ends two days before the other inputs, as where it is published late
-        late.write("weather", (slice(0, rows), slice(0, cols)), day, missing)
+        late.write("weather", window, day, missing)
     assert newest_day(late, grids, needs, date(2021, 8, 20)) == DAYS[0]
     with pytest.raises(InputError, match="no day up to 2030"):
         newest_day(late, grids, needs, date(2030, 1, 1))
