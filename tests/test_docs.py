@@ -1,4 +1,4 @@
-"""What the README and the other pages show works as it stands there."""
+"""The examples in the README, the other pages and the help work as they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where settings come from, and in which order."""
+"""Settings: their sources, in order; their one declaration; and files that are wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmnet_maps.mapping.lazy import downscale_product
 from mmnet_maps.settings import MapOptions, MapSettings, first_error, read_model, settle
 
 
-def test_a_fresh_install_takes_the_demo_world() -> None:
+def test_a_fresh_install_uses_the_demo_world() -> None:
     assert settle({}) == MapSettings()
 
 
@@ -48,14 +48,14 @@ def test_nothing_falls_back_to_the_demo_world_where_inputs_are_configured() -> N
         ("model: !!python/object/apply:os.system ['true']", "cannot read the settings"),
     ],
 )
-def test_wrong_files_are_told_in_one_line(text: str, message: str) -> None:
+def test_wrong_files_are_refused_in_one_line(text: str, message: str) -> None:
     Path("mmnet.yaml").write_text(text)
     with pytest.raises(RequestError, match=message) as error:
         settle({})
     assert "\n" not in str(error.value)
 
 
-def test_a_named_file_must_be_there() -> None:
+def test_a_named_file_must_exist() -> None:
     with pytest.raises(RequestError, match="cannot read the settings none.yaml"):
         settle({"config": "none.yaml"})
 

@@ -305,7 +305,7 @@ def test_a_model_that_changed_on_disk_is_another_request(inputs: Path, tmp_path:
     assert lazy(after).attrs["model"] == "another"
 
 
-def test_stand_ins_are_told(job: Request) -> None:
+def test_substitutes_are_reported(job: Request) -> None:
     assert job.substitutes() == {
         "lst": "closed formula (trained on thermometer)",
         "cr": "closed formula (trained on another radar)",

@@ -1,4 +1,4 @@
-"""Points equal the maps: computed from a stack together or alone, and read out of finished maps."""
+"""Points equal the maps: computed from a stack, together or alone, and read from finished maps."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_together_as_each_alone_and_however_days_are_cut(
             np.testing.assert_allclose(alone[name], mine[name], atol=1e-7, err_msg=name)
 
 
-def test_what_has_no_inputs_is_empty_and_counted(
+def test_points_without_inputs_are_empty_and_counted(
     caplog: pytest.LogCaptureFixture, found: pd.DataFrame, stack: Path, model: Path, places: list[tuple[float, float]]
 ) -> None:
     longer = [DAYS[0] + timedelta(days=k) for k in range(-1, 5)]
@@ -181,7 +181,7 @@ def test_one_layer_of_a_map(maps: Path, places: list[tuple[float, float]]) -> No
         at_points(places, maps=smap, quiet=True)
 
 
-def test_synthetic_inputs_are_told(
+def test_synthetic_inputs_are_reported(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     model: Path,
@@ -194,7 +194,7 @@ def test_synthetic_inputs_are_told(
     assert "SYNTHETIC INPUTS" in caplog.text
 
 
-def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, stack: Path, model: Path, maps: Path) -> None:
+def test_a_wrong_request_is_refused_in_one_line(tmp_path: Path, stack: Path, model: Path, maps: Path) -> None:
     here = [(-119.3, 47.8)]
     for options, kind, message in (
         ({"maps": maps, "model": model}, RequestError, "leave out model"),
