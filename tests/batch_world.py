@@ -12,7 +12,6 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from processes import start_interruptible
 
 from analytic import AnalyticSource
 from mmnet_maps import cli
@@ -23,6 +22,7 @@ from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand
 from mmnet_maps.stack.store import Stack
+from processes import start_interruptible
 
 CORNER = "-119.3135,47.7767,-119.2735,47.8067"
 TILES = ("h06v02", "h07v02", "h06v03", "h07v03")

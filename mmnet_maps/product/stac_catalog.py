@@ -1,6 +1,6 @@
 """A STAC catalog of each day and one collection of all days, from the items on disk.
 
-A CONUS day has 854 items. Its catalog lists them and stores their summaries; the collection is made from the catalogs
+A CONUS day has up to 869 items. Its catalog lists them and stores their summaries; the collection is made from the catalogs
 alone, without reading items.
 """
 

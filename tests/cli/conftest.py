@@ -6,9 +6,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from command_line import AREA, DAY
 
 from analytic import AnalyticSource
+from command_line import AREA, DAY
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import target_grid, touched_tiles
 from mmnet_maps.mapping.request import needs_of

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import shapely
-from command_line import geojson
 
+from command_line import geojson
 from map_files import DAY as MAP_DAY
 from map_files import grid_at, write_map
 from mmnet_maps.grid.area import LONLAT, transform_geometry

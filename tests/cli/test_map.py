@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import shapely
 import torch
-from command_line import AREA, DAY, assert_refused, geojson, run
 
 from analytic import make_model
+from command_line import AREA, DAY, assert_refused, geojson, run
 from mmnet_maps import cli
 
 

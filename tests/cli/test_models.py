@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+
 from command_line import assert_refused, run
 
 

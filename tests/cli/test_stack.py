@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from command_line import AREA, DAY, assert_refused, run
 
 

@@ -24,12 +24,12 @@ import psutil
 import pytest
 import rasterio
 import xarray as xr
-from processes import descendants, start_interruptible
 
 from batch_world import SPAN, call, command, contents, leftovers, request, run
 from mmnet_maps.files import read_json
 from mmnet_maps.grid.tiles import TILE_PIXELS
 from mmnet_maps.mapping.fill import fill_stack
+from processes import descendants, start_interruptible
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from processes import start_interruptible
 
 from analytic import source_of
 from mmnet_maps.grid.area import read_aoi
@@ -21,6 +20,7 @@ from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.store import Stack
+from processes import start_interruptible
 
 GRID = target_grid(read_aoi("-119.62,47.00,-119.20,47.30"))
 DAYS = [date(2021, 8, 7), date(2021, 8, 8)]

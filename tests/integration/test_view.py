@@ -24,8 +24,6 @@ import pytest
 
 pytest.importorskip("panel", reason="panel is not installed")
 
-from processes import start_interruptible
-
 from analytic import AnalyticSource
 from batch_world import CORNER, DAYS
 from map_files import values_on, write_map
@@ -35,6 +33,7 @@ from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand, Needs
+from processes import start_interruptible
 
 GRID = target_grid(read_aoi(CORNER))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

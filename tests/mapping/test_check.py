@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from odc.geo.geobox import GeoBox
-from patchy import DAY, HERE, NEEDS, THERE, Patchy, fill, later, patchy_stack
 
 from analytic import source_of
 from mmnet_maps.errors import InputError
@@ -21,6 +20,7 @@ from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.inventory import take_inventory
 from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.store import Stack
+from patchy import DAY, HERE, NEEDS, THERE, Patchy, fill, later, patchy_stack
 
 
 @pytest.fixture(scope="module")

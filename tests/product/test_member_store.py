@@ -21,7 +21,6 @@ import rioxarray  # noqa: F401  (arrays answer .rio)
 import xarray as xr
 import zarr.storage
 from odc.geo.geobox import GeoBox
-from processes import start_interruptible
 
 from day_files import DAY, NAMES, content, ensemble, grid, packed, png, produce, writer
 from mmnet_maps.errors import OutputError
@@ -31,6 +30,7 @@ from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.product.day_writer import check_target, completed
 from mmnet_maps.product.member_store import ARRAY, MembersWriter
+from processes import start_interruptible
 
 STORE = "grant_20210808_members.zarr"
 

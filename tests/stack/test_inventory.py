@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from patchy import DAY, HERE, NEEDS, THERE, Patchy, fill, later, patchy_stack
 
 from analytic import AnalyticSource, source_of
 from mmnet_maps.errors import OutputError
@@ -27,6 +26,7 @@ from mmnet_maps.stack.inventory_text import as_json, format_inventory, marks_of,
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, SEARCH_DAYS, VARIABLES
+from patchy import DAY, HERE, NEEDS, THERE, Patchy, fill, later, patchy_stack
 
 ONE_OF_A_GROUP = ("landcover", "red", "vv", "smap", "lst", "pr")
 

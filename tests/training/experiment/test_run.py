@@ -15,7 +15,6 @@ import psutil
 import pyarrow as pa
 import pytest
 import yaml
-from processes import descendants, start_interruptible
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.model.checkpoint import load_checkpoint
@@ -34,6 +33,7 @@ from mmnet_maps.training.experiment.run import (
     splits_of,
 )
 from mmnet_maps.training.table import Samples
+from processes import descendants, start_interruptible
 from station_tables import make_table, replace, small_config, write_table
 
 
