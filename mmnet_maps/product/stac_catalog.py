@@ -1,7 +1,7 @@
 """A STAC catalog of each day and one collection of all days, from the items on disk.
 
-A CONUS day has up to 869 items. Its catalog lists them and stores their summaries; the collection is made from the catalogs
-alone, without reading items.
+A CONUS day has up to 869 items. Its catalog lists them and stores their summaries; the collection is made from the
+catalogs alone, without reading items.
 """
 
 from __future__ import annotations
