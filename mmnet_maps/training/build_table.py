@@ -94,7 +94,7 @@ def make_samples(
         Checkpoint or training configuration that defines inputs and days; one of the two.
     quiet
         No progress bar.
-    inputs
+    **inputs
         See `InputOptions`.
 
     Returns
