@@ -160,7 +160,7 @@ def test_the_example_follows_the_census_outline() -> None:
     path = Path(mmnet_maps.__file__).parents[2] / "shared/data/aoi/grant_county_wa.geojson"
     if not path.exists():
         pytest.skip("the full outline of Grant County is not at hand")
-    full, small = read_aoi(path).geometry, read_aoi(path.parents[3] / "main/examples/grant_county.geojson").geometry
+    full, small = read_aoi(path).geometry, read_aoi("grant_county.geojson").geometry
     assert full.symmetric_difference(small).area / full.area < 0.02
 
 
