@@ -32,6 +32,8 @@ from mmnet_maps.stack.layout import VERSION, lattice_from
 from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
 
 _DAMAGE = (ValueError, RuntimeError, OSError, zlib.error)  # raised by zarr and its codecs on broken chunks
+_BLOCK_BY_BLOCK = b"blocks without a mark are not read"
+"""Part of a fingerprint where some blocks of a day have a mark: software of 2026-11 and before read the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,7 +302,10 @@ class Stack:
         digest = hashlib.sha256(json.dumps(self._root.attrs["provenance"], sort_keys=True).encode())
         for group, window, days in uses:
             digest.update(f"{group.name} {group.lattice.affine} {group.lattice.crs} {window} {list(days)}".encode())
-            digest.update(self.marks(group, window, days).tobytes())
+            marks = self.marks(group, window, days)
+            digest.update(marks.tobytes())
+            if ((marks == 0).any(axis=(1, 2)) & (marks > 1).any(axis=(1, 2))).any():
+                digest.update(_BLOCK_BY_BLOCK)
         return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -215,3 +216,21 @@ def test_reading_in_threads_leaves_zarrs_settings_as_they_were(path: Path) -> No
     assert zarr.config.get("codec_pipeline.path") == before
     assert all(np.isnan(values).all() for values in found)
     assert "Zarrs" in type(Stack(path)._array("optical/red")._async_array.codec_pipeline).__name__
+
+
+def test_maps_of_partly_marked_days_are_due_once_more(path: Path, source: AnalyticSource) -> None:
+    """Before, one marked block was enough to read all blocks of a day; maps of other days keep their fingerprint."""
+    stack = Stack(path, writable=True)
+    group = stack.groups["optical"]
+    stack.write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+
+    def before(window: tuple[slice, slice]) -> str:
+        digest = hashlib.sha256(json.dumps(stack._root.attrs["provenance"], sort_keys=True).encode())
+        digest.update(f"{group.name} {group.lattice.affine} {group.lattice.crs} {window} {[DAY]}".encode())
+        digest.update(stack.marks(group, window, [DAY]).tobytes())
+        return digest.hexdigest()
+
+    assert stack.fingerprint([(group, WINDOW, [DAY])]) == before(WINDOW)
+    rows, cols = WINDOW
+    wider = (rows, slice(cols.start, cols.stop + 256))  # one block more, never fetched
+    assert stack.fingerprint([(group, wider, [DAY])]) != before(wider)
