@@ -33,7 +33,6 @@ from mmnet_maps.mapping.pipeline import Packed, write_days
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.stack.store import Stack
 
-
 IN_ONE_TILE = "-119.3130,47.8000,-119.3080,47.8060"  # in the filled corner of h06v02
 
 
