@@ -52,7 +52,9 @@ class MapSettings(BaseModel):
     crs: Annotated[str, _field("CRS", "Coordinate reference system of the map.")] = "EPSG:5070"
     smap_resampling: Annotated[
         Literal["bilinear", "nearest"],
-        _field(None, "Value of the SMAP field at a pixel: interpolated between cell centres, or that of its cell."),
+        _field(
+            None, "How SMAP is resampled to pixels: bilinear between cell centres, or the value of the nearest cell."
+        ),
     ] = "bilinear"
     uncertainty: Annotated[
         int, _field("N", "Monte Carlo dropout members to map a standard deviation from; 0 for none.", ge=0)

@@ -60,8 +60,9 @@ def series_for(
         raise RequestError("give one of --maps, --stack and --source")
     if not (start and end) and not maps:
         raise RequestError("give the first and the last day: --start 2021-07-29 --end 2021-08-08")
+    places = read_places(points)
     observed = read_observed(points, observations)
-    return series_at(read_places(points), _days(start, end), observed, maps=list(maps) or None, quiet=quiet, **options)
+    return series_at(places, _days(start, end), observed, maps=list(maps) or None, quiet=quiet, **options)
 
 
 def series_at(

@@ -97,18 +97,18 @@ def zonal_statistics(
     zones = zones if isinstance(zones, Zones) else read_zones(zones)
     beside = _layers_beside(maps, layer)
     polygons = zones.to_crs(maps.grid.crs)
-    jobs, last = _plan(polygons, maps.grid)
-    if not jobs:
+    chunks, last = _plan(polygons, maps.grid)
+    if not chunks:
         raise RequestError(
             f"none of the {len(last)} zones of {zones.name} touches the maps; {_extents(zones, maps.grid)}"
         )
     tally = _Tally(LAYERS[layer], beside, len(last), len(maps.days))
-    _add_up(tally, maps, polygons, jobs, last, quiet)
+    _add_up(tally, maps, polygons, chunks, last, quiet)
     return _table(zones, maps, tally, polygon_areas(polygons, maps.grid))
 
 
 def _add_up(
-    tally: _Tally, maps: Maps, polygons: NDArray[Any], jobs: Sequence[_Job], last: Numbers, quiet: bool
+    tally: _Tally, maps: Maps, polygons: NDArray[Any], chunks: Sequence[_Chunk], last: Numbers, quiet: bool
 ) -> None:
     """Read the maps block by block and add them to the tally."""
     from tqdm import tqdm
@@ -117,13 +117,13 @@ def _add_up(
 
     grid = maps.grid
     equal = is_equal_area(grid)
-    with tqdm(total=len(jobs) * len(maps.days), desc="zones", unit="block", disable=quiet) as bar:
-        for number, job in enumerate(jobs):
-            place, pixel, fraction = coverage(job.polygons(polygons), grid[job.window])
-            area = fraction * pixel_areas(grid[job.window], equal)[pixel]
+    with tqdm(total=len(chunks) * len(maps.days), desc="zones", unit="block", disable=quiet) as bar:
+        for number, chunk in enumerate(chunks):
+            place, pixel, fraction = coverage(chunk.polygons(polygons), grid[chunk.window])
+            area = fraction * pixel_areas(grid[chunk.window], equal)[pixel]
             for k, day in enumerate(maps.days):
-                values = {name: maps.read(name, day, job.window).ravel()[pixel] for name in tally.layers}
-                tally.add(k, job.zones, place, values, fraction, area)
+                values = {name: maps.read(name, day, chunk.window).ravel()[pixel] for name in tally.layers}
+                tally.add(k, chunk.zones, place, values, fraction, area)
                 tally.finish(k, last == number)
                 bar.update()
 
@@ -143,7 +143,7 @@ def _layers_beside(maps: Maps, layer: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Chunk:
     """Zones whose coverage is computed together, and the window of the grid around their parts in a block."""
 
     zones: Numbers
@@ -155,7 +155,7 @@ class _Job:
         return list(shapely.to_wkb(polygons[self.zones]))
 
 
-def _plan(polygons: NDArray[Any], grid: GeoBox) -> tuple[list[_Job], Numbers]:
+def _plan(polygons: NDArray[Any], grid: GeoBox) -> tuple[list[_Chunk], Numbers]:
     """Return the jobs, block by block, and for every zone the last job it belongs to, -1 where none."""
     boxes = _boxes(polygons, grid)
     by_block: dict[tuple[int, int], list[int]] = {}
@@ -164,7 +164,7 @@ def _plan(polygons: NDArray[Any], grid: GeoBox) -> tuple[list[_Job], Numbers]:
             for row in range(top // _BLOCK, -(-bottom // _BLOCK)):
                 for col in range(left // _BLOCK, -(-right // _BLOCK)):
                     by_block.setdefault((row, col), []).append(zone)
-    jobs: list[_Job] = []
+    chunks: list[_Chunk] = []
     last = np.full(len(boxes), -1)
     for (row, col), members in sorted(by_block.items()):
         here = np.array(members)
@@ -175,9 +175,9 @@ def _plan(polygons: NDArray[Any], grid: GeoBox) -> tuple[list[_Job], Numbers]:
         for one in np.unique(group):
             mine = group == one
             (top, _, left, _), (_, bottom, _, right) = inside[mine].min(0).tolist(), inside[mine].max(0).tolist()
-            last[here[mine]] = len(jobs)
-            jobs.append(_Job(here[mine], (slice(top, bottom), slice(left, right))))
-    return jobs, last
+            last[here[mine]] = len(chunks)
+            chunks.append(_Chunk(here[mine], (slice(top, bottom), slice(left, right))))
+    return chunks, last
 
 
 def _boxes(polygons: NDArray[Any], grid: GeoBox) -> Numbers:

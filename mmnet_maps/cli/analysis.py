@@ -25,7 +25,7 @@ from mmnet_maps.errors import RequestError
     metavar="PATH",
     help="Finished maps: output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
 )
-@setting("stack", help="Stack to run the model on, at the points alone.")
+@setting("stack", help="Stack to read inputs from; the model runs only at the points.")
 @setting("source", help="Source of the inputs, in place of a stack; slow.")
 @click.option("--start", metavar="DAY", help="First day.  [default: of the maps]")
 @click.option("--end", metavar="DAY", help="Last day.  [default: of the maps]")
@@ -45,7 +45,7 @@ from mmnet_maps.errors import RequestError
 def points_command(
     samples: str | None, observations: tuple[str, ...], out: str, picture: str | None, quiet: bool, **options: Any
 ) -> None:
-    """Daily series at stations or fields: observed, estimated, standard deviation, quality, gap-filled.
+    """Write daily series at stations or fields: observed, estimated, standard deviation, quality, gap-filled.
 
     Values are those of the maps at the pixels that hold the points; from a stack they are computed without making
     maps. With observations the metrics of each station are printed.
@@ -59,8 +59,7 @@ def points_command(
     from mmnet_maps.plots.canvas import check_picture
 
     check_target(out, [*options["points"], *observations, samples or ""])
-    if picture:
-        check_picture(picture)
+    check_picture(picture)
     if samples or observations or out.endswith(".parquet"):
         require_tables()
     from mmnet_maps.analysis.series import metrics, series_for
@@ -127,7 +126,7 @@ def zones_command(
     out: str,
     quiet: bool,
 ) -> None:
-    """Statistics of maps over fields, watersheds or counties: mean, median, spread, percentiles, share with a value.
+    """Compute statistics of maps over fields, watersheds or counties: mean, median, spread, percentiles, valid share.
 
     Each pixel is weighted by its area in the zone.
 
@@ -144,8 +143,7 @@ def zones_command(
     from mmnet_maps.product.reader import open_maps
 
     check_target(out, zones)
-    if picture:
-        check_picture(picture)
+    check_picture(picture)
     first, last = ends(start, end)
     polygons = read_zones(zones, id_column=id_column)
     maps = open_maps(paths, start=first, end=last)
@@ -160,7 +158,7 @@ def zones_command(
 
 @click.command("view")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
-@setting("stack", help="Stack with the rain for the series at a place.")
+@setting("stack", help="Stack to read rain from, for the series at a point.")
 @click.option("--outline", metavar=AREA, help="Polygons to draw over the map.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port on this machine.  [default: 5006 or a free one]")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")

@@ -12,8 +12,10 @@ from mmnet_maps.errors import TilesFailedError
 
 
 @click.group("batch", invoke_without_command=True, subcommand_metavar="[status ROOT]")
-@click.option("--tiles", metavar="conus|ID,ID…", help="Whole tiles of the default grid, such as h06v03,h06v04, or all.")
-@click.option("--aoi", metavar=AREA, help=f"{AREA_HELP} Its tiles, each within the area.")
+@click.option(
+    "--tiles", metavar="conus|ID,ID…", help="Tiles of the default grid, such as h06v03,h06v04; conus for all."
+)
+@click.option("--aoi", metavar=AREA, help=f"{AREA_HELP} Its tiles, clipped to it.")
 @click.option(
     "--date",
     "dates",
@@ -34,9 +36,14 @@ from mmnet_maps.errors import TilesFailedError
 @click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.  [default: workers on this machine]")
 @click.option("--workers", type=click.IntRange(1), help="Workers on this machine.  [default: one per core]")
 @click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 3GB.  [default: an equal share]")
-@click.option("--retries", type=click.IntRange(0), default=2, show_default=True, help="After transient errors.")
 @click.option(
-    "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="For one tile.  [default: none]"
+    "--retries", type=click.IntRange(0), default=2, show_default=True, help="Retries of a tile after a transient error."
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Limit for one tile.  [default: none]",
 )
 @setting("device")
 @setting("precision")

@@ -35,12 +35,10 @@ def require_options(context: click.Context, *options: str) -> None:
 
 def refuse_options_before(context: click.Context) -> None:
     """Refuse options of a group before one of its subcommands, which would not see them."""
-    for name in context.params:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+    for option in context.command.params:
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
             command = context.invoked_subcommand
-            raise RequestError(
-                f"--{name.replace('_', '-')} comes before {command}; options of {command} must come after it"
-            )
+            raise RequestError(f"{option.opts[0]} comes before {command}; options of {command} must come after it")
 
 
 def ends(start: str | None, end: str | None) -> tuple[date | None, date | None]:

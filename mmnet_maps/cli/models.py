@@ -90,7 +90,7 @@ def evaluate_command(
     device: str | None,
     quiet: bool,
 ) -> None:
-    """R, RMSE, bias (estimate - observed) and ubRMSE per station, and their medians; or the parity of the engine.
+    """Compute R, RMSE, bias (estimate - observed) and ubRMSE per station, or the deviation of the engine (--parity).
 
     With --uncertainty the standard deviations over the members are evaluated as well.
     """
@@ -106,6 +106,9 @@ def evaluate_command(
         click.echo(format_parity(list(deviations(load_checkpoint(model), quiet=quiet))))
         return
     assert samples is not None
+    from mmnet_maps.plots.canvas import check_picture
+
+    check_picture(picture)
     require_tables()
     from mmnet_maps.model.checkpoint import load_checkpoint
     from mmnet_maps.model.engine import Engine
@@ -170,6 +173,9 @@ def explain_command(samples: str, model: str, out: str, picture: str | None, row
     import json
     from pathlib import Path
 
+    from mmnet_maps.plots.canvas import check_picture
+
+    check_picture(picture)
     require_tables()
     require("captum", "mmnet explain")
     from mmnet_maps.files import write_whole

@@ -76,10 +76,12 @@ def samples_check_command(table: str, picture: str | None) -> int:
     mmnet samples check samples.parquet --picture samples.png
     """  # noqa: D301  (see map_command)
     require_tables()
+    from mmnet_maps.plots.canvas import check_picture
     from mmnet_maps.training.table import read_samples
     from mmnet_maps.training.table_check import check_samples, format_check
     from mmnet_maps.training.table_plot import draw_samples
 
+    check_picture(picture)
     found = check_samples(read_samples(table, target=False))
     click.echo(format_check(found))
     if picture:

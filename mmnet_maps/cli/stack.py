@@ -13,7 +13,9 @@ from mmnet_maps.errors import InputError, RequestError
 
 @click.group("stack", invoke_without_command=True, subcommand_metavar="[info|check STORE …]")
 @click.option("--aoi", metavar=AREA, help=f"{AREA_HELP} Either this or --tiles.")
-@click.option("--tiles", metavar="ID,ID…", help="Whole tiles of the default grid, such as h06v03,h06v04.")
+@click.option(
+    "--tiles", metavar="conus|ID,ID…", help="Tiles of the default grid, such as h06v03,h06v04; conus for all."
+)
 @click.option("--start", metavar="DAY", help="First day to be mapped.  [required]")
 @click.option("--end", metavar="DAY", help="Last day to be mapped.  [default: --start]")
 @setting("source", help="Source of the inputs.  [required]")
@@ -80,6 +82,7 @@ def stack_info_command(
     from pathlib import Path
 
     from mmnet_maps.grid.area import parse_days, read_aoi
+    from mmnet_maps.plots.canvas import check_picture
     from mmnet_maps.stack.inventory import take_inventory
     from mmnet_maps.stack.inventory_plot import draw_inventory
     from mmnet_maps.stack.inventory_text import format_inventory, write_inventory
@@ -87,6 +90,7 @@ def stack_info_command(
 
     if end and not start:
         raise RequestError("--end is given without --start; give both, or neither for the last 31 days")
+    check_picture(png)
     days = parse_days(f"{start}/{end or start}") if start else None
     found = take_inventory(Stack(store), days, read_aoi(aoi) if aoi else None)
     click.echo(format_inventory(found))

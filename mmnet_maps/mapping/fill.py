@@ -47,7 +47,7 @@ def fill_stack(
 
     out, source = options.pop("stack", None), options.get("source")
     if out is None or source is None:
-        raise RequestError("a stack is filled from a source into a store; give both --source and --out")
+        raise RequestError("a stack is filled from a source into a store; give both source and stack")
     if (aoi is None) == (tiles is None):
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to fill")
     settings, days = settle(options), parse_days(dates)

@@ -252,7 +252,7 @@ def compute_layers(request: Request, parts: Iterator[Part], stop: Event | None =
             inside=part.inside,
             unknown=part.unknown,
             bulk_density=VARIABLES["bulk_density"].unpack(fine["bulk_density"]) if "bulk_density" in fine else None,
-            evidence=_quality_flags(request, part, found.outside.reshape(shape)),
+            flags=_quality_flags(request, part, found.outside.reshape(shape)),
         )
         if found.members is not None:
             layers[MEMBERS] = found.members.reshape(-1, *shape)

@@ -39,8 +39,8 @@ _DPI, _SIDE, _MOST_DAYS = 160, 0.15, 6
 _T = TypeVar("_T")
 
 
-def check_picture(path: str | Path) -> None:
-    """Refuse, before the work is done, what `write_figure` would refuse after it.
+def check_picture(path: str | Path | None) -> None:
+    """Refuse, before the work is done, what `write_figure` would refuse after it; None for no picture.
 
     Raises
     ------
@@ -49,6 +49,8 @@ def check_picture(path: str | Path) -> None:
     OutputError
         When a file or folder of that name was not made by this software.
     """
+    if path is None:
+        return
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise RequestError(f"{path} is not the name of a picture; expected one that ends in .png")

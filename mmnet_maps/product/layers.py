@@ -124,7 +124,7 @@ def compose(
     inside: Mask,
     unknown: Mask,
     bulk_density: Float | None,
-    evidence: NDArray[np.uint16],
+    flags: NDArray[np.uint16],
     std: Float | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Compose the layers of one tile from the network's output and its inputs; arrays (y, x).
@@ -139,7 +139,7 @@ def compose(
         Pixels with a land cover unknown to the model.
     bulk_density
         g/cm³, NaN where missing; None where the model uses none.
-    evidence
+    flags
         Quality bits of the inputs, from `quality.QualityFlags.bits`.
     std
         Standard deviation over the members of an ensemble, m³/m³; None for none.
@@ -158,7 +158,7 @@ def compose(
     }
     if std is not None:
         layers["soil_moisture_std"] = np.where(mapped, std, np.float32(np.nan))
-    layers["quality"] = combine(evidence, estimate, top, inside=inside, unknown=unknown)
+    layers["quality"] = combine(flags, estimate, top, inside=inside, unknown=unknown)
     layers["smap"] = np.where(inside, smap, np.float32(np.nan))
     return layers
 

@@ -144,7 +144,7 @@ def test_every_quality_value_of_a_map_has_an_entry() -> None:
     estimate = np.where(some["missing"], np.nan, rng.uniform(-1, 2, shape)).astype(np.float32)
     for bits in (evidence, evidence & 0b01111111111):
         layers = compose(
-            estimate, estimate, inside=some["inside"], unknown=some["unknown"], bulk_density=None, evidence=bits
+            estimate, estimate, inside=some["inside"], unknown=some["unknown"], bulk_density=None, flags=bits
         )
         values = np.unique(layers["quality"])
         assert values.size > 200

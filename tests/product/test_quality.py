@@ -49,7 +49,7 @@ def one_pixel(**changes: object) -> dict[str, float]:
         inside=cell("inside", bool),
         unknown=unknown_cover(cell("landcover", np.uint8), normal["known_classes"]),  # type: ignore[arg-type]
         bulk_density=None if normal["bulk_density"] is None else cell("bulk_density", np.float32),
-        evidence=evidence.bits((1, 1)),
+        flags=evidence.bits((1, 1)),
     )
     assert all(values.dtype == (np.uint16 if name == "quality" else np.float32) for name, values in layers.items())
     return {name: values[0, 0] for name, values in layers.items()}
@@ -110,7 +110,7 @@ def test_each_flag(changes: dict[str, object], flags: set[str], moisture: float 
 def test_without_members_there_is_no_deviation_and_without_evidence_no_bit() -> None:
     field = np.full((2, 3), 0.2, np.float32)
     mask = np.ones((2, 3), bool)
-    layers = compose(field, field, inside=mask, unknown=~mask, bulk_density=None, evidence=QualityFlags().bits((2, 3)))
+    layers = compose(field, field, inside=mask, unknown=~mask, bulk_density=None, flags=QualityFlags().bits((2, 3)))
     assert list(layers) == ["soil_moisture", "quality", "smap"]
     assert not layers["quality"].any()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -152,11 +153,16 @@ def _prepare_store(batch: Batch) -> None:
             )
         if found.has(tags):
             return
+        aside = batch.store.with_name(f".{batch.store.name}.old.partial")
+        shutil.rmtree(aside, ignore_errors=True)  # left by a killed run: the folder is locked
         try:
-            batch.store.rename(batch.store.with_name(f".{batch.store.name}.old.partial"))  # create_store removes it
+            batch.store.rename(aside)
         except OSError as error:
             raise OutputError(f"cannot replace {batch.store} ({error.strerror}); delete it by hand") from error
-    create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=tags)
+        create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=tags)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=tags)
 
 
 @contextmanager
