@@ -46,6 +46,12 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_facto
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for disks: only a power cut shows whether files were flushed."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the cache folder of all tests, so that the demo world is fetched once for an area and day."""

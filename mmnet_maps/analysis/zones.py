@@ -156,7 +156,7 @@ class _Chunk:
 
 
 def _plan(polygons: NDArray[Any], grid: GeoBox) -> tuple[list[_Chunk], Numbers]:
-    """Return the jobs, block by block, and for every zone the last job it belongs to, -1 where none."""
+    """Return the chunks, block by block, and for every zone the last chunk it belongs to, -1 where none."""
     boxes = _boxes(polygons, grid)
     by_block: dict[tuple[int, int], list[int]] = {}
     for zone, (top, bottom, left, right) in enumerate(boxes.tolist()):
@@ -224,14 +224,14 @@ class _Tally:
         fraction: Floats,
         area: Floats,
     ) -> None:
-        """Add the pixels of a job on a day.
+        """Add the pixels of a chunk on a day.
 
         Parameters
         ----------
         day
             Index of the day.
         zones
-            The zones of the job.
+            The zones of the chunk.
         place, values, fraction, area
             For every combination of zone and pixel: the zone's index in `zones`, the values of the layers, the covered
             share of the pixel, and its area, m².

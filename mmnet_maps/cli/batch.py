@@ -25,7 +25,9 @@ from mmnet_maps.errors import TilesFailedError
 )
 @click.option("--start", metavar="DAY", help="First day, in place of --date.")
 @click.option("--end", metavar="DAY", help="Last day.  [default: --start]")
-@setting("stack", help="Stack that holds the inputs (see mmnet stack).  [required]")
+@setting(
+    "stack", help="Stack that holds the inputs (see mmnet stack).  [required, here or as MMNET_STACK or in mmnet.yaml]"
+)
 @setting("model")
 @setting("out", metavar="ROOT")
 @click.option("--name", metavar="NAME", help="Name of the report and the Zarr store.  [default: after area or tiles]")

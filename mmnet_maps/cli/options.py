@@ -75,7 +75,11 @@ def _default(value: Any) -> str:
     return f"  [default: {text}]"
 
 
-MODEL = setting("model", multiple=False, help="Checkpoint folder, or the name of a packaged model.")
+MODEL = setting(
+    "model",
+    multiple=False,
+    help="Checkpoint folder, or the name of a packaged model." + _default(MapSettings.model_fields["model"].default),
+)
 CONFIG = click.option(
     "--config", metavar="YAML", help="Settings file with any of these options.  [default: mmnet.yaml, if it exists]"
 )

@@ -117,7 +117,7 @@ def lazy(request: Request) -> xr.Dataset:
             layers = compute(request, tile, day) if tile.id in touched else None
             rows.setdefault(tile.rows.start, []).append((tile, layers))
         for name in names:
-            mosaics[name].append(da.block([[chunk(*piece, name) for piece in row] for row in rows.values()]))
+            mosaics[name].append(da.block([[chunk(*part, name) for part in row] for row in rows.values()]))
     product = xr.Dataset(
         {
             name: (("time", "member", "y", "x") if name == MEMBERS else ("time", "y", "x"), da.stack(days))

@@ -169,10 +169,10 @@ class Part:
         return self.snapshot.day
 
 
-def read_parts(request: Request, pieces: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
+def read_parts(request: Request, tiles: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
     """Read tiles, each day in turn."""
     stack, smap_resampling = open_stack(request.stack), request.recipe.smap_resampling
-    for tile in pieces:
+    for tile in tiles:
         inside = area_mask(request.area, tile.geobox, touched=request.touched)
         block = read_block(stack, tile.geobox, request.needs, days, smap_resampling=smap_resampling, wanted=inside)
         yield from _parts(request, tile, inside, block)

@@ -125,7 +125,7 @@ class Request:
     @cached_property
     def products(self) -> dict[str, str]:
         """The product behind each input."""
-        return {entry: provenance.product for entry, provenance in self._provenance.items()}
+        return {name: provenance.product for name, provenance in self._provenance.items()}
 
     @cached_property
     def synthetic(self) -> bool:

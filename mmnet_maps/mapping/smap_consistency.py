@@ -198,8 +198,8 @@ def _read(path: Path, geobox: GeoBox) -> Iterator[tuple[GeoBox, NDArray[np.uint1
         with gdal(), rasterio.open(path) as data:
             if data.shape != tuple(geobox.shape) or not data.transform.almost_equals(geobox.affine):
                 raise InputError(f"{path} is not on the expected grid; make the map again")
-            for piece in cut(geobox):
-                yield piece.geobox, data.read(1, window=Window.from_slices(piece.rows, piece.cols))
+            for tile in cut(geobox):
+                yield tile.geobox, data.read(1, window=Window.from_slices(tile.rows, tile.cols))
     except DRIVER_ERRORS as error:
         raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); make the map again") from error
 

@@ -146,7 +146,7 @@ def _mosaic(layer: Layer, items: Finished) -> str:
 
     from mmnet_maps.product import cog
 
-    grid, pieces = grid_of_tiles(list(items))
+    grid, tiles = grid_of_tiles(list(items))
     root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.shape.x), rasterYSize=str(grid.shape.y))
     # This axis mapping is GDAL's for coordinates in the order x, y, whatever the authority defines.
     _add(root, "SRS", CRS.from_user_input(DEFAULT_CRS).to_wkt(), dataAxisToSRSAxisMapping="1,2")
@@ -168,7 +168,7 @@ def _mosaic(layer: Layer, items: Finished) -> str:
     _add(band, "Scale", repr(layer.scale))
     _add(band, "ColorInterp", "Gray")
     _metadata(band, cog.band_tags(layer))
-    for tile in pieces:
+    for tile in tiles:
         _source(band, tile, _file(items[tile.id], layer.name))
     # Computed on reading from the overviews of the tiles. With `resampling` on the sources instead, GDAL 3.10 reads
     # values other than the tiles' means.

@@ -67,7 +67,7 @@ class QualityFlags:
     lst_filled
         Share of the series' days without an observed surface temperature.
     surface_temperature
-        K on the map's day.
+        K on the last day of the series: the map's day, or the day before it for models that do not use the day itself.
     gap_filled
         Where a coarse input comes from a neighbouring cell.
     outside_training

@@ -110,11 +110,13 @@ def plan_batch(
     settings = _settle(options)
     if (aoi is None) == (tiles is None):
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
+    assert settings.stack is not None, "refused by _settle"
+    stack = Stack(settings.stack)  # refuses a missing one before tiles are laid out
     extent = _extent_of_area(read_aoi(aoi)) if tiles is None else _extent_of_tiles(tiles)
     name = name or extent.name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise RequestError(f"--name {name!r} cannot be part of a file name; expected letters, digits, -, _ and .")
-    requests = _requests(settings, extent, dates)
+    requests = _requests(settings, stack, extent, dates)
     log_notices(requests[0])
     days, root = requests[0].days, requests[0].run.out
     mark = "_synthetic" if requests[0].synthetic else ""
@@ -196,10 +198,9 @@ def _extent_of_tiles(tiles: Sequence[str] | str) -> _Extent:
     )
 
 
-def _requests(settings: MapSettings, extent: _Extent, dates: Any) -> tuple[Request, ...]:
+def _requests(settings: MapSettings, stack: Stack, extent: _Extent, dates: Any) -> tuple[Request, ...]:
     """Return one request per tile, of the part of it that is mapped."""
-    assert settings.stack is not None, "refused by _settle"
-    stack, out = Stack(settings.stack), Path(settings.out).absolute()
+    out = Path(settings.out).absolute()
     tile = extent.places[0]
     first = draft_request(settings, extent.areas[tile.id], tile.geobox, (), ())
     days = _days(dates, stack, [*extent.parts.values()], first.needs)

@@ -145,6 +145,7 @@ def _prepare_store(batch: Batch) -> None:
     if batch.store is None:
         return
     layers, tags = batch.requests[0].layers, describe(batch.requests[0])
+    aside = batch.store.with_name(f".{batch.store.name}.old.partial")
     if batch.store.exists():
         found = RunStore(batch.store)
         if not found.matches(batch.grid, batch.days, layers):
@@ -153,16 +154,13 @@ def _prepare_store(batch: Batch) -> None:
             )
         if found.has(tags):
             return
-        aside = batch.store.with_name(f".{batch.store.name}.old.partial")
         shutil.rmtree(aside, ignore_errors=True)  # left by a killed run: the folder is locked
         try:
             batch.store.rename(aside)
         except OSError as error:
             raise OutputError(f"cannot replace {batch.store} ({error.strerror}); delete it by hand") from error
-        create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=tags)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=tags)
+    create_store(batch.store, grid=batch.grid, days=batch.days, layers=layers, tags=tags)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

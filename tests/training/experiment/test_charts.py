@@ -182,6 +182,7 @@ def test_names_are_no_formulas(tmp_path: Path) -> None:
     odd = station(name, estimates={name: station().observed, "MLP": station().observed}, metrics={name: TWO["MLP"]})
     write_figure(series_figure([odd], title=name, source=name), tmp_path / "a.png")
     write_figure(density_figure({name: {name: pairs()}}, title=name, source=name), tmp_path / "b.png")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "b.png"}
 
 
 # density scatter
