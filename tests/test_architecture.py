@@ -21,6 +21,17 @@ def test_public_names_are_sorted_and_there() -> None:
         _ = mmnet_maps.nothing
 
 
+def test_former_places_of_public_names_are_kept() -> None:
+    """Scripts of before the rooms import from them."""
+    from mmnet_maps.insitu import read_observations
+    from mmnet_maps.stack import Stack
+
+    assert read_observations.__module__ == "mmnet_maps.training.observations"
+    assert Stack.__module__ == "mmnet_maps.stack.store"
+    with pytest.raises(ImportError, match="nothing"):
+        from mmnet_maps.stack import nothing  # type: ignore[attr-defined]  # noqa: F401
+
+
 def test_one_version_everywhere() -> None:
     for name, pattern in (("pyproject.toml", r'^version = "(.+)"'), ("CITATION.cff", r"^version: (.+)")):
         assert re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)[1] == mmnet_maps.__version__
@@ -33,10 +44,10 @@ def test_folders_of_tests_are_rooms() -> None:
 
 
 def test_rooms_hold_no_code_of_their_own() -> None:
-    """A name is imported from the module that defines it; open_source and the command line are the two exceptions."""
+    """A name is imported from the module that defines it; open_source, Stack and the command line are the exceptions."""
     inits = [path for path in (ROOT / "mmnet_maps").rglob("*/__init__.py") if path.parent != ROOT / "mmnet_maps"]
     longer = [path.parent.name for path in inits if len(path.read_text().splitlines()) > 1]
-    assert set(longer) <= {"cli", "sources"}
+    assert set(longer) <= {"cli", "sources", "stack"}
 
 
 def test_the_map_of_the_house_names_every_room() -> None:
