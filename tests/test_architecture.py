@@ -44,7 +44,7 @@ def test_folders_of_tests_are_rooms() -> None:
 
 
 def test_rooms_hold_no_code_of_their_own() -> None:
-    """A name is imported from the module that defines it; open_source, Stack and the command line are the exceptions."""
+    """A name is imported from the module that defines it, but open_source, Stack and the command line."""
     inits = [path for path in (ROOT / "mmnet_maps").rglob("*/__init__.py") if path.parent != ROOT / "mmnet_maps"]
     longer = [path.parent.name for path in inits if len(path.read_text().splitlines()) > 1]
     assert set(longer) <= {"cli", "sources", "stack"}
