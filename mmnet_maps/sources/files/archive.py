@@ -26,9 +26,10 @@ from mmnet_maps.sources.files.alignment import (
 )
 from mmnet_maps.sources.files.config import VariableFiles
 from mmnet_maps.sources.files.decode import daily_mean, read_fields, smoothed
+from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.listing import DatedFile, Listing, listed
 from mmnet_maps.sources.files.locations import Place, shown
-from mmnet_maps.sources.files.rasters import Raster, RasterSpec, describe
+from mmnet_maps.sources.files.rasters import describe
 from mmnet_maps.variables import FINE_GROUPS, Variable
 
 Part = tuple[Raster, date]

@@ -12,8 +12,9 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.files.alignment import same
 from mmnet_maps.sources.files.config import LINEAR, UNITS, Mask, Smooth, VariableFiles
+from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.locations import replaced, shown
-from mmnet_maps.sources.files.rasters import Raster, RasterSpec, describe, read_window
+from mmnet_maps.sources.files.rasters import describe, read_window
 from mmnet_maps.variables import Variable
 
 

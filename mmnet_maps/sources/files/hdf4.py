@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from mmnet_maps.sources.files.description import Raster, RasterSpec, lattice_of
+
 MAGIC = b"\x0e\x03\x13\x01"
 """The first bytes of an HDF4 file."""
 
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R={radius} +units=m +no_defs"
 
 
-def describe_hdf4(path: Path, variable: str | None) -> tuple[tuple[int, int], Affine, str, dict[str, Any]]:
-    """Return shape, geotransform, CRS and attributes of a grid.
+def describe_hdf4(spec: RasterSpec) -> Raster:
+    """Describe a grid.
 
     Raises
     ------
@@ -28,30 +31,45 @@ def describe_hdf4(path: Path, variable: str | None) -> tuple[tuple[int, int], Af
     OSError
         When it cannot be read.
     """
-    archive = _open(path)
+    assert isinstance(spec.path, Path)
+    archive = _open(spec.path)
     try:
-        dataset = _select(archive, variable)
-        shape = tuple(dataset.info()[2])
+        dataset = _select(archive, spec.variable)
+        shape, attributes = tuple(dataset.info()[2]), dataset.attributes()
         if len(shape) != 2:
-            raise ValueError(f"{variable} has the shape {shape}; expected rows and columns")
+            raise ValueError(f"{spec.variable} has the shape {shape}; expected rows and columns")
         text = "".join(
             value for name, value in sorted(archive.attributes().items()) if name.startswith("StructMetadata")
         )
-        affine, crs = grid_of(text, shape)
-        return shape, affine, crs, dataset.attributes()
     finally:
         archive.end()
+    affine, crs = grid_of(text, shape)
+    scale = float(attributes.get("scale_factor", 1.0))
+    return Raster(
+        spec=spec,
+        lattice=lattice_of(shape, affine, crs),
+        days=None,
+        scale=scale,
+        # HDF4 has physical = scale * (stored - offset).
+        offset=-scale * float(attributes.get("add_offset", 0.0)),
+        nodata=tuple(float(attributes[key]) for key in ("_FillValue",) if key in attributes),
+        dims=("y", "x"),
+        south_up=False,
+    )
 
 
-def read_hdf4(path: Path, variable: str | None, rows: slice, cols: slice) -> NDArray[Any]:
-    """Read a window of a grid as stored, (y, x)."""
-    archive = _open(path)
+def read_hdf4(raster: Raster, rows: slice, cols: slice, day: date | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a window of a grid as stored, (1, y, x); none of it is marked as missing."""
+    assert isinstance(raster.spec.path, Path)
+    archive = _open(raster.spec.path)
     try:
-        dataset = _select(archive, variable)
+        dataset = _select(archive, raster.spec.variable)
         size = rows.stop - rows.start, cols.stop - cols.start
-        return np.asarray(dataset.get(start=(rows.start, cols.start), count=size))
+        # pyhdf's indexing converts a single unsigned number of 16 or 32 bits to 1; get does not.
+        stored = np.asarray(dataset.get(start=(rows.start, cols.start), count=size))[None]
     finally:
         archive.end()
+    return stored, np.zeros(stored.shape, bool)
 
 
 def _open(path: Path) -> Any:

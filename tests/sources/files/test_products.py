@@ -26,7 +26,7 @@ from scipy.ndimage import generic_filter
 import mmnet_maps
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.sources.files import decode, rasters
-from mmnet_maps.sources.files.rasters import EASE_9KM
+from mmnet_maps.sources.files.labelled import EASE_9KM
 from mmnet_maps.sources.files.source import FilesSource
 
 DAY = date(2021, 8, 8)
@@ -64,14 +64,14 @@ def pieces(values: NDArray[Any]) -> NDArray[Any]:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the list that collects the names of opened files, in order."""
     names: list[str] = []
-    image, labelled = rasters._describe_image, rasters._describe_labelled
+    image, labelled = rasters.describe_image, rasters.describe_labelled
 
     def noting(describe: Any, spec: Any) -> Any:
         names.append(str(spec.path).rpartition("/")[2])
         return describe(spec)
 
-    monkeypatch.setattr(rasters, "_describe_image", partial(noting, image))
-    monkeypatch.setattr(rasters, "_describe_labelled", partial(noting, labelled))
+    monkeypatch.setattr(rasters, "describe_image", partial(noting, image))
+    monkeypatch.setattr(rasters, "describe_labelled", partial(noting, labelled))
     return names
 
 

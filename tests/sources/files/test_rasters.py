@@ -12,7 +12,8 @@ import xarray as xr
 from affine import Affine
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.sources.files.rasters import RasterSpec, describe, read_window
+from mmnet_maps.sources.files.description import RasterSpec
+from mmnet_maps.sources.files.rasters import describe, read_window
 
 DAYS = (date(2021, 8, 7), date(2021, 8, 7), date(2021, 8, 8))
 

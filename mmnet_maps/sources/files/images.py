@@ -1,0 +1,56 @@
+"""GeoTIFF and other images, read with GDAL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from mmnet_maps.sources.files.description import Raster, RasterSpec, lattice_of
+from mmnet_maps.sources.files.locations import GDAL_OPTIONS, GDAL_REMOTE_OPTIONS, gdal_path
+
+
+@contextmanager
+def _image(spec: RasterSpec) -> Iterator[Any]:
+    import rasterio
+
+    options = GDAL_REMOTE_OPTIONS if isinstance(spec.path, str) else GDAL_OPTIONS
+    with rasterio.Env(**options), rasterio.open(gdal_path(spec.path)) as image:
+        yield image
+
+
+def describe_image(spec: RasterSpec) -> Raster:
+    """Describe a band of an image that GDAL reads."""
+    with _image(spec) as image:
+        if spec.band > image.count:
+            raise ValueError(f"no band {spec.band}; expected at most {image.count}")
+        crs = image.crs.to_string() if image.crs else spec.crs
+        affine, south_up = image.transform, image.transform.e > 0
+        if (affine.b, affine.d) != (0, 0) or affine.a <= 0 or affine == Affine.identity():
+            raise ValueError("its grid is rotated or has no georeference; expected a north-up grid; warp it")
+        if south_up:
+            affine = Affine(affine.a, 0, affine.c, 0, -affine.e, affine.f + image.height * affine.e)
+        return Raster(
+            spec=spec,
+            lattice=lattice_of((image.height, image.width), affine, crs),
+            days=None,
+            scale=image.scales[spec.band - 1],
+            offset=image.offsets[spec.band - 1],
+            nodata=(),
+            dims=("y", "x"),
+            south_up=south_up,
+        )
+
+
+def read_image(raster: Raster, rows: slice, cols: slice, day: date | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a window of a band as stored, and its mask, (1, y, x)."""
+    from rasterio.windows import Window
+
+    with _image(raster.spec) as image:
+        found = image.read(raster.spec.band, window=Window.from_slices(rows, cols), masked=True)
+    return found.data[None], np.ma.getmaskarray(found)[None]
