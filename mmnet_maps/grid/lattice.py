@@ -153,6 +153,20 @@ def _positions(
     return found
 
 
+def corner_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Locate the pixel corners of a grid in a lattice, exactly.
+
+    Returns
+    -------
+    rows, cols : ndarray of float64, (y + 1, x + 1)
+        As of `fractional_cells`.
+    """
+    height, width = geobox.shape
+    rows, cols = np.meshgrid(np.arange(height + 1.0), np.arange(width + 1.0), indexing="ij")
+    y, x = _positions(geobox, lattice, rows.ravel(), cols.ravel())
+    return y.reshape(rows.shape), x.reshape(rows.shape)
+
+
 @lru_cache(maxsize=64)
 def _transformer(source: str, target: str) -> Any:
     """Return the transformer between two CRSs; threads may share it (since pyproj 3.1)."""

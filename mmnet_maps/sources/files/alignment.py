@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import Window, cover
+from mmnet_maps.sources.files.largest_class import largest_class
 from mmnet_maps.sources.terrain import METRES_PER_DEGREE
 from mmnet_maps.variables import Variable
 
@@ -169,8 +170,8 @@ def reprojected(values: NDArray[Any], lattice: GeoBox, geobox: GeoBox, variable:
     lattice, geobox
         The lattice, and the grid.
     variable
-        Its aggregation decides: the mean or mode of the valid cells below a pixel; where cells are larger than pixels,
-        bilinear interpolation or the nearest cell.
+        Its aggregation decides: the mean, or the class of the largest area, of the valid cells below a pixel; where
+        cells are larger than pixels, bilinear interpolation or the nearest cell.
 
     Returns
     -------
@@ -179,11 +180,10 @@ def reprojected(values: NDArray[Any], lattice: GeoBox, geobox: GeoBox, variable:
     """
     from rasterio.warp import Resampling, reproject
 
-    mean, coarse = (
-        (Resampling.average, Resampling.bilinear)
-        if variable.aggregation == "mean"
-        else (Resampling.mode, Resampling.nearest)
-    )
+    coarse, classes = metres(lattice) > metres(geobox), variable.aggregation == "mode"
+    if classes and not coarse:
+        return largest_class(values, lattice, geobox)
+    finer_or_coarser = (Resampling.average, Resampling.nearest if classes else Resampling.bilinear)
     nodata = 0 if variable.dtype == "uint8" else np.nan
     found = empty(variable, geobox.shape.yx)
     assert geobox.crs is not None
@@ -197,6 +197,6 @@ def reprojected(values: NDArray[Any], lattice: GeoBox, geobox: GeoBox, variable:
         dst_crs=geobox.crs.to_wkt(),
         src_nodata=nodata,
         dst_nodata=nodata,
-        resampling=coarse if metres(lattice) > metres(geobox) else mean,
+        resampling=finer_or_coarser[coarse],
     )
     return found
