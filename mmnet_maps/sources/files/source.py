@@ -22,9 +22,9 @@ from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 class FilesSource:
     """Rasters that a YAML file names (schema: `mmnet_maps.sources.files.config.SourcesConfig`).
 
-    Fine variables become area means (land cover: the class of the largest area) of their valid pixels on the requested grid;
-    where a file is coarser than that grid, it is interpolated bilinearly (land cover: nearest). Coarse variables stay
-    on the files' own lattice. Where several files of a day overlap, the first with a value is used; of a pattern, the
+    Fine variables become area means (land cover: the class of the largest area) of their valid pixels on the requested
+    grid; where a file is coarser than that grid, it is interpolated bilinearly (land cover: nearest). Coarse variables
+    stay on the files' own lattice. Where several files of a day overlap, the first with a value is used; of a pattern, the
     last by name. Several fields a day are averaged where enough are valid. Slope and aspect are computed from the
     averaged elevation where they are not listed.
 
