@@ -24,8 +24,8 @@ class FilesSource:
 
     Fine variables become area means (land cover: the class of the largest area) of their valid pixels on the requested
     grid; where a file is coarser than that grid, it is interpolated bilinearly (land cover: nearest). Coarse variables
-    stay on the files' own lattice. Where several files of a day overlap, the first with a value is used; of a pattern, the
-    last by name. Several fields a day are averaged where enough are valid. Slope and aspect are computed from the
+    stay on the files' own lattice. Where several files of a day overlap, the first with a value is used; of a pattern,
+    the last by name. Several fields a day are averaged where enough are valid. Slope and aspect are computed from the
     averaged elevation where they are not listed.
 
     Folders are listed on first use, and again whenever `name` is read.
