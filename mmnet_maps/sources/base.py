@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Protocol, runtime_checkable
+from zlib import crc32
 
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -56,6 +57,28 @@ class Pace:
     reads: int
     fine_days: int
     delay: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revision:
+    """The state of the inputs of a day, without reading them.
+
+    Attributes
+    ----------
+    stamps
+        For each variable that has an input on the day, a number that changes when that input does.
+    final
+        False while the publisher may still add or replace inputs.
+    """
+
+    stamps: Mapping[str, int]
+    final: bool = True
+
+    @property
+    def number(self) -> int:
+        """As stacks keep it: an odd uint32 where it is final, else an even one, never 0."""
+        stamp = crc32(repr(sorted(self.stamps.items())).encode()) | 2
+        return stamp | 1 if self.final else stamp & ~1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +139,15 @@ class Source(Protocol):
         InputError
             When the inputs exist but cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class Revised(Protocol):
+    """A source whose inputs may be published late, replaced or removed; others never change."""
+
+    def revisions(self, group: str, geobox: GeoBox, days: Sequence[date]) -> list[Revision]:
+        """Return the state of the inputs of each day in a window, without reading values; ``static`` has one day."""
         ...
 
 

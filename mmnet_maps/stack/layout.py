@@ -23,7 +23,16 @@ from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, LAST_DAY, VARIABLES
 
 VERSION = 1
 _DAYS = (LAST_DAY - FIRST_DAY).days + 1
-_FINE_BLOCK, _COARSE_BLOCK, _TILE = 256, 64, 1024
+_FINE_BLOCK, _COARSE_BLOCK = 256, 64
+
+TILE = 1024
+"""Side of a tile of the fine lattice, in cells: a shard of the fine arrays."""
+
+_BLOCK_ARRAYS = {
+    "fetched": "commit mark: 0 never fetched, 1 nothing there, else checksum of the block",
+    "revision": "revision of the inputs that the block was read from: 0 unknown; odd where they are final",
+}
+"""The small arrays with one number for each block and day, and what they hold."""
 
 
 def create(
@@ -69,9 +78,7 @@ def create(
             )
             for name, (lattice, variables) in groups.items():
                 _create_group(root, name, lattice, variables)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-                zarr.consolidate_metadata(scratch)
+            _consolidate(scratch)
             scratch.chmod(0o755)
             os.rename(scratch, path)
         finally:
@@ -93,24 +100,55 @@ def _create_group(root: zarr.Group, name: str, lattice: GeoBox, variables: Seque
             variable,
             shape=(*lead, height, width),
             chunks=(*day, block, block),
-            shards=(*day, _TILE, _TILE) if fine else None,
+            shards=(*day, TILE, TILE) if fine else None,
             dtype=spec.dtype,
             fill_value=spec.nodata,
             compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
             dimension_names=(*names, "y", "x"),
             attributes=_attributes(variable),
         )
+    for array in _BLOCK_ARRAYS:
+        _create_block_array(group, array, variables[0])
+    _create_coordinates(group, lattice, temporal)
+
+
+def _create_block_array(group: zarr.Group, name: str, variable: str) -> None:
+    """Create one of the small arrays of a group that has the variable already."""
+    *time, height, width = group[variable].shape  # type: ignore[union-attr]
+    block = int(str(group.attrs["block"]))
     blocks = (-(-height // block), -(-width // block))
     group.create_array(
-        "fetched",
-        shape=(*lead, *blocks),
-        chunks=(*day, *blocks),
+        name,
+        shape=(*time, *blocks),
+        chunks=(*(1 for _ in time), *blocks),
         dtype="uint32",
         fill_value=0,
-        dimension_names=(*names, "block_y", "block_x"),
-        attributes={"long_name": "commit mark: 0 never fetched, 1 nothing there, else checksum of the block"},
+        dimension_names=(*("time" for _ in time), "block_y", "block_x"),
+        attributes={"long_name": _BLOCK_ARRAYS[name]},
     )
-    _create_coordinates(group, lattice, temporal)
+
+
+def complete(path: Path) -> None:
+    """Add the small arrays that older software did not make; the caller holds the writer lock.
+
+    Readers see an array once it is in the consolidated metadata of the root, which are written last.
+    """
+    root = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
+    seen = zarr.open_group(path, mode="r", zarr_format=3)
+    missing = [(key, name) for key, group in seen.groups() for name in _BLOCK_ARRAYS if name not in group.array_keys()]
+    for key, name in missing:
+        group = root[key]
+        assert isinstance(group, zarr.Group)
+        if name not in group.array_keys():
+            _create_block_array(group, name, next(one for one in group.array_keys() if one in VARIABLES))
+    if missing:
+        _consolidate(path)
+
+
+def _consolidate(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(path)
 
 
 def _attributes(variable: str) -> dict[str, Any]:

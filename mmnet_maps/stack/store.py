@@ -4,6 +4,7 @@ Layout: one Zarr group per source grid, arrays (time, y, x), packed integers who
 axis is fixed (daily, `FIRST_DAY` to `LAST_DAY`) and the fine arrays span the whole tile lattice, so that days and areas
 can be added in any order; chunks that were never written take no space. ``fetched`` (time, block_y, block_x) holds the
 commit marks: 0 never fetched, 1 fetched and found empty, else a checksum of the block's data. It is written last.
+``revision`` of the same shape says which state of the inputs a block was read from (`sources.base.Revision`).
 """
 
 from __future__ import annotations
@@ -204,19 +205,29 @@ class Stack:
 
     def marks(self, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
         """Read the commit marks of the blocks in a window, (day, block_y, block_x); without a time axis one entry."""
-        fetched = self._array(f"{group.name}/fetched")
+        return self._of_blocks("fetched", group, window, days)
+
+    def revisions(self, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
+        """Read the revisions that blocks were read from, as `marks`; 0 where unknown."""
+        try:
+            return self._of_blocks("revision", group, window, days)
+        except KeyError:  # a stack of older software
+            return np.zeros_like(self.marks(group, window, days))
+
+    def _of_blocks(self, name: str, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
+        array = self._array(f"{group.name}/{name}")
         rows, cols = group.blocks(window)
         index = [day_index(day) for day in days]
         if group.temporal and not index:
             return np.zeros((0, rows.stop - rows.start, cols.stop - cols.start), np.uint32)
         try:
             if not group.temporal:
-                return np.asarray(fetched[rows, cols])[None]
-            span: NDArray[np.uint32] = np.asarray(fetched[min(index) : max(index) + 1, rows, cols])
+                return np.asarray(array[rows, cols])[None]
+            span: NDArray[np.uint32] = np.asarray(array[min(index) : max(index) + 1, rows, cols])
         except _DAMAGE as error:
-            raise self._damaged(f"{group.name}/fetched", error) from error
-        marks: NDArray[np.uint32] = span[np.array(index) - min(index)]
-        return marks
+            raise self._damaged(f"{group.name}/{name}", error) from error
+        found: NDArray[np.uint32] = span[np.array(index) - min(index)]
+        return found
 
     def _damaged(self, where: str, error: Exception) -> InputError:
         return InputError(f"the stack {self.path} is damaged in {where} ({error}); delete the store and fetch it again")
@@ -265,8 +276,10 @@ class Stack:
         except _DAMAGE as error:
             raise self._damaged(f"{name}/{variable}{when}", error) from error
 
-    def write(self, name: str, window: Window, day: date, rasters: Rasters) -> None:
+    def write(self, name: str, window: Window, day: date, rasters: Rasters, revision: int = 0) -> None:
         """Write all variables of a group in a window of whole blocks, then the marks.
+
+        Blocks that hold other data lose their marks first, so that a killed write leaves none that is half new.
 
         Parameters
         ----------
@@ -278,24 +291,44 @@ class Stack:
             The day; ignored for ``static``.
         rasters
             Physical values (y, x) per variable; absent variables have no values on that day.
+        revision
+            Revision of the inputs (`sources.base.Revision.number`); 0 where there is none.
         """
         group = self.groups[name]
-        rows, cols = window
-        checksums = np.zeros(tuple(s.stop - s.start for s in group.blocks(window)), np.uint32)
-        for variable, values in sorted(rasters.items()):
-            packed = VARIABLES[variable].pack(values)
-            nodata = VARIABLES[variable].nodata
-            target = self._array(f"{name}/{variable}")
-            region = (day_index(day), rows, cols) if group.temporal else (rows, cols)
-            target[region] = packed
+        packed = {variable: VARIABLES[variable].pack(values) for variable, values in sorted(rasters.items())}
+        marks = self._marks_of(group, window, packed)
+        fetched, where = self._array(f"{name}/fetched"), self._index(group, group.blocks(window), day)
+        before = np.asarray(fetched[where])
+        if not np.array_equal(before, marks):
+            if before.any():
+                fetched[where] = np.where(before == marks, before, 0)
+            for variable in group.variables if packed else ():
+                self._array(f"{name}/{variable}")[self._index(group, window, day)] = packed.get(
+                    variable, VARIABLES[variable].nodata
+                )
+        self.record_revision(name, window, day, revision)
+        fetched[where] = marks
+
+    def record_revision(self, name: str, window: Window, day: date, revision: int) -> None:
+        """Record the revision of the inputs of whole blocks on a day."""
+        group = self.groups[name]
+        if revision:
+            self._array(f"{name}/revision")[self._index(group, group.blocks(window), day)] = revision
+
+    @staticmethod
+    def _index(group: Group, window: Window, day: date) -> tuple[int | slice, ...]:
+        return (day_index(day), *window) if group.temporal else window
+
+    @staticmethod
+    def _marks_of(group: Group, window: Window, packed: Mapping[str, NDArray[np.integer]]) -> NDArray[np.uint32]:
+        """Return the marks of the blocks of a window: 1, or a checksum of all variables with a value."""
+        checksums = np.zeros(tuple(part.stop - part.start for part in group.blocks(window)), np.uint32)
+        for variable, values in packed.items():
             for i, j in np.ndindex(checksums.shape):
-                part = packed[i * group.block : (i + 1) * group.block, j * group.block : (j + 1) * group.block]
-                if (part != nodata).any():
+                part = values[i * group.block : (i + 1) * group.block, j * group.block : (j + 1) * group.block]
+                if (part != VARIABLES[variable].nodata).any():
                     checksums[i, j] = zlib.crc32(np.ascontiguousarray(part).tobytes(), int(checksums[i, j]))
-        block_rows, block_cols = group.blocks(window)
-        marks = np.maximum(checksums, 1)
-        where = (day_index(day), block_rows, block_cols) if group.temporal else (block_rows, block_cols)
-        self._array(f"{name}/fetched")[where] = marks
+        return np.maximum(checksums, 1)
 
     def fingerprint(self, uses: Iterable[tuple[Group, Window, Sequence[date]]]) -> str:
         """Hash everything that a product reads: lattices, provenance and the marks of the blocks and days it uses."""
