@@ -44,8 +44,14 @@ class Raster:
         Its grid, north up; longitudes from −180.
     days
         The day of each step of its time axis; None without a time axis.
+    seconds
+        The second of the day, in UTC, of each step of its time axis.
     scale, offset
         ``physical = stored * scale + offset``.
+    nodata
+        Stored numbers that mean missing.
+    units, cell_methods
+        As the file states them; empty where it does not.
     dims
         Dimensions of a labelled array, in order: ``time``, ``y``, ``x``, or ``one`` for a dimension of length 1.
     south_up
@@ -60,6 +66,9 @@ class Raster:
     nodata: tuple[float, ...]
     dims: tuple[str, ...]
     south_up: bool
+    seconds: tuple[int, ...] = ()
+    units: str = ""
+    cell_methods: str = ""
 
 
 def lattice_of(shape: tuple[int, int], affine: Affine, crs: str | None) -> GeoBox:

@@ -55,6 +55,7 @@ def describe_hdf4(spec: RasterSpec) -> Raster:
         nodata=tuple(float(attributes[key]) for key in ("_FillValue",) if key in attributes),
         dims=("y", "x"),
         south_up=False,
+        units=str(attributes.get("units", "")),
     )
 
 

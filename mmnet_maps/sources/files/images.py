@@ -35,15 +35,17 @@ def describe_image(spec: RasterSpec) -> Raster:
             raise ValueError("its grid is rotated or has no georeference; expected a north-up grid; warp it")
         if south_up:
             affine = Affine(affine.a, 0, affine.c, 0, -affine.e, affine.f + image.height * affine.e)
+        nodata = image.nodatavals[spec.band - 1]
         return Raster(
             spec=spec,
             lattice=lattice_of((image.height, image.width), affine, crs),
             days=None,
             scale=image.scales[spec.band - 1],
             offset=image.offsets[spec.band - 1],
-            nodata=(),
+            nodata=() if nodata is None else (float(nodata),),
             dims=("y", "x"),
             south_up=south_up,
+            units=image.units[spec.band - 1] or "",
         )
 
 

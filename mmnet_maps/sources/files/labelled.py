@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -80,13 +81,15 @@ def describe_labelled(spec: RasterSpec) -> Raster:
         south_up = height > 0
         if south_up:
             top, height = top + height * y.size, -height
-        days = None
+        days: tuple[date, ...] | None = None
+        seconds: tuple[int, ...] = ()
         if "time" in dims:
             times = array.coords[array.dims[dims.index("time")]].values
             days = tuple(times.astype("datetime64[D]").tolist())
+            seconds = tuple(((times - times.astype("datetime64[D]")) // np.timedelta64(1, "s")).tolist())
         shape, affine = (y.size, x.size), Affine(width, 0, left, 0, height, top)
         lattice = lattice_of(shape, affine, _crs(dataset, array, x) or spec.crs)
-        return _raster(spec, array, lattice, days=days, dims=dims, south_up=south_up)
+        return replace(_raster(spec, array, lattice, days=days, dims=dims, south_up=south_up), seconds=seconds)
 
 
 def _raster(
@@ -109,6 +112,8 @@ def _raster(
         nodata=tuple(value for values in nodata for value in values.tolist()),
         dims=dims,
         south_up=south_up,
+        units=str(attributes.get("units", "")),
+        cell_methods=str(attributes.get("cell_methods", "")),
     )
 
 
