@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mmnet_maps.cli.checks import ends, require, require_tables
-from mmnet_maps.cli.options import AREA, DEBUG, MODEL, QUIET, setting
+from mmnet_maps.cli.options import AREA, DEBUG, MODEL, QUIET, SHALLOW, setting
 from mmnet_maps.errors import RequestError
 
 
@@ -35,6 +35,7 @@ from mmnet_maps.errors import RequestError
     metavar="PATH",
     help="USCRN files or an ISMN archive with observations at stations of these names; may be repeated.",
 )
+@SHALLOW
 @click.option("--samples", metavar="PARQUET", help="Table of station samples, in place of all of these.")
 @MODEL
 @setting("uncertainty")
@@ -43,7 +44,13 @@ from mmnet_maps.errors import RequestError
 @QUIET
 @DEBUG
 def points_command(
-    samples: str | None, observations: tuple[str, ...], out: str, picture: str | None, quiet: bool, **options: Any
+    samples: str | None,
+    observations: tuple[str, ...],
+    shallow: bool,
+    out: str,
+    picture: str | None,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Write daily series at stations or fields: observed, estimated, standard deviation, quality, gap-filled.
 
@@ -72,13 +79,13 @@ def points_command(
         from mmnet_maps.training.gap_fill import fill_samples
 
         model, uncertainty = options.pop("model"), options.pop("uncertainty")
-        if observations or any(options.values()):
+        if observations or shallow or any(options.values()):
             raise RequestError("--samples includes inputs, days and observations; leave out the other options")
         series = fill_samples(samples, model=model, uncertainty=uncertainty)
     else:
         from mmnet_maps.training.observations import read_observations
 
-        observed = read_observations(observations).to_pandas() if observations else None
+        observed = read_observations(observations, shallow=shallow).to_pandas() if observations else None
         series = series_for(observations=observed, quiet=quiet, **options)
     write_series(series, out)
     days = series["soil_moisture_estimate"].notna().sum()

@@ -29,6 +29,11 @@ SAMPLES = click.option("--samples", required=True, metavar="PARQUET", help="Tabl
 TRAINED_MODEL = click.option(
     "--model", required=True, metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged model."
 )
+SHALLOW = click.option(
+    "--shallow",
+    is_flag=True,
+    help="Also use ISMN sensors above 4 cm, such as at 0.025 m, at stations without one at 5 cm.",
+)
 DRAWS = click.option(
     "--uncertainty", type=int, default=0, show_default=True, metavar="N", help="Monte Carlo dropout members."
 )

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mmnet_maps.cli.checks import refuse_options_before, require_options, require_tables
-from mmnet_maps.cli.options import DEBUG, QUIET, setting
+from mmnet_maps.cli.options import DEBUG, QUIET, SHALLOW, setting
 from mmnet_maps.errors import InputError
 
 
@@ -36,6 +36,7 @@ from mmnet_maps.errors import InputError
     show_default=True,
     help="Hours with a usable value that a day of an ISMN archive needs.",
 )
+@SHALLOW
 @setting("smap_resampling", default="bilinear")
 @click.option("--out", metavar="PARQUET", help="The table.  [required]")
 @QUIET

@@ -78,6 +78,7 @@ def make_samples(
     config: str | Path | None = None,
     positions: str | Path | None = None,
     min_hours: int = MIN_HOURS,
+    shallow: bool = False,
     quiet: bool = False,
     **inputs: Unpack[InputOptions],
 ) -> pa.Table:
@@ -85,7 +86,7 @@ def make_samples(
 
     Parameters
     ----------
-    observations, positions, min_hours
+    observations, positions, min_hours, shallow
         See `observations.read_observations`.
     out
         The Parquet file; it appears whole or not at all. Until then the stations that a source has answered are kept
@@ -114,7 +115,9 @@ def make_samples(
     needs = _needs(model, config)
     first, last = (parse_days(day)[0] if day is not None else None for day in (inputs.get("start"), inputs.get("end")))
     opened = Stack(stack) if stack is not None else open_source(str(source))
-    table = read_observations(observations, min_hours=min_hours, positions=positions, progress=not quiet)
+    table = read_observations(
+        observations, min_hours=min_hours, shallow=shallow, positions=positions, progress=not quiet
+    )
     parts = out.with_name(f".{out.name}.parts") if source else None  # a stack is read quickly
     made = build_samples(
         table,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import math
 import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.places import read_positions
+from mmnet_maps.training.ismn_archive import archive_files, daily_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,32 +23,27 @@ COLUMNS = ("station", "network", "date", "lat", "lon", "elevation", "soil_moistu
 MIN_HOURS = 12
 """Least number of hours with a usable value for a daily mean."""
 
-SURFACE_M = (0.0, 0.05)
-"""A surface sensor lies entirely between these depths, m."""
-
 _USCRN_NAME = re.compile(r"CRND\d{4}-\d{4}-[A-Z]{2}_(?P<station>.+)\.txt$")
 _USCRN_COLUMNS = 28
 _DATE, _LON, _LAT, _MOISTURE = 1, 3, 4, 18  # of the 28
-_USABLE = frozenset({"G", "C02", "C03"})
 _MOVED_DEGREES = 0.02  # positions of a station may be rounded to 0.01
-
-log = logging.getLogger("mmnet_maps")
 
 
 def read_observations(
     paths: Iterable[str | Path],
     *,
     min_hours: int = MIN_HOURS,
+    shallow: bool = False,
     positions: str | Path | None = None,
     progress: bool = False,
 ) -> pa.Table:
-    """Read daily soil moisture at 0-5 cm from files of NOAA's USCRN and archives of the ISMN, recognised by content.
+    """Read daily soil moisture at 5 cm from files of NOAA's USCRN and archives of the ISMN, recognised by content.
 
     Parameters
     ----------
     paths
         USCRN ``daily01`` files or folders of them (also a folder per year), ISMN archives as zip or unpacked.
-    min_hours
+    min_hours, shallow
         See `read_ismn`.
     positions
         A CSV with the columns ``station, lat, lon`` in degrees and, where known, ``elevation`` in m, in place of the
@@ -74,16 +64,19 @@ def read_observations(
     InputError
         A path does not exist, holds neither of the two, or is broken; a station has two values on a day, or two places.
     RequestError
-        No path is given, or the package ``ismn`` is needed and not installed.
+        No path is given.
     """
     import pandas as pd
 
-    tables = [part.to_pandas() for path in paths for part in _read(Path(path), min_hours, progress)]
+    tables = [part.to_pandas() for path in paths for part in _read(Path(path), min_hours, shallow, progress)]
     if not tables:
         raise RequestError("no observations given; expected USCRN files or ISMN archives")
     rows = pd.concat(tables, ignore_index=True).drop_duplicates()
     if rows.empty:
-        raise InputError("no soil moisture at 0 to 5 cm in the observations; give files of surface sensors")
+        raise InputError(
+            "no daily soil moisture at 0 to 5 cm in the observations; give files of surface sensors, or try "
+            "--shallow or fewer --min-hours"
+        )
     networks = rows.groupby("station")["network"].nunique()
     shared = rows["station"].isin(networks.index[networks > 1])
     rows.loc[shared, "station"] = rows["network"] + ":" + rows["station"]
@@ -140,6 +133,11 @@ def read_uscrn(path: str | Path) -> pa.Table:
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} holds a wrong number or day ({reason}); download the file again") from None
+    if 2 * np.count_nonzero(moisture > 1) > np.count_nonzero(moisture >= 0):
+        raise InputError(
+            f"{path}: most values of soil moisture at 5 cm are above 1, such as {moisture.max():g}; expected m³/m³: "
+            "download the file again"
+        )
     rows = pd.DataFrame(
         {
             "station": name["station"].replace("_", "-"),
@@ -169,12 +167,17 @@ def _uscrn_lines(path: Path) -> list[list[str]]:
     return lines
 
 
-def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = False) -> pa.Table:
-    """Read an archive of the International Soil Moisture Network, zip or unpacked, through the package ``ismn``.
+def read_ismn(
+    path: str | Path, *, min_hours: int = MIN_HOURS, shallow: bool = False, progress: bool = False
+) -> pa.Table:
+    """Read an archive of the International Soil Moisture Network: its ``.stm`` files, of either format.
 
-    1. Sensors of soil moisture whose whole depth lies within 0 and 0.05 m are used.
+    1. At each station the sensors at 5 cm are used, that is at 0.04 to 0.06 m, such as those of SCAN at two inches;
+       where there is none with a daily value, layers within 0 and 0.051 m; where there is no such layer either, and
+       `shallow`, sensors above them. What is left out is logged.
     2. A value is used when it lies within 0 and 1 and its quality flag is ``G`` (good), or holds only ``C02`` (above
-       0.60 m³/m³) and ``C03`` (above the saturation of a coarse soil map).
+       0.60 m³/m³) and ``C03`` (above the saturation of a coarse soil map). Of several values of one time the last one
+       counts; several times within an hour are averaged first.
     3. Hours are averaged to days with at least `min_hours` of them. ISMN's times are UTC; a day here is local standard
        time, UTC + round(longitude/15) hours, to match the days of USCRN. Where a time zone does not follow the
        longitude this is an hour off.
@@ -183,9 +186,11 @@ def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = 
     Parameters
     ----------
     path
-        The zip as downloaded, or the folder with a folder per network. Nothing is written into it.
+        The zip as downloaded, or a folder; folders per network are not needed. Nothing is written into it.
     min_hours
         Least number of hours with a usable value in a day, 1 to 24.
+    shallow
+        Use sensors shallower than 0.04 m, such as at 0.025 m, at stations that have no other.
     progress
         Show a progress bar.
 
@@ -197,63 +202,17 @@ def read_ismn(path: str | Path, *, min_hours: int = MIN_HOURS, progress: bool = 
     Raises
     ------
     InputError, RequestError
-        The archive cannot be read, `min_hours` is not within 1 and 24, or the package ``ismn`` is not installed.
+        No file of the archive can be read, or `min_hours` is not within 1 and 24.
 
     References
     ----------
     Dorigo et al. (2013), Vadose Zone J. 12, vzj2012.0097 (quality flags); (2021), Hydrol. Earth Syst. Sci. 25, 5749.
     """
-    import numpy as np
-    import pandas as pd
-    from tqdm import tqdm
-
-    if not 1 <= min_hours <= 24:
-        raise RequestError(f"{min_hours} is no number of hours of a day; expected 1 to 24")
-    days: list[pd.DataFrame] = []
-    with _archive(Path(path)) as stations:
-        for network, station, sensors in tqdm(stations, desc="stations of the archive", disable=not progress):
-            offset = pd.Timedelta(hours=standard_time(station.lon))
-            means = [_daily(_hours(sensor, path), offset, min_hours) for sensor in sensors]
-            mean = pd.concat(means, axis=1).mean(axis=1)
-            days.append(
-                pd.DataFrame(
-                    {
-                        "station": station.name,
-                        "network": network,
-                        "date": mean.index,
-                        "lat": float(station.lat),
-                        "lon": float(station.lon),
-                        "elevation": float(station.elev) if station.elev > -900 else np.nan,
-                        "soil_moisture": mean.to_numpy(),
-                    }
-                )
-            )
-    return _as_table(pd.concat(days, ignore_index=True) if days else pd.DataFrame(columns=list(COLUMNS)))
+    rows = daily_values(Path(path), min_hours=min_hours, shallow=shallow, progress=progress)
+    return _as_table(rows)
 
 
-def standard_time(lon: float) -> int:
-    """Return the hours from UTC to local standard time, approximated by the longitude in degrees: round(lon/15).
-
-    Examples
-    --------
-    >>> standard_time(-97.09), standard_time(-117.53), standard_time(0.0)
-    (-6, -8, 0)
-    """
-    return math.floor(lon / 15 + 0.5)
-
-
-def usable(flag: str) -> bool:
-    """Return True if values with this ISMN quality flag, or several joined by commas, are used: `read_ismn`, 2.
-
-    Examples
-    --------
-    >>> [usable(flag) for flag in ("G", "C03", "C02,C03", "C01", "C03,D05", "")]
-    [True, True, True, False, False, False]
-    """
-    return set(flag.split(",")) <= _USABLE
-
-
-def _read(path: Path, min_hours: int, progress: bool) -> Iterator[pa.Table]:
+def _read(path: Path, min_hours: int, shallow: bool, progress: bool) -> Iterator[pa.Table]:
     """Yield the tables that one path holds, of either publisher."""
     if not os.path.exists(path):  # unlike Path.exists, raises nothing for a name that is too long
         raise InputError(f"no file or folder {path}; expected USCRN daily01 files or an ISMN archive")
@@ -261,93 +220,16 @@ def _read(path: Path, min_hours: int, progress: bool) -> Iterator[pa.Table]:
         yield read_uscrn(path)
         return
     files = sorted(path.rglob("CRND*.txt")) if path.is_dir() else []
-    archive = _stm_files(path)
+    archive = archive_files(path)
     if not files and not archive:
         raise InputError(
             f"{path} holds neither USCRN daily01 files (CRND….txt) nor files of an ISMN archive "
-            "(NETWORK/STATION/….stm); give the folder or zip that does"
+            "(….stm); give the folder or zip that does"
         )
     for file in files:
         yield read_uscrn(file)
     if archive:
-        yield read_ismn(path, min_hours=min_hours, progress=progress)
-
-
-def _stm_files(path: Path) -> list[str]:
-    """List the data files of an ISMN archive, NETWORK/STATION/….stm, as paths in it."""
-    if path.is_dir():
-        return sorted(file.relative_to(path).as_posix() for file in path.glob("*/*/*.stm"))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return sorted(name for name in archive.namelist() if re.fullmatch(r"[^/]+/[^/]+/[^/]+\.stm", name))
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a readable zip ({error}); download the archive again") from None
-
-
-@contextlib.contextmanager
-def _archive(path: Path) -> Iterator[list[tuple[str, Any, list[Any]]]]:
-    """Yield network, station and surface sensors of an archive, which `ismn` keeps open meanwhile."""
-    if find_spec("ismn") is None:
-        raise RequestError(
-            "ISMN archives need the package ismn, which is not installed: pip install 'mmnet-maps[ismn]'"
-        )
-    from ismn.interface import ISMN_Interface
-
-    files = _stm_files(path)
-    if not files:
-        raise InputError(f"{path} holds no NETWORK/STATION/….stm; give an ISMN archive, zip or unpacked")
-    # The package writes its list of sensors to disk, and prints to the terminal while it does.
-    with tempfile.TemporaryDirectory() as folder:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            try:
-                found = ISMN_Interface(path, meta_path=folder, temp_root=folder)
-            except (OSError, ValueError, KeyError) as error:
-                reason = " ".join(str(error).split())
-                raise InputError(f"{path} cannot be read as an ISMN archive ({reason}); download it again") from None
-        try:
-            lost = len(files) - len(found.metadata)
-            if lost:
-                known = {Path(str(name)).as_posix() for name in found.metadata["file_path", "val"]}
-                log.warning(
-                    "%s: %d of %d files cannot be read and are left out, the first is %s",
-                    *(path, lost, len(files), next(name for name in files if name not in known)),
-                )
-            yield [
-                (network.name, station, sensors)
-                for network in found.networks.values()
-                for station in network.stations.values()
-                if (sensors := [sensor for sensor in station.sensors.values() if _at_the_surface(sensor)])
-            ]
-        finally:
-            found.close_files()
-
-
-def _at_the_surface(sensor: Any) -> bool:
-    top, bottom = sensor.depth.start, sensor.depth.end
-    return bool(sensor.variable == "soil_moisture" and SURFACE_M[0] <= top <= bottom <= SURFACE_M[1] + 1e-9)
-
-
-def _hours(sensor: Any, path: str | Path) -> pd.Series[float]:
-    """Read the usable values of a sensor by time in UTC."""
-    try:
-        data = sensor.read_data()
-    except (ValueError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: sensor {sensor.name} cannot be read ({reason}); download the archive again"
-        ) from None
-    good = data["soil_moisture_flag"].astype(str).map(usable) & data["soil_moisture"].between(0, 1)
-    values: pd.Series[float] = data.loc[good, "soil_moisture"]
-    return values
-
-
-def _daily(hours: pd.Series[float], offset: pd.Timedelta, min_hours: int) -> pd.Series[float]:
-    """Average by day of local standard time, for days with enough values."""
-    import pandas as pd
-
-    groups = hours.groupby((pd.DatetimeIndex(hours.index) + offset).floor("D"))
-    return groups.mean()[groups.size() >= min_hours]
+        yield read_ismn(path, min_hours=min_hours, shallow=shallow, progress=progress)
 
 
 def _placed(rows: pd.DataFrame, positions: str | Path | None) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +18,8 @@ from hypothesis import strategies as st
 
 from insitu_files import Sensor, hours, uscrn, uscrn_line, write_archive
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.training import observations as insitu
-from mmnet_maps.training.observations import COLUMNS, read_ismn, read_observations, read_uscrn, standard_time
+from mmnet_maps.training.ismn_archive import standard_time
+from mmnet_maps.training.observations import COLUMNS, read_ismn, read_observations, read_uscrn
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "stations"
 START = datetime(2021, 6, 1)
@@ -97,7 +99,8 @@ def sensor(level: float, step: int, depth: tuple[float, float], instrument: str,
 EAST = {"network": "TxSON", "station": "CR200-1", "lat": 30.4, "lon": -98.8, "elevation": -9999.0}
 SENSORS = [
     sensor(0.20, 9, (0.05, 0.05), "Hydraprobe-A"),
-    sensor(0.10, 13, (0.0, 0.05), "Hydraprobe-B"),
+    sensor(0.10, 13, (0.0508, 0.0508), "Hydraprobe-B"),
+    sensor(0.90, 0, (0.0, 0.05), "Layer"),
     sensor(0.30, 0, (0.05, 0.05), "CS655", **EAST),
     sensor(0.90, 0, (0.05, 0.10), "Deeper"),
     sensor(0.90, 0, (0.10, 0.10), "Deep"),
@@ -105,7 +108,7 @@ SENSORS = [
     Sensor(**(SENSOR_TS := {**EAST, "depth": (0.05, 0.05)}), instrument="CS655", record=record(0.9, 0), variable="ts"),
 ]
 TIMES = hours(START, 8)
-PLACES = {("SCAN", "AdamsRanch"): SENSORS[:2], ("TxSON", "CR200-1"): SENSORS[2:3]}
+PLACES = {("SCAN", "AdamsRanch"): SENSORS[:2], ("TxSON", "CR200-1"): SENSORS[3:4]}
 
 
 def expected(min_hours: int) -> dict[tuple[str, str, date], float]:
@@ -152,7 +155,7 @@ def test_the_threshold_leaves_out_days_as_the_formula_does() -> None:
 
 
 def test_a_truncated_file_is_left_out_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = write_archive(tmp_path / "a", SENSORS[:3], TIMES)
+    path = write_archive(tmp_path / "a", [*SENSORS[:2], SENSORS[3]], TIMES)
     broken = next(path.glob("SCAN/*/*Hydraprobe-B*.stm"))
     broken.write_text("SCAN SCAN")
     table = read_ismn(path)
@@ -166,9 +169,9 @@ def test_archives_of_nothing_are_refused_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read") as error:
         read_ismn(path)
     assert "\n" not in str(error.value)
-    deep = write_archive(tmp_path / "deep", SENSORS[3:6], TIMES)
+    deep = write_archive(tmp_path / "deep", SENSORS[4:7], TIMES)
     assert read_ismn(deep).num_rows == 0
-    with pytest.raises(InputError, match="no soil moisture at 0 to 5 cm in the observations"):
+    with pytest.raises(InputError, match="no daily soil moisture at 0 to 5 cm in the observations"):
         read_observations([deep])
     (tmp_path / "cut.zip").write_bytes(write_archive(tmp_path / "b.zip", SENSORS[:1], TIMES).read_bytes()[:900])
     with pytest.raises(InputError, match=r"cut\.zip does not have a name"):
@@ -177,10 +180,151 @@ def test_archives_of_nothing_are_refused_in_a_line(tmp_path: Path) -> None:
         read_ismn(path, min_hours=25)
 
 
-def test_without_ismn_archives_are_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(insitu, "find_spec", lambda _: None)
-    with pytest.raises(RequestError, match=r"pip install 'mmnet-maps\[ismn\]'"):
-        read_observations([write_archive(tmp_path / "a.zip", SENSORS[:1], TIMES)])
+@pytest.mark.parametrize("kind", ["header_values", "ceop_sep"])
+def test_the_package_ismn_reads_the_same_values(tmp_path: Path, kind: str) -> None:
+    from ismn.filehandlers import DataFile
+
+    path = write_archive(tmp_path / "a", SENSORS[3:4], hours(START, 2), kind)
+    (file,) = path.rglob("*.stm")
+    known = DataFile(path, file.relative_to(path))
+    data = known.read_data()
+    good = data["soil_moisture_flag"].isin(["G", "C02", "C03", "C02,C03"])
+    local = (data.index[good] - timedelta(hours=7)).floor("D")
+    means = data["soil_moisture"][good].groupby(local).mean()
+    table = read_ismn(path, min_hours=1).to_pandas()
+    assert table["soil_moisture"].to_list() == pytest.approx(means.to_list(), rel=1e-6)
+    assert table["lat"][0] == known.metadata["latitude"].val
+
+
+# Files of one station at 90° west, whose day begins at 6 UTC, with a constant value each.
+HERE = {"network": "SCAN", "station": "Ephrata", "lat": 47.11, "lon": -90.0, "elevation": 390.0, "variable": "sm"}
+DAYS = hours(START + timedelta(hours=6), 2)
+
+
+def at(depth: tuple[float, float], value: float, instrument: str = "Hydraprobe", **place) -> Sensor:
+    return Sensor(depth=depth, instrument=instrument, record=lambda _: (value, "G"), **(HERE | place))
+
+
+@pytest.mark.parametrize(
+    ("depths", "shallow", "value", "left"),
+    [
+        ([(0.0508, 0.0508)], False, 0.1, ""),
+        ([(0.04, 0.06), (0.0, 0.051)], False, 0.1, "1 of 2 soil moisture sensors left out: 1 beside one nearer"),
+        ([(0.0, 0.05), (0.025, 0.025)], True, 0.1, "1 of 2 soil moisture sensors left out: 1 beside one nearer"),
+        ([(0.0254, 0.0254), (0.1016, 0.1016)], True, 0.1, "1 of 2 .* left out: 1 deeper than 5.1 cm"),
+        ([(0.0254, 0.0254), (0.1016, 0.1016)], False, None, r"2 of 2 .* left out: 1 at 0.0254 m \(--shallow uses them"),
+        ([(0.0, 0.10), (-0.05, -0.05)], True, None, "2 of 2 .* left out: 1 above the ground, 1 deeper than 5.1 cm"),
+        ([(0.05, 0.05), (0.0508, 0.0508)], False, 0.15, ""),  # both are nominally at 5 cm: the mean of .1 and .2
+        ([(0.0, 0.05), (0.02, 0.05)], False, 0.15, "sensors of different depths are averaged at 1 stations"),
+    ],
+)
+def test_which_sensors_stand_for_five_centimetres(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, depths: list, shallow: bool, value: float | None, left: str
+) -> None:
+    sensors = [at(depth, 0.1 * (k + 1)) for k, depth in enumerate(depths)]
+    found = read_ismn(write_archive(tmp_path / "a", sensors, DAYS), shallow=shallow)["soil_moisture"].to_pylist()
+    assert found == ([] if value is None else pytest.approx([value] * 2))
+    assert re.search(left, caplog.text) if left else not caplog.text
+
+
+def test_the_files_of_one_sensor_are_one_sensor(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "a", [at((0.05, 0.05), 0.1)], DAYS[:30])  # a day, and 6 hours of the next one
+    write_archive(path, [at((0.05, 0.05), 0.4)], DAYS[30:])  # its other 18 hours
+    assert read_ismn(path, min_hours=24)["soil_moisture"].to_pylist() == pytest.approx([0.1, (0.1 + 3 * 0.4) / 4])
+
+
+def rewritten(tmp_path: Path, change) -> Path:
+    """Write an archive of two days of 0.1 m³/m³ whose lines below the first are changed."""
+    path = write_archive(tmp_path / "a", [at((0.05, 0.05), 0.1)], DAYS)
+    (file,) = path.rglob("*.stm")
+    head, *lines = file.read_text().splitlines()
+    file.write_bytes("\n".join([head, *change(lines)]).encode("latin-1"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "days", "message"),
+    [
+        # 8 hours a day, each twice: not 16 hours
+        (lambda lines: 2 * [*lines[:8], *lines[24:32]], [], "16 values repeat an hour, 0 of them differ"),
+        # the first 12 hours re-sent as 0.3: the mean of 12 hours of each
+        (
+            lambda lines: [*lines, *(line.replace("0.1000", "0.3000") for line in lines[:12])],
+            [0.2, 0.1],
+            "12 values repeat an hour, 12 of them differ; the last value given counts",
+        ),
+        # 12 of 24 hours twice as often: half hours of 0.1 and 0.5 are one hour of 0.3
+        (
+            lambda lines: [*lines, *(x.replace(":00 ", ":30 ").replace("0.1000", "0.5000") for x in lines[:12])],
+            [0.2, 0.1],
+            "",
+        ),
+        # 6 hours each twice as half hours are 6 hours
+        (lambda lines: [*lines[:6], *(line.replace(":00 ", ":30 ") for line in lines[:6])], [], "without a day of 12"),
+        (lambda lines: [*lines[:-1], lines[-1][:13]], [0.1, 0.1], "1 lines cannot be read, the first is .*line 49"),
+        (lambda lines: [lines[0].replace(" G", " 7 G"), *lines[1:]], [0.1, 0.1], "1 lines cannot be read.*line 2"),
+        (lambda lines: [lines[0].replace("/06/", "/13/"), *lines[1:]], [0.1, 0.1], "1 lines cannot be read.*line 2"),
+        (lambda lines: [line.replace("0.1000", "0.1x") for line in lines], None, "none of its lines can be read"),
+        (lambda lines: [line.replace("0.1000", "15.10") for line in lines], [], "with values above 1, so not in m³/m³"),
+        (lambda lines: [line.replace(" G", " X1") for line in lines], [], "without a day of 12 usable hours"),
+        (lambda lines: [line.replace(" M", " \u00df") for line in lines], [0.1, 0.1], ""),
+        (lambda lines: [line + "\r" for line in lines], [0.1, 0.1], ""),
+        (lambda lines: [*lines[:24], *(x.replace("0.1000 G", "NaN M") for x in lines[24:])], [0.1], ""),
+        (lambda lines: [], None, "none of its lines can be read"),
+    ],
+)
+def test_lines_that_are_odd(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change, days: list[float] | None, message: str
+) -> None:
+    path = rewritten(tmp_path, change)
+    if days is None:
+        with pytest.raises(InputError, match=message) as error:
+            read_ismn(path)
+        assert len(str(error.value)) <= 300
+        return
+    assert read_ismn(path)["soil_moisture"].to_pylist() == pytest.approx(days)
+    assert re.search(message, caplog.text) if message else not caplog.text
+    assert all(len(line.getMessage()) <= 300 for line in caplog.records)
+
+
+@pytest.mark.parametrize("head", ["SCAN SCAN Ephrata here 47.11 -90.0 390", "SCAN SCAN E -9999 -9999 390", ""])
+def test_a_file_without_a_position_is_left_out(tmp_path: Path, head: str) -> None:
+    path = write_archive(tmp_path / "a", [at((0.05, 0.05), 0.1)], DAYS)
+    (file,) = path.rglob("*.stm")
+    file.write_text("\n".join([head, *file.read_text().splitlines()[1:]]))
+    with pytest.raises(InputError, match="cannot be read as an ISMN archive .*(position|first line)"):
+        read_ismn(path)
+
+
+@pytest.mark.parametrize("static", [None, "", "quantity_name;unit\n", "a,b\n1,2\n", "\x00"])
+def test_the_table_of_static_variables_is_not_needed(tmp_path: Path, static: str | None) -> None:
+    path = write_archive(tmp_path / "a", [at((0.05, 0.05), 0.1)], DAYS)
+    (table,) = path.rglob("*.csv")
+    table.unlink() if static is None else table.write_text(static)
+    assert read_ismn(path).num_rows == 2
+
+
+@pytest.mark.parametrize("where", ["Ephrata", ".", "an archive/of mine/SCAN/Ephrata"])
+def test_folders_of_an_archive_have_any_level(tmp_path: Path, where: str) -> None:
+    path = write_archive(tmp_path / "a", [at((0.05, 0.05), 0.1)], DAYS)
+    (file,) = path.rglob("*.stm")
+    (tmp_path / "b" / where).mkdir(parents=True)
+    file.rename(tmp_path / "b" / where / file.name)
+    zipped = shutil.make_archive(str(tmp_path / "c"), "zip", tmp_path / "b")
+    for archive in (tmp_path / "b", Path(zipped)):
+        table = read_observations([archive])
+        assert set(zip(*(table[name].to_pylist() for name in ("network", "station")), strict=True)) == {
+            ("SCAN", "Ephrata")
+        }
+
+
+def test_names_of_networks_and_stations_are_those_of_folder_and_file(tmp_path: Path) -> None:
+    path = write_archive(
+        tmp_path / "a", [at((0.05, 0.05), 0.1, network="BIEBRZA-S-1", station="Las_Ari\u00f1as")], DAYS
+    )
+    (path / "BIEBRZA-S-1").rename(path / "BIEBRZA_S-1")
+    table = read_ismn(path)
+    assert {*table["network"].to_pylist(), *table["station"].to_pylist()} == {"BIEBRZA_S-1", "Las_Ari\u00f1as"}
 
 
 @given(st.floats(-180, 180))
@@ -191,7 +335,7 @@ def test_standard_time_is_within_half_an_hour_of_the_sun(lon: float) -> None:
 def test_paths_are_recognised_by_their_content(tmp_path: Path) -> None:
     zipped = write_archive(tmp_path / "ismn.zip", SENSORS[:2], TIMES)
     uscrn(tmp_path / "uscrn" / "2021", "WA_Spokane_17_SSW", {date(2021, 6, 1): 0.2})
-    mixed = write_archive(tmp_path / "mixed", SENSORS[2:3], TIMES)
+    mixed = write_archive(tmp_path / "mixed", SENSORS[3:4], TIMES)
     uscrn(mixed, "OK_Stillwater_2_W", {date(2021, 6, 1): 0.3})
     table = read_observations([zipped, tmp_path / "uscrn", mixed])
     assert pc.unique(table["station"]).to_pylist() == ["AdamsRanch", "CR200-1", "Spokane-17-SSW", "Stillwater-2-W"]
