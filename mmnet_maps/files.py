@@ -32,6 +32,7 @@ LOCK = "lock"
 """Name of the file that holds a work folder (see `claim`)."""
 
 _SOFTWARE = b"mmnet_maps"
+_SIDECARS = (".aux.xml", ".ovr", ".ovr.aux.xml", ".msk", ".msk.aux.xml", ".msk.ovr")
 _TRIES = 10
 _OPENING = Lock()
 _CACHE = 256 << 20  # bytes; the default is a twentieth of the memory
@@ -147,7 +148,7 @@ def refuse_foreign(path: Path, ours: Callable[[Path], bool] = is_ours) -> None:
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a small file so that it appears whole or not at all, text as UTF-8; missing folders are made.
 
-    A file that already holds exactly this is left alone.
+    A file that already holds exactly this is left alone; the `sidecars` of one that is replaced are removed.
 
     Raises
     ------
@@ -171,10 +172,25 @@ def write_whole(path: Path, data: bytes | str) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+                remove_sidecars(path)  # before it: a killed process must not leave those of the old file beside the new
                 os.replace(hidden, path)
             finally:
                 with suppress(OSError):
                     hidden.unlink(missing_ok=True)
+
+
+def sidecars(path: Path) -> list[Path]:
+    """Return the files that GDAL and QGIS have kept beside a raster: its statistics, overviews and mask.
+
+    They describe the file of that name as it was, and are out of date when it is replaced.
+    """
+    return [found for end in _SIDECARS if (found := path.with_name(path.name + end)).is_file()]
+
+
+def remove_sidecars(path: Path) -> None:
+    """Remove the `sidecars` of a file; errors as `Path.unlink`."""
+    for found in sidecars(path):
+        found.unlink(missing_ok=True)
 
 
 @contextmanager

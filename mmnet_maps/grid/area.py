@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmnet_maps.errors import RequestError
+from mmnet_maps.grid.area_names import file_name, name_of_geometry
 from mmnet_maps.resources import packaged
 from mmnet_maps.variables import FIRST_DAY
 
@@ -40,7 +41,7 @@ class Area:
     Attributes
     ----------
     name
-        Stem of output file names: letters, digits, ``_`` and ``-``.
+        Stem of output file names, see `area_names`.
     geometry
         A valid polygon or multipolygon in longitude and latitude (EPSG:4326), inside CONUS.
     notice
@@ -65,7 +66,7 @@ def read_aoi(aoi: str | Path | BaseGeometry | Sequence[float]) -> Area:
     Returns
     -------
     Area
-        Named after the file, or ``aoi``.
+        Named after the file, or after its bounds.
 
     Raises
     ------
@@ -76,12 +77,12 @@ def read_aoi(aoi: str | Path | BaseGeometry | Sequence[float]) -> Area:
     --------
     >>> area = read_aoi("-119.6,47.0,-119.2,47.3")
     >>> area.name, area.geometry.bounds
-    ('aoi', (-119.6, 47.0, -119.2, 47.3))
+    ('aoi_119.6W_47N_119.2W_47.3N', (-119.6, 47.0, -119.2, 47.3))
     """
     from shapely.geometry.base import BaseGeometry
 
     if isinstance(aoi, BaseGeometry):
-        return _area("aoi", [aoi], None, "the geometry")
+        return _area("", [aoi], None, "the geometry")
     if isinstance(aoi, str) and (numbers := _numbers(aoi)) is not None:
         return _from_bounds(numbers, aoi)
     if isinstance(aoi, str | Path):
@@ -112,14 +113,13 @@ def _from_bounds(numbers: Sequence[float], text: str) -> Area:
     west, south, east, north = numbers
     if west >= east or south >= north:
         raise RequestError(f"bounds {text} are reversed or empty; expected west < east and south < north in degrees")
-    return _area("aoi", [box(west, south, east, north)], None, f"bounds {text}")
+    return _area("", [box(west, south, east, north)], None, f"bounds {text}")
 
 
 def _from_file(aoi: str | Path) -> Area:
     path, notice = _locate(aoi)
     geometries, crs = _read_geojson(path) or _read_vector(path)
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_") or "aoi"
-    return _area(name, geometries, crs, str(aoi), notice)
+    return _area(file_name(path.stem), geometries, crs, str(aoi), notice)
 
 
 def _locate(aoi: str | Path) -> tuple[Path, str | None]:
@@ -205,7 +205,7 @@ def _read_vector(path: Path) -> tuple[list[BaseGeometry], Any]:
 
 
 def _area(name: str, geometries: Iterable[BaseGeometry], crs: Any, what: str, notice: str | None = None) -> Area:
-    """Check the geometries, join them and transform them to longitude and latitude."""
+    """Check the geometries, join them and transform them to longitude and latitude; without a name, give one."""
     import shapely
 
     polygons = [polygon for geometry in geometries for polygon in _polygons(geometry, what)]
@@ -218,7 +218,7 @@ def _area(name: str, geometries: Iterable[BaseGeometry], crs: Any, what: str, no
     if not joined.is_valid:
         raise RequestError(f"{what} is invalid in longitude and latitude: {shapely.is_valid_reason(joined)}")
     assert isinstance(joined, shapely.Polygon | shapely.MultiPolygon)
-    return Area(name=name, geometry=joined, notice=notice)
+    return Area(name=name or name_of_geometry(joined), geometry=joined, notice=notice)
 
 
 def _polygons(geometry: BaseGeometry, what: str) -> list[BaseGeometry]:

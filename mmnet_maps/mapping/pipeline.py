@@ -306,10 +306,10 @@ def _check_targets(request: Request) -> None:
     from mmnet_maps.product.day_writer import check_target
     from mmnet_maps.product.stac_catalog import check_catalog
 
-    out, name, synthetic = request.run.out, request.area.name, request.synthetic
+    out, name, synthetic, recipe = request.run.out, request.area.name, request.synthetic, request.recipe
     check_catalog(out, request.days)
     for day in request.days:
-        check_target(out, name, day, synthetic, request.layers, members=request.recipe.members)
+        check_target(out, name, day, synthetic, request.layers, members=recipe.members, area=recipe.place_id)
     if len(request.days) > 1:
         refuse_foreign(request.overview)
 

@@ -33,6 +33,7 @@ from mmnet_maps.files import (
     read_tags,
     refuse_foreign,
     remove_leftovers,
+    sidecars,
     staging_folder,
     sync,
     write_errors,
@@ -128,7 +129,14 @@ class DayProduct:
 
 
 def check_target(
-    out: Path, name: str, day: date, synthetic: bool, layers: Sequence[str], *, members: bool = False
+    out: Path,
+    name: str,
+    day: date,
+    synthetic: bool,
+    layers: Sequence[str],
+    *,
+    members: bool = False,
+    area: str | None = None,
 ) -> None:
     """Check, before anything is computed, that the files of a day can be written; nothing is created.
 
@@ -140,11 +148,14 @@ def check_target(
         As in `Revision`.
     members
         Whether a store of ensemble members will be written.
+    area
+        Property ``mmnet:area`` of the item, see `refuse_other_area`.
 
     Raises
     ------
     OutputError
-        When the folder cannot be written, or a file of that name exists that this software did not make.
+        When the folder cannot be written, a file of that name exists that this software did not make, or the existing
+        map is of another area.
     """
     names = DayNames.of(out, name, day, synthetic)
     with write_errors(names.folder, "nothing was computed"):
@@ -156,6 +167,33 @@ def check_target(
         targets = [*(names.layer(layer) for layer in layers), names.item, names.picture]
         for path in [*targets, names.members] if members else targets:
             refuse_foreign(path)
+    refuse_other_area(names.item, area)
+
+
+def refuse_other_area(path: Path, area: str | None) -> None:
+    """Refuse to replace the map of another area or grid that has the same name.
+
+    Parameters
+    ----------
+    path
+        The STAC item about to be written; it may be missing, or be from a version that did not state its area.
+    area
+        Its property ``mmnet:area``; None where it has none.
+
+    Raises
+    ------
+    OutputError
+        When the existing item states another area.
+    """
+    item = read_json(path) if path.is_file() else {}
+    if fingerprint_of(item) is None or item["properties"].get("mmnet:area", area) == area:
+        return
+    corners = item.get("bbox")
+    where = f" ({', '.join(f'{edge:.4f}' for edge in corners)})" if isinstance(corners, list) else ""
+    raise OutputError(
+        f"{path} is the map of another area or grid{where}, which would be replaced; give another --out, rename the "
+        "area's file, or delete that item"
+    )
 
 
 def completed(out: Path, name: str, day: date, synthetic: bool, fingerprint: str) -> DayProduct | None:
@@ -315,7 +353,13 @@ class DayWriter:
     def _check(self) -> None:
         revision = self.revision
         check_target(
-            self._out, revision.name, revision.day, revision.synthetic, revision.layers, members=revision.members > 0
+            self._out,
+            revision.name,
+            revision.day,
+            revision.synthetic,
+            revision.layers,
+            members=revision.members > 0,
+            area=revision.properties.get("mmnet:area"),
         )
 
     def _check_space(self) -> None:
@@ -371,12 +415,13 @@ class DayWriter:
             names.previous_item.unlink(missing_ok=True)
 
     def _old_files(self) -> list[Path]:
-        """Return the files of earlier revisions, including layers that the new one does not have."""
+        """Return the files of earlier revisions with their sidecars, and layers that the new one does not have."""
         names = self._names
         listed = sizes_of(read_json(names.previous_item)) if names.previous_item.exists() else {}
         layers = dict.fromkeys((*self.revision.layers, *(key for key in listed if key in LAYERS)))
         paths = (*(names.layer(layer) for layer in layers), names.picture, names.members)
-        return [path for path in paths if path.exists() and is_ours(path)]
+        ours = [path for path in paths if not path.exists() or is_ours(path)]
+        return [found for path in ours for found in (path, *sidecars(path)) if found.exists()]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.files import read_json, refuse_foreign, write_whole
+from mmnet_maps.files import read_json, refuse_foreign, remove_sidecars, write_whole
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, grid_of_tiles, tile_geobox
 from mmnet_maps.product.layers import LAYERS, Layer
 from mmnet_maps.product.quality import FLAG_MASKS
@@ -66,6 +66,7 @@ def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
             made[path] = _mosaic(layer, tiles)
         elif path.exists() and _is_mosaic(path):
             try:
+                remove_sidecars(path)
                 path.unlink()
             except OSError as error:
                 raise OutputError(

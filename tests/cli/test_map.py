@@ -26,14 +26,17 @@ def test_the_map_command_says_where_the_maps_are(
     code, out, err = run(capsys, monkeypatch, *words)
     assert code == 0, err
     named = [Path(text) for text in re.findall(r"\S+\.(?:tif|png)", out)]
-    assert {path.name for path in named} == {"aoi_20210808_soil_moisture.tif", "aoi_20210808.png"}
+    assert {path.name for path in named} == {
+        "aoi_119.6W_47.1N_119.55W_47.13N_20210808_soil_moisture.tif",
+        "aoi_119.6W_47.1N_119.55W_47.13N_20210808.png",
+    }
     assert all(path.exists() for path in named)
     assert {path.name for path in (tmp_path / "maps" / "20210808").iterdir()} == {
-        "aoi_20210808_soil_moisture.tif",
-        "aoi_20210808_quality.tif",
-        "aoi_20210808_smap.tif",
-        "aoi_20210808.json",
-        "aoi_20210808.png",
+        "aoi_119.6W_47.1N_119.55W_47.13N_20210808_soil_moisture.tif",
+        "aoi_119.6W_47.1N_119.55W_47.13N_20210808_quality.tif",
+        "aoi_119.6W_47.1N_119.55W_47.13N_20210808_smap.tif",
+        "aoi_119.6W_47.1N_119.55W_47.13N_20210808.json",
+        "aoi_119.6W_47.1N_119.55W_47.13N_20210808.png",
         "catalog.json",
     }
     assert "thermometer" in err  # the substitute is reported
@@ -147,7 +150,7 @@ def test_outputs_that_cannot_be_written(
     code, out, err = run(capsys, monkeypatch, *base, tmp_path / "file")
     assert (code, out) == (5, "")
     assert "file" in err
-    foreign = tmp_path / "out" / "20210808" / "aoi_20210808_soil_moisture.tif"
+    foreign = tmp_path / "out" / "20210808" / "aoi_119.6W_47.1N_119.55W_47.13N_20210808_soil_moisture.tif"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("somebody's")
     code, out, err = run(capsys, monkeypatch, *base, tmp_path / "out")

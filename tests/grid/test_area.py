@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 import mmnet_maps
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import CONUS_EXTENT, FIRST_DAY, parse_days, read_aoi, transform_geometry
+from mmnet_maps.grid.area_names import file_name
 
 FIELD = shapely.Polygon([(-119.5, 47.0), (-119.2, 47.05), (-119.3, 47.3)])
 HOLED = shapely.Polygon(
@@ -129,8 +131,49 @@ def test_height_is_dropped_and_a_table_beside_the_layer_is_no_matter(tmp_path: P
 def test_bounds_and_shapely_geometries() -> None:
     for aoi in ("-119.5,47,-119.25,47.5", " -119.5, 47, -119.25, 47.5", (-119.5, 47, -119.25, 47.5)):
         area = read_aoi(aoi)
-        assert (area.name, area.geometry.bounds) == ("aoi", (-119.5, 47, -119.25, 47.5))
+        assert area.name == "aoi_119.5W_47N_119.25W_47.5N"
+        assert area.geometry.bounds == (-119.5, 47, -119.25, 47.5)
     assert read_aoi(HOLED).geometry.equals(HOLED)
+
+
+def test_areas_without_a_file_have_names_of_their_own() -> None:
+    bounds = ["-119.5,47,-119.25,47.5", "-119.5,47,-119.25,47.4", "-119.5,47,-119.25,47.50001"]
+    west, south, east, north = -119.5, 47.0, -119.25, 47.5
+    shapes = [
+        shapely.Polygon([(west, south), (east, south), (east, north)]),
+        shapely.Polygon([(west, south), (east, south), (west, north)]),
+    ]
+    names = [read_aoi(one).name for one in (*bounds, *shapes)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"aoi_119\.5W_47N_119\.25W_47\.[45]N(_[0-9a-f]{6})?", name) for name in names)
+    assert read_aoi(shapely.box(west, south, east, north)).name == names[0]
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("fields", "fields"),
+        ("grant county.v2", "grant_county_v2"),
+        ("Zürich", "Zürich"),
+        ("Zu\u0308rich", "Zürich"),  # decomposed, as macOS writes it
+        ("北京", "北京"),
+        ("Ñ", "Ñ"),
+        ("हिन्दी", "हिन्दी"),
+        ("closure", "closure_area"),
+        ("closure_north", "closure_north"),
+        ("🌽", "aoi_119.5W_47N_119.25W_47.5N"),
+    ],
+)
+def test_names_of_files_stay_readable(tmp_path: Path, stem: str, name: str) -> None:
+    field = shapely.box(-119.5, 47.0, -119.25, 47.5)
+    assert read_aoi(write_geojson(tmp_path / f"{stem}.geojson", feature(field))).name == name
+
+
+def test_long_names_are_cut_and_stay_distinct() -> None:
+    one, other = file_name("北" * 80 + "一"), file_name("北" * 80 + "二")
+    assert one != other
+    assert one.startswith("北" * 50)
+    assert max(len(name.encode()) for name in (one, other)) <= 160
 
 
 def test_the_packaged_example_stands_in_with_a_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,7 +206,7 @@ def test_another_area_does_not_overwrite_a_tile(tmp_path: Path, made: Path, stac
     other = "-119.3135,47.7767,-119.29,47.80"
     batch = plan_batch(other, SPAN, stack=stack, model=model, out=made, store=False)
     before = contents(made)
-    with pytest.raises(OutputError, match="of another area, which would be lost"):
+    with pytest.raises(OutputError, match="the map of another area"):
         run_task(tasks_of(batch)[0])
     assert contents(made) == before
 

@@ -53,7 +53,7 @@ def maps(folder: Path, demo_cache: Path) -> dict[str, dict[str, Path]]:
     assert "--stack" in done.stderr
     found: dict[str, dict[str, Path]] = {}
     for day in DAYS:
-        stem = f"aoi_{day.replace('-', '')}_synthetic"
+        stem = f"aoi_119.55W_47N_119.25W_47.16N_{day.replace('-', '')}_synthetic"
         base = folder / "maps" / day.replace("-", "")
         found[day] = {name: base / f"{stem}_{name}.tif" for name in LAYERS} | {
             "item": base / f"{stem}.json",

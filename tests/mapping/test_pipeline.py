@@ -28,7 +28,7 @@ from mmnet_maps.grid.area import LONLAT, read_aoi, transform_geometry
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.tiles import Tile, conus_grid, target_grid, touched_tiles
 from mmnet_maps.mapping.lazy import lazy
-from mmnet_maps.mapping.pipeline import ahead, compute_layers, make_maps, map_tile, read_parts
+from mmnet_maps.mapping.pipeline import ahead, compute_layers, make_maps, map_tile, read_parts, write_days
 from mmnet_maps.mapping.request import Request, needs_of, prepare
 from mmnet_maps.product.day_writer import DayProduct
 from mmnet_maps.product.layers import LAYERS
@@ -221,7 +221,7 @@ def test_files_equal_the_arrays_and_the_second_run_keeps_them(
     job: Request, write: Callable[..., list[DayProduct]], tmp_path: Path
 ) -> None:
     written = write(tmp_path / "maps")
-    assert (tmp_path / "maps/aoi_20210807_20210809.png").stat().st_size > 50_000
+    assert (tmp_path / "maps/aoi_119.6W_47.74N_119.4W_47.9N_20210807_20210809.png").stat().st_size > 50_000
     product = lazy(job).compute()
     for k, day in enumerate(written):
         for name, layer in ((name, LAYERS[name]) for name in job.layers):
@@ -252,10 +252,27 @@ def test_another_model_makes_the_map_again(write: Callable[..., list[DayProduct]
     assert properties["mmnet:model"] == "other"
 
 
+def test_a_second_area_does_not_replace_the_maps_of_the_first(inputs: Path, model: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"stack": inputs, "model": model, "out": tmp_path / "maps", "quiet": True}
+    for name, south in {"north": 47.80, "south": 47.79}.items():
+        outline = shapely.box(-119.50, south, -119.49, south + 0.005)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "fields.geojson").write_text(shapely.to_geojson(outline))
+    request = prepare(tmp_path / "north/fields.geojson", DAYS[0], **options)
+    first = write_days(request, request.days, quiet=True, pictures=False)[request.days[0]].item
+    before = first.read_bytes()
+    with pytest.raises(
+        OutputError, match=r"fields_20210807.json is the map of another area .*another --out"
+    ) as refused:
+        make_maps(tmp_path / "south/fields.geojson", DAYS[0], **options)
+    assert len(str(refused.value)) - len(str(first)) < 200
+    assert first.read_bytes() == before
+
+
 def test_a_foreign_picture_of_all_days_is_not_overwritten(
     write: Callable[..., list[DayProduct]], tmp_path: Path
 ) -> None:
-    overview = tmp_path / "aoi_20210807_20210809.png"
+    overview = tmp_path / "aoi_119.6W_47.74N_119.4W_47.9N_20210807_20210809.png"
     overview.write_text("mine")
     with pytest.raises(OutputError, match="never overwritten"):
         write(tmp_path)
@@ -444,7 +461,7 @@ def test_members_are_kept_as_zarr_beside_the_maps(
 ) -> None:
     options: dict[str, Any] = {"uncertainty": 3, "members": True}
     (day,) = write(tmp_path, DAYS[0], **options)
-    assert day.members == tmp_path / "20210807" / "aoi_20210807_members.zarr"
+    assert day.members == tmp_path / "20210807" / "aoi_119.6W_47.74N_119.4W_47.9N_20210807_members.zarr"
     expected = mm.downscale_product(AREA, DAYS[0], stack=inputs, model=model, quiet=True, **options).isel(time=0)
     with xr.open_zarr(day.members) as store:
         np.testing.assert_allclose(store["soil_moisture_members"], expected["soil_moisture_members"], atol=1e-6)

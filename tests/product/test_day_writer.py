@@ -274,7 +274,9 @@ def test_an_interrupted_exchange_is_undone(
     """Whichever rename fails, the folder is as before."""
     replace = os.replace
     if again:
-        produce(tmp_path, packed(5, 5), members=members)
+        earlier = produce(tmp_path, packed(5, 5), members=members)
+        for path in (*earlier.layers.values(), earlier.folder / "grant_20210808.png"):
+            path.with_name(f"{path.name}.aux.xml").write_text("statistics of the earlier revision")
     before = content(tmp_path)
     for stop in range(1, 40):
         calls = 0
@@ -295,6 +297,41 @@ def test_an_interrupted_exchange_is_undone(
             break
     assert stop > (9 if again else 5) + (members > 0) * (7 if again else 6)
     assert completed(tmp_path, "grant", DAY, False, "new")
+    assert [*tmp_path.rglob("*.aux.xml")] == []
+
+
+@pytest.mark.filterwarnings("ignore:statistics")  # stats(), which rasterio advises, keeps nothing
+def test_statistics_and_overviews_of_a_replaced_map_are_removed(tmp_path: Path) -> None:
+    """GDAL and QGIS keep them beside the file, and would show the range of the old map."""
+    dry, wet = (dict.fromkeys(NAMES, np.full((5, 5), value, np.uint16)) for value in (1000, 3000))
+    path = produce(tmp_path, dry).layers["soil_moisture"]
+
+    def mean() -> float:
+        with rasterio.open(path) as data:
+            return float(data.statistics(1, approx=False).mean)
+
+    kept = path.with_name(f"{path.name}.aux.xml")
+    mine = path.with_suffix(".qml"), path.with_name(f"{path.name}.bak")
+    for other in (*mine, *(path.with_name(path.name + end) for end in (".ovr", ".msk", ".msk.ovr"))):
+        other.write_bytes(b"kept by a user or by GDAL")
+    assert (mean(), kept.exists()) == (1000, True)
+    produce(tmp_path, wet, fingerprint="new")
+    assert {one.name for one in path.parent.glob(f"{path.stem}*")} == {path.name, *(one.name for one in mine)}
+    assert (mean(), kept.exists()) == (3000, True)
+
+
+def test_the_map_of_another_area_is_not_replaced(tmp_path: Path) -> None:
+    first = produce(tmp_path, packed(3, 4), properties={"mmnet:area": "north"})
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match=r"grant_20210808.json is the map of another area .*give another --out") as at:
+        produce(tmp_path, packed(3, 4, seed=1), properties={"mmnet:area": "south"}, fingerprint="new")
+    assert json.loads(first.item.read_text())["bbox"][0] == pytest.approx(
+        float(str(at.value).split("(")[1].split(",")[0]), abs=1e-4
+    )
+    assert content(tmp_path) == before
+    produce(tmp_path, packed(3, 4, seed=1), properties={"mmnet:area": "north"}, fingerprint="new")
+    first.item.unlink()
+    produce(tmp_path, packed(3, 4, seed=1), properties={"mmnet:area": "south"}, fingerprint="new")
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["first", "revision"])

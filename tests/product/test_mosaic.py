@@ -238,15 +238,34 @@ def test_synthetic_and_real_tiles_do_not_mix(folder: Path) -> None:
         assert data.shape == (2048, 2048)
 
 
+@pytest.mark.filterwarnings("ignore:statistics")  # stats(), which rasterio advises, keeps nothing
+def test_statistics_and_overviews_of_an_earlier_mosaic_are_removed(folder: Path) -> None:
+    path = make(folder)["soil_moisture"]
+    before = path.read_bytes()
+    with rasterio.open(path) as data:
+        data.statistics(1, approx=True)
+    assert path.read_bytes() != before  # GDAL keeps those of a VRT in the file itself
+    make(folder)
+    assert path.read_bytes() == before
+    overviews = path.with_name(f"{path.name}.ovr")
+    overviews.write_bytes(b"of these tiles")
+    make(folder)
+    assert overviews.exists()
+    (folder / f"{IDS[0]}_20210808.json").unlink()
+    make(folder)
+    assert not overviews.exists()
+
+
 def test_without_tiles_there_is_no_mosaic(folder: Path, tmp_path: Path) -> None:
     found = make(folder)
+    for path in found.values():
+        path.with_name(f"{path.name}.aux.xml").write_text("statistics")
     mine = folder / "mosaic_20210808_soil_moisture_std.vrt"
     mine.write_text("<VRTDataset/>")
     for path in folder.glob("*.json"):
         path.unlink()
     assert make(folder) == {}
-    assert not any(path.exists() for path in found.values())
-    assert mine.exists()
+    assert sorted(folder.glob("mosaic_*")) == [mine]
     (tmp_path / "empty").mkdir()
     assert make(tmp_path / "empty") == {}
     assert make(tmp_path / "none") == {}

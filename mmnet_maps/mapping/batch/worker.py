@@ -133,15 +133,11 @@ def _existing(task: Task, day: date) -> dict[date, Outcome]:
     """Return the outcome of a day whose map is current or cannot be made; empty where it is to be made."""
     from mmnet_maps.files import DRIVER_ERRORS
     from mmnet_maps.product.cog import read_band
-    from mmnet_maps.product.day_writer import completed, remove_day_leftovers
+    from mmnet_maps.product.day_writer import completed, refuse_other_area, remove_day_leftovers
 
     request, stack = task.request, open_stack(task.request.stack)
     (tile,) = request.tiles
-    item = task.item(day)
-    if item.get("mmnet:area", request.recipe.place_id) != request.recipe.place_id:
-        raise OutputError(
-            f"{request.run.out} holds {task.tile} on {day} of another area, which would be lost; give another --out"
-        )
+    refuse_other_area(item_path(request.run.out, task.tile, day, request.synthetic), request.recipe.place_id)
     try:
         fingerprint = request.fingerprint(day)
         product = completed(request.run.out, task.tile, day, request.synthetic, fingerprint)
