@@ -16,7 +16,7 @@ _RESERVED = {"closure": "closure_area"}
 
 
 def file_name(text: str) -> str:
-    """Return a text as part of file names: letters, marks and digits of any script, ``_`` and ``-``.
+    r"""Return a text as part of file names: letters, marks and digits of any script, ``_`` and ``-``.
 
     Anything else becomes ``_``. Letters are composed (NFC), so that one name is the same on every system. What is too
     long for a file name is cut and ends in a hash of the whole.
@@ -28,7 +28,7 @@ def file_name(text: str) -> str:
 
     Examples
     --------
-    >>> file_name("grant county (2)"), file_name("Zu\\u0308rich-Ñ_北京"), file_name("🌽")
+    >>> file_name("grant county (2)"), file_name("Zu\u0308rich-Ñ_北京"), file_name("🌽")
     ('grant_county_2', 'Zürich-Ñ_北京', '')
     """
     signs = [sign if _is_kept(sign) else " " for sign in unicodedata.normalize("NFC", text)]
