@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from glob import escape
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
@@ -121,6 +122,18 @@ def is_ours(path: Path) -> bool:
         with path.open("rb") as file:
             return _SOFTWARE in file.read(2048)
     except DRIVER_ERRORS:
+        return False
+
+
+def holds(path: Path, *marks: str) -> bool:
+    """Return whether a file holds all these texts, such as the columns of a table or the keys of a report.
+
+    A folder and an unreadable file hold none.
+    """
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            return all(content.find(mark.encode()) >= 0 for mark in marks)
+    except (OSError, ValueError):  # an empty file cannot be mapped
         return False
 
 

@@ -7,13 +7,18 @@ from typing import Any
 import click
 
 from mmnet_maps.cli.checks import ends, require, require_tables
-from mmnet_maps.cli.options import AREA, DEBUG, MODEL, QUIET, SHALLOW, setting
+from mmnet_maps.cli.command import INPUT, OutputFile, command
+from mmnet_maps.cli.options import AREA, DEBUG, MODEL, QUIET, SHALLOW, picture, setting
 from mmnet_maps.errors import RequestError
 
+SERIES = OutputFile(".csv", ".parquet", ".nc", marks=("soil_moisture_estimate",))
+STATISTICS = OutputFile(".csv", ".parquet", ".gpkg", marks=("valid_share", "area_ha"))
 
-@click.command("points")
+
+@command("points")
 @click.option(
     "--points",
+    type=INPUT,
     multiple=True,
     metavar="CSV|LON,LAT",
     help="Places: degrees, or a CSV with station, lat, lon and, for observations, a row per day with date and "
@@ -21,6 +26,7 @@ from mmnet_maps.errors import RequestError
 )
 @click.option(
     "--maps",
+    type=INPUT,
     multiple=True,
     metavar="PATH",
     help="Finished maps: output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
@@ -31,16 +37,17 @@ from mmnet_maps.errors import RequestError
 @click.option("--end", metavar="DAY", help="Last day.  [default: of the maps]")
 @click.option(
     "--observations",
+    type=INPUT,
     multiple=True,
     metavar="PATH",
     help="USCRN files or an ISMN archive with observations at stations of these names; may be repeated.",
 )
 @SHALLOW
-@click.option("--samples", metavar="PARQUET", help="Table of station samples, in place of all of these.")
+@click.option("--samples", type=INPUT, metavar="PARQUET", help="Table of station samples, in place of all of these.")
 @MODEL
 @setting("uncertainty")
-@click.option("--out", required=True, metavar="CSV|PARQUET|NC", help="One row per place and day.")
-@click.option("--picture", metavar="PNG", help="Also draw the series.")
+@click.option("--out", type=SERIES, required=True, metavar="CSV|PARQUET|NC", help="One row per place and day.")
+@picture("Also draw the series.")
 @QUIET
 @DEBUG
 def points_command(
@@ -96,12 +103,13 @@ def points_command(
         click.echo(draw_series(series, picture))
 
 
-@click.command("zones")
-@click.option("--zones", required=True, metavar="FILE", help="Polygons: GeoJSON, GeoPackage, Shapefile.")
+@command("zones")
+@click.option("--zones", required=True, type=INPUT, metavar="FILE", help="Polygons: GeoJSON, GeoPackage, Shapefile.")
 @click.option(
     "--maps",
     "paths",
     required=True,
+    type=INPUT,
     multiple=True,
     metavar="PATH",
     help="Output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
@@ -118,8 +126,8 @@ def points_command(
     show_default=True,
     help="Layer of the statistics.",
 )
-@click.option("--picture", metavar="PNG", help="Also draw the means.")
-@click.option("--out", required=True, metavar="CSV|PARQUET|GPKG", help="One row per zone and day.")
+@picture("Also draw the means.")
+@click.option("--out", type=STATISTICS, required=True, metavar="CSV|PARQUET|GPKG", help="One row per zone and day.")
 @QUIET
 @DEBUG
 def zones_command(
@@ -163,10 +171,10 @@ def zones_command(
         click.echo(drawn)
 
 
-@click.command("view")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@command("view")
+@click.argument("paths", type=INPUT, nargs=-1, required=True, metavar="PATH…")
 @setting("stack", help="Stack to read rain from, for the series at a point.")
-@click.option("--outline", metavar=AREA, help="Polygons to draw over the map.")
+@click.option("--outline", type=INPUT, metavar=AREA, help="Polygons to draw over the map.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port on this machine.  [default: 5006 or a free one]")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 @DEBUG

@@ -7,15 +7,16 @@ from typing import Any
 import click
 
 from mmnet_maps.cli.checks import refuse_options_before, require
-from mmnet_maps.cli.options import AREA, AREA_HELP, CONFIG, DEBUG, JSON, QUIET, setting
+from mmnet_maps.cli.command import INPUT, group
+from mmnet_maps.cli.options import AREA, AREA_HELP, CONFIG, DEBUG, QUIET, json_option, setting
 from mmnet_maps.errors import TilesFailedError
 
 
-@click.group("batch", invoke_without_command=True, subcommand_metavar="[status ROOT]")
+@group("batch", invoke_without_command=True, subcommand_metavar="[status ROOT]")
 @click.option(
     "--tiles", metavar="conus|ID,ID…", help="Tiles of the default grid, such as h06v03,h06v04; conus for all."
 )
-@click.option("--aoi", metavar=AREA, help=f"{AREA_HELP} Its tiles, clipped to it.")
+@click.option("--aoi", type=INPUT, metavar=AREA, help=f"{AREA_HELP} Its tiles, clipped to it.")
 @click.option(
     "--date",
     "dates",
@@ -114,8 +115,8 @@ def batch_command(
 
 
 @batch_command.command("status")
-@click.argument("root", metavar="ROOT")
-@JSON
+@click.argument("root", type=INPUT, metavar="ROOT")
+@json_option("done", "failed", "missing")
 @DEBUG
 def batch_status_command(root: str, json_path: str | None) -> int:
     """List which tiles are done, failed and missing on each day; ends with exit code 4 unless all are done."""

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from mmnet_maps.cli.command import command
 from mmnet_maps.cli.options import AOI, CONFIG, DATES, DEBUG, QUIET, setting
 
 
-@click.command("map")
+@command("map")
 @AOI
 @DATES
 @setting("stack")

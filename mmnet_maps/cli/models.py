@@ -5,17 +5,33 @@ from __future__ import annotations
 import click
 
 from mmnet_maps.cli.checks import require, require_tables
-from mmnet_maps.cli.options import DEBUG, DRAWS, QUIET, SAMPLES, TRAINED_MODEL, setting
+from mmnet_maps.cli.command import INPUT, OutputFile, OutputFolder, command
+from mmnet_maps.cli.options import DEBUG, DRAWS, QUIET, SAMPLES, TRAINED_MODEL, json_option, picture, setting
 from mmnet_maps.errors import RequestError
 
+CHECKPOINT = OutputFolder(whole=True)
+PREDICTIONS = OutputFile(".parquet", marks=("soil_moisture_estimate",))
+IMPORTANCE = OutputFile(".json", marks=('"incompleteness"', '"variables"'))
 
-@click.command("train")
-@click.option("--samples", required=True, multiple=True, metavar="PARQUET", help="Table of samples; may be repeated.")
+
+@command("train")
 @click.option(
-    "--config", required=True, metavar="YAML", help="Training configuration, such as configs/mmnet-uscrn.yaml."
+    "--samples",
+    required=True,
+    type=INPUT,
+    multiple=True,
+    metavar="PARQUET",
+    help="Table of samples; may be repeated.",
+)
+@click.option(
+    "--config",
+    required=True,
+    type=INPUT,
+    metavar="YAML",
+    help="Training configuration, such as configs/mmnet-uscrn.yaml.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed, in place of that of the configuration.")
-@click.option("--out", required=True, metavar="FOLDER", help="Folder of the new checkpoint.")
+@click.option("--out", required=True, type=CHECKPOINT, metavar="FOLDER", help="Folder of the new checkpoint.")
 @QUIET
 @DEBUG
 def train_command(samples: tuple[str, ...], config: str, seed: int | None, out: str, quiet: bool) -> None:
@@ -26,10 +42,14 @@ def train_command(samples: tuple[str, ...], config: str, seed: int | None, out: 
     click.echo(train_checkpoint(samples, config, out, seed=seed, progress=not quiet).path)
 
 
-@click.command("experiment")
-@click.argument("config", metavar="CONFIG.YAML")
-@click.option("--data", required=True, metavar="FOLDER", help="Folder of the tables that the configuration names.")
-@click.option("--out", required=True, metavar="FOLDER", help="Folder for runs, tables and figures.")
+@command("experiment")
+@click.argument("config", type=INPUT, metavar="CONFIG.YAML")
+@click.option(
+    "--data", required=True, type=INPUT, metavar="FOLDER", help="Folder of the tables that the configuration names."
+)
+@click.option(
+    "--out", required=True, type=OutputFolder(), metavar="FOLDER", help="Folder for runs, tables and figures."
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes, of one thread each.  [default: one per core]")
 @QUIET
 @DEBUG
@@ -46,10 +66,12 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
         click.echo(path)
 
 
-@click.command("predict")
+@command("predict")
 @SAMPLES
 @TRAINED_MODEL
-@click.option("--out", required=True, metavar="PARQUET", help="The table with soil_moisture_estimate added.")
+@click.option(
+    "--out", required=True, type=PREDICTIONS, metavar="PARQUET", help="The table with soil_moisture_estimate added."
+)
 @DRAWS
 @setting("device")
 @DEBUG
@@ -68,15 +90,15 @@ def predict_command(samples: str, model: str, out: str, uncertainty: int, device
     click.echo(f"{out}: {count} rows with an estimate")
 
 
-@click.command("evaluate")
-@click.option("--samples", metavar="PARQUET", help="Table of station samples.")
+@command("evaluate")
+@click.option("--samples", type=INPUT, metavar="PARQUET", help="Table of station samples.")
 @TRAINED_MODEL
 @click.option(
     "--parity", is_flag=True, help="Deviation of each precision and device from the plain network in float64."
 )
-@click.option("--json", "json_path", metavar="FILE", help="Also write the metrics to a file.")
+@json_option("per_station", what="metrics")
 @DRAWS
-@click.option("--picture", metavar="FILE.png", help="Draw the reliability of the standard deviations.")
+@picture("Draw the reliability of the standard deviations.", metavar="FILE.png")
 @setting("device")
 @QUIET
 @DEBUG
@@ -128,13 +150,13 @@ def evaluate_command(
         draw_reliability(found["uncertainty"], Path(picture), model=engine.spec.name)
 
 
-@click.command("recalibrate")
+@command("recalibrate")
 @SAMPLES
 @TRAINED_MODEL
 @click.option(
     "--uncertainty", type=int, default=20, show_default=True, metavar="N", help="Monte Carlo dropout members."
 )
-@click.option("--out", required=True, metavar="FOLDER", help="Folder of the recalibrated copy.")
+@click.option("--out", required=True, type=CHECKPOINT, metavar="FOLDER", help="Folder of the recalibrated copy.")
 @setting("device")
 @DEBUG
 def recalibrate_command(samples: str, model: str, uncertainty: int, out: str, device: str | None) -> None:
@@ -155,11 +177,11 @@ def recalibrate_command(samples: str, model: str, uncertainty: int, out: str, de
     click.echo(f"{copy.path}  std_factor {copy.spec.target.std_factor:.4g}")
 
 
-@click.command("explain")
+@command("explain")
 @SAMPLES
 @TRAINED_MODEL
-@click.option("--out", required=True, metavar="FILE.json", help="File for the attributions.")
-@click.option("--picture", metavar="FILE.png", help="Also draw them.")
+@click.option("--out", required=True, type=IMPORTANCE, metavar="FILE.json", help="File for the attributions.")
+@picture("Also draw them.", metavar="FILE.png")
 @click.option("--rows", type=click.IntRange(2), default=2500, show_default=True, help="Number of rows to explain.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed that chooses the rows.")
 @QUIET
@@ -192,9 +214,15 @@ def explain_command(samples: str, model: str, out: str, picture: str | None, row
         draw_importance(found, Path(picture))
 
 
-@click.command("convert")
-@click.argument("pth", metavar="MODEL.PTH")
-@click.option("--scalers", required=True, metavar="FOLDER", help="Holds static_mean_std.npy and dynamic_mean_std.npy.")
+@command("convert")
+@click.argument("pth", type=INPUT, metavar="MODEL.PTH")
+@click.option(
+    "--scalers",
+    required=True,
+    type=INPUT,
+    metavar="FOLDER",
+    help="Holds static_mean_std.npy and dynamic_mean_std.npy.",
+)
 @click.option(
     "--profile",
     type=click.Choice(["released", "paper"]),
@@ -202,7 +230,7 @@ def explain_command(samples: str, model: str, out: str, picture: str | None, row
     show_default=True,
     help="Inputs that it was trained with.",
 )
-@click.option("--out", required=True, metavar="FOLDER", help="Folder of the new checkpoint.")
+@click.option("--out", required=True, type=CHECKPOINT, metavar="FOLDER", help="Folder of the new checkpoint.")
 @DEBUG
 def convert_command(pth: str, scalers: str, profile: str, out: str) -> None:
     """Convert a checkpoint of the authors' released code into the format used here."""

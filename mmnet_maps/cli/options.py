@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
+from mmnet_maps.cli.command import INPUT, PICTURE, OutputFile, OutputFolder, PathType
 from mmnet_maps.settings import MapSettings
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -16,18 +17,17 @@ AREA = "FILE|W,S,E,N"
 AREA_HELP = "Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees."
 SOURCE = "earthengine|YAML|demo"
 
-AOI = click.option("--aoi", required=True, metavar=AREA, help=AREA_HELP)
+AOI = click.option("--aoi", required=True, type=INPUT, metavar=AREA, help=AREA_HELP)
 DATES = click.option(
     "--date", "dates", required=True, multiple=True, metavar="DAY|DAY/DAY", help="Day or range; may be repeated."
 )
-STORE = click.argument("store", metavar="STORE")
+STORE = click.argument("store", type=INPUT, metavar="STORE")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-JSON = click.option("--json", "json_path", metavar="FILE", help="Also write the result to a file.")
 
-SAMPLES = click.option("--samples", required=True, metavar="PARQUET", help="Table of station samples.")
+SAMPLES = click.option("--samples", required=True, type=INPUT, metavar="PARQUET", help="Table of station samples.")
 TRAINED_MODEL = click.option(
-    "--model", required=True, metavar="FOLDER|NAME", help="Checkpoint folder, or the name of a packaged model."
+    "--model", required=True, type=INPUT, metavar="FOLDER|NAME", help="Checkpoint folder or name of a packaged model."
 )
 SHALLOW = click.option(
     "--shallow",
@@ -37,6 +37,21 @@ SHALLOW = click.option(
 DRAWS = click.option(
     "--uncertainty", type=int, default=0, show_default=True, metavar="N", help="Monte Carlo dropout members."
 )
+
+
+_PATHS: dict[str, PathType] = {"stack": INPUT, "source": INPUT, "model": INPUT, "out": OutputFolder()}
+"""Settings that are paths."""
+
+
+def json_option(*keys: str, what: str = "result") -> Decorator:
+    """Return the option ``--json``; existing files without these keys are not replaced."""
+    kind = OutputFile(".json", marks=tuple(f'"{key}"' for key in keys))
+    return click.option("--json", "json_path", type=kind, metavar="FILE", help=f"Also write the {what} to a file.")
+
+
+def picture(help_text: str, *, option: str = "--picture", metavar: str = "PNG") -> Decorator:
+    """Return the option of a picture."""
+    return click.option(option, type=PICTURE, metavar=metavar, help=help_text)
 
 
 def setting(name: str, **changes: Any) -> Decorator:
@@ -60,8 +75,7 @@ def setting(name: str, **changes: Any) -> Decorator:
         arguments["default"] = None
     elif get_origin(field.annotation) is tuple:
         arguments["multiple"] = True
-    else:
-        arguments["type"] = _type(field.annotation)
+    arguments["type"] = _PATHS.get(name) or _type(field.annotation)
     arguments["help"] = f"{field.description}{_default(field.default)}"
     return click.option(option, **(arguments | changes))
 
@@ -70,7 +84,7 @@ def _type(annotation: Any) -> Any:
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     plain = get_args(annotation)[0] if isinstance(annotation, UnionType) else annotation  # such as int | None
-    return {int: click.INT, float: click.FLOAT, str: click.STRING}[plain]
+    return {int: click.INT, float: click.FLOAT, str: click.STRING, bool: click.BOOL}[plain]
 
 
 def _default(value: Any) -> str:
@@ -86,5 +100,8 @@ MODEL = setting(
     help="Checkpoint folder, or the name of a packaged model." + _default(MapSettings.model_fields["model"].default),
 )
 CONFIG = click.option(
-    "--config", metavar="YAML", help="Settings file with any of these options.  [default: mmnet.yaml, if it exists]"
+    "--config",
+    type=INPUT,
+    metavar="YAML",
+    help="Settings file with any of these options.  [default: mmnet.yaml, if it exists]",
 )

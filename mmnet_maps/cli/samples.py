@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from mmnet_maps.cli.checks import refuse_options_before, require_options, require_tables
-from mmnet_maps.cli.options import DEBUG, QUIET, SHALLOW, setting
+from mmnet_maps.cli.command import INPUT, OutputFile, group
+from mmnet_maps.cli.options import DEBUG, QUIET, SHALLOW, picture, setting
 from mmnet_maps.errors import InputError
 
 
-@click.group("samples", invoke_without_command=True, subcommand_metavar="[check TABLE]")
+@group("samples", invoke_without_command=True, subcommand_metavar="[check TABLE]")
 @click.option(
     "--observations",
+    type=INPUT,
     multiple=True,
     metavar="PATH",
     help="USCRN daily01 files or a folder of them, or an ISMN archive (zip or folder); may be repeated.  [required]",
@@ -21,11 +23,12 @@ from mmnet_maps.errors import InputError
 @setting("source", help="Source of the inputs; either this or --stack.")
 @setting("stack", help="Stack that holds the inputs at the stations (see mmnet stack).")
 @setting("model", multiple=False, help="Model that defines the inputs and days; either this or --config.")
-@click.option("--config", metavar="YAML", help="Training configuration that defines the inputs and days.")
+@click.option("--config", type=INPUT, metavar="YAML", help="Training configuration that defines the inputs and days.")
 @click.option("--start", metavar="DAY", help="First day.  [default: of the observations]")
 @click.option("--end", metavar="DAY", help="Last day.  [default: of the observations]")
 @click.option(
     "--positions",
+    type=INPUT,
     metavar="CSV",
     help="station, lat, lon: more exact positions than those in the files, which USCRN rounds.",
 )
@@ -38,7 +41,9 @@ from mmnet_maps.errors import InputError
 )
 @SHALLOW
 @setting("smap_resampling", default="bilinear")
-@click.option("--out", metavar="PARQUET", help="The table.  [required]")
+@click.option(
+    "--out", type=OutputFile(".parquet", marks=("mmnet_maps",)), metavar="PARQUET", help="The table.  [required]"
+)
 @QUIET
 @DEBUG
 @click.pass_context
@@ -65,8 +70,8 @@ def samples_command(
 
 
 @samples_command.command("check")
-@click.argument("table", metavar="TABLE")
-@click.option("--picture", metavar="PNG", help="Draw a map of the stations and the days of each.")
+@click.argument("table", type=INPUT, metavar="TABLE")
+@picture("Draw a map of the stations and the days of each.")
 @DEBUG
 def samples_check_command(table: str, picture: str | None) -> int:
     """Check a table of samples: its contents, and any duplicates, gaps, units, ranges and missing inputs to correct.

@@ -7,19 +7,22 @@ from typing import Any
 import click
 
 from mmnet_maps.cli.checks import refuse_options_before, require_options
-from mmnet_maps.cli.options import AREA, AREA_HELP, DATES, DEBUG, JSON, MODEL, QUIET, STORE, setting
+from mmnet_maps.cli.command import INPUT, OutputFolder, group
+from mmnet_maps.cli.options import AREA, AREA_HELP, DATES, DEBUG, MODEL, QUIET, STORE, json_option, picture, setting
 from mmnet_maps.errors import InputError, RequestError
 
 
-@click.group("stack", invoke_without_command=True, subcommand_metavar="[info|check STORE …]")
-@click.option("--aoi", metavar=AREA, help=f"{AREA_HELP} Either this or --tiles.")
+@group("stack", invoke_without_command=True, subcommand_metavar="[info|check STORE …]")
+@click.option("--aoi", type=INPUT, metavar=AREA, help=f"{AREA_HELP} Either this or --tiles.")
 @click.option(
     "--tiles", metavar="conus|ID,ID…", help="Tiles of the default grid, such as h06v03,h06v04; conus for all."
 )
 @click.option("--start", metavar="DAY", help="First day to be mapped.  [required]")
 @click.option("--end", metavar="DAY", help="Last day to be mapped.  [default: --start]")
 @setting("source", help="Source of the inputs.  [required]")
-@setting("out", metavar="STORE", help="The stack; an existing one is extended.  [required]")
+@setting(
+    "out", type=OutputFolder(whole=True), metavar="STORE", help="The stack; an existing one is extended.  [required]"
+)
 @MODEL
 @setting("resolution")
 @setting("crs")
@@ -67,9 +70,11 @@ def stack_command(
 @STORE
 @click.option("--start", metavar="DAY", help="First day of the table.  [default: the last 31 days with maps]")
 @click.option("--end", metavar="DAY", help="Last day of the table.  [default: --start]")
-@click.option("--aoi", metavar=AREA, help="Area of the table and the picture.  [default: all that was ever fetched]")
-@JSON
-@click.option("--png", metavar="FILE", help="Draw the table and the layers of its last day with all inputs.")
+@click.option(
+    "--aoi", type=INPUT, metavar=AREA, help="Area of the table and the picture.  [default: all that was ever fetched]"
+)
+@json_option("stack", "groups", "availability")
+@picture("Draw the table and the layers of its last day with all inputs.", option="--png", metavar="FILE")
 @DEBUG
 def stack_info_command(
     store: str, start: str | None, end: str | None, aoi: str | None, json_path: str | None, png: str | None
@@ -104,9 +109,11 @@ def stack_info_command(
 
 @stack_command.command("check")
 @STORE
-@click.option("--model", default="mmnet-uscrn", show_default=True, metavar="FOLDER|NAME", help="The model to be run.")
+@setting("model", multiple=False, default="mmnet-uscrn", help="The model to be run.  [default: mmnet-uscrn]")
 @DATES
-@click.option("--aoi", metavar=AREA, help="Area to be mapped.  [default: all that the stack has blocks for]")
+@click.option(
+    "--aoi", type=INPUT, metavar=AREA, help="Area to be mapped.  [default: all that the stack has blocks for]"
+)
 @DEBUG
 def stack_check_command(store: str, model: str, dates: tuple[str, ...], aoi: str | None) -> int:
     """Check that a stack has everything a model needs, and suggest the next command.

@@ -111,7 +111,7 @@ def test_series_out_of_maps_with_a_picture(
     given = Path("s.csv").read_bytes()
     Path("mine.png").write_bytes(b"mine")
     for extra, code, message in (
-        (["--out", "s.csv"], 2, "s.csv is one of the inputs of the series"),
+        (["--out", "s.csv"], 2, "s.csv is the input of --points; give another --out"),
         (["--out", "t.csv", "--picture", "mine.png"], 5, "mine.png was not made by mmnet_maps"),
     ):
         assert command(monkeypatch, *words, *extra) == code

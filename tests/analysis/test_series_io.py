@@ -12,6 +12,7 @@ import xarray as xr
 from cf_checker import faults
 from mmnet_maps.analysis.series_io import check_target, to_dataset, write_series
 from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.files import holds
 from mmnet_maps.product.quality import QUALITY_BITS
 
 ABOUT = {"model": "net", "inputs": {"smap": "SPL4"}, "software": "mmnet_maps 0", "synthetic": True, "members": 3}
@@ -42,6 +43,7 @@ def series() -> pd.DataFrame:
 def test_csv_and_parquet_are_read_as_they_were(tmp_path: Path, series: pd.DataFrame) -> None:
     for name in ("a.csv", "new/b.parquet"):
         write_series(series, tmp_path / name)
+        assert holds(tmp_path / name, "soil_moisture_estimate")  # by which it is known as ours
     text = pd.read_csv(tmp_path / "a.csv", parse_dates=["date"])
     pd.testing.assert_frame_equal(text, series, check_dtype=False, atol=5.1e-5, check_flags=False)
     np.testing.assert_allclose(text["lat"], series["lat"], rtol=0, atol=5.1e-7)
@@ -52,6 +54,7 @@ def test_csv_and_parquet_are_read_as_they_were(tmp_path: Path, series: pd.DataFr
 
 def test_netcdf_is_a_table_of_places_and_days(tmp_path: Path, series: pd.DataFrame) -> None:
     write_series(series, tmp_path / "a.nc")
+    assert holds(tmp_path / "a.nc", "soil_moisture_estimate")
     with xr.open_dataset(tmp_path / "a.nc") as data:
         assert dict(data.sizes) == {"station": 2, "time": 3}
         assert data["station_name"].to_numpy().tolist() == ["b", "a"]

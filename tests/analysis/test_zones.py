@@ -31,6 +31,7 @@ from mmnet_maps.analysis.zone_io import Zones, check_target, read_zones, write_s
 from mmnet_maps.analysis.zones import zonal_statistics
 from mmnet_maps.analysis.zones_plot import draw_zones
 from mmnet_maps.errors import OutputError, RequestError
+from mmnet_maps.files import holds
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.reader import Maps
@@ -411,6 +412,7 @@ def test_a_geopackage_holds_rows_and_polygons(tmp_path: Path, crs: str) -> None:
     path = tmp_path / "new" / "z.gpkg"
     write_statistics(table, path, some_zones)
     write_statistics(table, path, some_zones)  # over its own
+    assert holds(path, "valid_share", "area_ha")
     assert [name for name, _ in pyogrio.list_layers(path)] == ["zones"]
     meta, _, wkb, columns = pyogrio.raw.read(path)
     assert pyproj.CRS(meta["crs"]) == pyproj.CRS("EPSG:4326" if crs == "OGC:CRS84" else crs)
@@ -512,9 +514,8 @@ def test_mistakes_give_one_line(
         (["--out", "a.csv", "--zones", "~nouser/x"], 2, "does not exist"),
         (["--out", "a.csv", "--layer", "soil_moisture_std"], 2, "no statistics of 'soil_moisture_std'"),
     ):
-        got, said = run(
-            "--zones", path, "--maps", folder, *words, "-q", monkeypatch=monkeypatch, capsys=capsys
-        )  # fmt: skip
+        zones = [] if "--zones" in words else ["--zones", path]
+        got, said = run(*zones, "--maps", folder, *words, "-q", monkeypatch=monkeypatch, capsys=capsys)
         assert got == code
         assert message in said
         assert said.count("error:") == 1

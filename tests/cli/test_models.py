@@ -18,10 +18,10 @@ def test_without_pyarrow_tables_are_refused_in_a_line(
     monkeypatch.setattr("mmnet_maps.cli.checks.find_spec", lambda _: None)
     words = {
         "train": ["--config", "c", "--out", "o"],
-        "predict": ["--model", "m", "--out", "o"],
+        "predict": ["--model", "m", "--out", "o.parquet"],
         "evaluate": ["--model", "m"],
         "recalibrate": ["--model", "m", "--out", "o"],
-        "explain": ["--model", "m", "--out", "o"],
+        "explain": ["--model", "m", "--out", "o.json"],
         "samples": ["--observations", "o", "--out", "t.parquet"],
     }
     table = [] if name == "samples" else ["--samples", "s"]
@@ -34,7 +34,7 @@ def test_without_pyarrow_tables_are_refused_in_a_line(
     [
         [],
         ["--samples", "s", "--parity"],
-        ["--parity", "--json", "j"],
+        ["--parity", "--json", "j.json"],
         ["--parity", "--device", "cpu"],
         ["--parity", "--uncertainty", 9],
     ],

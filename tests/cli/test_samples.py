@@ -43,7 +43,7 @@ def test_a_table_of_samples_is_built_and_checked(
     assert_refused(*run(capsys, monkeypatch, *base, "--model", model), 2, "either a source")
     assert_refused(*run(capsys, monkeypatch, "samples", "--out", "t.parquet"), 2, "Missing option '--observations'")
     assert_refused(
-        *run(capsys, monkeypatch, "samples", "--out", "o", "check", "t.parquet"), 2, "--out comes before check"
+        *run(capsys, monkeypatch, "samples", "--out", "o.parquet", "check", "t.parquet"), 2, "--out comes before check"
     )
     assert_refused(*run(capsys, monkeypatch, *base, "--source", "demo"), 2, "either a model")
     assert_refused(*run(capsys, monkeypatch, "samples", "check", "none.parquet"), 3, "no file none.parquet")

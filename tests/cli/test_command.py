@@ -1,0 +1,129 @@
+"""What every command refuses before it runs: outputs that are inputs, files of others, options given twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from mmnet_maps import cli
+from mmnet_maps.cli.command import Command, Input, OutputFile, OutputFolder
+from mmnet_maps.errors import MMNetError, OutputError, RequestError
+
+Pair = tuple[click.Command, click.Parameter]
+
+PLAIN = {"ADDRESS", "COLUMN", "CRS", "DAY", "DAY|DAY/DAY", "DAY|DAY/DAY|latest", "NAME", "SIZE", "conus|ID,ID…"}
+"""Placeholders of texts that are no paths."""
+
+
+def commands(group: click.Command = cli.mmnet) -> Iterator[click.Command]:
+    yield group
+    for one in group.commands.values() if isinstance(group, click.Group) else ():
+        yield from commands(one)
+
+
+PARAMS = [(command, param) for command in commands() for param in command.params]
+OUTPUTS = [(command, param) for command, param in PARAMS if isinstance(param.type, OutputFile | OutputFolder)]
+FILES = [(command, param) for command, param in OUTPUTS if isinstance(param.type, OutputFile)]
+
+
+def name(value: object) -> str | None:
+    return value.name if isinstance(value, click.Command | click.Parameter) else None
+
+
+def parse(command: click.Command, values: dict[str, str]) -> click.Context:
+    """Parse a line with these values, and any value for other parameters that are required."""
+    words: list[str] = []
+    for param in command.params:
+        value = values.get(param.name or "")
+        if value is None and param.required:
+            value = "2021-08-08"
+            if isinstance(param.type, OutputFile):
+                value = f"other{param.type.endings[0]}"
+        if value is not None:
+            words += [value] if isinstance(param, click.Argument) else [param.opts[0], value]
+    return command.make_context(command.name or "", words)
+
+
+def inputs(command: click.Command) -> list[str]:
+    return [param.name or "" for param in command.params if isinstance(param.type, Input)]
+
+
+def refused(command: click.Command, values: dict[str, str], message: str, error: type[MMNetError]) -> None:
+    with pytest.raises(error, match=message) as found:
+        parse(command, values)
+    assert len(str(found.value)) < 300
+
+
+def test_every_path_is_an_input_or_an_output() -> None:
+    for command, param in PARAMS:
+        assert isinstance(command, Command)
+        assert param.type.name != "text" or param.metavar in PLAIN, f"{command.name} {param.name} {param.metavar}"
+    assert len(OUTPUTS) >= 18
+
+
+@pytest.mark.parametrize(("command", "out"), OUTPUTS, ids=name)
+def test_an_output_is_no_input(command: click.Command, out: click.Parameter) -> None:
+    ending = ""
+    if isinstance(out.type, OutputFile):
+        ending = out.type.endings[0]
+        Path(f"mine{ending}").write_text(" ".join(out.type.marks or ()))
+    else:
+        Path("mine").mkdir()
+    Path("store").mkdir()
+    Path("store", "zarr.json").touch()
+    os.symlink(f"mine{ending}", f"link{ending}")
+    os.symlink(".", "here")
+    for one in inputs(command):
+        for same in (f"mine{ending}", f"link{ending}", f"here/mine{ending}", os.path.abspath(f"mine{ending}")):
+            refused(command, {one: f"mine{ending}", out.name or "": same}, "is the input of", RequestError)
+        inside = f"here/store/group/made{ending}"
+        refused(command, {one: "store", out.name or "": inside}, "lies in store", RequestError)
+        if isinstance(out.type, OutputFolder) and out.type.whole:
+            refused(command, {one: "here/store/zarr.json", out.name or "": "store"}, "holds here/store", RequestError)
+        parse(command, {one: "store", out.name or "": f"made{ending}"})
+
+
+@pytest.mark.parametrize(("command", "out"), FILES, ids=name)
+def test_an_output_replaces_only_its_own_kind(command: click.Command, out: click.Parameter) -> None:
+    assert isinstance(out.type, OutputFile)
+    Path("folder.csv").mkdir()
+    for value in ("", ".", "folder.csv", "/dev/null", "made.txt", "made"):
+        refused(command, {out.name or "": value}, f"expected one that ends in .*{out.type.endings[-1]}", RequestError)
+    for ending in out.type.endings:
+        path = Path(f"made{ending}")
+        path.write_text("a letter")
+        refused(command, {out.name or "": str(path)}, "was not made by mmnet_maps", OutputError)
+        path.write_text(" ".join(out.type.marks or ()))
+        parse(command, {out.name or "": str(path)})
+
+
+@pytest.mark.parametrize(("command", "out"), [pair for pair in OUTPUTS if pair not in FILES], ids=name)
+def test_an_output_folder_has_a_name(command: click.Command, out: click.Parameter) -> None:
+    for value in ("", " "):
+        with pytest.raises(click.BadParameter, match="it is empty"):
+            parse(command, {out.name or "": value})
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=name)
+def test_an_option_of_one_value_is_given_once(command: click.Command) -> None:
+    for param in command.params:
+        if isinstance(param, click.Option) and not param.is_flag and not param.multiple:
+            with pytest.raises(click.UsageError, match=f"{param.opts[0]} is given 2 times; give it once"):
+                command.make_context("", [param.opts[0], "1", f"{param.opts[0]}=2"])
+
+
+def test_a_stack_of_the_environment_is_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("s.zarr").mkdir()
+    monkeypatch.setenv("MMNET_STACK", "s.zarr")
+    refused(cli.map_command, {"out": "s.zarr"}, "is the input of MMNET_STACK", RequestError)
+
+
+def test_the_picture_of_a_map_stays(tmp_path: Path) -> None:
+    Path("aoi_20210808.json").write_text('{"properties": {"mmnet:fingerprint": "f"}}')
+    Path("aoi_20210808.png").write_bytes(b"mmnet_maps")
+    zones = cli.mmnet.commands["zones"]
+    refused(zones, {"picture": "aoi_20210808.png"}, "is the picture of the map aoi_20210808.json", OutputError)
