@@ -97,7 +97,7 @@ def read_json(path: Path) -> dict[str, Any]:
     OSError
         When there is no file or it cannot be read.
     """
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content

@@ -10,6 +10,7 @@ from mmnet_maps.cli.checks import ends, require, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, command
 from mmnet_maps.cli.options import AREA, DEBUG, MODEL, QUIET, SHALLOW, picture, setting
 from mmnet_maps.errors import RequestError
+from mmnet_maps.quantities import counted
 
 SERIES = OutputFile(".csv", ".parquet", ".nc", marks=("soil_moisture_estimate",))
 STATISTICS = OutputFile(".csv", ".parquet", ".gpkg", marks=("valid_share", "area_ha"))
@@ -96,7 +97,8 @@ def points_command(
         series = series_for(observations=observed, quiet=quiet, **options)
     write_series(series, out)
     days = series["soil_moisture_estimate"].notna().sum()
-    click.echo(f"{out}: {series['station'].nunique()} places, {len(series)} days, {days} of them with an estimate")
+    places, rows = counted(series["station"].nunique(), "place"), counted(len(series), "day")
+    click.echo(f"{out}: {places}, {rows}, {days} of them with an estimate")
     if found := metrics(series):
         click.echo(format_report(found))
     if picture:
@@ -165,7 +167,8 @@ def zones_command(
     table = zonal_statistics(maps, polygons, layer=layer, quiet=quiet)
     write_statistics(table, out, polygons)
     found = int(table["mean"].notna().sum())
-    click.echo(f"{out}: {len(polygons.ids)} zones, {len(maps.days)} days, {found} of {len(table)} rows with a value")
+    shown = counted(len(polygons.ids), "zone"), counted(len(maps.days), "day"), counted(len(table), "row")
+    click.echo(f"{out}: {shown[0]}, {shown[1]}, {found} of {shown[2]} with a value")
     if picture:
         drawn = draw_zones(table, polygons, picture, layer=layer, title=maps.title, synthetic=maps.synthetic)
         click.echo(drawn)

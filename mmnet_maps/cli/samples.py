@@ -10,6 +10,7 @@ from mmnet_maps.cli.checks import refuse_options_before, require_options, requir
 from mmnet_maps.cli.command import INPUT, OutputFile, group
 from mmnet_maps.cli.options import DEBUG, QUIET, SHALLOW, picture, setting
 from mmnet_maps.errors import InputError
+from mmnet_maps.quantities import counted
 
 
 @group("samples", invoke_without_command=True, subcommand_metavar="[check TABLE]")
@@ -65,8 +66,8 @@ def samples_command(
     from mmnet_maps.training.build_table import make_samples
 
     made = make_samples(observations, out or "", quiet=quiet, **options)
-    stations = len(set(made["station"].to_pylist()))
-    click.echo(f"{out}: {made.num_rows} rows, {stations} stations; check it with: mmnet samples check {out}")
+    stations = counted(len(set(made["station"].to_pylist())), "station")
+    click.echo(f"{out}: {counted(made.num_rows, 'row')}, {stations}; check it with: mmnet samples check {out}")
 
 
 @samples_command.command("check")

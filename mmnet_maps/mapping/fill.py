@@ -10,6 +10,7 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import parse_days, read_aoi
 from mmnet_maps.grid.tiles import grid_of_tiles, target_grid, touched_tiles
 from mmnet_maps.mapping.request import needs_of
+from mmnet_maps.quantities import bytes_text, counted, number_text
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack.fetch import Estimate, estimate, fetch
@@ -70,21 +71,17 @@ def format_estimates(estimates: Sequence[Estimate]) -> str:
     rows = [("group", "from", "days", "reads", "stored, packed", "requests", "received")]
     for item in estimates:
         days = f"{item.days}, {item.first} to {item.last}" if item.days > 1 else "1"
-        asked = (str(item.cost.requests), _megabytes(item.cost.bytes)) if item.cost else ("", "")
-        rows.append((item.group, ", ".join(item.products), days, str(item.reads), _megabytes(item.bytes), *asked))
+        asked = (str(item.cost.requests), bytes_text(item.cost.bytes)) if item.cost else ("", "")
+        rows.append((item.group, ", ".join(item.products), days, str(item.reads), bytes_text(item.bytes), *asked))
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     table = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     costs = [item.cost for item in estimates if item.cost]
-    total = f"in total {_megabytes(sum(item.bytes for item in estimates))} to be stored, packed; less on disk"
+    total = f"in total {bytes_text(sum(item.bytes for item in estimates))} to be stored, packed; less on disk"
     if costs:
         total += (
-            f"; {sum(cost.requests for cost in costs)} requests to Earth Engine, "
-            f"{_megabytes(sum(cost.bytes for cost in costs))} received, {sum(cost.values for cost in costs) / 1e6:.1f} "
-            "million values computed there: that is what the project's quota of EECU-hours pays for; Earth Engine "
-            "reports the price only afterwards"
+            f"; {counted(sum(cost.requests for cost in costs), 'request')} to Earth Engine, "
+            f"{bytes_text(sum(cost.bytes for cost in costs))} received, "
+            f"{number_text(sum(cost.values for cost in costs))} values computed there: that is what the project's "
+            "quota of EECU-hours pays for; Earth Engine reports the price only afterwards"
         )
     return "\n".join([*table, total])
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -22,11 +22,14 @@ from pyproj.exceptions import CRSError
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.files import DRIVER_ERRORS, MARK, gdal, read_json
 from mmnet_maps.product.layers import LAYERS
-from mmnet_maps.product.stac_item import MEMBERS, PICTURE, fingerprint_of
+from mmnet_maps.product.stac_item import COLLECTION, MEMBERS, PICTURE, fingerprint_of, inside
+from mmnet_maps.quantities import counted
 
 log = logging.getLogger(__name__)
 
 _DAY_FOLDER = re.compile(r"\d{8}")
+_ITEM = re.compile(r"_\d{8}(_synthetic)?\.json$")
+_NAMED = 3  # files that a notice names
 _COG = re.compile(r"(?P<name>.+)_(?P<day>\d{8})(_synthetic)?_(?P<layer>[a-z_]+)")
 
 
@@ -73,12 +76,12 @@ def maps_in_folder(root: Path, days: Container[date]) -> Iterable[CogMap]:
     for folder in folders:
         if folder is not root and _day_of(folder.name) not in days:
             continue
-        paths = sorted(path for path in folder.glob("*_*.json") if not path.name.startswith((".", "closure_")))
+        paths = sorted(path for path in folder.glob("*_*.json") if not path.name.startswith("."))
         yield from maps_of_items(paths, root, days)
 
 
 def maps_of_items(paths: Iterable[Path], root: Path, days: Container[date]) -> list[CogMap]:
-    """Return the maps that STAC items describe; unfinished ones are left out with a notice.
+    """Return the maps that STAC items describe; unfinished and unreadable ones are left out with a notice.
 
     Parameters
     ----------
@@ -95,19 +98,30 @@ def maps_of_items(paths: Iterable[Path], root: Path, days: Container[date]) -> l
         When an item is damaged or lists files elsewhere.
     """
     found: list[CogMap] = []
-    unfinished = 0
+    unfinished: list[Path] = []
+    damaged: list[Path] = []
     for path in paths:
         content = read_content(path)
         if fingerprint_of(content) is None:
+            if _ITEM.search(path.name) and (not content or content.get("collection") == COLLECTION):
+                damaged.append(path)
             continue
         one = _map_of_item(path, content, root)
         if one is None:
-            unfinished += 1
+            unfinished.append(path)
         elif one.day in days:
             found.append(one)
-    if unfinished:
-        log.warning("%d maps in %s are not finished and left out", unfinished, root)
+    for why, left in (("not finished, a file is missing or incomplete", unfinished), ("damaged", damaged)):
+        if left:
+            log.warning(
+                "%s left out: %s: %s; run the command that made it again", counted(len(left), "map"), why, _few(left)
+            )
     return found
+
+
+def _few(paths: Sequence[Path]) -> str:
+    more = f", … {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(map(str, paths[:_NAMED])) + more
 
 
 def read_content(path: Path) -> dict[str, Any]:
@@ -120,8 +134,8 @@ def read_content(path: Path) -> dict[str, Any]:
     """
     try:
         return read_json(path)
-    except (OSError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable or move it away") from error
 
 
 def _map_of_item(path: Path, item: Mapping[str, Any], root: Path) -> CogMap | None:
@@ -145,30 +159,6 @@ def _map_of_item(path: Path, item: Mapping[str, Any], root: Path) -> CogMap | No
         found[key] = file
     name = re.sub(r"_\d{8}(_synthetic)?$", "", path.stem)
     return CogMap(name=name, day=day, grid=grid, synthetic=synthetic, files=found) if found else None
-
-
-def inside(folder: Path, href: str, root: Path) -> Path:
-    """Resolve a relative name in a folder, links included, to a file that must lie within a root.
-
-    Raises
-    ------
-    InputError
-        When it does not, or the name is an address or an absolute path.
-
-    Examples
-    --------
-    >>> inside(Path("maps/20210808"), "../../secret.tif", Path("maps"))
-    Traceback (most recent call last):
-    ...
-    mmnet_maps.errors.InputError: maps/20210808 points to '../../secret.tif', which does not lie in maps; not read
-    """
-    try:
-        file = (folder / href).resolve()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder} points to {href!r}, which is no file ({error}); not read") from error
-    if "://" in href or Path(href).is_absolute() or not file.is_relative_to(root.resolve()):
-        raise InputError(f"{folder} points to {href!r}, which does not lie in {root}; not read")
-    return file
 
 
 def map_of_file(path: Path) -> CogMap:

@@ -52,6 +52,7 @@ from mmnet_maps.product.stac_item import (
     sizes_of,
     version_of,
 )
+from mmnet_maps.quantities import bytes_text
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -368,7 +369,7 @@ class DayWriter:
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise OutputError(
-                f"too little space in {folder}: {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed while "
+                f"too little space in {folder}: {bytes_text(free)} free, {bytes_text(needed)} needed while "
                 f"{revision.day} is written; free some or give another --out"
             )
 

@@ -16,7 +16,7 @@ from mmnet_maps.files import read_json, refuse_foreign, remove_sidecars, write_w
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, grid_of_tiles, tile_geobox
 from mmnet_maps.product.layers import LAYERS, Layer
 from mmnet_maps.product.quality import FLAG_MASKS
-from mmnet_maps.product.stac_item import fingerprint_of, sizes_of
+from mmnet_maps.product.stac_item import fingerprint_of, inside, sizes_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -55,6 +55,8 @@ def write_mosaics(folder: Path, day: date, *, synthetic: bool) -> list[Path]:
     ------
     OutputError
         When a file of such a name exists that this software did not make, or one cannot be written.
+    InputError
+        As `finished_items`.
     """
     items = finished_items(folder, day, synthetic=synthetic)
     made: dict[Path, str] = {}
@@ -97,7 +99,13 @@ def finished_tiles(folder: Path, day: date, *, synthetic: bool, layer: str) -> l
 
 
 def finished_items(folder: Path, day: date, *, synthetic: bool) -> Finished:
-    """Return the STAC items of the finished tiles of a day by tile id; parameters as in `finished_tiles`."""
+    """Return the STAC items of the finished tiles of a day by tile id; parameters as in `finished_tiles`.
+
+    Raises
+    ------
+    InputError
+        When an item lists a file that does not lie in the folder.
+    """
     found: Finished = {}
     for path in sorted(folder.glob(f"h??v??_{_stamp(day, synthetic)}.json")):
         with suppress(OSError):  # a tile being exchanged has no item, or not all files
@@ -105,7 +113,8 @@ def finished_items(folder: Path, day: date, *, synthetic: bool) -> Finished:
             sizes = sizes_of(item)
             if fingerprint_of(item) is None or not sizes or not _is_whole_tile(tile, item):
                 continue
-            if all((folder / _file(item, key)).stat().st_size == size for key, size in sizes.items()):
+            files = {key: inside(folder, _file(item, key), folder) for key in sizes}
+            if all(file.stat().st_size == sizes[key] for key, file in files.items()):
                 found[tile] = item
     return found
 
@@ -115,7 +124,7 @@ def _stamp(day: date, synthetic: bool) -> str:
 
 
 def _file(item: Mapping[str, Any], key: str) -> str:
-    return str(item["assets"][key]["href"]).removeprefix("./")
+    return str(item["assets"][key].get("href", "")).removeprefix("./")
 
 
 def _is_whole_tile(tile: str, item: Mapping[str, Any]) -> bool:

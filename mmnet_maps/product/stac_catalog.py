@@ -7,6 +7,7 @@ catalogs alone, without reading items.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,8 +28,19 @@ from mmnet_maps.product.stac_item import (
     fingerprint_of,
 )
 
+log = logging.getLogger(__name__)
+
 _STAC_VERSION = "1.1.0"
-_SUMMARISED = ("gsd", "proj:code", "mmnet:model", "mmnet:software", "mmnet:synthetic", "mmnet:licences")
+_SUMMARISED: Mapping[str, tuple[type, ...]] = {
+    "gsd": (int, float),
+    "proj:code": (str,),
+    "mmnet:model": (str,),
+    "mmnet:software": (str,),
+    "mmnet:synthetic": (bool,),
+    "mmnet:licences": (str,),
+}
+"""Summarised properties, and what their values are; a property is one value or a list."""
+
 _DESCRIPTION = (
     "Daily maps of surface soil moisture (0-5 cm, m3/m3) by MMNet, a network that brings SMAP to a finer grid with "
     "optical, radar, weather, terrain and soil data. One catalog a UTC day, one item an area or tile."
@@ -117,7 +129,7 @@ def _is_catalog(content: Mapping[str, Any]) -> bool:
 
 
 def _items(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the items of this software in a folder, by file name, in order."""
+    """Return the items of this software in a folder, by file name, in order; damaged ones are named and left out."""
     found = {}
     for path in sorted(folder.glob("[!.]*.json")):  # hidden files are being written or removed
         try:
@@ -126,18 +138,40 @@ def _items(folder: Path) -> dict[str, dict[str, Any]]:
             continue
         except OSError as error:
             raise OutputError(f"cannot read {path}: {error.strerror}; make it readable or move it away") from error
-        if fingerprint_of(item) is not None:
+        if fingerprint_of(item) is None:
+            continue
+        if _is_whole(item.get("bbox"), item["properties"]):
             found[path.name] = item
+        else:
+            log.warning("%s is a damaged STAC item, left out of the catalogue; make the map again", path)
     return found
 
 
+def _is_whole(box: Any, properties: Any) -> bool:
+    """Return whether a bounding box and properties, or summaries of them, are of the right types."""
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(edge, int | float) for edge in box)
+        and isinstance(properties, dict)
+        and all(isinstance(value, kinds) for key, kinds in _SUMMARISED.items() for value in _values(properties, key))
+    )
+
+
 def _catalogs(out: Path) -> dict[date, dict[str, Any]]:
-    """Return the catalogs on disk by day, in order."""
+    """Return the catalogs on disk by day, in order; a damaged one is made from its items."""
     found = {}
     for path in sorted(out.glob("*/catalog.json")):
-        if re.fullmatch(r"\d{8}", path.parent.name) and _is_catalog(content := _content(path)):
-            with suppress(ValueError):
-                found[datetime.strptime(path.parent.name, "%Y%m%d").replace(tzinfo=UTC).date()] = content
+        if not re.fullmatch(r"\d{8}", path.parent.name) or not _is_catalog(content := _content(path)):
+            continue
+        with suppress(ValueError):
+            day = datetime.strptime(path.parent.name, "%Y%m%d").replace(tzinfo=UTC).date()
+            whole = _is_whole(content.get("mmnet:bbox"), content.get("mmnet:summaries"))
+            known = (
+                content if whole and isinstance(content["mmnet:items"], int) else _day_catalog(day, _items(path.parent))
+            )
+            if known is not None:
+                found[day] = known
     return found
 
 
@@ -212,10 +246,16 @@ def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _summaries(properties: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the distinct values of the summarised properties, sorted; a property is one value or a list."""
+    """Return the distinct values of the summarised properties, sorted."""
     found: dict[str, set[Any]] = {}
     for one in properties:
         for key in _SUMMARISED:
             if key in one:
-                found.setdefault(key, set()).update(one[key] if isinstance(one[key], list) else [one[key]])
+                found.setdefault(key, set()).update(_values(one, key))
     return {key: sorted(found[key]) for key in _SUMMARISED if key in found}
+
+
+def _values(properties: Mapping[str, Any], key: str) -> list[Any]:
+    """Return the values of a property, which is one value or a list; none where it is missing."""
+    value = properties.get(key, [])
+    return value if isinstance(value, list) else [value]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps import __version__
+from mmnet_maps.errors import InputError
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.quality import QUALITY_BITS
 
@@ -191,6 +192,30 @@ def lists_members(item: Mapping[str, Any]) -> bool:
     """
     assets = item.get("assets")
     return isinstance(assets, dict) and MEMBERS in assets
+
+
+def inside(folder: Path, href: str, root: Path) -> Path:
+    """Resolve a relative name in a folder, links included, to a file that must lie within a root.
+
+    Raises
+    ------
+    InputError
+        When it does not, or the name is an address or an absolute path.
+
+    Examples
+    --------
+    >>> inside(Path("maps/20210808"), "../../secret.tif", Path("maps"))
+    Traceback (most recent call last):
+    ...
+    mmnet_maps.errors.InputError: maps/20210808 points to '../../secret.tif', which does not lie in maps; not read
+    """
+    try:
+        file = (folder / href).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder} points to {href!r}, which is no file ({error}); not read") from error
+    if "://" in href or Path(href).is_absolute() or not file.is_relative_to(root.resolve()):
+        raise InputError(f"{folder} points to {href!r}, which does not lie in {root}; not read")
+    return file
 
 
 def _asset(key: str, path: Path) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from mmnet_maps.plots.canvas import (
     write_figure,
 )
 from mmnet_maps.plots.colours import INK, LAND_COVER, NODATA, PALE, RULE, beyond, dry_to_wet
+from mmnet_maps.quantities import bytes_text
 from mmnet_maps.stack.inventory import Inventory
 from mmnet_maps.stack.inventory_layers import read_layer, shown_day, shown_grid
-from mmnet_maps.stack.inventory_text import bytes_text, lattice_text, unit
+from mmnet_maps.stack.inventory_text import lattice_text, unit
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
 if TYPE_CHECKING:

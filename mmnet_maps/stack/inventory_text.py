@@ -11,6 +11,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.files import write_whole
+from mmnet_maps.quantities import bytes_text, counted
 from mmnet_maps.stack.inventory import Contents, DailyShares, Inventory
 from mmnet_maps.variables import SEARCH_DAYS, VARIABLES
 
@@ -43,7 +44,7 @@ def _area_lines(found: Inventory) -> list[str]:
     named = f": {', '.join(ids)}" if 0 < len(ids) <= _ROOM_FOR_TILES else f": {ids[0]} … {ids[-1]}" if ids else ""
     return [
         f"area with data: west {west:.3f}, south {south:.3f}, east {east:.3f}, north {north:.3f}; "
-        f"{int(found.filled.sum())} blocks in {len(found.tiles)} tiles{named}"
+        f"{counted(int(found.filled.sum()), 'block')} in {counted(len(found.tiles), 'tile')}{named}"
     ]
 
 
@@ -140,15 +141,6 @@ def _crs(lattice: GeoBox) -> str:
 def _cell(lattice: GeoBox) -> str:
     assert lattice.crs is not None
     return f"{lattice.affine.a:.4g} {'°' if lattice.crs.geographic else 'm'}"
-
-
-def bytes_text(count: float) -> str:
-    """Format a number of bytes with three digits and a unit."""
-    units = ["bytes", "kB", "MB", "GB", "TB"]
-    while count >= 999.5 and len(units) > 1:
-        count /= 1000
-        units.pop(0)
-    return f"{count:.3g} {units[0]}"
 
 
 def write_inventory(found: Inventory, path: Path) -> None:

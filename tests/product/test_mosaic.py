@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from mmnet_maps.errors import OutputError
+from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.tiles import conus_grid, tile_geobox, tiles
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
@@ -194,6 +194,21 @@ def test_only_finished_tiles_are_shown(folder: Path) -> None:
     assert finished_tiles(folder, DAY, synthetic=False, layer="smap") == [
         (tile_geobox("h06v03"), folder / "h06v03_20210808_smap.tif")
     ]
+
+
+def test_a_tile_that_points_elsewhere_is_refused(folder: Path) -> None:
+    path = folder / "h06v03_20210808.json"
+    item = json.loads(path.read_text())
+    path.unlink()  # a hard link
+    shutil.copy(folder / "h06v03_20210808_smap.tif", folder.parent / "secret.tif")
+    for href in ("../secret.tif", str(folder.parent / "secret.tif"), "https://example.org/a.tif"):
+        item["assets"]["smap"]["href"] = href
+        path.write_text(json.dumps(item))
+        with pytest.raises(InputError, match="which does not lie in .*; not read"):
+            make(folder)
+    del item["assets"]["smap"]["href"]
+    path.write_text(json.dumps(item))
+    assert len(finished_tiles(folder, DAY, synthetic=False, layer="smap")) == len(IDS) - 1  # counts as unfinished
 
 
 @pytest.mark.parametrize("name", ["h06v04", "h99v99", "habvcd"])

@@ -21,8 +21,8 @@ from map_files import DAY, NEXT, ORIGIN, OUTSIDE, grid_at, values_on, write_map
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.tiles import DEFAULT_CRS
 from mmnet_maps.product import reader
-from mmnet_maps.product.cog_maps import inside
 from mmnet_maps.product.reader import Maps, open_maps
+from mmnet_maps.product.stac_item import inside
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,27 @@ def test_unfinished_maps_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     (tmp_path / "20210807" / "b_20210807_smap.tif").unlink()
     (tmp_path / "20210807" / "notes_1.json").write_text("[1, 2]")
     assert open_maps(tmp_path).names == ("a",)
-    assert "1 maps in" in caplog.text
+    assert "1 map left out: not finished" in caplog.text
+    assert str(tmp_path / "20210807" / "b_20210807.json") in caplog.text
+
+
+def test_a_damaged_item_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30))
+    item = write_map(tmp_path, "a", NEXT, grid_at(0, 0, 30, 30))
+    for damage in (item.read_text()[:-10], "", json.dumps(json.loads(item.read_text()) | {"properties": []})):
+        item.write_text(damage)
+        assert open_maps(tmp_path).days == (DAY,)
+        assert f"1 map left out: damaged: {item}" in caplog.text
+        caplog.clear()
+
+
+def test_an_area_called_closure_is_read_and_smap_consistency_is_not(tmp_path: Path) -> None:
+    for name in ("closure_fields", "closure"):
+        write_map(tmp_path, name, DAY, grid_at(0, 0, 30, 30))
+    (tmp_path / "20210808").mkdir()
+    (tmp_path / "20210808" / "closure_20210808.json").write_text('{"mmnet:tiles": "f00d", "day": "2021-08-08"}')
+    maps = open_maps(tmp_path)
+    assert (maps.names, maps.days) == (("closure", "closure_fields"), (DAY,))
 
 
 def test_real_maps_take_precedence_over_synthetic_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -261,6 +261,27 @@ def test_an_item_that_cannot_be_read_is_one_line(maps: Path) -> None:
         write_catalog(maps, [DAY])
 
 
+def test_damaged_items_and_catalogs_are_left_out_and_named(maps: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = read(maps / "collection.json")
+    item, other = maps / "20210808/h06v03_20210808.json", maps / "20210809/catalog.json"
+    whole = read(item)
+    for change in (
+        {"bbox": None},
+        {"bbox": [1, 2, "3", 4]},
+        {"properties": whole["properties"] | {"gsd": "100 m"}},
+        {"properties": whole["properties"] | {"mmnet:licences": [{"name": "free"}]}},
+    ):
+        item.write_text(json.dumps(whole | change))
+        write_catalog(maps, [DAY])
+        assert links(maps / "20210808/catalog.json", "item") == ["./h07v03_20210808.json"]
+        assert f"{item} is a damaged STAC item" in caplog.text
+        caplog.clear()
+    item.write_text(json.dumps(whole))
+    other.write_text(json.dumps(read(other) | {"mmnet:summaries": [], "mmnet:items": None}))
+    write_catalog(maps, [DAY])
+    assert read(maps / "collection.json") == before
+
+
 def test_an_item_that_is_being_exchanged_is_skipped(maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (maps / "20210808" / "gone_20210808.json").symlink_to(maps / "nowhere.json")
     before = read(maps / "collection.json")

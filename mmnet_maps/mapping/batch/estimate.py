@@ -16,6 +16,7 @@ from mmnet_maps.mapping.batch.plan import Batch, cores, default_workers
 from mmnet_maps.mapping.batch.report import item_path
 from mmnet_maps.mapping.pipeline import write_days
 from mmnet_maps.mapping.request import Request, describe
+from mmnet_maps.quantities import bytes_text, counted, number_text
 from mmnet_maps.stack.availability import look_up, require, require_values
 from mmnet_maps.stack.needs import Use, uses
 from mmnet_maps.stack.store import Stack
@@ -45,8 +46,8 @@ def dry_run(batch: Batch, *, workers: int | None = None) -> str:
     requests = sorted(batch.requests, key=_pixels, reverse=True)
     pixels = sum(map(_pixels, requests)) * len(batch.days)
     lines = [
-        f"{total} maps: {len(requests)} tiles on {len(batch.days)} days, {batch.days[0]} to {batch.days[-1]}, "
-        f"{pixels / 1e6:.1f} million pixels",
+        f"{counted(total, 'map')}: {counted(len(requests), 'tile')} on {counted(len(batch.days), 'day')}, "
+        f"{' to '.join(map(str, dict.fromkeys((batch.days[0], batch.days[-1]))))}, {number_text(pixels)} pixels",
         f"from {stack.path} to {batch.root}, model {describe(first)['model']}",
         f"{existing} exist, {total - existing} do not; existing maps are rebuilt only where their inputs, model or "
         "options have changed",
@@ -60,15 +61,17 @@ def dry_run(batch: Batch, *, workers: int | None = None) -> str:
             return "\n".join(
                 [
                     *lines,
-                    f"measured on {request.area.name} on {len(days)} day{'s' * (len(days) > 1)}: {seconds:.1f} s, "
-                    f"{read / 1e6:.0f} MB read (in memory), {written / 1e6:.1f} MB written",
-                    f"extrapolated: {read * share / 1e9:.1f} GB to read, {written * share / 1e9:.2f} GB to write as "
+                    f"measured on {request.area.name} on {counted(len(days), 'day')}: {seconds:.1f} s, "
+                    f"{bytes_text(read)} read (in memory), {bytes_text(written)} written",
+                    f"extrapolated: {bytes_text(read * share)} to read, {bytes_text(written * share)} to write as "
                     f"COGs{', about twice that as Zarr' * (batch.store is not None)}, and about "
-                    f"{_duration(seconds * share / count / 3600)} with {count} worker{'s' * (count > 1)} as fast",
+                    f"{_duration(seconds * share / count / 3600)} with {counted(count, 'worker')} as fast",
                 ]
             )
     missing = min(len(requests), _TRIES)
-    return "\n".join([*lines, f"nothing could be measured: {missing} tiles have missing inputs; see mmnet stack check"])
+    return "\n".join(
+        [*lines, f"nothing could be measured: {counted(missing, 'tile')} without all inputs; see mmnet stack check"]
+    )
 
 
 def _pixels(request: Request) -> int:

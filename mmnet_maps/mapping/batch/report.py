@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.files import read_json, write_whole
 from mmnet_maps.product.stac_item import fingerprint_of
+from mmnet_maps.quantities import bytes_text, counted, number_text
 
 REPORTS = "reports"
 _LISTED = 20  # failures listed on the terminal
@@ -188,8 +189,8 @@ def format_report(report: Report) -> str:
     made = [one for one in report.outcomes if one.state == "made"]
     pixels, size = sum(one.pixels for one in made), sum(one.bytes for one in made)
     lines.append(
-        f"{len(made)} maps made in {report.seconds:.0f} s: {pixels:,} pixels with a value, "
-        f"{pixels / max(report.seconds, 1e-9):,.0f} a second, {size / 1e6:.1f} MB"
+        f"{counted(len(made), 'map')} made in {report.seconds:.0f} s: {counted(pixels, 'pixel')} with a value, "
+        f"{number_text(pixels / max(report.seconds, 1e-9))} a second, {bytes_text(size)}"
     )
     return "\n".join(lines)
 

@@ -75,7 +75,7 @@ def test_the_table(tmp_path: Path) -> None:
     assert lines[0].split() == ["day", "made", "kept", "failed", "missing", "bias", "to", "SMAP", "ubRMSE", "R"]
     assert lines[1].split() == ["2021-08-07", "1", "0", "1", "1", "+0.012", "0.020"]
     assert "2021-08-07 h06v03 failed: the chunk is damaged" in lines
-    assert lines[-1].startswith("1 maps made in 0 s")
+    assert lines[-1].startswith("1 map made in 0 s: 10 pixels with a value")
 
 
 def test_status_compares_reports_with_what_is_there(tmp_path: Path) -> None:
