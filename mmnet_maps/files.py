@@ -15,13 +15,16 @@ from glob import escape
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises; rasterio.errors has no name for it
 from rasterio.errors import RasterioError
 
 from mmnet_maps.errors import OutputError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 DRIVER_ERRORS = (OSError, RasterioError, CPLE_BaseError)
 """Errors of the system, rasterio and GDAL when a file cannot be read or written."""
@@ -290,6 +293,22 @@ def claim(path: Path, *, own: bool = True) -> IO[bytes] | None:
             stack.pop_all()
             return file
     return None
+
+
+def file_lock(path: Path) -> FileLock:
+    """Return a lock, not yet held, on a file that is made here if need be.
+
+    filelock takes a place where no file can be made, as in ``/proc``, for a lock that another process holds.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be made.
+    """
+    from filelock import FileLock
+
+    with path.open("ab"):
+        return FileLock(path)
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from mmnet_maps.grid.area import Area
 from mmnet_maps.grid.lattice import Window, cover
 from mmnet_maps.grid.tiles import TILE_PIXELS, touched_tiles
 from mmnet_maps.stack.availability import Mask, blocks_of_grids
+from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.inventory import Scope, area_grid, area_scope, daily_shares, in_order, look_around, survey
 from mmnet_maps.stack.needs import Needs, uses
-from mmnet_maps.stack.store import Group, Stack
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS
 
 _SMALLEST = 16  # pixels

@@ -13,8 +13,9 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import Window, nearest_cells
+from mmnet_maps.stack.blocks import Group, hide_blocks
 from mmnet_maps.stack.needs import PAD, Needs, days_on_axis, fine_window, groups_of, uses
-from mmnet_maps.stack.store import Group, Stack, hide_blocks
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS
 
 Mask = NDArray[np.bool_]

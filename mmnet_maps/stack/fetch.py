@@ -24,9 +24,11 @@ from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.base import Charged, Cost, Pace, Rasters, Source, Stoppable
 from mmnet_maps.stack.availability import look_up
+from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.layout import create
 from mmnet_maps.stack.needs import Demand, Needs, fine_window, uses
-from mmnet_maps.stack.store import Group, Stack, lock
+from mmnet_maps.stack.repair import Damage, clear, find_damage
+from mmnet_maps.stack.store import Stack, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 log = logging.getLogger("mmnet_maps")
@@ -160,8 +162,9 @@ def fetch(
 ) -> Stack:
     """Bring all inputs of some maps into the stack at `path`, creating it if there is none.
 
-    Blocks that are marked as fetched are skipped, so an interrupted run continues and a repeated one does nothing. If
-    the sources have changed (a files source is named after its files), days that were found empty are fetched again.
+    Blocks that are marked as fetched are skipped, so an interrupted run continues and a repeated one does nothing, but
+    verify the blocks that the maps read: damaged ones are fetched again. If the sources have changed (a files source is
+    named after its files), days that were found empty are fetched again.
 
     Parameters
     ----------
@@ -187,16 +190,19 @@ def fetch(
     chosen = _of_needs(sources, demand.needs)
     names = [source.name for source in sources]
     today = today or date.today()
+    damage: list[Damage] = []
     if path.exists():
         stack = Stack(path)
         _check_products(stack, chosen)
-        if stack.sources == names and not _missing_from(stack, sources, demand, today):
+        damage = find_damage(stack, demand)
+        if not damage and stack.sources == names and not _missing_from(stack, sources, demand, today):
             return stack
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _writing(path):
             open_or_create(path, sources, demand.target)
             stack = Stack(path, writable=True)
+            clear(stack, damage)
             _run(stack, _missing_from(stack, sources, demand, today), chosen, quiet)
             if stack.sources != names:
                 stack.record_sources(names)

@@ -22,8 +22,9 @@ from mmnet_maps.grid.lattice import Window, cover
 from mmnet_maps.grid.mask import area_mask, holds_a_centre
 from mmnet_maps.grid.tiles import TILE_PIXELS, conus_grid, target_grid
 from mmnet_maps.stack.availability import Availability, Mask, around_blocks, cut_days, is_near, look_up
+from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.needs import fine_window
-from mmnet_maps.stack.store import Group, Stack
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, SEARCH_DAYS, VARIABLES
 
 ORDER = ("static", "optical", "sar", "smap", "lst", "weather")

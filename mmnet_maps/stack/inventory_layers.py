@@ -11,9 +11,9 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.lattice import Window, cover, nearest_cells
 from mmnet_maps.stack.availability import look_up
+from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.interpolate import interpolate_days
 from mmnet_maps.stack.inventory import Inventory, Scope
-from mmnet_maps.stack.store import Group
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
 
 _PIXELS = 420

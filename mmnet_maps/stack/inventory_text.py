@@ -28,6 +28,8 @@ def format_inventory(found: Inventory) -> str:
     """Format an inventory: groups, variables, provenance, and one character per variable and day."""
     target = found.stack.target
     lines = [f"{found.stack.path}  {bytes_text(found.size)}, fine lattice {lattice_text(target)}"]
+    if not all(held.group.verified for held in found.contents.values()):
+        lines.append("no checksums: a stack of 2026-11 or before, whose data are not verified; build it again")
     if any(found.stack.provenance[name].synthetic for name in found.variables if name in found.stack.provenance):
         lines.append("SYNTHETIC INPUTS: not observations, see provenance")
     lines += ["", *_area_lines(found), "", *_group_lines(list(found.contents.values()))]

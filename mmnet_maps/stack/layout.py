@@ -19,6 +19,7 @@ from zarr.codecs import BloscCodec
 
 from mmnet_maps.errors import OutputError
 from mmnet_maps.sources.base import Provenance
+from mmnet_maps.stack import checksums
 from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, LAST_DAY, VARIABLES
 
 VERSION = 1
@@ -109,6 +110,16 @@ def _create_group(root: zarr.Group, name: str, lattice: GeoBox, variables: Seque
         )
     for array in _BLOCK_ARRAYS:
         _create_block_array(group, array, variables[0])
+    blocks = group["fetched"].shape[-2:]  # type: ignore[union-attr]
+    group.create_array(
+        checksums.NAME,
+        shape=(*lead, len(variables), *blocks),
+        chunks=(*day, len(variables), *blocks),
+        dtype="uint32",
+        fill_value=0,
+        dimension_names=(*names, "block_variable", "block_y", "block_x"),
+        attributes={"long_name": "checksum of a block of each variable, 0 never fetched", "of": sorted(variables)},
+    )
     _create_coordinates(group, lattice, temporal)
 
 

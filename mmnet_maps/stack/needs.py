@@ -12,8 +12,9 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.lattice import Window, cover, window_of
 from mmnet_maps.grid.tiles import Tile, stack_lattice
+from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.interpolate import FILL_CELLS
-from mmnet_maps.stack.store import Group, Stack
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, LAST_DAY, SEARCH_DAYS, VARIABLES
 
 PAD = FILL_CELLS + 1

@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.lattice import Window, fractional_cells, nearest_cells
 from mmnet_maps.stack.availability import Availability, Picked, look_up
+from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.interpolate import (
     NEVER,
     Float,
@@ -24,7 +25,7 @@ from mmnet_maps.stack.interpolate import (
     interpolate_series,
 )
 from mmnet_maps.stack.needs import Needs, Use, fine_window, uses
-from mmnet_maps.stack.store import Group, Stack
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
 
 SmapResampling = Literal["nearest", "bilinear"]

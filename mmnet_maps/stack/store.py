@@ -5,120 +5,51 @@ axis is fixed (daily, `FIRST_DAY` to `LAST_DAY`) and the fine arrays span the wh
 can be added in any order; chunks that were never written take no space. ``fetched`` (time, block_y, block_x) holds the
 commit marks: 0 never fetched, 1 fetched and found empty, else a checksum of the block's data. It is written last.
 ``revision`` of the same shape says which state of the inputs a block was read from (`sources.base.Revision`).
+Whoever reads a block verifies it against its own checksum (`checksums`), once a run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from filelock import FileLock
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.files import fast_zarr
+from mmnet_maps.errors import InputError
+from mmnet_maps.files import fast_zarr, file_lock
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.base import Provenance, Rasters
+from mmnet_maps.stack import checksums
+from mmnet_maps.stack.blocks import Group, day_index, hide_blocks
+from mmnet_maps.stack.checksums import Place
 from mmnet_maps.stack.layout import VERSION, lattice_from
-from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
+from mmnet_maps.variables import VARIABLES
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _DAMAGE = (ValueError, RuntimeError, OSError, zlib.error)  # raised by zarr and its codecs on broken chunks
 _BLOCK_BY_BLOCK = b"blocks without a mark are not read"
 """Part of a fingerprint where some blocks of a day have a mark: software of 2026-11 and before read the others too."""
+_UNMARKED, _KEPT, _REMEMBERED = -1, 512, 100_000  # checksums kept by window and days; verified blocks remembered
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """A group of a stack: its lattice, block size in cells, and variables."""
+class DamagedError(InputError):
+    """Part of a stack is damaged; `lost` names the array of which a file cannot be decoded, if that is the fault."""
 
-    name: str
-    lattice: GeoBox
-    block: int
-    variables: tuple[str, ...]
-
-    @property
-    def kind(self) -> str:
-        """Usual group of its variables (see `variables`); not `name` where a product has a grid of its own."""
-        return VARIABLES[self.variables[0]].group
-
-    @property
-    def temporal(self) -> bool:
-        """True if the group has a time axis."""
-        return self.kind != "static"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of blocks."""
-        return -(-self.lattice.shape.y // self.block), -(-self.lattice.shape.x // self.block)
-
-    def blocks(self, window: Window) -> Window:
-        """Return the blocks that a window of cells touches."""
-        rows, cols = window
-        return (
-            slice(rows.start // self.block, -(-rows.stop // self.block)),
-            slice(cols.start // self.block, -(-cols.stop // self.block)),
-        )
-
-    def whole_blocks(self, window: Window) -> Window:
-        """Return the window rounded out to whole blocks, clipped to the lattice."""
-        return self.cells(self.blocks(window))
-
-    def cells(self, blocks: Window) -> Window:
-        """Return the cells of a window of blocks, clipped to the lattice."""
-        height, width = self.lattice.shape
-        rows, cols = blocks
-        return (
-            slice(rows.start * self.block, min(rows.stop * self.block, height)),
-            slice(cols.start * self.block, min(cols.stop * self.block, width)),
-        )
-
-
-def hide_blocks(group: Group, values: NDArray[Any], window: Window, valued: NDArray[np.bool_], missing: float) -> None:
-    """Set cells of blocks that are not marked as valued to missing, in place.
-
-    Parameters
-    ----------
-    group
-        The group.
-    values
-        Values of `window` (y, x).
-    window
-        Cells of the group.
-    valued
-        For each block that the window touches, whether it holds a value by its mark.
-    missing
-        The value that means missing.
-    """
-    rows, cols = window
-    top, left = (part.start for part in group.blocks(window))
-    for i, j in np.add(np.argwhere(~valued), (top, left)):
-        values[
-            max(i * group.block - rows.start, 0) : (i + 1) * group.block - rows.start,
-            max(j * group.block - cols.start, 0) : (j + 1) * group.block - cols.start,
-        ] = missing
-
-
-def day_index(day: date) -> int:
-    """Return the position of a day on the time axis.
-
-    Raises
-    ------
-    RequestError
-        The day lies before or after the axis.
-    """
-    if not FIRST_DAY <= day <= LAST_DAY:
-        raise RequestError(f"day {day} is off the stack's time axis, {FIRST_DAY} to {LAST_DAY}; choose a day within it")
-    return (day - FIRST_DAY).days
+    def __init__(self, message: str, lost: str | None = None) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class Stack:
@@ -157,6 +88,8 @@ class Stack:
             raise InputError(f"{self.path} is a damaged stack ({error!r}); build it again") from error
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
         self._arrays: dict[str, Any] = {}
+        self._expected: dict[tuple[Any, ...], NDArray[np.int64]] = {}
+        self._verified: set[tuple[str, date | None, Place]] = set()
         self._reader = nullcontext if writable else fast_zarr
 
     def _read_group(self, name: str) -> Group:
@@ -164,7 +97,11 @@ class Stack:
         reference = group["spatial_ref"].attrs
         variables = tuple(sorted(key for key in group.array_keys() if key in VARIABLES))
         lattice = lattice_from(reference, group[variables[0]].shape[-2:])
-        return Group(name=name, lattice=lattice, block=int(group.attrs["block"]), variables=variables)
+        verified = checksums.NAME in group
+        if verified and tuple(group[checksums.NAME].attrs["of"]) != variables:
+            raise ValueError(f"checksums of {name} are of other variables")
+        block = int(group.attrs["block"])
+        return Group(name=name, lattice=lattice, block=block, variables=variables, verified=verified)
 
     def _read_root(self) -> tuple[dict[str, Provenance], GeoBox]:
         """Return the provenance of each variable, and the fine lattice, of which maps are windows."""
@@ -225,12 +162,18 @@ class Stack:
                 return np.asarray(array[rows, cols])[None]
             span: NDArray[np.uint32] = np.asarray(array[min(index) : max(index) + 1, rows, cols])
         except _DAMAGE as error:
-            raise self._damaged(f"{group.name}/{name}", error) from error
+            raise self._damaged(f"{group.name}/{name}", error, days[0] if days else None, lost=name) from error
         found: NDArray[np.uint32] = span[np.array(index) - min(index)]
         return found
 
-    def _damaged(self, where: str, error: Exception) -> InputError:
-        return InputError(f"the stack {self.path} is damaged in {where} ({error}); delete the store and fetch it again")
+    def _damaged(self, where: str, why: object, day: date | None = None, *, lost: str | None = None) -> DamagedError:
+        days = f"--start {day} --end {day} " if day else ""
+        reason = " ".join(str(why).split())[:60]
+        return DamagedError(
+            f"the stack {self.path} is damaged in {where} ({reason}); repair it with the command that filled it: "
+            f"mmnet stack --aoi … {days}--source … --out {self.path}",
+            lost,
+        )
 
     def read(self, variable: str, window: Window, day: date | None = None) -> NDArray[Any]:
         """Read one variable in a window of its group's lattice; only blocks that are marked as valued have values.
@@ -261,23 +204,98 @@ class Stack:
 
     def read_packed(self, variable: str, window: Window, day: date | None = None) -> NDArray[np.integer]:
         """Read the integers of a variable as stored, whatever the marks say (see `read`)."""
-        index = day_index(day) if self.group_of(variable).temporal and day else None
-        return self._values(variable, window, index, f" on {day}" if day else "")
+        if not self.group_of(variable).temporal or day is None:
+            return self._values(variable, window, None)
+        return self._values(variable, window, [day])[0]
 
     def read_packed_days(self, variable: str, window: Window, first: date, last: date) -> NDArray[np.integer]:
         """Read the integers of all days from first to last, (day, y, x), as stored, whatever the marks say."""
-        return self._values(variable, window, slice(day_index(first), day_index(last) + 1), f" on {first} to {last}")
+        return self._values(variable, window, [first + timedelta(days=k) for k in range((last - first).days + 1)])
 
-    def _values(self, variable: str, window: Window, days: int | slice | None, when: str) -> NDArray[np.integer]:
-        name = self.group_of(variable).name
+    def _values(self, variable: str, window: Window, days: Sequence[date] | None) -> NDArray[np.integer]:
+        """Read a window on consecutive days, or without a time axis; blocks not yet verified are read whole."""
+        group = self.group_of(variable)
+        if not group.verified or self._is_verified(group, variable, window, days):
+            return self._stored(group, variable, window, days)
+        whole = group.whole_blocks(window)
+        values = self._stored(group, variable, whole, days)
+        if self._mismatches(group, variable, whole, days, values):
+            self._expected.clear()  # another process may have rewritten the block
+            values = self._stored(group, variable, whole, days)
+            if wrong := self._mismatches(group, variable, whole, days, values):
+                day, place = wrong[0]
+                when = f" on {day}" if day else ""
+                where = f"{variable}{when}, block {place[0]}/{place[1]} of {group.name}"
+                raise self._damaged(where, "not the data of its checksum", day)
+        rows, cols = (
+            slice(part.start - outer.start, part.stop - outer.start) for part, outer in zip(window, whole, strict=True)
+        )
+        part: NDArray[np.integer] = values[..., rows, cols]
+        return part
+
+    def _stored(self, group: Group, variable: str, window: Window, days: Sequence[date] | None) -> NDArray[np.integer]:
         try:
-            array = self._array(f"{name}/{variable}")
-            return np.asarray(array[window] if days is None else array[days, *window])
+            array = self._array(f"{group.name}/{variable}")
+            span = (slice(day_index(days[0]), day_index(days[-1]) + 1),) if days else ()
+            values: NDArray[np.integer] = np.asarray(array[*span, *window])
+            return values
         except _DAMAGE as error:
-            raise self._damaged(f"{name}/{variable}{when}", error) from error
+            when = f" on {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}" if days else ""
+            where, day = f"{group.name}/{variable}{when}", days[0] if days else None
+            raise self._damaged(where, error, day, lost=variable) from error
+
+    def _is_verified(self, group: Group, variable: str, window: Window, days: Sequence[date] | None) -> bool:
+        rows, cols = group.blocks(window)
+        return all(
+            (variable, day, (i, j)) in self._verified
+            for day in days or (None,)
+            for i in range(rows.start, rows.stop)
+            for j in range(cols.start, cols.stop)
+        )
+
+    def _mismatches(
+        self, group: Group, variable: str, window: Window, days: Sequence[date] | None, values: NDArray[np.integer]
+    ) -> list[tuple[date | None, Place]]:
+        """Compare whole blocks with their checksums; remember those that agree, and return the others."""
+        wrong: list[tuple[date | None, Place]] = []
+        if len(self._verified) > _REMEMBERED:
+            self._verified.clear()
+        rows, cols = group.blocks(window)
+        expected = self._checksums(group, window, days)[:, group.variables.index(variable)]
+        for k, day in enumerate(days or (None,)):
+            for place, part in checksums.cut(values[k] if days else values, group.block, (rows.start, cols.start)):
+                known = int(expected[k, place[0] - rows.start, place[1] - cols.start])
+                if known == _UNMARKED:
+                    continue
+                if checksums.checksum(variable, day, place, part) == known:
+                    self._verified.add((variable, day, place))
+                else:
+                    wrong.append((day, place))
+        return wrong
+
+    def _checksums(self, group: Group, window: Window, days: Sequence[date] | None) -> NDArray[np.int64]:
+        """Read the checksums of blocks, (day, variable, block_y, block_x); `_UNMARKED` where there are no values."""
+        rows, cols = group.blocks(window)
+        key = group.name, *((days[0], days[-1]) if days else ()), rows.start, rows.stop, cols.start, cols.stop
+        found = self._expected.get(key)
+        if found is None:
+            where = f"{group.name}/{checksums.NAME}"
+            try:
+                array = self._array(where)
+                span = (slice(day_index(days[0]), day_index(days[-1]) + 1),) if days else ()
+                stored = np.asarray(array[*span, :, rows, cols]).astype(np.int64)
+            except _DAMAGE as error:
+                raise self._damaged(where, error, days[0] if days else None, lost=checksums.NAME) from error
+            marks = self.marks(group, window, days or ())
+            found = np.where(marks[:, None] > 1, stored if days else stored[None], _UNMARKED)
+            if (marks > 0).all():
+                if len(self._expected) >= _KEPT:
+                    self._expected.clear()
+                self._expected[key] = found
+        return found
 
     def write(self, name: str, window: Window, day: date, rasters: Rasters, revision: int = 0) -> None:
-        """Write all variables of a group in a window of whole blocks, then the marks.
+        """Write all variables of a group in a window of whole blocks, then their checksums, then the marks.
 
         Blocks that hold other data lose their marks first, so that a killed write leaves none that is half new.
 
@@ -306,6 +324,7 @@ class Stack:
                 self._array(f"{name}/{variable}")[self._index(group, window, day)] = packed.get(
                     variable, VARIABLES[variable].nodata
                 )
+            self._record_checksums(group, window, day, packed)
         self.record_revision(name, window, day, revision)
         fetched[where] = marks
 
@@ -322,13 +341,54 @@ class Stack:
     @staticmethod
     def _marks_of(group: Group, window: Window, packed: Mapping[str, NDArray[np.integer]]) -> NDArray[np.uint32]:
         """Return the marks of the blocks of a window: 1, or a checksum of all variables with a value."""
-        checksums = np.zeros(tuple(part.stop - part.start for part in group.blocks(window)), np.uint32)
+        marks = np.zeros(tuple(part.stop - part.start for part in group.blocks(window)), np.uint32)
         for variable, values in packed.items():
-            for i, j in np.ndindex(checksums.shape):
-                part = values[i * group.block : (i + 1) * group.block, j * group.block : (j + 1) * group.block]
+            for place, part in checksums.cut(values, group.block, (0, 0)):
                 if (part != VARIABLES[variable].nodata).any():
-                    checksums[i, j] = zlib.crc32(np.ascontiguousarray(part).tobytes(), int(checksums[i, j]))
-        return np.maximum(checksums, 1)
+                    marks[place] = zlib.crc32(np.ascontiguousarray(part).tobytes(), int(marks[place]))
+        return np.maximum(marks, 1)
+
+    def _record_checksums(
+        self, group: Group, window: Window, day: date, packed: Mapping[str, NDArray[np.integer]]
+    ) -> None:
+        """Write the checksum of each variable in whole blocks; without any value there is nothing to verify."""
+        self._expected.clear()
+        self._verified.clear()
+        if not (group.verified and packed):
+            return
+        blocks = group.blocks(window)
+        first, shape = (blocks[0].start, blocks[1].start), tuple(part.stop - part.start for part in window)
+        sums = np.zeros((len(group.variables), *(part.stop - part.start for part in blocks)), np.uint32)
+        for k, variable in enumerate(group.variables):
+            spec = VARIABLES[variable]
+            values = packed[variable] if variable in packed else np.full(shape, spec.nodata, spec.dtype)
+            for place, part in checksums.cut(values, group.block, first):
+                of = day if group.temporal else None
+                sums[k, place[0] - first[0], place[1] - first[1]] = checksums.checksum(variable, of, place, part)
+        lead = (day_index(day),) if group.temporal else ()
+        self._array(f"{group.name}/{checksums.NAME}")[*lead, :, *blocks] = sums
+
+    def clear_marks(self, group: Group, window: Window, day: date) -> None:
+        """Remove the marks of blocks, so that their data are not used; they count as never fetched."""
+        self._expected.clear()
+        self._verified.clear()
+        if self.marks(group, window, [day]).any():
+            self._array(f"{group.name}/fetched")[self._index(group, group.blocks(window), day)] = 0
+
+    def discard(self, group: Group, name: str, window: Window, day: date) -> None:
+        """Remove the file of an array that holds a block, with the marks of all blocks whose data it holds."""
+        on = (day_index(day),) if group.temporal else ()
+        if name not in group.variables:  # a file of marks or checksums holds all blocks of the day
+            for one in ("fetched", "revision", checksums.NAME):
+                shutil.rmtree(self.path.joinpath(group.name, one, "c", *map(str, on)), ignore_errors=True)
+            self._expected.clear()
+            return
+        array = self._array(f"{group.name}/{name}")
+        size = (array.shards or array.chunks)[-2:]
+        place = tuple(part.start // step for part, step in zip(window, size, strict=True))
+        rows, cols = (slice(k * step, (k + 1) * step) for k, step in zip(place, size, strict=True))
+        self.clear_marks(group, (rows, cols), day)
+        (self.path / group.name / name / array.metadata.encode_chunk_key((*on, *place))).unlink(missing_ok=True)
 
     def fingerprint(self, uses: Iterable[tuple[Group, Window, Sequence[date]]]) -> str:
         """Hash everything that a product reads: lattices, provenance and the marks of the blocks and days it uses."""
@@ -343,6 +403,6 @@ class Stack:
 
 
 def lock(path: str | Path) -> FileLock:
-    """Return the lock that a writer of the store at `path` holds: one writer at a time."""
+    """Return the lock that a writer of the store at `path` holds: one writer at a time; errors as `files.file_lock`."""
     path = Path(path)
-    return FileLock(path.with_name(f".{path.name}.lock"))
+    return file_lock(path.with_name(f".{path.name}.lock"))

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from analytic import LATTICES, source_of
 from mmnet_maps.grid.tiles import conus_grid, tiles
 from mmnet_maps.stack.availability import Availability, Picked, fetched_days, look_up, look_up_blocks
+from mmnet_maps.stack.blocks import Group, day_index
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.inventory import take_inventory
 from mmnet_maps.stack.needs import Demand, Needs, uses
 from mmnet_maps.stack.pixels import read_pixel
 from mmnet_maps.stack.reader import Block, read_block
-from mmnet_maps.stack.store import Group, Stack, day_index
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
 
 DAY = date(2021, 8, 8)

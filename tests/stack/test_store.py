@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from analytic import LATTICES, AnalyticSource
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.tiles import conus_grid
+from mmnet_maps.stack.blocks import Group, day_index
 from mmnet_maps.stack.layout import create
-from mmnet_maps.stack.store import Group, Stack, day_index
+from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
 
 DAY = date(2021, 8, 8)

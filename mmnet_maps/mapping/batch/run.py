@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmnet_maps.errors import OutputError, RequestError
-from mmnet_maps.files import write_whole
+from mmnet_maps.files import file_lock, write_whole
 from mmnet_maps.mapping.batch.cluster import Work, check_workers, connect, parse_memory, run_all
 from mmnet_maps.mapping.batch.plan import Batch, cores, default_workers
 from mmnet_maps.mapping.batch.report import Outcome, Report
@@ -166,11 +166,12 @@ def _prepare_store(batch: Batch) -> None:
 @contextmanager
 def _folder_lock(root: Path) -> Iterator[None]:
     """Hold the lock of an output folder; the system releases it when the process ends, however it ends."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    held, note = FileLock(root / ".mmnet-batch.lock"), root / ".mmnet-batch.json"
+    note = root / ".mmnet-batch.json"
     try:
         root.mkdir(parents=True, exist_ok=True)
+        held = file_lock(root / ".mmnet-batch.lock")
         held.acquire(timeout=0)
     except Timeout:
         raise OutputError(

@@ -112,12 +112,14 @@ def run_task(task: Task) -> list[Outcome]:
 @contextmanager
 def _tile_lock(task: Task) -> Iterator[None]:
     """Hold the lock of a tile: a task may outlive its command or scheduler."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
+
+    from mmnet_maps.files import file_lock
 
     path = task.request.run.out / LOCKS / f"{task.tile}.lock"
-    held = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        held = file_lock(path)
         held.acquire(timeout=_PATIENCE)
     except Timeout:
         raise TimeoutError(f"another worker is making {task.tile}, and has been for {_PATIENCE} s") from None
