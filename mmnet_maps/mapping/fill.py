@@ -61,7 +61,7 @@ def fill_stack(
     needs = needs_of(load_checkpoint(settings.model[0]).spec)
     demand = Demand(grid=grid, tiles=wanted, needs=needs, days=days)
     request = Path(out), open_source(str(source)), demand
-    return format_estimates(estimate(*request)) if dry_run else fetch(*request, quiet=quiet).path
+    return format_estimates(estimate(*request)) if dry_run else fetch(*request, quiet=quiet, verify=True).path
 
 
 def format_estimates(estimates: Sequence[Estimate]) -> str:

@@ -158,13 +158,18 @@ def _missing(
 
 
 def fetch(
-    path: str | Path, sources: Sequence[Source], demand: Demand, *, today: date | None = None, quiet: bool = False
+    path: str | Path,
+    sources: Sequence[Source],
+    demand: Demand,
+    *,
+    today: date | None = None,
+    quiet: bool = False,
+    verify: bool = False,
 ) -> Stack:
     """Bring all inputs of some maps into the stack at `path`, creating it if there is none.
 
-    Blocks that are marked as fetched are skipped, so an interrupted run continues and a repeated one does nothing, but
-    verify the blocks that the maps read: damaged ones are fetched again. If the sources have changed (a files source is
-    named after its files), days that were found empty are fetched again.
+    Blocks that are marked as fetched are skipped, so an interrupted run continues and a repeated one does nothing. If
+    the sources have changed (a files source is named after its files), days that were found empty are fetched again.
 
     Parameters
     ----------
@@ -178,6 +183,8 @@ def fetch(
         The last day to fetch (default: the computer's date).
     quiet
         Show no progress bar.
+    verify
+        Read all blocks that the maps read, and fetch damaged ones again.
 
     Raises
     ------
@@ -194,7 +201,7 @@ def fetch(
     if path.exists():
         stack = Stack(path)
         _check_products(stack, chosen)
-        damage = find_damage(stack, demand)
+        damage = find_damage(stack, demand) if verify else []
         if not damage and stack.sources == names and not _missing_from(stack, sources, demand, today):
             return stack
     try:

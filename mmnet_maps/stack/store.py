@@ -204,9 +204,9 @@ class Stack:
 
     def read_packed(self, variable: str, window: Window, day: date | None = None) -> NDArray[np.integer]:
         """Read the integers of a variable as stored, whatever the marks say (see `read`)."""
-        if not self.group_of(variable).temporal or day is None:
-            return self._values(variable, window, None)
-        return self._values(variable, window, [day])[0]
+        temporal = day is not None and self.group_of(variable).temporal
+        values: NDArray[np.integer] = self._values(variable, window, [day] if temporal and day else None)
+        return values[0] if temporal else values
 
     def read_packed_days(self, variable: str, window: Window, first: date, last: date) -> NDArray[np.integer]:
         """Read the integers of all days from first to last, (day, y, x), as stored, whatever the marks say."""

@@ -313,3 +313,12 @@ def test_sources_are_stopped_on_an_error_alone(tmp_path: Path) -> None:
     source.stopped = source.broken = False
     fill(tmp_path / "s.zarr", [source])
     assert not source.stopped
+
+
+def test_a_place_where_no_file_can_be_made_is_refused_at_once(tmp_path: Path, source: AnalyticSource) -> None:
+    """filelock takes ENOENT, what ``/proc`` answers, for a lock that another process holds."""
+    with pytest.raises(OutputError, match="cannot write the stack /proc/s.zarr .No such file"):
+        fill(Path("/proc/s.zarr"), [source])
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write the stack .*file/s.zarr"):
+        fill(tmp_path / "file" / "s.zarr", [source])

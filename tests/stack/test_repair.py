@@ -122,7 +122,7 @@ def test_damage_is_named_and_repaired(path: Path, harm: Callable[[Path], None], 
         read(path)
     assert len(str(found.value)) < 300 + len(str(path))
     source = source_of(NEEDS)
-    fetch(path, [source], DEMAND, quiet=True)
+    fetch(path, [source], DEMAND, quiet=True, verify=True)
     assert contents(path) == whole
     assert len({group for group, _ in source.reads}) == 1  # the damaged group alone
     read(path)
@@ -159,7 +159,7 @@ def test_stacks_of_before_are_read_unverified(path: Path) -> None:
     assert "no checksums" in format_inventory(take_inventory(stack, [DAY]))
     read(path)
     source = source_of(NEEDS)
-    fetch(path, [source], replace(DEMAND, days=[DAY, date(2021, 8, 9)]), quiet=True)
+    fetch(path, [source], replace(DEMAND, days=[DAY, date(2021, 8, 9)]), quiet=True, verify=True)
     assert {day for group, days in source.reads if group == "weather" for day in days} == {date(2021, 8, 9)}
     read(path)
 
