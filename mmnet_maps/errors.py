@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 
+def brief(text: object, most: int = 100) -> str:
+    """Return a text for a message, such as an error of a library, in one line of at most `most` characters.
+
+    Examples
+    --------
+    >>> brief("no \\n space", 6)
+    'no sp…'
+    """
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
+
 class MMNetError(Exception):
     """An error that the user sees as one line instead of a traceback.
 

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, brief
 from mmnet_maps.grid.area_names import file_name, name_of_geometry
 from mmnet_maps.resources import packaged
 from mmnet_maps.variables import FIRST_DAY
@@ -127,7 +127,7 @@ def _locate(aoi: str | Path) -> tuple[Path, str | None]:
         path = Path(aoi).expanduser()
         exists, folder = path.exists(), path.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~name without such a user
-        raise RequestError(f"area of interest {str(aoi)[:80]!r} cannot be opened: {error}") from error
+        raise RequestError(f"area of interest {brief(aoi, 80)!r} cannot be opened: {brief(error)}") from error
     if folder and path.suffix != ".gdb":
         raise RequestError(f"area of interest {aoi} is a folder; expected a file such as area.geojson or area.gpkg")
     if exists:

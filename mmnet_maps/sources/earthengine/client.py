@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError, RequestError, brief
 
 Answer = TypeVar("Answer")
 
@@ -203,10 +203,9 @@ class Client:
         except InputError as error:
             if isinstance(error.__cause__, _TransientError):
                 raise
-            reason = " ".join(str(error.__cause__ or error).split())
             raise RequestError(
-                f"cannot sign in to Earth Engine ({reason}); run 'earthengine authenticate', or set "
-                "GOOGLE_APPLICATION_CREDENTIALS to the key of a service account, and give the project in "
+                f"cannot sign in to Earth Engine ({brief(error.__cause__ or error, 60)}); run 'earthengine "
+                "authenticate' or set GOOGLE_APPLICATION_CREDENTIALS to a service account's key, with the project in "
                 "EARTHENGINE_PROJECT or as 'project' in the sources YAML; or use --source demo"
             ) from error
 
@@ -259,7 +258,7 @@ def _classified(send: Callable[[], Answer], label: str) -> Answer:
     except GoogleAuthError as error:
         raise InputError(f"{label}: Earth Engine does not accept the credentials: {error}") from error
     except (OSError, HttpLib2Error) as error:
-        raise _TransientError(f"connection: {error}" if str(error) else type(error).__name__) from error
+        raise _TransientError(f"connection: {brief(error, 80)}" if str(error) else type(error).__name__) from error
     except (ValueError, EOFError) as error:  # a body that is not the requested array
         raise _TransientError(f"unreadable answer: {' '.join(str(error).split())[:120]}") from error
 
@@ -284,17 +283,40 @@ def signed_in() -> bool:
     """Return True where Earth Engine can be used as it is: the client, credentials and a project are present.
 
     A service account's key counts only with EARTHENGINE_PROJECT, because it may be meant for other services.
+
+    Raises
+    ------
+    RequestError
+        When a sign-in is configured but cannot work, so that synthetic inputs never stand in for it.
     """
-    if find_spec("ee") is None:
-        return False
-    if _service_account_key() and os.environ.get("EARTHENGINE_PROJECT"):
-        return True
-    stored = Path.home() / ".config" / "earthengine" / "credentials"
+    key, project = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"), os.environ.get("EARTHENGINE_PROJECT")
+    stored = os.path.expanduser("~/.config/earthengine/credentials")
+    fault = None
+    if key and not os.path.isfile(key):
+        fault = f"GOOGLE_APPLICATION_CREDENTIALS is {key}, which is no file; correct or unset it"
+    elif project and _service_account_key():
+        pass
+    elif not os.path.exists(stored):
+        if not project:
+            return False
+        fault = f"EARTHENGINE_PROJECT is set, but {stored} does not exist; run 'earthengine authenticate'"
+    elif (known := _stored_credentials(stored)) is None:
+        fault = f"{stored} holds no credentials; run 'earthengine authenticate'"
+    elif not (known.get("project") or _project_of_environment()):
+        fault = f"{stored} names no project; set EARTHENGINE_PROJECT or run 'earthengine set_project NAME'"
+    if fault is None and find_spec("ee") is None:
+        fault = "you are signed in, but the client is missing; run pip install 'mmnet-maps[earthengine]'"
+    if fault:
+        raise RequestError(f"Earth Engine cannot be used: {fault}, or give --source demo for synthetic inputs")
+    return True
+
+
+def _stored_credentials(path: str) -> dict[str, Any] | None:
     try:
-        known = json.loads(stored.read_text(encoding="utf-8"))
+        known = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(known, dict) and bool(known.get("project") or _project_of_environment())
+        return None
+    return known if isinstance(known, dict) else None
 
 
 def _project_of_environment() -> str | None:

@@ -526,6 +526,29 @@ def test_without_credentials_the_error_explains_how_to_sign_in(tmp_path: Path, m
     assert signed_in()
 
 
+def test_a_broken_sign_in_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stored = tmp_path / ".config" / "earthengine" / "credentials"
+    stored.parent.mkdir(parents=True)
+    monkeypatch.setenv("EARTHENGINE_PROJECT", "mine")
+    with pytest.raises(RequestError, match=r"EARTHENGINE_PROJECT is set, but \S+ does not exist.*--source demo"):
+        signed_in()
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "gone.json")
+    with pytest.raises(RequestError, match="GOOGLE_APPLICATION_CREDENTIALS is gone.json, which is no file"):
+        signed_in()
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    monkeypatch.delenv("EARTHENGINE_PROJECT")
+    for text, message in (("{", "holds no credentials"), ("[]", "holds no credentials"), ("{}", "names no project")):
+        stored.write_text(text)
+        with pytest.raises(RequestError, match=message):
+            signed_in()
+    monkeypatch.setenv("EARTHENGINE_PROJECT", "mine")
+    assert signed_in()
+    monkeypatch.setattr("mmnet_maps.sources.earthengine.client.find_spec", lambda _: None)
+    with pytest.raises(RequestError, match="client is missing"):
+        signed_in()
+
+
 @pytest.mark.live
 def test_the_real_service() -> None:
     """Check grid, bands and values of every product in use; needs an account, see docs/inputs.md."""
