@@ -8,7 +8,7 @@ def brief(text: object, most: int = 100) -> str:
 
     Examples
     --------
-    >>> brief("no \\n space", 6)
+    >>> brief("no   space", 6)
     'no sp…'
     """
     line = " ".join(str(text).split())

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from mmnet_maps.errors import brief
+
 Place = Path | str
 """A local path, or a URL."""
 
@@ -100,7 +102,7 @@ def shown(place: Place) -> str:
 def redacted(error: BaseException) -> str:
     """Return the message of a library's error on one line, without credentials."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return _URL.sub(lambda found: shown(found[0]), text)
+    return brief(_URL.sub(lambda found: shown(found[0]), text))
 
 
 def gdal_path(place: Place) -> str:
