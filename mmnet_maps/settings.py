@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from mmnet_maps.errors import RequestError
 
 SETTINGS_FILE = "mmnet.yaml"
+
+_LONGEST = 120  # characters of a fault in a message
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,7 +43,7 @@ class MapSettings(BaseModel):
     ] = None
     model: Annotated[
         tuple[str, ...],
-        BeforeValidator(lambda value: (value,) if isinstance(value, str) else tuple(value)),
+        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
         PlainSerializer(lambda value: value[0] if len(value) == 1 else list(value)),
         _field(
             "FOLDER|NAME", "Checkpoint folder, or the name of a packaged model; several are an ensemble.", min_length=1
@@ -120,8 +122,9 @@ def settle(options: MapOptions) -> MapSettings:
     except ValidationError as error:
         key = str(error.errors()[0]["loc"][0])
         where = origin if key in values and key not in given else "option"
-        names = ", ".join(MapSettings.model_fields)
-        raise RequestError(f"{where} {first_error(error)}; the settings are {names}") from error
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        advice = f"the settings are {', '.join(MapSettings.model_fields)}" if unknown else "correct it"
+        raise RequestError(f"{where} {first_error(error)}; {advice}") from error
     return settings
 
 
@@ -165,13 +168,12 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
     Raises
     ------
     RequestError
-        When the file cannot be read or holds anything but keys and values.
+        When the file cannot be read, holds anything but keys and values, or a key twice.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise RequestError(f"cannot read the {what} {path}: {reason}; expected a YAML file") from error
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _OneKeyLoader)  # noqa: S506  (a safe loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise RequestError(f"cannot read the {what} {path}: {_reason(error)}; expected a YAML file") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -179,12 +181,49 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
     return values
 
 
+class _OneKeyLoader(yaml.SafeLoader):
+    """Refuse a key that a mapping holds twice, of which YAML's reader would keep the last, and name the line."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            known = (key.tag, key.value)
+            if known in lines:
+                problem = f"{_short(key.value, 40)} stands in line {lines[known]} already"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[known] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:  # such as the day 2021-13-45
+            problem = f"{_short(node.value, 40)} is no {node.tag.rpartition(':')[2]} ({_short(error, 40)})"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why a YAML file cannot be read, in one line."""
+    if isinstance(error, RecursionError):
+        return "its lists or keys are nested too deeply"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {_short(error.problem)}"
+    return str(error.strerror) if isinstance(error, OSError) else _short(error)
+
+
+def _short(text: object, most: int = _LONGEST) -> str:
+    """Return a text in one line of a length that fits into a message."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
 def first_error(error: ValidationError) -> str:
     """Format the first fault of a validation in one line: where, what, the value, and the number of further faults."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    message = " ".join(first["msg"].removeprefix("Value error, ").split())
-    plain = first["type"] != "extra_forbidden" and isinstance(first["input"], str | int | float | None)
-    value = f", not {first['input']!r}" if plain else ""
+    message = _short(first["msg"].removeprefix("Value error, "))
+    own = first["type"] in ("extra_forbidden", "value_error")  # a validator of ours names the value itself
+    plain = not own and isinstance(first["input"], str | int | float | None)
+    value = f", not {_short(repr(first['input']))}" if plain else ""
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}{': ' if where else ''}{message}{value}{more}"

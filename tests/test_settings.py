@@ -45,6 +45,19 @@ def test_nothing_falls_back_to_the_demo_world_where_inputs_are_configured() -> N
         ("resolutoin: 5", "mmnet.yaml resolutoin: .*the settings are stack, source"),
         ("- a\n- b", "the settings mmnet.yaml: found a list; expected lines of 'key: value'"),
         ("a: [", "cannot read the settings mmnet.yaml"),
+        ("model: 5", "mmnet.yaml model: Input should be a valid tuple, not 5"),
+        ("model: {a: 1}", "mmnet.yaml model: Input should be a valid tuple"),
+        ("model: [a, 1]", "mmnet.yaml model.1: Input should be a valid string, not 1"),
+        ("out: a\nstack: b\nout: c", "line 3: out stands in line 1 already; expected a YAML file"),
+        ("out: {a: 1,\n a: 2}", "line 2: a stands in line 1 already"),
+        ("out: {a: 1, a: 2}", "line 1: a stands in line 1 already"),
+        ("out: " + "[" * 5000, "cannot read the settings mmnet.yaml: its lists or keys are nested too deeply"),
+        ("out: 2021-13-45", "line 1: 2021-13-45 is no timestamp"),
+        ("out: !!bool maybe", "line 1: maybe is no bool"),
+        ("out: " + "9" * 5000, r"line 1: 9+… is no int"),
+        (f"out: !!float {'x' * 900}", "line 1: x+… is no float"),
+        ("resolution: " + "x" * 900, "mmnet.yaml resolution: Input should be a valid number"),
+        ("? [a]\n: b", "line 1: found unhashable key"),
         ("model: !!python/object/apply:os.system ['true']", "cannot read the settings"),
     ],
 )
@@ -53,6 +66,12 @@ def test_wrong_files_are_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(RequestError, match=message) as error:
         settle({})
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) <= 300
+
+
+def test_merged_keys_are_not_given_twice() -> None:
+    Path("mmnet.yaml").write_text("<<: {out: a, stack: b}\nout: c\n")
+    assert (settle({}).out, settle({}).stack) == ("c", "b")
 
 
 def test_a_named_file_must_exist() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -22,8 +23,10 @@ from mmnet_maps.model.features import Feature, encoded_columns
 from mmnet_maps.model.network import Architecture, Sizes, build
 from mmnet_maps.resources import packaged
 from mmnet_maps.settings import read_model
+from mmnet_maps.variables import VARIABLES
 
 _FEATURE_KEYS = {"name", "encoding", "classes"}
+_LARGEST = 1e18
 _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 Count = Annotated[int, Field(ge=1, le=4096)]
@@ -40,7 +43,10 @@ def _feature(value: Any) -> Feature:
     classes = value.get("classes", ())
     if not isinstance(classes, list | tuple) or not all(isinstance(item, str) for item in (*classes, value["name"])):
         raise ValueError(f"a feature's name is text and its classes a list of texts, not {value!r}")
-    return Feature(name=value["name"], encoding=value["encoding"], classes=tuple(classes))
+    try:
+        return Feature(name=value["name"], encoding=value["encoding"], classes=tuple(classes))
+    except RequestError as error:
+        raise ValueError(str(error)) from None
 
 
 class Profile(BaseModel):
@@ -107,7 +113,8 @@ class Profile(BaseModel):
         for kind in ("snapshot", "series"):
             columns = encoded_columns(getattr(self, kind))
             if len(set(columns)) != len(columns):
-                raise ValueError(f"{kind} has a column twice: {', '.join(columns)}")
+                twice = next(name for name in columns if columns.count(name) > 1)
+                raise ValueError(f"{kind} has the column {twice!r} twice")
         if self.step_days is not None and len(self.step_days) != self.steps:
             raise ValueError(f"step_days has {len(self.step_days)} entries for {self.steps} steps")
         if self.step_days is not None and self.step_days[-1] != 1:
@@ -125,19 +132,26 @@ class Target(BaseModel):
     Attributes
     ----------
     name, units
-        The product's: ``soil_moisture``, ``m3 m-3``.
+        The product's, which is all that maps can hold: ``soil_moisture``, ``m3 m-3``.
     residual_of
-        The variable that the network's output is added to, if any.
+        The variable that the network's output is added to, if any: one of `variables`.
     std_factor
         Factor on the spread of Monte Carlo or ensemble members.
     """
 
     model_config = _CONFIG
 
-    name: str = "soil_moisture"
-    units: str = "m3 m-3"
+    name: Literal["soil_moisture"] = "soil_moisture"
+    units: Literal["m3 m-3"] = "m3 m-3"
     residual_of: str | None = None
-    std_factor: Annotated[float, Field(gt=0)] = 1.0
+    std_factor: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+
+    @field_validator("residual_of")
+    @classmethod
+    def _check_residual(cls, value: str | None) -> str | None:
+        if value is not None and value not in VARIABLES:
+            raise ValueError(f"{value!r} is no variable of a stack; expected one, such as smap")
+        return value
 
 
 class ModelSpec(Profile):
@@ -177,7 +191,7 @@ class ModelSpec(Profile):
     layers: Annotated[int, Field(ge=1, le=24)] = 1
     feedforward: Count = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    positional_base: Annotated[float, Field(gt=1)] = 1000
+    positional_base: Annotated[float, Field(gt=1, le=1e9)] = 1000
     snapshot_mean: tuple[float, ...]
     snapshot_std: tuple[float, ...]
     series_mean: tuple[float, ...]
@@ -192,15 +206,27 @@ class ModelSpec(Profile):
     @model_validator(mode="after")
     def _check_statistics(self) -> Self:
         for kind in ("snapshot", "series"):
-            columns = len(encoded_columns(getattr(self, kind)))
+            columns = encoded_columns(getattr(self, kind))
             for statistic in ("mean", "std", "range"):
                 values = getattr(self, f"{kind}_{statistic}")
-                if values is not None and len(values) != columns:
-                    raise ValueError(f"{kind}_{statistic} has {len(values)} entries for {columns} encoded columns")
-            if min(getattr(self, f"{kind}_std")) < 0:
-                raise ValueError(f"{kind}_std holds a negative number")
-            if any(low > high for low, high in getattr(self, f"{kind}_range") or ()):
-                raise ValueError(f"{kind}_range holds a lowest value above its highest")
+                if values is None:
+                    continue
+                if len(values) != len(columns):
+                    raise ValueError(f"{kind}_{statistic} has {len(values)} entries for {len(columns)} encoded columns")
+                for name, value in zip(columns, values, strict=True):
+                    _check_size(f"{kind}_{statistic} of {name}", value if statistic == "range" else (value,))
+            for name, std in zip(columns, getattr(self, f"{kind}_std"), strict=True):
+                if std < 0:
+                    raise ValueError(f"{kind}_std holds a negative number, {std:g} for {name}")
+                if 0 < std < 1 / _LARGEST:
+                    raise ValueError(
+                        f"{kind}_std of {name} is {std:g}; expected 0, or a number that float32 can divide by"
+                    )
+            for name, (low, high) in zip(columns, getattr(self, f"{kind}_range") or (), strict=False):
+                if low > high:
+                    raise ValueError(
+                        f"{kind}_range holds a lowest value above its highest, {low:g} to {high:g} for {name}"
+                    )
         if self.d_model % self.heads or self.d_model % 4:
             raise ValueError(f"d_model {self.d_model} is not a multiple of 4 and of heads {self.heads}")
         return self
@@ -231,6 +257,13 @@ class ModelSpec(Profile):
                 text = f"[\n    {items}\n  ]"
             lines.append(f"  {json.dumps(key)}: {text}")
         return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _check_size(what: str, values: Iterable[float]) -> None:
+    """Refuse a number whose square overflows in float32, in which networks compute."""
+    for value in values:
+        if abs(value) > _LARGEST:
+            raise ValueError(f"{what} is {value:g}; expected a number that float32 can square")
 
 
 _ORDER = (

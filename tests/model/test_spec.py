@@ -83,6 +83,31 @@ def test_the_profiles_are_those_of_the_paper_and_the_released_code() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": {"units": "percent"}}, "target.units: Input should be 'm3 m-3', not 'percent'"),
+        ({"target": {"name": "vwc"}}, "target.name: Input should be 'soil_moisture', not 'vwc'"),
+        (
+            {"target": {"residual_of": "rain"}},
+            "target.residual_of: 'rain' is no variable of a stack; expected one, such as smap",
+        ),
+        ({"target": {"std_factor": 1e300}}, "target.std_factor: Input should be less than or equal to 1000000, not 1e"),
+        ({"snapshot_mean": (0, 1e308, 0)}, "snapshot_mean of doy_cos is 1e+308; expected a number that float32"),
+        ({"series_std": (1e30,)}, "series_std of pr is 1e+30; expected a number that float32"),
+        ({"series_std": (1e-300,)}, "series_std of pr is 1e-300; expected 0, or a number that float32"),
+        ({"series_range": ((-1e308, 0),)}, "series_range of pr is -1e+308; expected a number"),
+        ({"snapshot": [{"name": "doy", "encoding": "x"}]}, "snapshot: feature 'doy' has the unknown encoding 'x'"),
+        ({"series": [{"name": "pr", "encoding": "log1p"}] * 2}, "series has the column 'pr' twice"),
+        ({"series": 5}, "series: expected a list of features, not 5"),
+    ],
+)
+def test_what_no_map_can_hold_is_refused_by_name(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        small_spec(**change)
+    assert first_error(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
     ("step_days", "message"),
     [((1, 1), "2 entries for 3 steps"), ((1, 1, 5), "the last step must be one day")],
 )
