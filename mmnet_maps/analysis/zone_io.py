@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,19 @@ from numpy.typing import NDArray
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.files import refuse_foreign, write_whole
-from mmnet_maps.grid.area import LONLAT
+from mmnet_maps.grid.polygons import (
+    EXPECTED,
+    LONLAT,
+    Features,
+    check_degrees,
+    first_flaw,
+    listed,
+    objects,
+    place_crs,
+    polygon_parts,
+    read_features,
+    shown,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +36,9 @@ log = logging.getLogger(__name__)
 _IDS = ("zone", "id", "name")
 _LAYER = "zones"
 _COLUMNS = ["zone", "date", "mean", "median", "std", "p10", "p90", "valid_share", "pixels", "area_ha"]  # first columns
+_REAL = (float, np.floating)
 _EDGE_METRES = 1000.0
+_FARTHEST_METRES = 3e7  # from the origin of a projection; the earth is 4e7 m around
 EDGE_DEGREES = 0.01
 """Longer edges in longitude and latitude are split, so that they bend; about 1 km."""
 
@@ -70,7 +83,7 @@ class Zones:
         """Raise a RequestError that names the first wrong zone, if there are any."""
         if wrong.any():
             more = f" ({wrong.sum()} of {len(wrong)} zones are like that)" if wrong.sum() > 1 else ""
-            raise RequestError(f"zone {self.ids[wrong][0]} of {self.name} {why}{more}")
+            raise RequestError(f"zone {shown(self.ids[wrong][0])} of {self.name} {why}{more}")
 
 
 def moved(geometries: NDArray[Any], source: Any, target: Any) -> NDArray[Any]:
@@ -110,70 +123,39 @@ def read_zones(given: Any, *, id_column: str | None = None) -> Zones:
         The file cannot be read or has no such column, or a zone is not a valid polygon, or has no name or a name twice.
     """
     if hasattr(given, "__geo_interface__"):
-        name, polygons, columns, crs = _read_features(given)
+        name, features = "the zones", _read_interface(given)
     else:
-        name, polygons, columns, crs = _read_file(given, id_column)
-    there = np.array([polygon is not None and not polygon.is_empty for polygon in polygons], bool)
+        path = Path(given)
+        features = read_features(path, lambda field: field == id_column or (not id_column and field.lower() in _IDS))
+        name = shown(path.name)
+    there = features.located(name)
     if not there.any():
         raise RequestError(f"{name} is empty; expected polygons")
-    if not there.all():
-        log.warning("%d of %d features of %s have no geometry and are left out", (~there).sum(), len(there), name)
-    ids = _names(name, {key: values[there] for key, values in columns.items()}, id_column, int(there.sum()))
-    zones = Zones(name=name, ids=ids, polygons=polygons[there], crs=crs or LONLAT)
-    _check(zones)
-    return zones
+    if id_column is not None and id_column not in features.columns:
+        raise RequestError(f"{name} has no column {id_column!r}; it has {listed(features.fields)}")
+    ids = _names(name, {key: values[there] for key, values in features.columns.items()}, id_column, int(there.sum()))
+    zones = Zones(name=name, ids=ids, polygons=features.geometries[there], crs=features.crs or LONLAT)
+    return _checked(zones, features.crs)
 
 
-def _read_features(given: Any) -> tuple[str, NDArray[Any], dict[str, NDArray[Any]], Any]:
+def _read_interface(given: Any) -> Features:
+    """Read an object with ``__geo_interface__``, with all its columns."""
+    from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
     content = given.__geo_interface__
     if content.get("type") != "FeatureCollection":
         raise RequestError(f"zones are a {content.get('type')}; expected a collection of features, or a file")
     features = content["features"]
-    polygons = _objects([shape(one["geometry"]) if one["geometry"] else None for one in features])
-    columns = {
-        key: _objects([(one["properties"] or {}).get(key) for one in features])
-        for key in dict.fromkeys(key for one in features for key in one["properties"] or {})
-    }
-    return "the zones", polygons, columns, getattr(given, "crs", None)
-
-
-def _read_file(given: str | Path, id_column: str | None) -> tuple[str, NDArray[Any], dict[str, NDArray[Any]], Any]:
-    import pyogrio
-    import shapely
-    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
-
-    path = Path(os.path.expanduser(given))  # unlike the methods of Path, these raise nothing
-    if not os.path.exists(path) or (os.path.isdir(path) and path.suffix != ".gdb"):
-        what = "is a folder" if os.path.exists(path) else "does not exist"
-        raise RequestError(f"{path} {what}; expected a file of polygons, such as fields.gpkg")
     try:
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if len(layers) > 1:
-            raise RequestError(
-                f"{path} holds {len(layers)} layers ({', '.join(layers)}); save the one you mean as its own file"
-            )
-        layer = layers[0] if layers else None
-        fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
-        wanted = [name for name in fields if name == id_column or (not id_column and name.lower() in _IDS)]
-        meta, _, wkb, values = pyogrio.raw.read(path, layer=layer, columns=wanted, force_2d=True)
-        polygons = shapely.from_wkb(wkb if wkb is not None else [])
-    except (DataLayerError, DataSourceError, FeatureError, GeometryError, shapely.errors.GEOSException) as error:
-        reason = " ".join(str(error).split(";")[0].split()).rstrip(".")
-        raise RequestError(
-            f"{path} cannot be read: {reason}; expected polygons as GeoJSON, GeoPackage or Shapefile"
-        ) from error
-    if id_column and not wanted:
-        raise RequestError(f"{path} has no column {id_column!r}; it has {', '.join(fields) or 'none'}")
-    return path.name, _objects(list(polygons)), dict(zip(meta["fields"], values, strict=True)), meta["crs"]
-
-
-def _objects(values: Sequence[Any]) -> NDArray[Any]:
-    """Return a 1-D array of objects."""
-    found = np.empty(len(values), object)
-    found[:] = values
-    return found
+        polygons = objects(shape(one["geometry"]) if one["geometry"] else None for one in features)
+    except (ShapelyError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise RequestError(f"the zones hold a geometry that cannot be read: {shown(error)}; {EXPECTED}") from error
+    names = dict.fromkeys(key for one in features for key in one["properties"] or {})
+    columns = {key: objects((one["properties"] or {}).get(key) for one in features) for key in names}
+    lost = np.zeros(len(polygons), bool)
+    crs = getattr(given, "crs", None)
+    return Features(geometries=polygons, lost=lost, columns=columns, fields=tuple(map(str, columns)), crs=crs)
 
 
 def _names(title: str, columns: dict[str, NDArray[Any]], id_column: str | None, count: int) -> NDArray[Any]:
@@ -181,47 +163,78 @@ def _names(title: str, columns: dict[str, NDArray[Any]], id_column: str | None, 
     import pandas as pd
 
     if id_column is not None:
-        if id_column not in columns:
-            raise RequestError(f"{title} has no column {id_column!r}; it has {', '.join(columns) or 'none'}")
-        ids = columns[id_column]
-        missing, twice = pd.isna(ids), pd.Series(ids).duplicated().to_numpy()
+        ids = _plain(columns[id_column])
+        missing, twice, rounded = _unnamed(ids), pd.Series(ids).duplicated().to_numpy(), _rounded(ids)
         if missing.any():
-            raise RequestError(f"{missing.sum()} zones of {title} have no {id_column}; give each one, or another --id")
+            count = int(missing.sum())
+            zones = f"{count} zones of {title} have" if count > 1 else f"1 zone of {title} has"
+            raise RequestError(f"{zones} no {id_column}; name every zone, or give another --id")
+        if rounded.any():
+            raise RequestError(
+                f"{title} has {id_column} {ids[rounded][0]:.0f}, a number too long to be kept exactly; store it as "
+                "text, or give another --id"
+            )
         if twice.any():
             raise RequestError(
                 f"{title} has {id_column} {ids[twice][0]} more than once; give another --id, or merge them"
             )
-        return _plain(ids)
+        return ids
     for wanted in _IDS:
-        for key, ids in columns.items():
-            if key.lower() == wanted and not pd.isna(ids).any() and not pd.Series(ids).duplicated().any():
-                return _plain(ids)
+        for key, values in columns.items():
+            ids = _plain(values) if key.lower() == wanted else np.empty(0)
+            if len(ids) and not (_unnamed(ids) | _rounded(ids) | pd.Series(ids).duplicated().to_numpy()).any():
+                return ids
     log.warning("zones of %s are numbered from 1 in the order of the file; --id COLUMN names them", title)
     return np.arange(1, count + 1)
 
 
+def _unnamed(ids: NDArray[Any]) -> NDArray[np.bool_]:
+    import pandas as pd
+
+    return np.array([pd.isna(one) or not str(one).strip() for one in ids], bool)
+
+
+def _rounded(ids: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which numbers may have lost digits: whole ones read as real numbers, as beside a missing one."""
+    exact = [2**24 if isinstance(one, np.float32) else 2**53 for one in ids]  # whole numbers below are exact
+    return np.array([isinstance(one, _REAL) and abs(one) >= limit for one, limit in zip(ids, exact, strict=True)], bool)
+
+
 def _plain(ids: NDArray[Any]) -> NDArray[Any]:
-    """Return names as whole numbers if all are, otherwise as text."""
-    if all(isinstance(one, int | np.integer) for one in ids):
-        return ids.astype(np.int64)
-    return _objects([str(one) for one in ids])
+    """Return names as whole numbers if all are (1001.0 is, as shapefiles hold them), otherwise as text.
+
+    Missing names and real numbers too long to be exact stay as they are.
+    """
+    if any(_unnamed(ids)) or any(_rounded(ids)):
+        return objects(ids)
+    if all(isinstance(one, int | np.integer) or (isinstance(one, _REAL) and float(one).is_integer()) for one in ids):
+        return np.array([int(one) for one in ids], np.int64)
+    return objects(str(one) for one in ids)
 
 
-def _check(zones: Zones) -> None:
-    """Raise a RequestError for zones that are not valid polygons."""
+def _checked(zones: Zones, stated: Any) -> Zones:
+    """Return zones as polygons; `stated` is the CRS of their file, None for none.
+
+    Raises
+    ------
+    RequestError
+        A zone is not a valid polygon, or the coordinates cannot be those of the CRS.
+    """
     import shapely
 
-    kinds = np.array([one.geom_type for one in zones.polygons])
-    flat = ~np.isin(kinds, ["Polygon", "MultiPolygon"])
-    if flat.any():
-        zones._refuse(flat, f"is a {kinds[flat][0]}; expected polygons: use `mmnet points` for points, or buffer them")
-    coordinates, index = shapely.get_coordinates(zones.polygons, return_index=True)
-    wrong = np.isin(np.arange(len(kinds)), index[~np.isfinite(coordinates).all(1)])
-    zones._refuse(wrong, "has coordinates that are not finite; repair the file")
-    invalid = ~shapely.is_valid(zones.polygons)
-    if invalid.any():
-        reason = shapely.is_valid_reason(zones.polygons[invalid][0])
-        zones._refuse(invalid, f"is not a valid polygon: {reason}; repair it with shapely.make_valid or buffer(0)")
+    if flaw := first_flaw(zones.polygons):
+        zones._refuse(*flaw)
+    collections = shapely.get_type_id(zones.polygons) == shapely.GeometryType.GEOMETRYCOLLECTION
+    polygons = zones.polygons.copy()
+    polygons[collections] = [shapely.union_all(polygon_parts(one)) for one in polygons[collections]]
+    crs = place_crs(stated, zones.name)
+    check_degrees(tuple(shapely.total_bounds(polygons)), zones.name, stated)
+    beyond = np.zeros(len(polygons), bool)
+    if crs.is_projected:  # before anything that takes time with the size
+        beyond = np.abs(shapely.bounds(polygons)).max(1) * crs.axis_info[0].unit_conversion_factor > _FARTHEST_METRES
+    beyond[~beyond] = ~np.isfinite(shapely.bounds(moved(polygons[~beyond], crs, LONLAT))).all(1)
+    zones._refuse(beyond, f"has coordinates outside its coordinate system {crs.name}; check the file's CRS")
+    return replace(zones, polygons=polygons)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

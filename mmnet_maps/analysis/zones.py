@@ -99,9 +99,10 @@ def zonal_statistics(
     polygons = zones.to_crs(maps.grid.crs)
     chunks, last = _plan(polygons, maps.grid)
     if not chunks:
-        raise RequestError(
-            f"none of the {len(last)} zones of {zones.name} touches the maps; {_extents(zones, maps.grid)}"
-        )
+        count = len(last)
+        some = f"none of the {count} zones of {zones.name} touches"
+        one = f"the zone of {zones.name} does not touch"
+        raise RequestError(f"{some if count > 1 else one} the maps; {_extents(zones, maps.grid)}")
     tally = _Tally(LAYERS[layer], beside, len(last), len(maps.days))
     _add_up(tally, maps, polygons, chunks, last, quiet)
     return _table(zones, maps, tally, polygon_areas(polygons, maps.grid))

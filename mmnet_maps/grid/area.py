@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmnet_maps.errors import RequestError, brief
+import numpy as np
+
+from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area_names import file_name, name_of_geometry
+from mmnet_maps.grid.polygons import (
+    LONLAT,
+    check_degrees,
+    first_flaw,
+    listed,
+    located,
+    objects,
+    place_crs,
+    polygon_parts,
+    read_features,
+    shown,
+)
 from mmnet_maps.resources import packaged
 from mmnet_maps.variables import FIRST_DAY
 
@@ -25,11 +39,6 @@ CONUS_EXTENT = (-125.0, 24.0, -66.5, 49.6)
 
 EXAMPLE = "grant_county.geojson"
 
-LONLAT = "OGC:CRS84"
-"""Longitude first, on the datum of EPSG:4326."""
-
-_SHAPES = ("Polygon", "MultiPolygon", "GeometryCollection", "Point", "MultiPoint", "LineString", "MultiLineString")
-_GEOJSON_TYPES = ("Feature", "FeatureCollection", *_SHAPES)
 _SEGMENT_METRES = 1000.0
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -91,7 +100,8 @@ def read_aoi(aoi: str | Path | BaseGeometry | Sequence[float]) -> Area:
         numbers = [float(value) for value in aoi]
     except (TypeError, ValueError) as error:
         raise RequestError(
-            f"area of interest {aoi!r} is not understood; expected a file, west,south,east,north or a shapely polygon"
+            f"area of interest {shown(repr(aoi))} is not understood; expected a file, west,south,east,north "
+            "or a shapely polygon"
         ) from error
     return _from_bounds(numbers, ",".join(f"{value:g}" for value in numbers))
 
@@ -106,6 +116,7 @@ def _numbers(text: str) -> list[float] | None:
 def _from_bounds(numbers: Sequence[float], text: str) -> Area:
     from shapely.geometry import box
 
+    text = shown(text)
     if len(numbers) != 4:
         raise RequestError(f"bounds {text} hold {len(numbers)} numbers; expected west,south,east,north in degrees")
     if not all(math.isfinite(value) for value in numbers):
@@ -118,101 +129,44 @@ def _from_bounds(numbers: Sequence[float], text: str) -> Area:
 
 def _from_file(aoi: str | Path) -> Area:
     path, notice = _locate(aoi)
-    geometries, crs = _read_geojson(path) or _read_vector(path)
-    return _area(file_name(path.stem), geometries, crs, str(aoi), notice)
+    features = read_features(path)
+    if features.lost.any():
+        raise RequestError(
+            f"{shown(aoi)}: the geometry of feature {listed(np.flatnonzero(features.lost) + 1)} cannot be read, so "
+            "part of the area would be missing; turn curves into lines, as a GeoPackage or a shapefile has them"
+        )
+    features.located(path.name)
+    return _area(file_name(path.stem), features.geometries, features.crs, shown(aoi), notice)
 
 
 def _locate(aoi: str | Path) -> tuple[Path, str | None]:
-    try:
-        path = Path(aoi).expanduser()
-        exists, folder = path.exists(), path.is_dir()
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~name without such a user
-        raise RequestError(f"area of interest {brief(aoi, 80)!r} cannot be opened: {brief(error)}") from error
-    if folder and path.suffix != ".gdb":
-        raise RequestError(f"area of interest {aoi} is a folder; expected a file such as area.geojson or area.gpkg")
-    if exists:
-        return path, None
-    if str(path) == EXAMPLE:
+    """Return the file of an area, or the packaged example with a notice."""
+    path = os.path.expanduser(aoi)  # unlike the methods of Path, these raise nothing
+    if os.path.exists(path):
+        return Path(path), None
+    if path == EXAMPLE:
         notice = f"{EXAMPLE} is not in this folder: using the packaged example outline of Grant County"
         return packaged("examples") / EXAMPLE, notice
     raise RequestError(
-        f"area of interest {aoi} does not exist; expected a vector file such as area.geojson, "
+        f"area of interest {shown(aoi)!r} does not exist; expected a vector file such as area.geojson, "
         "or bounds as west,south,east,north"
     )
 
 
-def _read_geojson(path: Path) -> tuple[list[BaseGeometry], Any] | None:
-    """Return the geometries and CRS of a GeoJSON file; None for any other kind of file."""
-    import numpy as np
-    from shapely.errors import ShapelyError
-    from shapely.geometry import shape
-
-    if path.suffix.lower() not in (".geojson", ".json"):
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path} is not a GeoJSON file: {error}; expected polygons as GeoJSON") from error
-    if not isinstance(content, dict) or content.get("type") not in _GEOJSON_TYPES:
-        return None
-    try:
-        with np.errstate(invalid="ignore"):
-            geometries = [shape(member) for member in _members(content) if member is not None]
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ShapelyError) as error:
-        raise RequestError(f"{path} holds a geometry that is not GeoJSON: {error}; expected polygons") from error
-    return geometries, _legacy_crs(content, path)
-
-
-def _members(content: Mapping[str, Any]) -> list[Any]:
-    if content["type"] == "FeatureCollection":
-        return [feature["geometry"] for feature in content["features"]]
-    return [content["geometry"]] if content["type"] == "Feature" else [content]
-
-
-def _legacy_crs(content: Mapping[str, Any], path: Path) -> Any:
-    member = content.get("crs")
-    if member is None:
-        return None
-    try:
-        return member["properties"]["name"]
-    except (TypeError, KeyError) as error:
-        raise RequestError(
-            f'{path} has a "crs" member that names no CRS ({str(member)[:80]}); remove it if '
-            "coordinates are longitude and latitude, or name one such as EPSG:5070"
-        ) from error
-
-
-def _read_vector(path: Path) -> tuple[list[BaseGeometry], Any]:
-    import pyogrio
-    import shapely
-    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
-
-    try:
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if len(layers) > 1:
-            raise RequestError(
-                f"{path} holds {len(layers)} layers ({', '.join(layers)}); save the one you mean as its own file"
-            )
-        meta, _, wkb, _ = pyogrio.raw.read(path, layer=layers[0] if layers else None, columns=[], force_2d=True)
-        geometries = [shapely.from_wkb(part) for part in (wkb if wkb is not None else ()) if part is not None]
-    except (DataLayerError, DataSourceError, FeatureError, GeometryError, shapely.errors.GEOSException) as error:
-        raise RequestError(
-            f"{path} cannot be read as a vector file: {_line(error)}; expected GeoJSON, GeoPackage or Shapefile"
-        ) from error
-    return geometries, meta["crs"]
-
-
-def _area(name: str, geometries: Iterable[BaseGeometry], crs: Any, what: str, notice: str | None = None) -> Area:
+def _area(name: str, geometries: Iterable[BaseGeometry | None], crs: Any, what: str, notice: str | None = None) -> Area:
     """Check the geometries, join them and transform them to longitude and latitude; without a name, give one."""
     import shapely
 
-    polygons = [polygon for geometry in geometries for polygon in _polygons(geometry, what)]
-    if not polygons:
+    every = objects(geometries)
+    there = np.flatnonzero(located(every))
+    every = shapely.force_2d(every[there])
+    if not len(every):
         raise RequestError(f"{what} is empty; expected at least one polygon")
-    for polygon in polygons:
-        _check_polygon(polygon, what)
+    if flaw := first_flaw(every):
+        wrong, why = flaw
+        which = f"{what}: feature {there[wrong][0] + 1}" if len(every) > 1 else what
+        raise RequestError(f"{which} {why}")
+    polygons = [polygon for one in every for polygon in polygon_parts(one) or ()]
     joined = shapely.union_all(_to_lonlat(polygons, crs, what))
     _check_place(joined.bounds, what, crs)
     if not joined.is_valid:
@@ -221,45 +175,12 @@ def _area(name: str, geometries: Iterable[BaseGeometry], crs: Any, what: str, no
     return Area(name=name or name_of_geometry(joined), geometry=joined, notice=notice)
 
 
-def _polygons(geometry: BaseGeometry, what: str) -> list[BaseGeometry]:
-    import shapely
-
-    if geometry.is_empty:
-        return []
-    if geometry.geom_type in ("Polygon", "MultiPolygon"):
-        return [shapely.force_2d(geometry)]
-    if isinstance(geometry, shapely.GeometryCollection):
-        return [polygon for part in geometry.geoms for polygon in _polygons(part, what)]
-    raise RequestError(
-        f"{what} holds a {geometry.geom_type}; expected polygons: use `mmnet points` for points, "
-        "or buffer points and lines to polygons"
-    )
-
-
-def _check_polygon(polygon: BaseGeometry, what: str) -> None:
-    import numpy as np
-    import shapely
-
-    if not np.isfinite(shapely.get_coordinates(polygon)).all():
-        raise RequestError(f"{what} holds coordinates that are not finite numbers; repair the file")
-    if not polygon.is_valid:
-        reason = re.sub(r"\[(\S+) (\S+)\]", r" at \1, \2", shapely.is_valid_reason(polygon))
-        raise RequestError(f"{what} is not a valid polygon: {reason}; repair it with shapely.make_valid or buffer(0)")
-
-
 def _to_lonlat(polygons: list[BaseGeometry], crs: Any, what: str) -> list[BaseGeometry]:
-    import numpy as np
-    import pyproj
     import shapely
 
-    if crs is None:
+    given = place_crs(crs, what)
+    if given.equals(place_crs(None, what), ignore_axis_order=True):
         return polygons
-    try:
-        given = pyproj.CRS.from_user_input(crs)
-    except pyproj.exceptions.CRSError as error:
-        raise RequestError(
-            f"{what} names an unknown coordinate system: {str(crs)[:80]}; expected one such as EPSG:5070"
-        ) from error
     moved = [transform_geometry(polygon, given, LONLAT) for polygon in polygons]
     if not all(np.isfinite(shapely.get_coordinates(polygon)).all() for polygon in moved):
         raise RequestError(f"{what} has coordinates outside its coordinate system {given.name}; check the file's CRS")
@@ -276,7 +197,6 @@ def transform_geometry(geometry: BaseGeometry, source: Any, target: Any) -> Base
 
     Vertices that the target CRS cannot represent become infinite. Edges stay straight, so densify them first.
     """
-    import numpy as np
     import pyproj
     import shapely
 
@@ -288,19 +208,15 @@ def _check_place(bounds: tuple[float, float, float, float], what: str, crs: Any)
     if _inside_conus(*bounds):
         return
     left, bottom, right, top = bounds
-    shown = f"{what} spans {left:.6g} to {right:.6g} by {bottom:.6g} to {top:.6g}"
+    spans = f"{what} spans {left:.6g} to {right:.6g} by {bottom:.6g} to {top:.6g}"
     if _inside_conus(bottom, left, top, right):
-        raise RequestError(f"{shown}: latitude and longitude are swapped; expected longitude (x) first")
+        raise RequestError(f"{spans}: latitude and longitude are swapped; expected longitude (x) first")
     if _inside_conus(left - 360, bottom, right - 360, top):
-        raise RequestError(f"{shown}: longitudes count from 0 to 360; expected −180 to 180: subtract 360")
-    if crs is None and (max(abs(left), abs(right)) > 360 or max(abs(bottom), abs(top)) > 90):
-        raise RequestError(
-            f"{shown}: these look like projected coordinates and no CRS is given; expected longitude and latitude, "
-            "or a file that states its CRS"
-        )
+        raise RequestError(f"{spans}: longitudes count from 0 to 360; expected −180 to 180: subtract 360")
+    check_degrees(bounds, what, crs)
     west, south, east, north = CONUS_EXTENT
     raise RequestError(
-        f"{shown}: outside the conterminous United States; expected longitude {west:g} to {east:g} "
+        f"{spans}: outside the conterminous United States; expected longitude {west:g} to {east:g} "
         f"and latitude {south:g} to {north:g}: clip the area"
     )
 
@@ -308,10 +224,6 @@ def _check_place(bounds: tuple[float, float, float, float], what: str, crs: Any)
 def _inside_conus(left: float, bottom: float, right: float, top: float) -> bool:
     west, south, east, north = CONUS_EXTENT
     return west <= left and right <= east and south <= bottom and top <= north
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
 
 
 def parse_days(texts: Any, *, today: date | None = None) -> tuple[date, ...]:
@@ -369,8 +281,6 @@ def _expand(text: Any) -> list[date]:
 
 
 def _as_date(value: Any) -> date:
-    import numpy as np
-
     try:
         day = np.datetime64(value, "D").item()
     except (TypeError, ValueError) as error:

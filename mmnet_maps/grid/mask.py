@@ -12,6 +12,7 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import LONLAT, Area, transform_geometry
 from mmnet_maps.grid.lattice import lines, pixel_centres
+from mmnet_maps.grid.polygons import place_crs, shown
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -26,17 +27,19 @@ def known_crs(crs: str) -> Any:
     Raises
     ------
     RequestError
-        The CRS is unknown, or neither projected nor geographic with two axes.
+        The CRS is unknown, neither projected nor geographic with two axes, or not on earth.
     """
     import pyproj
 
     try:
         checked = pyproj.CRS.from_user_input(crs)
     except pyproj.exceptions.CRSError as error:
-        raise RequestError(f"CRS {crs!r} is not known; expected one such as EPSG:5070 or EPSG:32611") from error
+        raise RequestError(f"CRS {shown(crs)!r} is not known; expected one such as EPSG:5070 or EPSG:32611") from error
     if not (checked.is_projected or checked.is_geographic) or len(checked.axis_info) != 2:
-        raise RequestError(f"CRS {crs} is not a map grid; expected a projected or geographic CRS such as EPSG:5070")
-    return checked
+        raise RequestError(
+            f"CRS {shown(crs)} is not a map grid; expected a projected or geographic CRS such as EPSG:5070"
+        )
+    return place_crs(checked, "the map grid")
 
 
 @lru_cache(maxsize=16)

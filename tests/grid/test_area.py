@@ -58,6 +58,7 @@ def refusal(aoi: Any) -> str:
         read_aoi(aoi)
     message = str(caught.value)
     assert "\n" not in message
+    assert len(message) <= 300
     return message
 
 
@@ -223,7 +224,12 @@ def test_the_example_follows_the_census_outline() -> None:
         ("-120,47,-119,50.5", "expected longitude -125 to -66.5 and latitude 24 to 49.6"),
         (("a", 1, 2, 3), "not understood"),
         (7, "not understood"),
-        ("x" * 5000, "cannot be opened"),
+        ("x" * 5000, "does not exist"),
+        ("", "area of interest '' does not exist"),
+        ("-119.5 47 -119.2 47.3", "or bounds as west,south,east,north"),
+        ("179,47,-179,48", "reversed"),
+        ("-119.5,47,-119.2,95", "outside the conterminous United States"),
+        ("1e300,47,2e300,48", "these look like projected coordinates but no CRS is stated"),
     ],
 )
 def test_wrong_requests_are_told_in_one_line(aoi: Any, words: str) -> None:
@@ -256,21 +262,35 @@ def test_wrong_geometries_are_told_in_one_line(tmp_path: Path, geometry: shapely
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.geojson", "", "not a GeoJSON file"),
-        ("a.geojson", '{"type": "Polygon", "coordinates"', "not a GeoJSON file"),
-        ("a.geojson", '{"type": "Polygon", "coordinates": [[[1]]]}', "not GeoJSON"),
-        ("a.geojson", '{"type": "Polygon", "coordinates": 3}', "not GeoJSON"),
-        ("a.geojson", '{"type": "Polygon"}', "not GeoJSON"),
-        ("a.geojson", '{"type": "FeatureCollection"}', "not GeoJSON"),
+        ("a.geojson", "", "is an empty file"),
+        ("a.geojson", '{"type": "Polygon", "coordinates"', "cannot be read: JSON parsing error"),
+        (
+            "a.geojson",
+            '{"type": "Polygon", "coordinates": [[[1]]]}',
+            "cannot be read: Failed to read GeoJSON data; expected polygons",
+        ),
+        (
+            "a.geojson",
+            '{"type": "Polygon", "coordinates": 3}',
+            "cannot be read: Failed to read GeoJSON data; expected polygons",
+        ),
+        ("a.geojson", '{"type": "Polygon"}', "Missing 'coordinates' member"),
+        ("a.geojson", '{"type": "FeatureCollection"}', "Missing 'features' member"),
         ("a.geojson", '{"type": "FeatureCollection", "features": []}', "empty"),
         ("a.geojson", '{"type": "Feature", "geometry": null}', "empty"),
-        ("a.geojson", '{"hello": 1}', "cannot be read as a vector file"),
-        ("a.geojson", "[" * 100_000, "not a GeoJSON file"),
-        ("a.geojson", "\xff\xfe", "not a GeoJSON file"),
-        ("a.geojson", '{"type": "Polygon", "crs": {"type": "link"}, "coordinates": []}', "names no CRS"),
-        ("a.gpkg", "no database", "cannot be read as a vector file"),
-        ("a.shp", "", "cannot be read as a vector file"),
-        ("a.txt", "hello", "cannot be read as a vector file"),
+        ("a.geojson", '{"hello": 1}', "cannot be read: not recognized"),
+        ("a.geojson", "[" * 100_000, "cannot be read: not recognized"),
+        ("a.geojson", '{"type": "Polygon", "coordinates": ' + "[" * 100_000 + "]" * 100_000 + "}", "nesting too deep"),
+        ("a.geojson", "\xff\xfe", "cannot be read: not recognized"),
+        (
+            "a.geojson",
+            '{"type": "Polygon", "crs": {"type": "link"}, "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}',
+            "names no CRS",
+        ),
+        ("a.gpkg", "no database", "cannot be read: not recognized"),
+        ("a.shp", "x", "has no .shx beside it; copy all files of the shapefile"),
+        ("a.zip", "PK", "is not a whole zip archive"),
+        ("a.txt", "hello", "cannot be read: not recognized"),
     ],
 )
 def test_unreadable_files_are_told_in_one_line(tmp_path: Path, name: str, content: str, words: str) -> None:
