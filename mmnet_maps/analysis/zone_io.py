@@ -196,8 +196,9 @@ def _unnamed(ids: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _rounded(ids: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which numbers may have lost digits: whole ones read as real numbers, as beside a missing one."""
-    exact = [2**24 if isinstance(one, np.float32) else 2**53 for one in ids]  # whole numbers below are exact
-    return np.array([isinstance(one, _REAL) and abs(one) >= limit for one, limit in zip(ids, exact, strict=True)], bool)
+    exact = {True: 2.0**24, False: 2.0**53}  # whole numbers below are exact, in single and in double precision
+    real = [isinstance(one, _REAL) and abs(float(one)) >= exact[isinstance(one, np.float32)] for one in ids]
+    return np.array(real, np.bool_)
 
 
 def _plain(ids: NDArray[Any]) -> NDArray[Any]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.grid.area import LONLAT, Area, transform_geometry
+from mmnet_maps.grid.area import Area, transform_geometry
 from mmnet_maps.grid.lattice import lines, pixel_centres
-from mmnet_maps.grid.polygons import place_crs, shown
+from mmnet_maps.grid.polygons import LONLAT, place_crs, shown
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
-from mmnet_maps.grid.area import LONLAT, Area
+from mmnet_maps.grid.area import Area
 from mmnet_maps.grid.lattice import Window, cover
 from mmnet_maps.grid.mask import area_mask, holds_a_centre
+from mmnet_maps.grid.polygons import LONLAT
 from mmnet_maps.grid.tiles import TILE_PIXELS, conus_grid, target_grid
 from mmnet_maps.stack.availability import Availability, Mask, around_blocks, cut_days, is_near, look_up
 from mmnet_maps.stack.blocks import Group

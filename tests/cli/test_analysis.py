@@ -12,7 +12,8 @@ import shapely
 from command_line import geojson
 from map_files import DAY as MAP_DAY
 from map_files import grid_at, write_map
-from mmnet_maps.grid.area import LONLAT, transform_geometry
+from mmnet_maps.grid.area import transform_geometry
+from mmnet_maps.grid.polygons import LONLAT
 
 
 @pytest.mark.parametrize("command", ["points", "zones"])

@@ -19,7 +19,8 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from mmnet_maps.grid.area import LONLAT, transform_geometry
+from mmnet_maps.grid.area import transform_geometry
+from mmnet_maps.grid.polygons import LONLAT
 from mmnet_maps.mapping.pipeline import map_tile
 from mmnet_maps.mapping.request import prepare
 from mmnet_maps.product.layers import LAYERS

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import shapely
 
-from mmnet_maps.grid.area import LONLAT, transform_geometry
+from mmnet_maps.grid.area import transform_geometry
+from mmnet_maps.grid.polygons import LONLAT
 from mmnet_maps.grid.tiles import Tile, tile_geobox
 from mmnet_maps.mapping.pipeline import Layers, map_tile
 from mmnet_maps.mapping.request import Request, prepare

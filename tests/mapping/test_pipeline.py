@@ -24,8 +24,9 @@ import xarray as xr
 import mmnet_maps as mm
 from analytic import AnalyticSource, make_model
 from mmnet_maps.errors import InputError, OutputError, RequestError
-from mmnet_maps.grid.area import LONLAT, read_aoi, transform_geometry
+from mmnet_maps.grid.area import read_aoi, transform_geometry
 from mmnet_maps.grid.lattice import lonlat
+from mmnet_maps.grid.polygons import LONLAT
 from mmnet_maps.grid.tiles import Tile, conus_grid, target_grid, touched_tiles
 from mmnet_maps.mapping.lazy import lazy
 from mmnet_maps.mapping.pipeline import ahead, compute_layers, make_maps, map_tile, read_parts, write_days

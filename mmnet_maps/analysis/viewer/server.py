@@ -119,7 +119,8 @@ def _rings(outline: str | Path, crs: str) -> Rings:
     """Return the borders of an area as lines of x and y in a CRS."""
     import shapely
 
-    from mmnet_maps.grid.area import LONLAT, read_aoi, transform_geometry
+    from mmnet_maps.grid.area import read_aoi, transform_geometry
+    from mmnet_maps.grid.polygons import LONLAT
 
     area = transform_geometry(shapely.segmentize(read_aoi(outline).geometry, 0.02), LONLAT, crs)
     polygons = shapely.get_parts(area)

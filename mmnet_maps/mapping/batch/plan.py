@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.grid.area import LONLAT, Area, parse_days, read_aoi, transform_geometry
+from mmnet_maps.grid.area import Area, parse_days, read_aoi, transform_geometry
 from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.mask import holds_a_centre
+from mmnet_maps.grid.polygons import LONLAT
 from mmnet_maps.grid.tiles import (
     DEFAULT_CRS,
     DEFAULT_RESOLUTION,
