@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Aggregation = Literal["mean", "mode"]
+Daily = Literal["mean", "sum", "max", "min"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,10 @@ class Variable:
         Packed type and the packed value that means missing.
     aggregation
         Reduction of a product's own pixels to one 100 m pixel.
+    daily
+        Reduction of the fields of a day to one value: the mean of a state, the sum of amounts, or an extreme.
+    amount
+        Units of amounts that files may hold in place of a rate, such as ``"mm"`` for ``"mm day-1"``; a day sums them.
     standard_name
         CF standard name, where one exists.
     """
@@ -45,6 +50,8 @@ class Variable:
     dtype: Literal["int16", "uint8"] = "int16"
     nodata: int = -32768
     aggregation: Aggregation = "mean"
+    daily: Daily = "mean"
+    amount: str | None = None
     standard_name: str | None = None
 
     def pack(self, values: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.integer]:
@@ -182,6 +189,8 @@ _TABLE = (
         name="eto",
         long_name="grass reference evapotranspiration",
         units="mm day-1",
+        daily="sum",
+        amount="mm",
         group="weather",
         valid_min=0,
         valid_max=30,
@@ -191,6 +200,8 @@ _TABLE = (
         name="etr",
         long_name="alfalfa reference evapotranspiration",
         units="mm day-1",
+        daily="sum",
+        amount="mm",
         group="weather",
         valid_min=0,
         valid_max=32,
@@ -200,6 +211,8 @@ _TABLE = (
         name="pr",
         long_name="precipitation",
         units="mm day-1",
+        daily="sum",
+        amount="mm",
         group="weather",
         valid_min=0,
         valid_max=650,
@@ -220,6 +233,7 @@ _TABLE = (
         name="srad",
         long_name="downwelling shortwave radiation",
         units="W m-2",
+        amount="J m-2",
         group="weather",
         valid_min=0,
         valid_max=500,
@@ -254,6 +268,7 @@ _TABLE = (
         valid_max=330,
         standard_name="air_temperature",
         units="K",
+        daily="max",
         scale=0.01,
         offset=300.0,
     ),
@@ -265,6 +280,7 @@ _TABLE = (
         valid_max=320,
         standard_name="air_temperature",
         units="K",
+        daily="min",
         scale=0.01,
         offset=300.0,
     ),
@@ -292,6 +308,9 @@ FINE_GROUPS = ("static", "optical", "sar")
 
 SEARCH_DAYS = {"optical": 32, "sar": 24, "lst": 16}
 """Search window: days before and after within which an observation fills a day (other groups: the day itself)."""
+
+NLCD_CODES = (11, 12, 21, 22, 23, 24, 31, 41, 42, 43, 51, 52, 71, 72, 73, 74, 81, 82, 90, 95)
+"""All land cover codes of NLCD."""
 
 LANDCOVER_CLASSES: dict[str, tuple[int, ...]] = {
     "shrubland": (51, 52),

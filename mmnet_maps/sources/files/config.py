@@ -12,31 +12,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.settings import read_model
-from mmnet_maps.variables import VARIABLES
+from mmnet_maps.sources.files.units import conversion
+from mmnet_maps.variables import NLCD_CODES, VARIABLES, Variable
 
-UNITS: dict[tuple[str, str], tuple[float, float]] = {
-    ("degC", "K"): (1.0, 273.15),
-    ("Pa", "kPa"): (0.001, 0.0),
-    ("hPa", "kPa"): (0.1, 0.0),
-    ("mm", "mm day-1"): (1.0, 0.0),
-    ("m day-1", "mm day-1"): (1000.0, 0.0),
-    ("kg m-2 s-1", "mm day-1"): (86400.0, 0.0),
-    ("MJ m-2 day-1", "W m-2"): (1e6 / 86400, 0.0),
-    ("km h-1", "m s-1"): (1 / 3.6, 0.0),
-    ("g kg-1", "kg kg-1"): (0.001, 0.0),
-    ("g kg-1", "percent"): (0.1, 0.0),
-    ("1", "percent"): (100.0, 0.0),
-    ("percent", "1"): (0.01, 0.0),
-    ("percent", "m3 m-3"): (0.01, 0.0),
-    ("kg m-3", "g cm-3"): (0.001, 0.0),
-    ("ft", "m"): (0.3048, 0.0),
-    ("cm", "m"): (0.01, 0.0),
-    ("radian", "degree"): (57.29577951308232, 0.0),
-}
-"""Factor and offset that convert the units of a file to those of `variables`."""
-
-LINEAR = "linear"
-"""Units of backscatter as power, which is converted to dB by 10·log₁₀."""
+_FOLDER_VARIABLES = re.compile(r"MMNET_\w+|\w+_RASTERS|HOME|SCRATCH|WORK|DATA")
+"""Environment variables that may stand in a folder."""
 
 DATE_CODES = {"Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "j": r"\d{3}", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d"}
 """strftime codes allowed in the date part of a pattern, each with the expression that it matches in a file name."""
@@ -140,15 +120,19 @@ class VariableFiles(BaseModel):
     ] = None
     offset: Annotated[float | None, Field(description="Added after scaling, instead of the file's own offset.")] = None
     nodata: Annotated[
-        tuple[float, ...],
+        tuple[float, ...] | None,
         BeforeValidator(_as_tuple),
-        Field(description="Stored numbers that mean missing, in addition to the file's own nodata."),
-    ] = ()
+        Field(description="Stored numbers that mean missing, instead of the file's own nodata; [] for none."),
+    ] = None
     codes: Annotated[
         dict[int, int], Field(description="Stored land cover codes and the NLCD code of each; all others are missing.")
     ] = {}
     units: Annotated[
-        str | None, Field(description="Units after scale and offset, where they differ from the variable's own.")
+        str | None,
+        Field(
+            description="Units after scale and offset, instead of those that the file states; default: the file's, or "
+            "the variable's own. For backscatter: dB or linear."
+        ),
     ] = None
     mask: Annotated[Mask | None, Field(description="A raster on the same grid that marks valid pixels.")] = None
     valid: Annotated[
@@ -160,7 +144,11 @@ class VariableFiles(BaseModel):
     ] = None
     fields: Annotated[
         int | None,
-        Field(ge=1, description="Valid fields required for the mean of a day; default: half of those found."),
+        Field(
+            ge=1,
+            description="Valid fields that a day needs; default: all that their time step gives, half of them for SMAP and "
+            "other observations.",
+        ),
     ] = None
     product: Annotated[str, Field(min_length=1, description="Name of the product, repeated in every map.")]
     version: Annotated[str, Field(description="The product's version, as its publisher writes it.")] = "not stated"
@@ -179,6 +167,32 @@ class VariableFiles(BaseModel):
         return self
 
 
+def _check_entry(entry: VariableFiles, variable: Variable) -> None:
+    """Check an entry against its variable; ValueError where a key does not fit."""
+    name, low, high = variable.name, variable.valid_min, variable.valid_max
+    if entry.units is not None:
+        try:
+            conversion(entry.units, variable)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    classes = variable.aggregation == "mode"
+    if entry.codes and not classes:
+        raise ValueError(f"{name} has no codes; expected codes only of classes such as landcover")
+    unknown = sorted(set(entry.codes.values()) - {0, *NLCD_CODES})
+    if unknown:
+        raise ValueError(
+            f"{name}: codes names {unknown[0]}, which is no NLCD code; expected some of "
+            f"{', '.join(map(str, NLCD_CODES))}; leave out what is missing"
+        )
+    if classes and (entry.valid or entry.smooth):
+        raise ValueError(f"{name} holds classes; expected valid and smooth only of quantities")
+    if entry.valid and (entry.valid[1] < low or entry.valid[0] > high):
+        raise ValueError(
+            f"{name}: valid is {entry.valid[0]:g} to {entry.valid[1]:g}, where no value is possible; expected some of "
+            f"{low:g} to {high:g} {variable.units}"
+        )
+
+
 class SourcesConfig(BaseModel):
     """A user's rasters, variable by variable."""
 
@@ -190,7 +204,9 @@ class SourcesConfig(BaseModel):
     folder: Annotated[
         str,
         Field(
-            min_length=1, description="Folder of the files, relative to this YAML; ${NAME} is an environment variable."
+            min_length=1,
+            description="Folder of the files, relative to this YAML; ${NAME} is an environment variable: MMNET_..., "
+            "..._RASTERS, HOME, SCRATCH, WORK or DATA.",
         ),
     ] = "."
     rest: Annotated[
@@ -206,15 +222,7 @@ class SourcesConfig(BaseModel):
         for name, entry in self.variables.items():
             if name not in VARIABLES:
                 raise ValueError(f"unknown variable {name}; expected some of {', '.join(VARIABLES)}")
-            own = VARIABLES[name].units
-            known = [given for given, wanted in UNITS if wanted == own] + [LINEAR] * (own == "dB")
-            if entry.units not in (None, own, *known):
-                raise ValueError(f"unknown units {entry.units!r} of {name}; expected {' or '.join([own, *known])}")
-            classes = VARIABLES[name].aggregation == "mode"
-            if entry.codes and not classes:
-                raise ValueError(f"{name} has no codes; expected codes only of classes such as landcover")
-            if classes and (entry.valid or entry.smooth):
-                raise ValueError(f"{name} holds classes; expected valid and smooth only of quantities")
+            _check_entry(entry, VARIABLES[name])
         return self
 
 
@@ -235,7 +243,7 @@ def load_sources(path: str | Path) -> tuple[SourcesConfig, Path | str]:
     ------
     RequestError
         When the file cannot be read, a key is missing, unknown or out of bounds, or an environment variable that it
-        names is not set.
+        names is not set, not meant for folders, or part of a URL.
     """
     path = Path(path)
     config = read_model(path, SourcesConfig, "sources", see="examples/zion.yaml")
@@ -244,11 +252,20 @@ def load_sources(path: str | Path) -> tuple[SourcesConfig, Path | str]:
 
 
 def _expand(text: str, path: Path) -> str:
-    """Replace each ${NAME} by the environment variable."""
+    """Replace each ${NAME} by the environment variable, whose value is never repeated in a message.
+
+    Only variables that are meant for folders are read, and never into a URL: a YAML that somebody else wrote must not
+    send a secret of the environment anywhere.
+    """
 
     def value(found: re.Match[str]) -> str:
-        """Return the value of an environment variable; RequestError where it is not set."""
+        """Return the value of an environment variable; RequestError where it is not set or not meant for folders."""
         name = found[1]
+        if not _FOLDER_VARIABLES.fullmatch(name):
+            raise RequestError(
+                f"{path}: folder names the environment variable {name}, which is not read; expected MMNET_..., "
+                "..._RASTERS, HOME, SCRATCH, WORK or DATA; rename it, or write the folder itself"
+            )
         if not os.environ.get(name):
             raise RequestError(
                 f"{path}: the environment variable {name} is not set; folder {text} needs it; set it to the folder of "
@@ -256,4 +273,10 @@ def _expand(text: str, path: Path) -> str:
             )
         return os.environ[name]
 
-    return re.sub(r"\$\{(\w+)\}", value, text)
+    expanded = re.sub(r"\$\{(\w+)\}", value, text)
+    if expanded != text and "://" in expanded:
+        raise RequestError(
+            f"{path}: folder {text} puts an environment variable into a URL; expected variables only in local folders; "
+            "write the whole URL in folder"
+        )
+    return expanded

@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.files.alignment import same
-from mmnet_maps.sources.files.config import LINEAR, UNITS, Mask, Smooth, VariableFiles
+from mmnet_maps.sources.files.config import Mask, Smooth, VariableFiles
 from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.locations import replaced, shown
 from mmnet_maps.sources.files.rasters import describe, read_window
+from mmnet_maps.sources.files.stated import Notices, Scaling, scaling
 from mmnet_maps.variables import Variable
 
 
-def read_fields(raster: Raster, window: Window, day: date, entry: VariableFiles, variable: Variable) -> NDArray[Any]:
+def read_fields(
+    raster: Raster, window: Window, day: date, entry: VariableFiles, variable: Variable, notices: Notices
+) -> NDArray[Any]:
     """Read the fields of a day.
 
     Parameters
@@ -29,6 +32,8 @@ def read_fields(raster: Raster, window: Window, day: date, entry: VariableFiles,
         The day; a file with a time axis of one other day is read too, because the YAML's day has precedence.
     entry, variable
         The YAML's entry, and the variable.
+    notices
+        Where what users should know about the file is reported.
 
     Returns
     -------
@@ -38,8 +43,10 @@ def read_fields(raster: Raster, window: Window, day: date, entry: VariableFiles,
     Raises
     ------
     InputError
-        When the file or its mask is absent or broken, or the file does not hold the day.
+        When the file or its mask is absent or broken, the file does not hold the day, its units do not convert, or it
+        marks a legal value as missing.
     """
+    settled = scaling(raster, entry, variable, notices)
     if raster.days is not None and day not in raster.days:
         if len(set(raster.days)) != 1:
             raise InputError(
@@ -47,14 +54,53 @@ def read_fields(raster: Raster, window: Window, day: date, entry: VariableFiles,
                 "expected a file of that day; correct 'date', 'dates' or 'pattern' in the sources YAML"
             )
         day = raster.days[0]
-    stored, missing = read_window(raster, *window, day)
-    for value in entry.nodata:
-        missing |= stored == value
+    stored, missing = read_window(raster, *window, day, entry.nodata)
+    kept = np.ones(1, bool)
     if entry.mask:
-        missing |= ~_kept(raster, entry.mask, window, day)
+        kept = _kept(raster, entry.mask, window, day)
+        missing |= ~kept
+    if entry.nodata is None:
+        _check_legal(stored, kept, raster, settled, entry, variable, notices)
     if variable.dtype == "uint8":
         stored, missing = stored[:1], missing[:1]
-    return physical(stored, missing, (raster.scale, raster.offset), entry, variable)
+    return physical(stored, missing, settled, entry, variable)
+
+
+def _check_legal(
+    stored: NDArray[Any],
+    kept: NDArray[np.bool_],
+    raster: Raster,
+    settled: Scaling,
+    entry: VariableFiles,
+    variable: Variable,
+    notices: Notices,
+) -> None:
+    """Refuse a stored number that the file marks as missing although it is a legal value, where a mask keeps it.
+
+    The number 0 of a scene (optical, SAR) is exempt: it marks the pixels outside of the swath. So is the fill value 0
+    that Zarr sets where nobody states one: it is read as a value, with a notice.
+    """
+
+    def legal(value: float) -> bool:
+        one = physical(np.array([value]), np.zeros(1, bool), settled, entry, variable)
+        return bool(one[0]) if variable.dtype == "uint8" else bool(np.isfinite(one[0]))
+
+    where, name = shown(raster.spec.path), variable.name
+    for value in raster.nodata:
+        scene = value == 0 and variable.group in ("optical", "sar")
+        if not scene and legal(value) and ((stored == value) & kept).any():
+            raise InputError(
+                f"{name}: {where} marks {value:g} as missing, which is a legal value ({variable.valid_min:g} to "
+                f"{variable.valid_max:g} {variable.units}); add 'nodata: []' to {name} in the sources YAML to read it as "
+                f"a value, or 'nodata: [{value:g}]' if it means missing"
+            )
+    if raster.fill is not None and legal(raster.fill) and ((stored == raster.fill) & kept).any():
+        notices.once(
+            name,
+            "fill",
+            f"{raster.fill:g} is read as a value from {where}, where it is only the fill value that Zarr sets by "
+            f"default; add 'nodata: [{raster.fill:g}]' to {name} in the sources YAML if it means missing",
+        )
 
 
 def _kept(raster: Raster, mask: Mask, window: Window, day: date) -> NDArray[np.bool_]:
@@ -118,7 +164,7 @@ def clear(stored: NDArray[Any], mask: Mask) -> NDArray[np.bool_]:
 def physical(
     stored: NDArray[Any],
     missing: NDArray[np.bool_],
-    scale_offset: tuple[float, float],
+    settled: Scaling,
     entry: VariableFiles,
     variable: Variable,
 ) -> NDArray[Any]:
@@ -128,8 +174,8 @@ def physical(
     ----------
     stored, missing
         Numbers as stored and which of them are missing, of one shape.
-    scale_offset
-        The file's own scale and offset, which the YAML may override.
+    settled
+        Scale, offset and units of the stored numbers.
     entry, variable
         The YAML's entry, and the variable.
 
@@ -141,7 +187,7 @@ def physical(
     """
     if variable.dtype == "uint8":
         return _codes(stored, missing, entry, variable)
-    values = _scaled(stored, scale_offset, entry, variable)
+    values = _scaled(stored, settled)
     low, high = entry.valid or (variable.valid_min, variable.valid_max)
     with np.errstate(invalid="ignore"):
         values[missing | ~((values >= max(low, variable.valid_min)) & (values <= min(high, variable.valid_max)))] = (
@@ -150,18 +196,13 @@ def physical(
     return values
 
 
-def _scaled(
-    stored: NDArray[Any], scale_offset: tuple[float, float], entry: VariableFiles, variable: Variable
-) -> NDArray[np.float32]:
-    scale = scale_offset[0] if entry.scale is None else entry.scale
-    offset = scale_offset[1] if entry.offset is None else entry.offset
-    factor, shift = UNITS.get((entry.units or variable.units, variable.units), (1.0, 0.0))
+def _scaled(stored: NDArray[Any], settled: Scaling) -> NDArray[np.float32]:
     # 16-bit numbers and their scaled values fit float32; others are scaled in float64.
     wide: type[np.floating[Any]] = np.float32 if stored.dtype.itemsize <= 2 else np.float64
     values: NDArray[np.floating[Any]] = stored.astype(wide)
-    values *= wide(scale * factor)
-    values += wide(offset * factor + shift)
-    if entry.units == LINEAR:
+    values *= wide(settled.scale)
+    values += wide(settled.offset)
+    if settled.decibels:
         with np.errstate(divide="ignore", invalid="ignore"):
             np.log10(values, out=values)
         values *= 10
@@ -202,13 +243,3 @@ def smoothed(values: NDArray[np.float32], smooth: Smooth) -> NDArray[np.float32]
         total /= weight
     total[gaps] = np.nan
     return np.asarray(total, np.float32)
-
-
-def daily_mean(values: NDArray[np.float32], least: int | None = None) -> NDArray[np.float32]:
-    """Average the fields of a day, (field, y, x), where at least `least` of them (default: half) are valid."""
-    if len(values) == 1 and least in (None, 1):
-        return np.asarray(values[0])
-    count = np.isfinite(values).sum(axis=0)
-    total = np.nansum(values, axis=0, dtype=np.float64)
-    enough = (count > 0) & (2 * count >= len(values) if least is None else count >= least)
-    return np.where(enough, total / np.maximum(count, 1), np.nan).astype(np.float32)

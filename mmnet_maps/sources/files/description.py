@@ -50,6 +50,8 @@ class Raster:
         ``physical = stored * scale + offset``.
     nodata
         Stored numbers that mean missing.
+    fill
+        Number of parts of a Zarr array that were never written, where it is Zarr's default and states nothing.
     units, cell_methods
         As the file states them; empty where it does not.
     dims
@@ -67,6 +69,7 @@ class Raster:
     dims: tuple[str, ...]
     south_up: bool
     seconds: tuple[int, ...] = ()
+    fill: float | None = None
     units: str = ""
     cell_methods: str = ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -49,10 +48,14 @@ def describe_image(spec: RasterSpec) -> Raster:
         )
 
 
-def read_image(raster: Raster, rows: slice, cols: slice, day: date | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Read a window of a band as stored, and its mask, (1, y, x)."""
+def read_image(raster: Raster, rows: slice, cols: slice, *, own_nodata: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a window of a band as stored, and its mask, (1, y, x); without `own_nodata`, only a mask band counts."""
+    from rasterio.enums import MaskFlags
     from rasterio.windows import Window
 
     with _image(raster.spec) as image:
-        found = image.read(raster.spec.band, window=Window.from_slices(rows, cols), masked=True)
+        masked = own_nodata or MaskFlags.nodata not in image.mask_flag_enums[raster.spec.band - 1]
+        found = image.read(raster.spec.band, window=Window.from_slices(rows, cols), masked=masked)
+    if not masked:
+        return found[None], np.zeros((1, *found.shape), bool)
     return found.data[None], np.ma.getmaskarray(found)[None]

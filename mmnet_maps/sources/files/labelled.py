@@ -18,7 +18,6 @@ from mmnet_maps.sources.files.locations import suffix
 
 _X = ("x", "lon", "longitude", "projection_x_coordinate", "xdim", "easting")
 _Y = ("y", "lat", "latitude", "projection_y_coordinate", "ydim", "northing")
-_NODATA = ("_FillValue", "missing_value")
 _DEGREES = ("lon", "longitude", "lat", "latitude")
 
 EASE_9KM = GeoBox(
@@ -102,7 +101,9 @@ def _raster(
     south_up: bool,
 ) -> Raster:
     attributes = array.attrs
-    nodata = [_unsigned(np.ravel(attributes[key]), array).astype(float) for key in _NODATA if key in attributes]
+    stated, fill = _fill(array, spec)
+    marks = [value for value in (stated, attributes.get("missing_value")) if value is not None]
+    nodata = [_unsigned(np.ravel(value), array).astype(float) for value in marks]
     return Raster(
         spec=spec,
         lattice=lattice,
@@ -112,9 +113,24 @@ def _raster(
         nodata=tuple(value for values in nodata for value in values.tolist()),
         dims=dims,
         south_up=south_up,
+        fill=fill,
         units=str(attributes.get("units", "")),
         cell_methods=str(attributes.get("cell_methods", "")),
     )
+
+
+def _fill(array: Any, spec: RasterSpec) -> tuple[Any, float | None]:
+    """Return the stated fill value, which means missing, else None; and that of Zarr, where 0 is only its default.
+
+    xarray takes the fill value of a Zarr v2 array for ``_FillValue``, and ignores that of v3.
+    """
+    stated = array.attrs.get("_FillValue")
+    version3 = "serializer" in array.encoding
+    if suffix(spec.path) != ".zarr" or (version3 and stated is not None):
+        return stated, None
+    fill = array.encoding.get("fill_value") if version3 else stated
+    packed = {"scale_factor", "add_offset"} & set(array.attrs)
+    return (None, 0.0) if fill == 0 and (version3 or not packed) else (fill, None)
 
 
 def _unsigned(values: NDArray[Any], array: Any) -> NDArray[Any]:

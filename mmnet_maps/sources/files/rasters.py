@@ -71,7 +71,9 @@ def _library_errors(spec: RasterSpec) -> Iterator[None]:
         ) from (None if isinstance(spec.path, str) else error)
 
 
-def read_window(raster: Raster, rows: slice, cols: slice, day: date | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def read_window(
+    raster: Raster, rows: slice, cols: slice, day: date | None, nodata: tuple[float, ...] | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read a window of a raster, as stored.
 
     Parameters
@@ -82,11 +84,13 @@ def read_window(raster: Raster, rows: slice, cols: slice, day: date | None) -> t
         Window of its lattice.
     day
         The day to read, where the file has a time axis.
+    nodata
+        Stored numbers that mean missing, in place of the file's own; None for those of the file.
 
     Returns
     -------
     stored, missing : ndarray, (step, y, x)
-        Stored numbers, north up, one step for each field of that day, and which of them the file marks as missing.
+        Stored numbers, north up, one step for each field of that day, and which of them are missing.
 
     Raises
     ------
@@ -98,12 +102,12 @@ def read_window(raster: Raster, rows: slice, cols: slice, day: date | None) -> t
         rows = slice(height - rows.stop, height - rows.start)
     with _library_errors(raster.spec):
         if not _labelled(raster.spec):
-            stored, missing = read_image(raster, rows, cols, day)
+            stored, missing = read_image(raster, rows, cols, own_nodata=nodata is None)
         else:
             with _LIBRARY:
                 read = read_hdf4 if _is_hdf4(raster.spec) else read_labelled
                 stored, missing = read(raster, rows, cols, day)
-    for value in raster.nodata:
+    for value in raster.nodata if nodata is None else nodata:
         missing |= stored == value
     if np.issubdtype(stored.dtype, np.floating):
         missing |= ~np.isfinite(stored)

@@ -1,0 +1,66 @@
+"""One value a day from the fields of a day, and how many fields a whole day has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.variables import Daily
+
+_DAY = 86400
+
+
+def fields_a_day(times: Iterable[int]) -> int | None:
+    """Return the number of fields in a whole day, from the usual step between times in seconds.
+
+    Returns
+    -------
+    int or None
+        At least 1; None where fewer than two times are given, or most steps differ.
+
+    Examples
+    --------
+    >>> fields_a_day([0, 10800, 21600, 43200]), fields_a_day([0, 10, 86400])
+    (8, None)
+    """
+    # To the minute: times in fractions of days are inexact.
+    minutes = np.unique((np.fromiter(times, np.int64) + 30) // 60)
+    steps, counts = np.unique(np.diff(minutes), return_counts=True)
+    if not steps.size or 2 * counts.max() <= counts.sum():
+        return None
+    return max(1, round(_DAY / 60 / float(steps[counts.argmax()])))
+
+
+def reduced(values: NDArray[np.float32], daily: Daily, whole: int, least: int) -> NDArray[np.float32]:
+    """Reduce the fields of a day to its value.
+
+    Parameters
+    ----------
+    values
+        The fields, (field, y, x), NaN where missing.
+    daily
+        The reduction.
+    whole
+        Fields of a whole day. Where the sum of fewer is allowed, missing ones count as the mean of the others.
+    least
+        Valid fields that a value needs.
+
+    Returns
+    -------
+    ndarray (y, x)
+        float32, NaN where fewer than `least` fields are valid.
+    """
+    if len(values) == whole == 1:
+        return np.asarray(values[0])
+    valid = np.isfinite(values)
+    count = valid.sum(axis=0)
+    enough = count >= max(least, 1)
+    if daily in ("max", "min"):
+        extreme, other = (np.max, -np.inf) if daily == "max" else (np.min, np.inf)
+        found = extreme(np.where(valid, values, np.float32(other)), axis=0)
+        return np.where(enough, found, np.nan).astype(np.float32)
+    total = np.nansum(values, axis=0, dtype=np.float64)
+    parts = np.maximum(count, 1) if daily == "mean" else np.maximum(count, 1) / whole
+    return np.where(enough, total / parts, np.nan).astype(np.float32)
