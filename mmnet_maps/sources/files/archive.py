@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,23 @@ from mmnet_maps.sources.files.alignment import (
     same,
 )
 from mmnet_maps.sources.files.config import VariableFiles
-from mmnet_maps.sources.files.decode import daily_mean, read_fields, smoothed
+from mmnet_maps.sources.files.daily import fields_a_day, reduced
+from mmnet_maps.sources.files.decode import read_fields, smoothed
 from mmnet_maps.sources.files.description import Raster, RasterSpec
-from mmnet_maps.sources.files.listing import DatedFile, Listing, listed
+from mmnet_maps.sources.files.listing import DatedFile, Listing, listed, seconds_of
 from mmnet_maps.sources.files.locations import Place, shown
 from mmnet_maps.sources.files.rasters import describe
+from mmnet_maps.sources.files.stated import Notices, scaling
 from mmnet_maps.variables import FINE_GROUPS, Variable
 
-Part = tuple[Raster, date]
-"""A file, and the day or release to read from it."""
+
+class Part(NamedTuple):
+    """A file, the day or release to read from it, and the seconds of the day of its fields, where they are known."""
+
+    raster: Raster
+    day: date
+    times: tuple[int, ...] = ()
+
 
 _MARGIN = 2
 """Cells beyond a window that bilinear interpolation at its edge needs."""
@@ -53,10 +61,13 @@ class Archive:
         Its entry in the YAML.
     folder
         The folder that file names are relative to.
+    notices
+        Where what users should know about the files is reported.
     """
 
-    def __init__(self, variable: Variable, entry: VariableFiles, folder: Place) -> None:
+    def __init__(self, variable: Variable, entry: VariableFiles, folder: Place, notices: Notices) -> None:
         self._variable, self._name, self._entry, self._folder = variable, variable.name, entry, folder
+        self._notices = notices
         self._lock = Lock()
         self._listing: Listing | None = None
         self._grids: dict[str, GeoBox] = {}
@@ -107,8 +118,8 @@ class Archive:
         window. They also bound the memory that fine files need.
         """
         found = empty(self._variable, geobox.shape.yx)
-        parts = [part for part, _ in self._parts(geobox, day, self._reach)]
-        for lattice, together in families((raster.lattice, (raster, release)) for raster, release in parts):
+        parts = [Part(part.raster, part.day) for part in self._parts(geobox, day, self._reach)]
+        for lattice, together in families((part.raster.lattice, part) for part in parts):
             for block, there, here in pinned_blocks(geobox, block_side(lattice, geobox)):
                 gaps = missing(found[there])
                 values = self._resampled(lattice, together, block) if gaps.any() else None
@@ -118,12 +129,11 @@ class Archive:
 
     def coarse(self, geobox: GeoBox, day: date) -> NDArray[Any]:
         """Return a coarse variable on a window of its lattice, (y, x); files of different times are fields of a day."""
-        times: dict[str, list[Part]] = {}
-        for part, time in self._parts(geobox, day):
-            times.setdefault(time, []).append(part)
-        fields = [self._assembled(geobox, parts) for _, parts in sorted(times.items())]
-        found = [field for field in fields if field is not None]
-        return self._of_day(np.concatenate(found)) if found else empty(self._variable, geobox.shape.yx)
+        parts = self._parts(geobox, day)
+        found = self._assembled(geobox, parts)
+        if found is None:
+            return empty(self._variable, geobox.shape.yx)
+        return self._of_day(*found, parts[0].raster, day)
 
     def _describe(self, file: DatedFile) -> Raster:
         entry = self._entry
@@ -163,8 +173,8 @@ class Archive:
             )
         return sorted(set(days)) if self._meets(file, geobox, pad) else []
 
-    def _parts(self, geobox: GeoBox, day: date, pad: int = 0) -> list[tuple[Part, str]]:
-        """Return the files to read for a day on a window, each with the time of day in its name."""
+    def _parts(self, geobox: GeoBox, day: date, pad: int = 0) -> list[Part]:
+        """Return the files to read for a day on a window."""
         listing = self.listing
         if self._variable.group == "static":
             chosen = self._releases(geobox, day, pad)
@@ -172,7 +182,7 @@ class Archive:
             chosen = [(file, day) for file in listing.by_day.get(day, []) if self._meets(file, geobox, pad)]
             undecided = listing.undecided(day, day)
             chosen += [(file, day) for file in undecided if day in self._days_in(file, geobox, pad)]
-        return [((self._describe(file), release), file.time) for file, release in chosen]
+        return [_part(self._describe(file), release, seconds_of(file.time)) for file, release in chosen]
 
     def _releases(self, geobox: GeoBox, day: date, pad: int) -> list[tuple[DatedFile, date]]:
         """Return the files of the release nearest to a day, tile by tile."""
@@ -199,46 +209,99 @@ class Archive:
             window = lattice[cover(geobox, lattice, pad=self._reach)]
         except InputError:
             return None
-        fields = self._assembled(window, parts)
-        if fields is None:
+        found = self._assembled(window, parts)
+        if found is None:
             return None
-        values = self._of_day(fields)
+        values = self._of_day(*found, parts[0].raster, parts[0].day)
         if self._entry.smooth:
             values = smoothed(values, self._entry.smooth)
         return reprojected(values, window, geobox, self._variable)
 
-    def _of_day(self, fields: NDArray[Any]) -> NDArray[Any]:
-        return fields[0] if fields.dtype == np.uint8 else daily_mean(fields, self._entry.fields)
+    def _of_day(self, fields: NDArray[Any], covered: NDArray[np.integer], raster: Raster, day: date) -> NDArray[Any]:
+        """Reduce the fields of a day; `covered` counts those of each cell, and decides where no time step is known."""
+        if fields.dtype == np.uint8:
+            return np.asarray(fields[0])
+        settled = scaling(raster, self._entry, self._variable, self._notices)
+        if settled.doubt and len(fields) > 1:
+            raise InputError(
+                f"{self._name}: {settled.doubt}, which contradict each other; expected sums in units such as "
+                f"{self._variable.amount or self._variable.units}; add the right 'units' to the sources YAML"
+            )
+        whole = fields_a_day(self._times(raster)) or covered
+        complete = settled.daily != "mean" or self._variable.group == "weather"
+        least = self._entry.fields or (whole if complete else (whole + 1) // 2)
+        if np.ndim(least) == 0 and len(fields) < least:
+            self._notices.once(
+                self._name,
+                "fields",
+                f"{day} is missing: {shown(raster.spec.path)} and other files hold {len(fields)} of the {least} fields "
+                "that a day needs; add the files of the other times, or set 'fields' in the sources YAML",
+            )
+        return reduced(fields, settled.daily, whole, least)
 
-    def _assembled(self, geobox: GeoBox, parts: Sequence[Part]) -> NDArray[Any] | None:
-        """Join adjacent files on a window of their cells, (field, y, x), the first with a value on top.
+    def _times(self, raster: Raster) -> list[int]:
+        """Return the times, in seconds, whose steps decide how many fields a day has: those of a file, else of all."""
+        if raster.days and len(raster.seconds) > 1:
+            return [
+                there.toordinal() * 86400 + second for there, second in zip(raster.days, raster.seconds, strict=True)
+            ]
+        by_day = self.listing.by_day
+        if any(file.time for file in self.listing.files):
+            return [
+                there.toordinal() * 86400 + (seconds_of(file.time) or 0)
+                for there, files in by_day.items()
+                for file in files
+            ]
+        busiest = max(by_day.values(), key=len, default=[])
+        seconds = sorted({second for file in busiest for second in self._describe(file).seconds})
+        return seconds if len(seconds) > 2 else []
+
+    def _assembled(self, geobox: GeoBox, parts: Sequence[Part]) -> tuple[NDArray[Any], NDArray[np.integer]] | None:
+        """Join files on a window of their cells: fields of one time are adjacent, the first with a value on top.
 
         Returns
         -------
-        ndarray or None
-            Physical values; None where no file meets the window.
+        fields, covered : ndarray, (field, y, x) and (y, x)
+            Physical values by time, and the number of fields of files that cover a cell; None where no file meets the
+            window.
         """
-        found: NDArray[Any] | None = None
-        for raster, day in parts:
+        fields: dict[int, NDArray[Any]] = {}
+        covers: dict[int, NDArray[np.bool_]] = {}
+        for part in parts:
             try:
-                shared = overlap(geobox, raster.lattice)
+                shared = overlap(geobox, part.raster.lattice)
             except InputError as error:
                 raise InputError(
-                    f"{self._name}: {shown(raster.spec.path)}: {error}; list files of another grid in a YAML of their "
-                    "own"
+                    f"{self._name}: {shown(part.raster.spec.path)}: {error}; list files of another grid in a YAML of "
+                    "their own"
                 ) from error
             if shared is None:
                 continue
             (rows, cols), window = shared
-            if found is not None and not missing(found[:, rows, cols]).any():
+            known = [fields[time] for time in part.times or fields if time in fields]
+            if len(known) >= max(1, len(part.times)) and not any(missing(field[rows, cols]).any() for field in known):
                 continue
-            values = read_fields(raster, window, day, self._entry, self._variable)
-            if found is None:
-                found = empty(self._variable, (len(values), *geobox.shape))
-            elif len(values) > len(found):
-                more = empty(self._variable, (len(values) - len(found), *geobox.shape))
-                found = np.concatenate([found, more])
-            part = found[: len(values), rows, cols]
-            gaps = missing(part)
-            part[gaps] = values[gaps]
-        return found
+            values = read_fields(part.raster, window, part.day, self._entry, self._variable, self._notices)
+            for time, value in zip(part.times or range(len(values)), values, strict=True):
+                if time not in fields:
+                    fields[time] = empty(self._variable, geobox.shape.yx)
+                    covers[time] = np.zeros(geobox.shape.yx, bool)
+                there = fields[time][rows, cols]
+                gaps = missing(there)
+                there[gaps] = value[gaps]
+                covers[time][rows, cols] = True
+        if not fields:
+            return None
+        order = sorted(fields)
+        covered = np.sum([covers[time] for time in order], axis=0)
+        return np.stack([fields[time] for time in order]) if len(order) > 1 else fields[order[0]][None], covered
+
+
+def _part(raster: Raster, day: date, named: int | None) -> Part:
+    """Return a file with the times of its fields of a day: from its time axis, or the one in its name."""
+    days = raster.days or ()
+    there = day if day in days else next(iter(days), None)
+    times = tuple(second for at, second in zip(days, raster.seconds, strict=False) if at == there)
+    if len(times) < 2 and named is not None:
+        times = (named,)
+    return Part(raster, day, times)

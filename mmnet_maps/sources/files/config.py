@@ -146,8 +146,8 @@ class VariableFiles(BaseModel):
         int | None,
         Field(
             ge=1,
-            description="Valid fields that a day needs; default: all that their time step gives, half of them for SMAP and "
-            "other observations.",
+            description="Valid fields that a day needs; default: all that their time step gives, half of them for SMAP "
+            "and other observations.",
         ),
     ] = None
     product: Annotated[str, Field(min_length=1, description="Name of the product, repeated in every map.")]

@@ -22,7 +22,7 @@ def fields_a_day(times: Iterable[int]) -> int | None:
 
     Examples
     --------
-    >>> fields_a_day([0, 10800, 21600, 43200]), fields_a_day([0, 10, 86400])
+    >>> fields_a_day([0, 10800, 21600, 43200]), fields_a_day([0, 3600, 86400])
     (8, None)
     """
     # To the minute: times in fractions of days are inexact.
@@ -33,7 +33,9 @@ def fields_a_day(times: Iterable[int]) -> int | None:
     return max(1, round(_DAY / 60 / float(steps[counts.argmax()])))
 
 
-def reduced(values: NDArray[np.float32], daily: Daily, whole: int, least: int) -> NDArray[np.float32]:
+def reduced(
+    values: NDArray[np.float32], daily: Daily, whole: int | NDArray[np.integer], least: int | NDArray[np.integer]
+) -> NDArray[np.float32]:
     """Reduce the fields of a day to its value.
 
     Parameters
@@ -43,7 +45,8 @@ def reduced(values: NDArray[np.float32], daily: Daily, whole: int, least: int) -
     daily
         The reduction.
     whole
-        Fields of a whole day. Where the sum of fewer is allowed, missing ones count as the mean of the others.
+        Fields of a whole day, for all cells or each. Where the sum of fewer is allowed, missing ones count as the mean
+        of the others.
     least
         Valid fields that a value needs.
 
@@ -52,11 +55,11 @@ def reduced(values: NDArray[np.float32], daily: Daily, whole: int, least: int) -
     ndarray (y, x)
         float32, NaN where fewer than `least` fields are valid.
     """
-    if len(values) == whole == 1:
+    if len(values) == 1 and np.all(np.equal(whole, 1)) and np.all(np.less_equal(least, 1)):
         return np.asarray(values[0])
     valid = np.isfinite(values)
     count = valid.sum(axis=0)
-    enough = count >= max(least, 1)
+    enough = count >= np.maximum(least, 1)
     if daily in ("max", "min"):
         extreme, other = (np.max, -np.inf) if daily == "max" else (np.min, np.inf)
         found = extreme(np.where(valid, values, np.float32(other)), axis=0)

@@ -91,8 +91,8 @@ def _check_legal(
         if not scene and legal(value) and ((stored == value) & kept).any():
             raise InputError(
                 f"{name}: {where} marks {value:g} as missing, which is a legal value ({variable.valid_min:g} to "
-                f"{variable.valid_max:g} {variable.units}); add 'nodata: []' to {name} in the sources YAML to read it as "
-                f"a value, or 'nodata: [{value:g}]' if it means missing"
+                f"{variable.valid_max:g} {variable.units}); add 'nodata: []' to {name} in the sources YAML to read it "
+                f"as a value, or 'nodata: [{value:g}]' if it means missing"
             )
     if raster.fill is not None and legal(raster.fill) and ((stored == raster.fill) & kept).any():
         notices.once(

@@ -219,6 +219,20 @@ def _compiled(segment: str) -> tuple[re.Pattern[str], tuple[str, ...]]:
     return re.compile(expression, re.DOTALL), tuple(keys)
 
 
+def seconds_of(time: str) -> int | None:
+    """Return the second of the day of a time in a file's name, HH, HHMM or HHMMSS; None where there is none.
+
+    Examples
+    --------
+    >>> seconds_of("0130"), seconds_of("")
+    (5400, None)
+    """
+    if not time:
+        return None
+    hours, minutes, seconds = (int(f"{time:0<6}"[start : start + 2]) for start in (0, 2, 4))
+    return hours * 3600 + minutes * 60 + seconds
+
+
 def _dated(path: Place, parts: list[tuple[str, str]], stamp: str) -> DatedFile | None:
     """Return a file with the date and tile of its path; None where they are contradictory or no date."""
     stated: dict[str, str] = {}

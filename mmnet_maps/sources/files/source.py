@@ -15,6 +15,7 @@ from mmnet_maps.sources.base import Provenance, Rasters
 from mmnet_maps.sources.files.alignment import aligned, spanning
 from mmnet_maps.sources.files.archive import Archive
 from mmnet_maps.sources.files.config import load_sources
+from mmnet_maps.sources.files.stated import Notices
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
@@ -25,8 +26,9 @@ class FilesSource:
     Fine variables become area means (land cover: the class of the largest area) of their valid pixels on the requested
     grid; where a file is coarser than that grid, it is interpolated bilinearly (land cover: nearest). Coarse variables
     stay on the files' own lattice. Where several files of a day overlap, the first with a value is used; of a pattern,
-    the last by name. Several fields a day are averaged where enough are valid. Slope and aspect are computed from the
-    averaged elevation where they are not listed.
+    the last by name. Several fields a day become one value where enough are valid: the sum of amounts, the extreme of
+    ``tmmx`` and ``tmmn``, else the mean. Slope and aspect are computed from the averaged elevation where they are not
+    listed.
 
     Folders are listed on first use, and again whenever `name` is read.
 
@@ -43,10 +45,14 @@ class FilesSource:
 
     def __init__(self, path: str | Path) -> None:
         self._config, self._folder = load_sources(path)
+        self._notices = Notices()
         self._archives = self._unlisted()
 
     def _unlisted(self) -> dict[str, Archive]:
-        return {name: Archive(VARIABLES[name], entry, self._folder) for name, entry in self._config.variables.items()}
+        return {
+            name: Archive(VARIABLES[name], entry, self._folder, self._notices)
+            for name, entry in self._config.variables.items()
+        }
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What a file states about its numbers, and what the YAML puts in its place: packing, units, numbers that mean missing."""
+"""What a file states about its numbers, and what the YAML puts in its place: packing, units, method over time."""
 
 from __future__ import annotations
 

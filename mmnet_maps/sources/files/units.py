@@ -89,12 +89,12 @@ def conversion(text: str, variable: Variable) -> Conversion:
         if text.strip().casefold() not in _DECIBELS | {LINEAR}:
             raise ValueError(f"units {_short(text)} are unknown for backscatter; expected dB or {LINEAR}")
         return Conversion(decibels=text.strip().casefold() == LINEAR)
-    stated, wanted = _parsed(text), _parsed(own)
+    stated, wanted = _parsed(text, own), _parsed(own, own)
     if variable.amount == "mm" and any(map(stated.is_convertible, ("kg m-2", "kg m-2 s-1"))):
-        stated = stated / _parsed("1000 kg m-3")
+        stated = stated / _parsed("1000 kg m-3", own)
     amount = variable.amount is not None and stated.is_convertible(variable.amount)
     if amount:
-        wanted = wanted * _parsed("day")
+        wanted = wanted * _parsed("day", own)
     # UDUNITS takes the radian for 1, so that percent would become degrees; and so it does fractions of mass and volume.
     angles = ("rad" in stated.definition) != ("rad" in wanted.definition)
     fractions = stated.is_dimensionless() and any(a.search(text) and b.search(own) for a, b in _FRACTIONS)
@@ -105,7 +105,7 @@ def conversion(text: str, variable: Variable) -> Conversion:
     return Conversion(factor=1.0 if math.isclose(factor, 1, rel_tol=1e-9) else factor, offset=zero, amount=amount)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, own: str) -> Any:
     """Return units as cf_units has them; ValueError where they are unknown."""
     import cf_units
 
@@ -120,7 +120,7 @@ def _parsed(text: str) -> Any:
             continue
         if not (units.is_unknown() or units.is_no_unit() or units.is_time_reference()):
             return units
-    raise ValueError(f"units {_short(text)} are unknown")
+    raise ValueError(f"units {_short(text)} are unknown; expected {own} or units that convert to it")
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.sources.files.config import UNITS, Mask, Smooth, SourcesConfig, VariableFiles, load_sources
+from mmnet_maps.sources.files.config import Mask, Smooth, SourcesConfig, VariableFiles, load_sources
 from mmnet_maps.variables import VARIABLES
 
 RED = {"files": "red.tif", "date": "2021-08-08", "product": "P"}
@@ -58,10 +58,29 @@ def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: p
     assert "export MY_RASTERS=" in refusal(path)
     monkeypatch.setenv("MY_RASTERS", "/data")
     assert load_sources(path)[1] == Path("/data/2021")
-    monkeypatch.setenv("MY_RASTERS", "s3://bucket/rasters")
-    assert load_sources(path)[1] == "s3://bucket/rasters/2021"
     monkeypatch.setenv("MY_RASTERS", "relative")
     assert load_sources(path)[1] == tmp_path / "relative/2021"
+
+
+def test_secrets_of_the_environment_reach_no_folder_url_or_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A YAML from somebody else must not send a secret anywhere."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "MMNET_RASTERS"):
+        monkeypatch.setenv(name, "hunter2")
+    for folder, words in (
+        ("/data/${AWS_SECRET_ACCESS_KEY}", "AWS_SECRET_ACCESS_KEY, which is not read; expected MMNET_"),
+        ("https://example.org/${AWS_SECRET_ACCESS_KEY}", "AWS_SECRET_ACCESS_KEY, which is not read"),
+        ("https://example.org/${MMNET_RASTERS}", "variable into a URL; expected variables only in local folders"),
+        ("s3://${MMNET_RASTERS}/a", "variable into a URL"),
+    ):
+        message = refusal(write(tmp_path, folder=folder))
+        assert words in message
+        assert "hunter2" not in message
+    monkeypatch.setenv("MMNET_RASTERS", "s3://bucket?key=hunter2")
+    message = refusal(write(tmp_path, folder="${MMNET_RASTERS}/a"))
+    assert "variable into a URL" in message
+    assert "hunter2" not in message
 
 
 @pytest.mark.parametrize(
@@ -106,13 +125,29 @@ def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: p
         ({"variables": {"red": {**RED, "mask": {"bits": [-1]}}}}, "variables.red.mask.bits"),
         ({"variables": {"red": {**RED, "smooth": {"radius": 0}}}}, "variables.red.smooth.radius"),
         ({"variables": {"landcover": {**RED, "valid": [11, 95]}}}, "landcover holds classes"),
-        ({"variables": {"red": {**RED, "units": "linear"}}}, "unknown units 'linear' of red"),
-        ({"variables": {"vv": {**RED, "units": "W"}}}, "unknown units 'W' of vv; expected dB or linear"),
+        ({"variables": {"red": {**RED, "units": "linear"}}}, "red: units 'linear' are unknown; expected 1 or units"),
+        (
+            {"variables": {"vv": {**RED, "units": "W"}}},
+            "vv: units 'W' are unknown for backscatter; expected dB or linear",
+        ),
         (
             {"variables": {"red": {**RED, "units": "parsec"}}},
-            "unknown units 'parsec' of red; expected 1 or percent",
+            "red: units 'parsec' do not convert to 1; expected 1 or units that convert to it",
         ),
-        ({"variables": {"tmmx": {**RED, "units": "kPa"}}}, "unknown units 'kPa' of tmmx; expected K or degC"),
+        (
+            {"variables": {"tmmx": {**RED, "units": "kPa"}}},
+            "tmmx: units 'kPa' do not convert to K; expected K or units that convert to it",
+        ),
+        (
+            {"variables": {"landcover": {**RED, "codes": {71: 999}}}},
+            "landcover: codes names 999, which is no NLCD code",
+        ),
+        ({"variables": {"landcover": {**RED, "codes": {71: 60}}}}, "landcover: codes names 60, which is no NLCD code"),
+        ({"variables": {"landcover": {**RED, "codes": {71: -1}}}}, "landcover: codes names -1, which is no NLCD code"),
+        (
+            {"variables": {"vv": {**RED, "valid": [20, 90]}}},
+            "vv: valid is 20 to 90, where no value is possible; expected some of -30 to 10 dB",
+        ),
     ],
 )
 def test_an_invalid_value_is_reported_with_file_key_and_expectation(
@@ -173,19 +208,3 @@ def test_every_field_has_one_sentence() -> None:
         assert model.model_config["extra"] == "forbid"
         for name, field in model.model_fields.items():
             assert (field.description or "").endswith("."), name
-
-
-def test_units_convert_to_those_of_the_variables() -> None:
-    assert {wanted for _, wanted in UNITS} <= {variable.units for variable in VARIABLES.values()}
-    for pair, given_value, expected in (
-        (("degC", "K"), 25.0, 298.15),
-        (("hPa", "kPa"), 15.0, 1.5),
-        (("MJ m-2 day-1", "W m-2"), 8.64, 100.0),
-        (("km h-1", "m s-1"), 36.0, 10.0),
-        (("kg m-2 s-1", "mm day-1"), 1 / 86400, 1.0),
-        (("ft", "m"), 1000.0, 304.8),
-        (("g kg-1", "percent"), 250.0, 25.0),
-        (("radian", "degree"), 3.141592653589793, 180.0),
-    ):
-        factor, offset = UNITS[pair]
-        assert given_value * factor + offset == pytest.approx(expected)

@@ -568,9 +568,9 @@ def test_a_huge_file_is_read_by_windows(tmp_path: Path, monkeypatch: pytest.Monk
     sizes: list[int] = []
     read = decode.read_window
 
-    def noting(raster: Any, rows: slice, cols: slice, day: date | None) -> Any:
+    def noting(raster: Any, rows: slice, cols: slice, *others: Any) -> Any:
         sizes.append((rows.stop - rows.start) * (cols.stop - cols.start))
-        return read(raster, rows, cols, day)
+        return read(raster, rows, cols, *others)
 
     monkeypatch.setattr(decode, "read_window", noting)
     write_huge(tmp_path / "red.tif", "int16", 10, 2500)
