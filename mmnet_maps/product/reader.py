@@ -22,6 +22,7 @@ from mmnet_maps.product.cog_maps import map_of_file, maps_in_folder, maps_of_ite
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_item import fingerprint_of
 from mmnet_maps.product.zarr_maps import maps_of_store
+from mmnet_maps.quantities import counted
 
 if TYPE_CHECKING:
     from mmnet_maps.grid.lattice import Window
@@ -216,7 +217,8 @@ def open_maps(paths: str | Path | Sequence[str | Path], *, start: date | None = 
     Returns
     -------
     Maps
-        Only the real maps where there are both real and synthetic ones, with a notice.
+        Only the real maps where there are both real and synthetic ones, with a notice; so are maps of a day that
+        overlap.
 
     Raises
     ------
@@ -232,18 +234,55 @@ def open_maps(paths: str | Path | Sequence[str | Path], *, start: date | None = 
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     days = _Days(start or date.min, end or date.max)
-    found = [one for path in given for one in _open(path, days)]
+    found = [
+        (one, path) for path in {os.path.realpath(path): path for path in given}.values() for one in _open(path, days)
+    ]
     if not found:
         within = "" if start is None and end is None else f" of {start or 'any day'} to {end or 'any day'}"
         raise RequestError(
             f"no finished map{within} in {', '.join(map(str, given))}; expected the output folder of mmnet-map or "
             "mmnet batch, a STAC item, a COG or a Zarr store"
         )
-    real = [one for one in found if not one.synthetic]
+    real = [(one, path) for one, path in found if not one.synthetic]
     if real and len(real) < len(found):
-        log.warning("%d synthetic maps beside %d real ones are left out", len(found) - len(real), len(real))
+        beside = counted(len(real), "real one")
+        log.warning("%s beside %s left out", counted(len(found) - len(real), "synthetic map"), beside)
         found = real
-    return Maps(found)
+    maps = Maps(one for one, _ in found)
+    _log_overlaps(found)
+    return maps
+
+
+def _log_overlaps(found: Sequence[tuple[DayMap, str | Path]]) -> None:
+    """Name maps of one day that lie over each other, of which the first is read, as `Maps` does.
+
+    Parameters
+    ----------
+    found
+        Maps on one grid, and the path that each comes from.
+    """
+    import shapely
+
+    number = {grid: k for k, grid in enumerate(dict.fromkeys(one.grid for one, _ in found))}
+    # Neighbours share an edge, so the boxes are a little smaller than the maps.
+    boxes = [shapely.box(*grid.boundingbox.bbox).buffer(-0.1 * abs(grid.affine.a)) for grid in number]
+    near = shapely.STRtree(boxes).query(boxes, predicate="intersects").T.tolist()
+    over = {one: {other for this, other in near if this == one} for one, _ in near}
+    seen: dict[date, dict[int, list[tuple[DayMap, str | Path]]]] = {}
+    days: dict[date, str] = {}
+    for part, path in found:
+        mine, place = seen.setdefault(part.day, {}), number[part.grid]
+        below = [one for other in over[place] for one in mine.get(other, []) if set(one[0].layers) & set(part.layers)]
+        if below:
+            first, where = below[0]
+            days.setdefault(part.day, f"{first.name} of {where} and {part.name} of {path}")
+        mine.setdefault(place, []).append((part, path))
+    if days:
+        day = min(days)
+        log.warning(
+            "maps overlap on %s, on %s: %s; where both have a value, the first one is read: give only one of them",
+            counted(len(days), "day"), day, days[day],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

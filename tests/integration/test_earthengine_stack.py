@@ -23,6 +23,7 @@ from mmnet_maps.mapping.pipeline import make_maps
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 from mmnet_maps.product.quality import FLAG_MASKS
+from mmnet_maps.quantities import bytes_text, counted
 from mmnet_maps.resources import packaged
 from mmnet_maps.stack.needs import Needs, uses
 from mmnet_maps.stack.store import Stack
@@ -197,7 +198,9 @@ def test_a_stack_from_earth_engine_agrees_with_the_formulas_and_can_be_mapped(
     estimated = str(fill_stack(area, day, source=config, stack=tmp_path / "s.zarr", dry_run=True))
     assert not server.count()
     stack = Stack(fill_stack(area, day, source=config, stack=tmp_path / "s.zarr", quiet=True))
-    assert f"{server.count()} requests to Earth Engine, {server.bytes_sent() / 1e6:.1f} MB received" in estimated
+    assert (
+        f"{counted(server.count(), 'request')} to Earth Engine, {bytes_text(server.bytes_sent())} received" in estimated
+    )
     grid = target_grid(read_aoi(area))
     needs = needs_of(load_model("mmnet-uscrn").spec)
     checked = verify(stack, grid, needs, [day])

@@ -189,6 +189,30 @@ def test_unfinished_maps_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     assert str(tmp_path / "20210807" / "b_20210807.json") in caplog.text
 
 
+def test_maps_of_one_place_and_day_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, other = tmp_path / "a", tmp_path / "b"
+    for day in (DAY, NEXT):
+        write_map(first, "h", day, grid_at(0, 0, 30, 30))
+        write_map(first, "beside", day, grid_at(0, 30, 30, 30))
+        write_map(other, "h", day, grid_at(0, 0, 30, 30), seed=1)
+        write_map(other, "part", day, grid_at(29, 59, 30, 30), seed=1)
+    for paths in (
+        first,
+        [first, first, tmp_path / "b/../a"],
+        [other],
+        [other / "20210807" / "h_20210807_smap.tif", other / "20210807" / "h_20210807_quality.tif"],
+    ):
+        open_maps(paths)
+        assert not caplog.text
+    maps = open_maps([first, other])
+    assert f"maps overlap on 2 days, on 2021-08-07: h of {first} and h of {other}; where both" in caplog.text
+    read = maps.read("smap", DAY, (slice(0, 30), slice(0, 30)))
+    np.testing.assert_allclose(read, values_on(grid_at(0, 0, 30, 30), 0)["smap"], atol=1e-6)
+    caplog.clear()
+    open_maps([first / "20210807" / "beside_20210807.json", other / "20210807" / "part_20210807.json"])
+    assert "maps overlap on 1 day, on 2021-08-07: beside of" in caplog.text
+
+
 def test_a_damaged_item_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30))
     item = write_map(tmp_path, "a", NEXT, grid_at(0, 0, 30, 30))
@@ -214,7 +238,7 @@ def test_real_maps_take_precedence_over_synthetic_ones(tmp_path: Path, caplog: p
     assert open_maps(tmp_path).synthetic
     write_map(tmp_path, "a", DAY, grid_at(0, 0, 30, 30))
     assert not open_maps(tmp_path).synthetic
-    assert "1 synthetic maps beside 1 real ones are left out" in caplog.text
+    assert "1 synthetic map beside 1 real one left out" in caplog.text
 
 
 @pytest.mark.parametrize(
