@@ -10,8 +10,8 @@ import json
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
+from mmnet_maps.mapping.no_value import Tally, sentence, why_in_files
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
 from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
@@ -84,6 +85,9 @@ def make_maps(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[Ma
     for days in request.day_batches([day for day in request.days if day not in products]):
         products |= write_days(request, days, quiet=quiet)  # read → engine → layers → files
     made = [products[day] for day in request.days]
+    for product in made:
+        if product.why_empty:
+            log.warning(sentence(request.area.name, product.day, product.why_empty))
     overview = _draw_overview(request, made) if len(made) > 1 else None
     write_catalog(request.run.out, request.days)
     write_styles(request.run.out)
@@ -129,15 +133,27 @@ def write_days(
         tqdm(total=len(request.tiles) * len(days), unit="tile", desc=span, disable=quiet) as bar,
     ):
         writers = {day: opened.enter_context(_writer(request, day)) for day in days}
+        tallies = {day: Tally() for day in days}
         parts = read_parts(request, request.tiles, days)
         results = opened.enter_context(closing(ahead(compute_layers(request, parts, stop), stop)))
         for part, layers in results:
             packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
             writers[part.day].write(part.tile.rows, part.tile.cols, packed, layers.get(MEMBERS))
+            _count(request, tallies[part.day], part, layers)
             if also is not None:
                 also(part.tile, part.day, packed)
             bar.update()
-        return {day: _finish(request, writer, day, pictures) for day, writer in writers.items()}
+        made = {day: _finish(request, writer, day, pictures) for day, writer in writers.items()}
+    return {day: replace(product, why_empty=tallies[day].why()) for day, product in made.items()}
+
+
+def _count(request: Request, tally: Tally, part: Part, layers: Layers) -> None:
+    """Add a part to the tally of its map."""
+    from mmnet_maps.model.features import required
+
+    tally.count(layers["quality"], layers["soil_moisture"])
+    if not tally.valued:
+        tally.count_inputs(part, required(request.engine.spec.snapshot), request.needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,6 +332,7 @@ def _check_targets(request: Request) -> None:
 
 def _finished(request: Request) -> dict[date, DayProduct]:
     """Find the products that were already made by the same recipe from the same inputs."""
+    from mmnet_maps.files import DRIVER_ERRORS
     from mmnet_maps.product.day_writer import completed
 
     found = {}
@@ -323,6 +340,8 @@ def _finished(request: Request) -> dict[date, DayProduct]:
         product = completed(request.run.out, request.area.name, day, request.synthetic, request.fingerprint(day))
         if product is not None:
             log.info("%s exists, made from the same inputs by the same model: kept", product.item)
+            with suppress(*DRIVER_ERRORS):
+                product = replace(product, why_empty=why_in_files(product))
             found[day] = product
     return found
 

@@ -165,6 +165,20 @@ def read_band(path: Path) -> NDArray[np.uint16]:
         return values
 
 
+def read_smallest(path: Path) -> NDArray[np.uint16]:
+    """Return the packed values (y, x) of a layer's smallest overview, of which a mean is nodata only where all are.
+
+    Raises
+    ------
+    DRIVER_ERRORS
+        When it cannot be read.
+    """
+    with gdal(), rasterio.open(path) as data:
+        factor = max(data.overviews(1), default=1)
+        values: NDArray[np.uint16] = data.read(1, out_shape=(-(-data.height // factor), -(-data.width // factor)))
+        return values
+
+
 def _crs(geobox: GeoBox) -> CRS:
     assert geobox.crs is not None
     return CRS.from_user_input(geobox.crs.to_epsg() or geobox.crs.to_wkt())

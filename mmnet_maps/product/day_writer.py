@@ -99,14 +99,12 @@ class DayProduct:
     ----------
     day, folder
         The day and the folder that holds its files.
-    layers
-        Layer name to COG.
-    item
-        The STAC item.
-    picture
-        The picture, None where none was drawn.
-    members
-        The Zarr store of the ensemble members, None where they were not kept.
+    layers, item
+        Layer name to COG, and the STAC item.
+    picture, members
+        The picture and the Zarr store of the ensemble members, None where there is none.
+    why_empty
+        Why no pixel has a value, as the end of a sentence; None where one has.
     """
 
     day: date
@@ -115,6 +113,7 @@ class DayProduct:
     item: Path
     picture: Path | None
     members: Path | None = None
+    why_empty: str | None = None
 
     @classmethod
     def of(cls, names: DayNames, layers: Sequence[str], *, picture: bool, members: bool) -> DayProduct:

@@ -25,7 +25,7 @@ import mmnet_maps as mm
 from analytic import AnalyticSource, make_model
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.area import read_aoi, transform_geometry
-from mmnet_maps.grid.lattice import lonlat
+from mmnet_maps.grid.lattice import lonlat, window_of
 from mmnet_maps.grid.polygons import LONLAT
 from mmnet_maps.grid.tiles import Tile, conus_grid, target_grid, touched_tiles
 from mmnet_maps.mapping.lazy import lazy
@@ -424,6 +424,32 @@ def test_days_together_equal_each_alone(job: Request) -> None:
         alone = map_tile(job, part.tile, part.day)
         for name in job.layers:
             np.testing.assert_allclose(layers[name], alone[name], atol=1e-6, err_msg=name)
+
+
+def test_a_map_without_a_value_says_why(
+    inputs: Path, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bounds, days = "-119.50,47.80,-119.49,47.805", [date(2021, 8, 7)]
+    area = read_aoi(bounds)
+    shutil.copytree(inputs, tmp_path / "s.zarr")
+    stack = Stack(tmp_path / "s.zarr", writable=True)
+    group = stack.group_of("clay")
+    window = group.whole_blocks(window_of(target_grid(area), group.lattice))
+    values = {name: AnalyticSource().value(name, group.lattice[window], days[0]) for name in group.variables}
+    stack.write(group.name, window, days[0], values | {"clay": np.full_like(values["clay"], np.nan)})
+    options: dict[str, Any] = {"stack": stack.path, "model": model, "out": tmp_path / "maps", "quiet": True}
+    (made,) = write_days(prepare(bounds, days, **options), days, quiet=True, pictures=False).values()
+    with rasterio.open(made.layers["quality"]) as data:
+        quality = data.read(1)
+    inside, missing = int((quality != 1).sum()), int(bit(quality, "input_missing").sum())
+    assert 0 < missing <= inside
+    assert made.why_empty is not None
+    assert made.why_empty.startswith(f"{missing:,} of {inside:,}: an input is missing (clay in {missing:,}")
+    make_maps(bounds, days, **options)  # keeps it
+    assert (
+        f"no pixel of {area.name} on 2021-08-07 has a value: {missing:,} of {inside:,}: an input is missing"
+        in caplog.text
+    )
 
 
 def test_an_uncertainty_adds_a_layer_and_leaves_the_estimate(job: Request, inputs: Path, model: Path) -> None:

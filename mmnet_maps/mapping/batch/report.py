@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,11 +15,13 @@ from typing import Any, Literal, Self
 
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.files import read_json, write_whole
-from mmnet_maps.product.stac_item import fingerprint_of
+from mmnet_maps.product.stac_item import fingerprint_of, version_of
 from mmnet_maps.quantities import bytes_text, counted, number_text
 
 REPORTS = "reports"
+_REPORT = re.compile(r"_\d{8}_\d{8}\.json$")
 _LISTED = 20  # failures listed on the terminal
+_EMPTY = 5  # maps without a value listed there
 _FIGURES = {"bias": "+.3f", "ubrmse": ".3f", "r": ".3f"}
 
 
@@ -38,6 +41,8 @@ class Outcome:
         Pixels with a value, size of the COGs, and time on a worker, of maps that were made.
     error
         The reason of a failure, one line.
+    why_empty
+        Why no pixel of a map that was made has a value; None where one has.
     """
 
     tile: str
@@ -48,6 +53,7 @@ class Outcome:
     bytes: int = 0
     seconds: float = 0.0
     error: str | None = None
+    why_empty: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -186,6 +192,10 @@ def format_report(report: Report) -> str:
         lines.append(f"{one.day} {one.tile} failed: {one.error}")
     if len(report.failed) > _LISTED:
         lines.append(f"… and {len(report.failed) - _LISTED} more, in {report_path(report)}")
+    empty = sorted((one.day, one.tile, one.why_empty) for one in report.outcomes if one.why_empty)
+    lines += [f"{day} {tile} has no pixel with a value: {why}" for day, tile, why in empty[:_EMPTY]]
+    if len(empty) > _EMPTY:
+        lines.append(f"… and {counted(len(empty) - _EMPTY, 'more map')} without a value, in {report_path(report)}")
     made = [one for one in report.outcomes if one.state == "made"]
     pixels, size = sum(one.pixels for one in made), sum(one.bytes for one in made)
     lines.append(
@@ -235,29 +245,25 @@ def read_status(root: str | Path) -> Status:
     Raises
     ------
     InputError
-        No batch has run there.
+        No batch has run there, or a report is damaged.
     """
     root = Path(root)
-    reports = []
-    for path in (root / REPORTS).glob("*.json"):
-        content = read_json(path)
-        if content.get("mmnet_report_version") == 1:
-            reports.append(content)
+    reports = _read_reports(root / REPORTS)
     if not reports:
         raise InputError(f"no batch has run in {root}: {root / REPORTS} holds no report; give the --out of a batch")
     planned: dict[date, dict[str, bool]] = {}
     errors: dict[date, dict[str, tuple[str, int]]] = {}
-    for report in sorted(reports, key=lambda content: str(content["started"])):
-        for day in map(date.fromisoformat, report["days"]):
-            planned.setdefault(day, {}).update(dict.fromkeys(report["tiles"], bool(report["about"].get("synthetic"))))
-        for one in report["outcomes"]:
-            of_day = errors.setdefault(date.fromisoformat(one["day"]), {})
-            of_day.pop(one["tile"], None)
-            if one["state"] == "failed":
-                of_day[one["tile"]] = one["error"], one["version"]
+    for report in reports:
+        for day in report.days:
+            planned.setdefault(day, {}).update(dict.fromkeys(report.tiles, report.synthetic))
+        for one in report.outcomes:
+            of_day = errors.setdefault(one.day, {})
+            of_day.pop(one.tile, None)
+            if one.state == "failed":
+                of_day[one.tile] = one.error or "", one.version
     done: dict[date, set[str]] = {}
     for day, tiles in sorted(planned.items()):
-        versions = {tile: _version(root, tile, day, synthetic) for tile, synthetic in tiles.items()}
+        versions = {tile: map_version(root, tile, day, synthetic) for tile, synthetic in tiles.items()}
         known = errors.get(day, {})
         done[day] = {tile for tile, version in versions.items() if version > known.get(tile, ("", 0))[1]}
     failed = {day: set(errors.get(day, {})) & set(planned[day]) - done[day] for day in done}
@@ -269,22 +275,71 @@ def read_status(root: str | Path) -> Status:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What a report says of a run: when it was started, its plan, and its outcomes."""
+
+    started: str
+    days: tuple[date, ...]
+    tiles: tuple[str, ...]
+    synthetic: bool
+    outcomes: tuple[Outcome, ...]
+
+
+def _read_reports(folder: Path) -> list[_Run]:
+    """Return the runs of the reports in a folder, the oldest first.
+
+    Raises
+    ------
+    InputError
+        A report is damaged.
+    """
+    found = []
+    for path in folder.glob("*.json"):
+        try:
+            content = read_json(path)
+            if not content and _REPORT.search(path.name):
+                raise ValueError("no JSON object")
+            if content.get("mmnet_report_version") == 1:
+                found.append(_run_of(content))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"[:80]
+            raise InputError(f"{path} is a damaged report ({reason}); delete it, or run its batch again") from error
+    return sorted(found, key=lambda run: run.started)
+
+
+def _run_of(content: Mapping[str, Any]) -> _Run:
+    outcomes = tuple(
+        Outcome(
+            tile=str(one["tile"]),
+            day=date.fromisoformat(one["day"]),
+            state=one["state"],
+            version=int(one["version"]),
+            error=one["error"],
+        )
+        for one in content["outcomes"]
+    )
+    return _Run(
+        started=str(content["started"]),
+        days=tuple(map(date.fromisoformat, content["days"])),
+        tiles=tuple(map(str, content["tiles"])),
+        synthetic=bool(content["about"].get("synthetic")),
+        outcomes=outcomes,
+    )
+
+
 def item_path(root: Path, tile: str, day: date, synthetic: bool) -> Path:
     """Return the path of the STAC item of a tile and day."""
     return root / f"{day:%Y%m%d}" / f"{tile}_{day:%Y%m%d}{'_synthetic' if synthetic else ''}.json"
 
 
-def read_properties(path: Path) -> dict[str, Any]:
-    """Return the properties of an item; empty where there is none of this software."""
+def map_version(root: Path, tile: str, day: date, synthetic: bool) -> int:
+    """Return the revision of the existing map of a tile and day; 0 where there is none of this software."""
     with suppress(OSError):
-        item = read_json(path)
+        item = read_json(item_path(root, tile, day, synthetic))
         if fingerprint_of(item) is not None:
-            return dict(item["properties"])
-    return {}
-
-
-def _version(root: Path, tile: str, day: date, synthetic: bool) -> int:
-    return int(read_properties(item_path(root, tile, day, synthetic)).get("version", 0))
+            return version_of(item)
+    return 0
 
 
 def format_status(status: Status) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.tiles import Tile
-from mmnet_maps.mapping.batch.report import Outcome, item_path, read_properties
+from mmnet_maps.mapping.batch.report import Outcome, item_path, map_version
 from mmnet_maps.mapping.pipeline import Packed, write_days
 from mmnet_maps.mapping.request import Request, open_stack
 from mmnet_maps.product.layers import LAYERS
@@ -60,13 +60,9 @@ class Task:
         """Id of the tile."""
         return self.place.id
 
-    def item(self, day: date) -> dict[str, Any]:
-        """Return the properties of the existing item of a day; empty without one."""
-        return read_properties(item_path(self.request.run.out, self.tile, day, self.request.synthetic))
-
     def version(self, day: date) -> int:
         """Return the revision of the existing map of a day; 0 without one."""
-        return int(self.item(day).get("version", 0))
+        return map_version(self.request.run.out, self.tile, day, self.request.synthetic)
 
     def failure(self, day: date, error: str) -> Outcome:
         """Return the outcome of a day that could not be made; its version is that of the existing map."""
@@ -183,6 +179,7 @@ def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
             pixels=pixels[day],
             bytes=sum(path.stat().st_size for path in product.layers.values()),
             seconds=seconds,
+            why_empty=product.why_empty,
         )
         for day, product in made.items()
     }

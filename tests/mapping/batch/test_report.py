@@ -78,6 +78,38 @@ def test_the_table(tmp_path: Path) -> None:
     assert lines[-1].startswith("1 map made in 0 s: 10 pixels with a value")
 
 
+def test_maps_without_a_value_are_named(tmp_path: Path) -> None:
+    found = report(tmp_path)
+    why = "40 of 40: water, ice or another land cover that the model does not know"
+    tiles = [f"h1{k}v03" for k in range(7)]
+    found.add([Outcome(tile=tile, day=DAYS[0], state="made", why_empty=why) for tile in tiles], 1)
+    text = format_report(found)
+    assert f"2021-08-07 h10v03 has no pixel with a value: {why}" in text
+    assert "… and 2 more maps without a value, in " in text
+    assert json.loads(write_report(found).read_text())["outcomes"][2]["why_empty"] == why
+
+
+def test_a_damaged_report_is_one_line(tmp_path: Path) -> None:
+    path = write_report(report(tmp_path))
+    (path.parent / "notes.json").write_text('{"mine": true}')
+    assert read_status(tmp_path).failed[DAYS[0]] == ("h06v03",)
+    text = path.read_text()
+    content = json.loads(text)
+    for damage in (
+        text[:-20],
+        "[]",
+        *(
+            json.dumps(content | {key: value})
+            for key, value in [("days", [3]), ("tiles", 5), ("about", []), ("outcomes", [7])]
+        ),
+        json.dumps({key: value for key, value in content.items() if key != "started"}),
+    ):
+        path.write_text(damage)
+        with pytest.raises(InputError, match=r"is a damaged report \(.*\); delete it, or run its batch again") as error:
+            read_status(tmp_path)
+        assert len(str(error.value)) - len(str(path)) < 200
+
+
 def test_status_compares_reports_with_what_is_there(tmp_path: Path) -> None:
     with report(tmp_path):
         pass
