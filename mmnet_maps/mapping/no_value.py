@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.product.layers import LAYERS
-from mmnet_maps.product.quality import FLAG_MASKS
+from mmnet_maps.product.quality import FLAG_MASKS, Mask
 from mmnet_maps.quantities import counted
 from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
-    from mmnet_maps.mapping.pipeline import Part
     from mmnet_maps.product.day_writer import DayProduct
     from mmnet_maps.stack.needs import Needs
+    from mmnet_maps.stack.reader import Block
 
 _REASONS = {
     "unknown_land_cover": "water, ice or another land cover that the model does not know",
@@ -53,27 +53,29 @@ class Tally:
         for name in _REASONS:
             self.reasons[name] += int(np.count_nonzero(quality & FLAG_MASKS[name]))
 
-    def count_inputs(self, part: Part, names: Iterable[str], needs: Needs) -> None:
-        """Add the inputs that the pixels of a part do not have.
+    def count_inputs(
+        self, fine: Mapping[str, NDArray[Any]], block: Block, number: int, wanted: Mask, needs: Needs
+    ) -> None:
+        """Add the inputs that some pixels of a tile do not have.
 
         Parameters
         ----------
-        part
-            The part.
-        names
-            Variables of the snapshot that the model uses.
+        fine
+            Variables of the snapshot that the model uses, (y, x) as in `reader.Snapshot`.
+        block, number
+            Inputs of the tile, and the position of the map's day in it.
+        wanted
+            The pixels (y, x).
         needs
             The model's, for the days of the series that must have a value.
         """
-        wanted = part.inside & ~part.unknown
-        for name in names:
-            values = part.snapshot.fine[name]
+        for name, values in fine.items():
             empty = np.isnan(values) if values.dtype.kind == "f" else values == VARIABLES[name].nodata
             self.missing[name] += int(np.count_nonzero(empty & wanted))
-        end = part.block.starts[part.number] + needs.steps
-        for name, series in part.block.series.items():
+        end = block.starts[number] + needs.steps
+        for name, series in block.series.items():
             cells = np.isnan(series[:, end - (needs.valued or needs.steps) : end]).any(axis=1)
-            self.missing[name] += int(np.count_nonzero(np.append(cells, True)[part.block.series_id] & wanted))
+            self.missing[name] += int(np.count_nonzero(np.append(cells, True)[block.series_id] & wanted))
 
     def why(self) -> str | None:
         """Return why no pixel has a value, as the end of a sentence; None where one has."""

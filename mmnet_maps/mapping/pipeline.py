@@ -153,7 +153,8 @@ def _count(request: Request, tally: Tally, part: Part, layers: Layers) -> None:
 
     tally.count(layers["quality"], layers["soil_moisture"])
     if not tally.valued:
-        tally.count_inputs(part, required(request.engine.spec.snapshot), request.needs)
+        fine = {name: part.snapshot.fine[name] for name in required(request.engine.spec.snapshot)}
+        tally.count_inputs(fine, part.block, part.number, part.inside & ~part.unknown, request.needs)
 
 
 @dataclass(frozen=True, kw_only=True)
