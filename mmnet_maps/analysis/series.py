@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.grid.places import parse_lonlat, read_places
+from mmnet_maps.errors import InputError, RequestError, brief
+from mmnet_maps.grid.places import parse_lonlat, read_places, read_table
+from mmnet_maps.grid.polygons import shown
 from mmnet_maps.metrics import ESTIMATE, TARGET, Report, fill_observations, report
 from mmnet_maps.settings import MapOptions
 
@@ -130,7 +131,7 @@ def read_observed(points: Sequence[str], observations: pd.DataFrame | None = Non
     -------
     pandas.DataFrame or None
         ``station, date, soil_moisture`` (m³/m³); None where no file holds observations. Values outside 0 and 1 are
-        left out, with a notice.
+        left out, with a notice, and so are those without a date.
 
     Raises
     ------
@@ -139,11 +140,10 @@ def read_observed(points: Sequence[str], observations: pd.DataFrame | None = Non
     """
     import pandas as pd
 
-    parts = [
-        _observed(path, table)
-        for path in points
-        if parse_lonlat(path) is None and {"date", TARGET} <= set((table := _read_csv(path)).columns)
-    ]
+    parts = []
+    for path in points:
+        if parse_lonlat(path) is None and TARGET in (table := read_table(path)).columns:
+            parts.append(_observed(path, table if "date" in table else table.assign(date=None)))
     if observations is not None:
         parts.append(observations[["station", "date", TARGET]].astype({"date": "datetime64[s]"}))
     if not parts:
@@ -156,32 +156,27 @@ def read_observed(points: Sequence[str], observations: pd.DataFrame | None = Non
     return every
 
 
-def _read_csv(path: str) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        return pd.read_csv(path, dtype=str)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); give a CSV of stations") from None
-
-
 def _observed(path: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return the observations of a CSV of places, as `read_observed` does."""
     import pandas as pd
 
-    try:
-        days = pd.to_datetime(table["date"], format="ISO8601", utc=True).dt.tz_localize(None)
-        values = pd.to_numeric(table[TARGET])
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: {reason}; expected dates such as 2021-08-08 and numbers in m³/m³") from None
-    text = table["date"].fillna("").str.strip()
+    days = pd.to_datetime(table["date"], format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+    values = pd.to_numeric(table[TARGET], errors="coerce")
+    for name, read, expected in (("date", days, "dates such as 2021-08-08"), (TARGET, values, "numbers in m³/m³")):
+        if (wrong := read.isna() & table[name].notna()).any():
+            raise InputError(
+                f"{shown(path)}: {name} {brief(table[name][wrong].iloc[0], 40)!r} of station "
+                f"{brief(table['station'][wrong].iloc[0], 40)} cannot be read; expected {expected}"
+            )
+    text = table["date"].fillna("")
     timed = text.str.contains("[T ]") & ~text.str.fullmatch(r"\S+[T ]00:00(:00(\.0+)?)?")
     if timed.any():
         raise InputError(
-            f"{path}: date {text[timed].iloc[0]} has a time of day; expected one row per day, with dates such as "
-            "2021-08-08: average the hours of each day"
+            f"{shown(path)}: date {brief(text[timed].iloc[0], 40)} has a time of day; expected one row per day, "
+            "with dates such as 2021-08-08: average the hours of each day"
         )
+    if (undated := values.notna() & days.isna()).any():
+        log.warning("%s: %d of %d observations have no date and are left out", path, undated.sum(), values.count())
     wrong = values.notna() & ~values.between(0, 1)
     if wrong.any():
         log.warning(

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError, RequestError, brief
+from mmnet_maps.grid.polygons import listed, shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NUMBERS = ("lat", "lon", "elevation", "soil_moisture")
+_COLUMNS = ("station", "date", *_NUMBERS)
+_POSITIONS = {"lat": ("lat", "latitude", "y"), "lon": ("lon", "long", "longitude", "lng", "x")}
+_BESIDE_LETTERS = re.compile(r"[(\[].*|[^a-z]")
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 def place_name(lon: float, lat: float) -> str:
@@ -72,11 +81,81 @@ def read_places(given: Sequence[str]) -> pd.DataFrame:
 
 def _stations_of(path: str) -> pd.DataFrame:
     if not os.path.exists(path):  # unlike Path.exists, raises nothing for a text that is too long for a name
-        shown = path if len(path) <= 80 else f"{path[:80]}…"
         raise RequestError(
-            f"{shown!r} is neither LON,LAT in degrees nor a CSV file of stations; give each place its own --points"
+            f"{brief(path, 80)!r} is neither LON,LAT in degrees nor a CSV file of stations; give each place its own "
+            "--points"
         )
     return read_positions(path).reset_index()[["station", "lat", "lon"]]
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a CSV of stations as spreadsheets write it, every value as text.
+
+    Columns may be separated by commas, semicolons or tabs, with spaces around; numbers may have a decimal comma; names
+    of columns may be in capitals, and those of positions ``latitude`` and ``longitude``, ``lng``, ``y`` and ``x``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the names ``station, lat, lon, elevation, date, soil_moisture`` where the file has these; numbers have a
+        decimal point. Missing values are NaN.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or two columns have one name.
+    """
+    import pandas as pd
+
+    content = _text(path)
+    header = _QUOTED.sub("", next((line for line in content.splitlines() if line.strip()), ""))
+    try:
+        found = pd.read_csv(
+            StringIO(content), sep=max(";\t,", key=header.count), dtype=str, skipinitialspace=True, low_memory=False
+        )
+    except ValueError as error:
+        raise InputError(f"{shown(path)} cannot be read ({brief(error)}); give a CSV of stations") from None
+    if not isinstance(found.index, pd.RangeIndex):
+        raise InputError(
+            f"{shown(path)} has rows with more values than columns; separate columns by semicolons where numbers have "
+            "a decimal comma"
+        )
+    found = found.apply(lambda column: column.str.strip()).dropna(how="all")
+    found.columns = pd.Index(_names(list(map(str, found.columns)), path))
+    numbers = [name for name in _NUMBERS if name in found.columns]
+    commas, points = (
+        any(found[name].str.contains(one, regex=False, na=False).any() for name in numbers) for one in (",", ".")
+    )
+    if commas and not points:
+        found[numbers] = found[numbers].apply(lambda column: column.str.replace(",", "."))
+    return found
+
+
+def _text(path: str | Path) -> str:
+    """Return the text of a file in UTF-8 or, as spreadsheets write it, UTF-16 with its mark."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{shown(path)} is not a file; give a CSV of stations")
+    try:
+        content = Path(path).read_bytes()
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeError as error:
+        raise InputError(f"{shown(path)} is not text in UTF-8; save it again as CSV UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{shown(path)} cannot be read ({error.strerror}); give a CSV of stations") from None
+
+
+def _names(given: list[str], path: str | Path) -> list[str]:
+    """Return the names of columns as the package has them: ``Longitude (deg)`` is lon."""
+    plain = [name.strip().lower() for name in given]
+    found = [low if low in _COLUMNS else name.strip() for name, low in zip(given, plain, strict=True)]
+    letters = [_BESIDE_LETTERS.sub("", name) for name in plain]
+    for name, others in _POSITIONS.items():
+        used = next((other for other in others if other in letters), None)
+        if letters.count(used) > 1:
+            raise InputError(f"{shown(path)} has {letters.count(used)} columns for {name}; keep one")
+        if used is not None:
+            found[letters.index(used)] = name
+    return found
 
 
 def read_positions(path: str | Path) -> pd.DataFrame:
@@ -89,18 +168,18 @@ def read_positions(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    try:
-        found = pd.read_csv(path, dtype={"station": str})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); give a CSV of stations") from None
+    found = read_table(path)
     absent = [name for name in ("station", "lat", "lon") if name not in found.columns]
     if absent:
-        raise InputError(f"{path} has no column {', '.join(absent)}; expected the columns station, lat, lon")
+        raise InputError(
+            f"{shown(path)} has no column {', '.join(absent)} but {listed(found.columns)}; expected the columns "
+            "station, lat, lon"
+        )
     if found.empty:
-        raise InputError(f"{path} has no row below its header; expected one per station")
-    unnamed = found["station"].fillna("").str.strip() == ""
+        raise InputError(f"{shown(path)} has no row below its header; expected one per station")
+    unnamed = found["station"].fillna("") == ""
     if unnamed.any():
-        raise InputError(f"{path}: row {unnamed.argmax() + 1} has no station; give it a name")
+        raise InputError(f"{shown(path)}: row {unnamed.idxmax() + 1} has no station; give it a name")
     found = found.set_index("station").reindex(columns=["lat", "lon", "elevation"])
     numbers: pd.DataFrame = found.apply(pd.to_numeric, errors="coerce")
     places = numbers[["lat", "lon"]].reset_index().drop_duplicates()
@@ -108,12 +187,12 @@ def read_positions(path: str | Path) -> pd.DataFrame:
     numbers = numbers[~numbers.index.duplicated()]
     bad = ~(numbers["lat"].between(-90, 90) & numbers["lon"].between(-180, 180))
     if bad.any():
-        raise InputError(f"{path}: station {bad.idxmax()} has no position in degrees; correct it")
+        raise InputError(f"{shown(path)}: station {bad.idxmax()} has no position in degrees; correct it")
     if not twice.empty:
         name, lat, lon = twice.iloc[0]
         first = numbers.loc[name]
         raise InputError(
-            f"{path}: station {name} is at {first['lon']:.6f},{first['lat']:.6f} and at {lon:.6f},{lat:.6f}; give it "
-            "one position"
+            f"{shown(path)}: station {name} is at {first['lon']:.6f},{first['lat']:.6f} and at {lon:.6f},{lat:.6f}; "
+            "give it one position"
         )
     return numbers

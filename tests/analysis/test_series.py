@@ -57,8 +57,12 @@ def test_observations_that_cannot_be_used(tmp_path: Path) -> None:
     head = "station,lat,lon,date,soil_moisture\n"
     for rows, message in (
         ("a,47,-119,2021-08-08,0.2\na,47,-119,2021-08-08,0.3\n", "station a has two observations on 2021-08-08"),
-        ("a,47,-119,8 August,0.2\n", "expected dates such as 2021-08-08"),
-        ("a,47,-119,2021-08-08,wet\n", "numbers in m³/m³"),
+        (
+            "a,47,-119,8 August,0.2\n",
+            "s.csv: date '8 August' of station a cannot be read; expected dates such as 2021-08-08$",
+        ),
+        ("a,47,-119,8/8/2021,0.2\n", "date '8/8/2021' of station a"),
+        ("a,47,-119,2021-08-08,wet\n", "soil_moisture 'wet' of station a cannot be read; expected numbers in m³/m³$"),
         (
             "a,47,-119,2021-08-07,0.2\na,47,-119,2021-08-08T06:00:00,0.2\n",
             "T06:00:00 has a time of day",
@@ -69,6 +73,21 @@ def test_observations_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             read_observed([str(path)])
     assert read_observed(["-119,47"]) is None
+
+
+def test_observations_without_a_date_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "s.csv").write_text(
+        "Station;Lat;Lon;Date;Soil_Moisture\na;47;-119;2021-08-08;0,2\na;47;-119;;0,3\nb;47;-118;;\n"
+    )
+    found = read_observed([str(tmp_path / "s.csv")])
+    assert found is not None
+    assert found["soil_moisture"].tolist() == [0.2]
+    assert "s.csv: 1 of 2 observations have no date and are left out" in caplog.text
+    (tmp_path / "t.csv").write_text("station,lat,lon,soil_moisture\na,47,-119,0.2\n")
+    found = read_observed([str(tmp_path / "t.csv")])
+    assert found is not None
+    assert found.empty
+    assert "t.csv: 1 of 1 observations have no date and are left out" in caplog.text
 
 
 def test_impossible_observations_count_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
