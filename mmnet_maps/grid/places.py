@@ -110,7 +110,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     content = _text(path)
     header = _QUOTED.sub("", next((line for line in content.splitlines() if line.strip()), ""))
     try:
-        found = pd.read_csv(
+        found: pd.DataFrame = pd.read_csv(
             StringIO(content), sep=max(";\t,", key=header.count), dtype=str, skipinitialspace=True, low_memory=False
         )
     except ValueError as error:
@@ -150,10 +150,10 @@ def _names(given: list[str], path: str | Path) -> list[str]:
     found = [low if low in _COLUMNS else name.strip() for name, low in zip(given, plain, strict=True)]
     letters = [_BESIDE_LETTERS.sub("", name) for name in plain]
     for name, others in _POSITIONS.items():
-        used = next((other for other in others if other in letters), None)
-        if letters.count(used) > 1:
+        used = next((other for other in others if other in letters), "")
+        if letters.count(used) > 1 and used:
             raise InputError(f"{shown(path)} has {letters.count(used)} columns for {name}; keep one")
-        if used is not None:
+        if used:
             found[letters.index(used)] = name
     return found
 
@@ -179,7 +179,7 @@ def read_positions(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{shown(path)} has no row below its header; expected one per station")
     unnamed = found["station"].fillna("") == ""
     if unnamed.any():
-        raise InputError(f"{shown(path)}: row {unnamed.idxmax() + 1} has no station; give it a name")
+        raise InputError(f"{shown(path)}: row {found.index[unnamed][0] + 1} has no station; give it a name")
     found = found.set_index("station").reindex(columns=["lat", "lon", "elevation"])
     numbers: pd.DataFrame = found.apply(pd.to_numeric, errors="coerce")
     places = numbers[["lat", "lon"]].reset_index().drop_duplicates()
