@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from analytic import AnalyticSource, make_model
+from mmnet_maps.errors import MMNetError
 
 pytest.register_assert_rewrite("command_line")
 
@@ -43,6 +46,8 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_facto
     for name in ("MMNET_STACK", "GOOGLE_APPLICATION_CREDENTIALS", "EARTHENGINE_PROJECT", "GOOGLE_CLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("mmnet_maps.stack.resolve.signed_in", lambda: False)
+    monkeypatch.setenv("MPLBACKEND", "agg")  # commands set these two
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.chdir(tmp_path)
 
 
@@ -50,6 +55,29 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_facto
 def _no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait for disks: only a power cut shows whether files were flushed."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+_MESSAGES: list[str] = []
+
+
+def _remember(self: MMNetError, *parts: object) -> None:
+    _MESSAGES.append(" ".join(map(str, parts)))
+    Exception.__init__(self, *parts)
+
+
+MMNetError.__init__ = _remember  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def _short_messages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hold every message of an error to 300 characters without coordinate systems in WKT, wherever it is raised."""
+    _MESSAGES.clear()
+    yield
+    base = re.escape(str(tmp_path_factory.getbasetemp()))
+    for message in _MESSAGES:
+        plain = re.sub(rf"{base}(/[^/\s]*)?", "tmp", message)
+        assert len(plain) <= 300, f"{len(plain)} characters: {plain}"
+        assert not re.search(r"(GEOGCS|GEOGCRS|PROJCS|PROJCRS)\[|Traceback", plain), plain
 
 
 @pytest.fixture(scope="session")

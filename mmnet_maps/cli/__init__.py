@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import click
 
@@ -23,7 +24,8 @@ from mmnet_maps.cli.models import (
 )
 from mmnet_maps.cli.samples import samples_command
 from mmnet_maps.cli.stack import stack_command
-from mmnet_maps.errors import MMNetError, RequestError
+from mmnet_maps.cli.surroundings import mend_environment, of_output, report_bug
+from mmnet_maps.errors import MMNetError, OutputError, RequestError
 
 INTERRUPTED = 130
 
@@ -67,11 +69,15 @@ def map_main() -> None:
 
 def _run(command: click.Command, name: str) -> None:
     """Run a command: notices go to standard error, an error is one line and an exit code."""
+    debug = "--debug" in sys.argv
+    if not debug:
+        sys.excepthook = report_bug
     notices = logging.StreamHandler()
     notices.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("mmnet_maps")
     logger.addHandler(notices)
     logger.setLevel(logging.INFO)
+    mend_environment()
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -81,11 +87,17 @@ def _run(command: click.Command, name: str) -> None:
         where = error.ctx.command_path if error.ctx else "mmnet"
         code = _fail(f"{error.format_message().rstrip('.')}; see {where} --help", RequestError.exit_code)
     except MMNetError as error:
-        if "--debug" in sys.argv:
-            raise
+        if debug:
+            traceback.print_exception(error)
         code = _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted; finished work is kept, the same command continues", INTERRUPTED)
+    except OSError as error:
+        if not of_output(error):
+            raise
+        code = _fail(
+            f"cannot write to standard output: {error.strerror}; make room where it goes", OutputError.exit_code
+        )
     finally:
         logger.removeHandler(notices)
     sys.exit(code if isinstance(code, int) else 0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox, geobox_union_conservative
 from odc.geo.gridspec import GridSpec
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, brief
 from mmnet_maps.grid.area import Area
 from mmnet_maps.grid.lattice import SNAP, Window, origin
 from mmnet_maps.grid.mask import known_crs, outline_in, prepared_outline
@@ -91,13 +91,15 @@ def target_grid(area: Area, *, resolution: float = DEFAULT_RESOLUTION, crs: str 
     low, high = (1.0, 1e4) if checked.is_projected else (math.radians(1e-5), math.radians(0.1))
     if not (math.isfinite(resolution) and low <= resolution * unit * (1 + 1e-9) and resolution * unit <= high):
         raise RequestError(
-            f"resolution {resolution:g} is not usable with {crs}; expected {low / unit:g} to {high / unit:g} "
-            f"{checked.axis_info[0].unit_name}s"
+            f"resolution {resolution:g} is not usable with {brief(crs, 60)}; expected {low / unit:g} to "
+            f"{high / unit:g} {checked.axis_info[0].unit_name}s"
         )
     outline = outline_in(area, checked)
     left, bottom, right, top = (bound / resolution for bound in outline.bounds)
     if not all(math.isfinite(bound) for bound in (left, bottom, right, top)):
-        raise RequestError(f"{crs} cannot show the area {area.name}; expected a CRS for the conterminous United States")
+        raise RequestError(
+            f"{brief(crs, 60)} cannot show the area {area.name}; expected a CRS for the conterminous United States"
+        )
     # An edge within SNAP of a line counts as on it. odc-geo's GeoBox.from_bbox(tol=SNAP) finds the same pixels, but the
     # corner of a grid in degrees differs in its last bit.
     first_col, first_row = math.floor(left + SNAP), math.ceil(top - SNAP)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
+from mmnet_maps.grid.lattice import crs_name
 from mmnet_maps.product.cog_maps import map_of_file, maps_in_folder, maps_of_items, read_content
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_item import fingerprint_of
@@ -193,8 +194,8 @@ def _union(grids: list[GeoBox]) -> GeoBox:
         same = grid.crs == first.crs and np.allclose((a.a, a.b, a.d, a.e), (b.a, b.b, b.d, b.e), rtol=1e-9)
         if not same or abs(col - round(col)) > 1e-3 or abs(row - round(row)) > 1e-3:
             raise RequestError(
-                f"maps of {first.crs} at {a.a:g} and of {grid.crs} at {b.a:g} do not lie on one grid; give maps of one "
-                "grid at a time"
+                f"maps of {crs_name(first.crs)} at {a.a:g} and of {crs_name(grid.crs)} at {b.a:g} do not lie on one "
+                "grid; give maps of one grid at a time"
             )
         corners.append((round(row), round(col), round(row) + grid.shape.y, round(col) + grid.shape.x))
     top, left = np.min(corners, axis=0)[:2].tolist()

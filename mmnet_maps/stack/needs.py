@@ -10,7 +10,7 @@ from typing import NamedTuple
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.grid.lattice import Window, cover, window_of
+from mmnet_maps.grid.lattice import Window, cover, crs_name, window_of
 from mmnet_maps.grid.tiles import Tile, stack_lattice
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.interpolate import FILL_CELLS
@@ -173,7 +173,7 @@ def fine_window(grid: GeoBox, stack: Stack) -> Window:
     target = stack.target
     if grid.crs != target.crs or abs(grid.affine.a - target.affine.a) > 1e-9:
         raise RequestError(
-            f"the stack {stack.path} is on {target.crs} at {target.affine.a:g}, the map is on {grid.crs} at "
-            f"{grid.affine.a:g}; leave out --crs and --resolution, or build a stack with them"
+            f"the stack {stack.path} is on {crs_name(target.crs)} at {target.affine.a:g}, the map is on "
+            f"{crs_name(grid.crs)} at {grid.affine.a:g}; leave out --crs and --resolution, or build a stack with them"
         )
     return window_of(grid, target)

@@ -16,7 +16,7 @@ import torch
 
 from analytic import make_model
 from command_line import AREA, DAY, assert_refused, geojson, run
-from mmnet_maps import cli
+from mmnet_maps.stack import checksums
 
 
 def test_the_map_command_says_where_the_maps_are(
@@ -114,11 +114,10 @@ def test_missing_inputs_are_reported(
     shutil.copytree(inputs, thin)
     metadata = thin / "zarr.json"
     content = json.loads(metadata.read_text())
-    for name in list(content["consolidated_metadata"]["metadata"]):
-        if name == "weather/vpd":
-            del content["consolidated_metadata"]["metadata"][name]
+    for name in ("vpd", checksums.NAME):  # as in a stack of an earlier version, which has no checksums
+        content["consolidated_metadata"]["metadata"].pop(f"weather/{name}")
+        shutil.rmtree(thin / "weather" / name)
     metadata.write_text(json.dumps(content))
-    shutil.rmtree(thin / "weather" / "vpd")
     assert_refused(*run(capsys, monkeypatch, *base, "--date", DAY, "--stack", thin), 3, "has no vpd")
 
 
@@ -187,9 +186,9 @@ def test_an_uncertainty_is_mapped(
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["mmnet", "map", "--aoi", "none.geojson", "--date", DAY, "--debug"])
-    with pytest.raises(cli.RequestError, match=r"none\.geojson"):
-        cli.main()
+    code, out, err = run(capsys, monkeypatch, "map", "--aoi", "none.geojson", "--date", DAY, "--debug")
+    assert (code, out) == (2, "")
+    assert re.search(r"Traceback.*in read_aoi.*\nerror: area of interest none.geojson does not exist", err, re.DOTALL)
 
 
 def test_help_loads_nothing_heavy() -> None:

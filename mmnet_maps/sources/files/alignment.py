@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid.lattice import Window, cover
+from mmnet_maps.grid.lattice import Window, cover, crs_name
 from mmnet_maps.sources.files.largest_class import largest_class
 from mmnet_maps.sources.terrain import METRES_PER_DEGREE
 from mmnet_maps.variables import Variable
@@ -109,8 +109,9 @@ def overlap(geobox: GeoBox, lattice: GeoBox) -> tuple[Window, Window] | None:
     offset = _offset(geobox, lattice)
     if offset is None:
         raise InputError(
-            f"cells of {lattice.affine.a:g} from {lattice.affine.c:.10g}, {lattice.affine.f:.10g} ({lattice.crs}); "
-            f"expected those of {geobox.affine.a:g} from {geobox.affine.c:.10g}, {geobox.affine.f:.10g} ({geobox.crs})"
+            f"cells of {lattice.affine.a:g} from {lattice.affine.c:.10g}, {lattice.affine.f:.10g} "
+            f"({crs_name(lattice.crs)}); expected those of {geobox.affine.a:g} from {geobox.affine.c:.10g}, "
+            f"{geobox.affine.f:.10g} ({crs_name(geobox.crs)})"
         )
     shared = []
     for first, size, whole in zip(offset, geobox.shape, lattice.shape, strict=True):
