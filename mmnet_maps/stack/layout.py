@@ -225,4 +225,7 @@ def georeference(lattice: GeoBox) -> dict[str, str]:
 def lattice_from(attributes: Mapping[str, Any], shape: Sequence[int]) -> GeoBox:
     """Return the lattice that `georeference` describes."""
     c, a, b, f, d, e = (float(text) for text in attributes["GeoTransform"].split())
-    return GeoBox((shape[0], shape[1]), Affine(a, b, c, d, e, f), attributes["crs_wkt"])
+    if not attributes["crs_wkt"] or not np.isfinite((a, b, c, d, e, f)).all() or not a * e:
+        raise ValueError("the grid has no CRS or no extent")
+    height, width = (int(size) for size in shape)
+    return GeoBox((height, width), Affine(a, b, c, d, e, f), attributes["crs_wkt"])

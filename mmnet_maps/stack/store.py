@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.files import fast_zarr, file_lock
 from mmnet_maps.grid.lattice import Window
-from mmnet_maps.sources.base import Provenance, Rasters
+from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack import checksums
 from mmnet_maps.stack.blocks import Group, day_index, hide_blocks
 from mmnet_maps.stack.checksums import Place
-from mmnet_maps.stack.layout import VERSION, lattice_from
+from mmnet_maps.stack.layout import VERSION
+from mmnet_maps.stack.metadata import BROKEN, read_groups, read_root
 from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
@@ -74,40 +74,24 @@ class Stack:
             self._root: Any = zarr.open_group(self.path, mode="r+" if writable else "r", zarr_format=3)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"no stack at {self.path}; build one with: mmnet stack --out {self.path} …") from error
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{self.path} is not a readable stack ({error}); build it again") from error
+        except (*BROKEN, OSError) as error:
+            raise InputError(f"{self.path} is not a readable stack ({_short(error)}); build it again") from error
         found = self._root.attrs.get("mmnet_stack_version")
         if found != VERSION:
             raise InputError(
-                f"{self.path} is not a stack of version {VERSION} (mmnet_stack_version is {found!r}); build it again"
+                f"{self.path} is not a stack of version {VERSION} (mmnet_stack_version is {_short(repr(found))}); "
+                "build it again"
             )
         try:
-            self.groups = {name: self._read_group(name) for name in sorted(self._root.group_keys())}
-            self.provenance, self.target = self._read_root()
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise InputError(f"{self.path} is a damaged stack ({error!r}); build it again") from error
+            self.groups = read_groups(self._root)
+            self.provenance, self.target = read_root(self._root.attrs, self.groups)
+        except BROKEN as error:
+            raise InputError(f"{self.path} is a damaged stack ({_short(error)}); build it again") from error
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
         self._arrays: dict[str, Any] = {}
         self._expected: dict[tuple[Any, ...], NDArray[np.int64]] = {}
         self._verified: set[tuple[str, date | None, Place]] = set()
         self._reader = nullcontext if writable else fast_zarr
-
-    def _read_group(self, name: str) -> Group:
-        group = self._root[name]
-        reference = group["spatial_ref"].attrs
-        variables = tuple(sorted(key for key in group.array_keys() if key in VARIABLES))
-        lattice = lattice_from(reference, group[variables[0]].shape[-2:])
-        verified = checksums.NAME in group
-        if verified and tuple(group[checksums.NAME].attrs["of"]) != variables:
-            raise ValueError(f"checksums of {name} are of other variables")
-        block = int(group.attrs["block"])
-        return Group(name=name, lattice=lattice, block=block, variables=variables, verified=verified)
-
-    def _read_root(self) -> tuple[dict[str, Provenance], GeoBox]:
-        """Return the provenance of each variable, and the fine lattice, of which maps are windows."""
-        table: Mapping[str, Any] = self._root.attrs["provenance"]
-        target = self._root.attrs["target"]
-        return {name: Provenance(**fields) for name, fields in table.items()}, lattice_from(target, target["shape"])
 
     @property
     def sources(self) -> list[str]:
@@ -136,8 +120,11 @@ class Stack:
     def _array(self, name: str) -> Any:
         """Return an array by its path, opened once; a read-only stack uses a reader in Rust, twice as fast."""
         if name not in self._arrays:
-            with self._reader():
-                self._arrays[name] = self._root[name]
+            try:
+                with self._reader():
+                    self._arrays[name] = self._root[name]
+            except BROKEN as error:
+                raise InputError(f"{self.path} is a damaged stack ({name}: {_short(error)}); build it again") from error
         return self._arrays[name]
 
     def marks(self, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
@@ -146,10 +133,9 @@ class Stack:
 
     def revisions(self, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
         """Read the revisions that blocks were read from, as `marks`; 0 where unknown."""
-        try:
-            return self._of_blocks("revision", group, window, days)
-        except KeyError:  # a stack of older software
+        if "revision" not in self._root[group.name]:  # a stack of older software
             return np.zeros_like(self.marks(group, window, days))
+        return self._of_blocks("revision", group, window, days)
 
     def _of_blocks(self, name: str, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
         array = self._array(f"{group.name}/{name}")
@@ -168,9 +154,8 @@ class Stack:
 
     def _damaged(self, where: str, why: object, day: date | None = None, *, lost: str | None = None) -> DamagedError:
         days = f"--start {day} --end {day} " if day else ""
-        reason = " ".join(str(why).split())[:60]
         return DamagedError(
-            f"the stack {self.path} is damaged in {where} ({reason}); repair it with the command that filled it: "
+            f"the stack {self.path} is damaged in {where} ({_short(why)}); repair it with the command that filled it: "
             f"mmnet stack --aoi … {days}--source … --out {self.path}",
             lost,
         )
@@ -400,6 +385,12 @@ class Stack:
             if ((marks == 0).any(axis=(1, 2)) & (marks > 1).any(axis=(1, 2))).any():
                 digest.update(_BLOCK_BY_BLOCK)
         return digest.hexdigest()
+
+
+def _short(why: object) -> str:
+    """Shorten a reason: libraries quote all metadata."""
+    text = " ".join(str(why).split()) or type(why).__name__
+    return text if len(text) <= 90 else f"{text[:90]} …"
 
 
 def lock(path: str | Path) -> FileLock:
