@@ -235,3 +235,46 @@ def test_maps_of_partly_marked_days_are_due_once_more(path: Path, source: Analyt
     rows, cols = WINDOW
     wider = (rows, slice(cols.start, cols.stop + 256))  # one block more, never fetched
     assert stack.fingerprint([(group, wider, [DAY])]) != before(wider)
+
+
+def test_damaged_metadata_are_reported_in_one_line(path: Path) -> None:
+    """Of the root, of groups and of arrays, all of which the root's file holds."""
+    whole, of_arrays = (path / "zarr.json").read_text(), ("consolidated_metadata", "metadata")
+    for place, value in (
+        (("attributes",), []),
+        (("attributes", "provenance"), None),
+        (("attributes", "provenance", "red"), 5),
+        (("attributes", "provenance", "red", "source"), []),
+        (("attributes", "provenance", "red", "synthetic"), "no"),
+        (("attributes", "target", "crs_wkt"), "x"),
+        (("attributes", "target", "crs_wkt"), None),
+        (("attributes", "target", "GeoTransform"), None),
+        (("attributes", "target", "GeoTransform"), "0 0 0 0 0 0"),
+        (("attributes", "target", "shape"), [5, 5]),
+        (("attributes", "sources"), 5),
+        (("consolidated_metadata",), 5),
+        ((*of_arrays, "optical"), []),
+        ((*of_arrays, "optical", "attributes", "block"), 5),
+        ((*of_arrays, "optical/red", "shape"), [9131, 1024, 1024]),
+        ((*of_arrays, "optical/red", "data_type"), "int32"),
+        ((*of_arrays, "optical/red", "fill_value"), 0),
+        ((*of_arrays, "optical/red", "codecs"), []),
+        ((*of_arrays, "optical/fetched", "shape", 0), 5),
+        ((*of_arrays, "optical/fetched", "data_type"), "int8"),
+        ((*of_arrays, "optical/checksums", "shape", 1), 1),
+        ((*of_arrays, "optical/checksums", "attributes", "of"), ["red", "blue"]),
+        ((*of_arrays, "optical/spatial_ref", "attributes", "crs_wkt"), {}),
+    ):
+        metadata = json.loads(whole)
+        node = metadata
+        for key in place[:-1]:
+            node = node[key]
+        node[place[-1]] = value
+        (path / "zarr.json").write_text(json.dumps(metadata))
+        with pytest.raises(InputError, match="stack|mmnet_stack_version") as found:
+            Stack(path)
+        assert len(str(found.value)) < 200 + len(str(path)), place
+    for text in ("", "{", "5", "null", whole[:500], '{"a":' * 2000):
+        (path / "zarr.json").write_text(text)
+        with pytest.raises(InputError, match="stack"):
+            Stack(path)
