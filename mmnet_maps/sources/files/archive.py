@@ -32,7 +32,7 @@ from mmnet_maps.sources.files.listing import DatedFile, Listing, listed, seconds
 from mmnet_maps.sources.files.locations import Place, shown
 from mmnet_maps.sources.files.rasters import describe
 from mmnet_maps.sources.files.stated import Notices, scaling
-from mmnet_maps.variables import FINE_GROUPS, Variable
+from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, Variable
 
 
 class Part(NamedTuple):
@@ -227,7 +227,9 @@ class Archive:
                 f"{self._name}: {settled.doubt}, which contradict each other; expected sums in units such as "
                 f"{self._variable.amount or self._variable.units}; add the right 'units' to the sources YAML"
             )
-        whole = fields_a_day(self._times(raster)) or covered
+        # Observations come when satellites pass, not at a time step.
+        passes = self._variable.group in {*FINE_GROUPS, *SEARCH_DAYS}
+        whole = covered if passes else fields_a_day(self._times(raster)) or covered
         complete = settled.daily != "mean" or self._variable.group == "weather"
         least = self._entry.fields or (whole if complete else (whole + 1) // 2)
         if np.ndim(least) == 0 and len(fields) < least:

@@ -1,0 +1,214 @@
+"""Days from fields of parts of a day: values worked by hand."""
+
+from __future__ import annotations
+
+import logging
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+import yaml
+from affine import Affine
+from numpy.typing import NDArray
+
+from mmnet_maps.errors import InputError
+from mmnet_maps.sources.files.daily import fields_a_day, reduced
+from mmnet_maps.sources.files.source import FilesSource
+
+DAY, NEXT = date(2021, 8, 8), date(2021, 8, 9)
+HOURS = np.arange("2021-08-08T00", "2021-08-10T00", dtype="datetime64[h]").astype("datetime64[ns]")
+LAT, LON = 47.5 - np.arange(3) / 8, -119.5 + np.arange(4) / 8
+
+
+def source(folder: Path, **variables: dict[str, Any]) -> FilesSource:
+    path = folder / "mine.yaml"
+    entries = {name: {"product": "P", **entry} for name, entry in variables.items()}
+    path.write_text(yaml.safe_dump({"name": "mine", "variables": entries}))
+    return FilesSource(path)
+
+
+def write(path: Path, values: NDArray[Any], times: NDArray[Any] = HOURS, lon: NDArray[Any] = LON, **stated: str) -> str:
+    """Write a field for each time, the same in all cells unless `values` has them."""
+    values = values.reshape(len(times), 1, 1) if values.ndim == 1 else values
+    cells = np.broadcast_to(values, (len(times), 3, len(lon)))
+    axes = {"time": times, "lat": LAT, "lon": lon}
+    xr.Dataset({"v": (("time", "lat", "lon"), cells.astype(np.float32), stated)}, axes).to_netcdf(path)
+    return path.name
+
+
+def read(made: FilesSource, name: str, day: date = DAY) -> NDArray[Any]:
+    return made.read("weather", made.lattice("weather"), [day])[name][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "expected"),
+    [
+        ("pr", {"units": "kg m-2", "cell_methods": "time: sum"}, 24 * 0.5),
+        ("pr", {"units": "mm"}, 24 * 0.5),
+        ("pr", {}, 24 * 0.5),
+        ("pr", {"cell_methods": "time: sum"}, 24 * 0.5),
+        ("pr", {"cell_methods": "area: mean time: mean"}, 0.5),  # then it is in mm day-1
+        ("pr", {"units": "mm h-1", "cell_methods": "time: mean"}, 24 * 0.5),
+        ("pr", {"units": "mm day-1"}, 0.5),
+        ("eto", {"units": "kg m-2"}, 24 * 0.5),
+        ("srad", {"units": "J m-2"}, 24 * 0.5 / 86400),
+        ("srad", {"units": "W m-2"}, 0.5),
+        ("srad", {}, 0.5),
+        ("vs", {"units": "m s-1", "cell_methods": "time: point"}, 0.5),
+    ],
+)
+def test_amounts_are_summed_and_rates_averaged(
+    tmp_path: Path, name: str, stated: dict[str, str], expected: float
+) -> None:
+    write(tmp_path / "a.nc", np.full(48, 0.5), **stated)
+    found = read(source(tmp_path, **{name: {"files": "a.nc"}}), name)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_yaml_decides_between_amount_and_rate(tmp_path: Path) -> None:
+    write(tmp_path / "a.nc", np.full(48, 0.5), units="mm h-1")
+    assert read(source(tmp_path, pr={"files": "a.nc", "units": "mm"}), "pr") == pytest.approx(12)
+    assert read(source(tmp_path, pr={"files": "a.nc", "units": "mm day-1"}), "pr") == pytest.approx(0.5)
+
+
+def test_temperatures_are_the_extremes_of_the_day(tmp_path: Path) -> None:
+    hours = np.arange(48)
+    write(tmp_path / "t.nc", 290 + 10 * np.sin((hours - 9) / 24 * 2 * np.pi), units="K", cell_methods="time: mean")
+    made = source(tmp_path, tmmx={"files": "t.nc"}, tmmn={"files": "t.nc"})
+    for day in (DAY, NEXT):
+        np.testing.assert_allclose(read(made, "tmmx", day), 300)
+        np.testing.assert_allclose(read(made, "tmmn", day), 280)
+
+
+def test_incomplete_days_are_missing_and_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("pr", "tmmx", "vpd"):
+        write(tmp_path / f"{name}.nc", np.full(44, 1.0 if name != "tmmx" else 300), HOURS[:44])
+    made = source(tmp_path, **{name: {"files": f"{name}.nc"} for name in ("pr", "tmmx", "vpd")})
+    with caplog.at_level(logging.WARNING, "mmnet_maps"):
+        for _ in range(2):
+            found = made.read("weather", made.lattice("weather"), [DAY, NEXT])
+    for name, whole in (("pr", 24), ("tmmx", 300), ("vpd", 1)):
+        assert (found[name][0] == whole).all()
+        assert np.isnan(found[name][1]).all()
+        (text,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith(f"{name}: ")]
+        assert "2021-08-09 is missing" in text
+        assert "20 of the 24 fields" in text
+        assert "'fields'" in text
+    fewer = source(tmp_path, **{name: {"files": f"{name}.nc", "fields": 20} for name in ("pr", "tmmx", "vpd")})
+    assert (read(fewer, "pr", NEXT) == 24).all()  # the missing hours count as the mean of the others
+    assert (read(fewer, "tmmx", NEXT) == 300).all()
+
+
+def test_files_an_hour_apart_are_the_fields_of_a_day(tmp_path: Path) -> None:
+    rain = np.random.default_rng(1).integers(0, 8, (24, 3, 4)).astype(np.float32)
+    affine = Affine(0.125, 0, -119.5, 0, -0.125, 47.5)
+    for hour in range(24):
+        for tile, part in (("west", slice(0, 2)), ("east", slice(2, 4))):
+            if (hour, tile) != (7, "east"):
+                values = rain[hour, :, part]
+                with rasterio.open(
+                    tmp_path / f"rain_{tile}_20210808{hour:02d}.tif",
+                    "w",
+                    driver="GTiff",
+                    height=3,
+                    width=2,
+                    count=1,
+                    dtype="float32",
+                    crs="EPSG:4326",
+                    transform=affine @ Affine.translation(part.start, 0),
+                ) as image:
+                    image.write(values, 1)
+    found = read(source(tmp_path, pr={"pattern": "rain_{tile}_{date:%Y%m%d%H}.tif"}), "pr")
+    np.testing.assert_allclose(found[:, :2], rain[:, :, :2].sum(axis=0))
+    assert np.isnan(found[:, 2:]).all(), "an hour of the east is missing"
+
+
+def test_one_file_a_field_without_the_hour_in_its_name(tmp_path: Path) -> None:
+    """Its time axis has the hour: the files are not versions of one field."""
+    times = HOURS[::3]
+    for step in range(15):
+        name = f"r_{str(times[step])[:10]}_{step}.nc"
+        write(tmp_path / name, np.array([1.0 + step % 8]), times[step : step + 1], units="mm")
+    made = source(tmp_path, pr={"pattern": "r_{date:%Y-%m-%d}_*.nc"})
+    assert (read(made, "pr") == 36).all()
+    assert np.isnan(read(made, "pr", NEXT)).all()
+
+
+def test_an_hour_in_two_files_counts_once(tmp_path: Path) -> None:
+    write(tmp_path / "a.nc", np.full(48, 1.0), units="mm")
+    write(tmp_path / "b.nc", np.full(6, 5.0), HOURS[20:26], units="mm")
+    assert (read(source(tmp_path, pr={"files": ["a.nc", "b.nc"]}), "pr") == 24).all()
+
+
+def test_adjacent_files_of_unlike_times(tmp_path: Path) -> None:
+    """Each cell is judged by the fields of the files that cover it."""
+    write(tmp_path / "west.nc", np.full(24, 1.0), HOURS[:24], LON[:2], units="mm")
+    write(tmp_path / "east.nc", np.full(20, 1.0), HOURS[:20], LON[2:], units="mm")
+    made = source(tmp_path, pr={"pattern": "{tile}.nc"})
+    found = read(made, "pr")
+    assert (found[:, :2] == 24).all()
+    assert np.isnan(found[:, 2:]).all()
+
+
+def test_contradictory_statements_are_refused_where_they_matter(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for stated in ({"units": "mm day-1", "cell_methods": "time: sum"}, {"units": "mm", "cell_methods": "time: mean"}):
+        write(tmp_path / "a.nc", np.full(48, 1.0), **stated)
+        with pytest.raises(InputError, match=r"pr: .*a\.nc states cell_methods 'time: .*'units'") as caught:
+            read(source(tmp_path, pr={"files": "a.nc"}), "pr")
+        assert len(str(caught.value)) < 300
+        assert (read(source(tmp_path, pr={"files": "a.nc", "units": "mm"}), "pr") == 24).all()
+        write(tmp_path / "b.nc", np.full(2, 1.0), HOURS[::24], **stated)
+        assert (read(source(tmp_path, pr={"files": "b.nc"}), "pr") == 1).all()
+    write(tmp_path / "t.nc", np.full(2, 300.0), HOURS[::24], units="K", cell_methods="time: minimum")
+    made = source(tmp_path, tmmx={"files": "t.nc"})
+    with caplog.at_level(logging.WARNING, "mmnet_maps"):
+        assert (read(made, "tmmx") == 300).all()
+    assert "states cell_methods 'time: minimum', but tmmx is the daily maximum" in caplog.text
+
+
+def test_smap_needs_half_of_its_fields(tmp_path: Path) -> None:
+    times = HOURS[::3][:16]
+    values = np.full((16, 3, 4), 0.2)
+    values[:4, 0, 0] = np.nan
+    values[:5, 0, 1] = np.nan
+    write(tmp_path / "s.nc", values, times)
+    made = source(tmp_path, smap={"files": "s.nc"})
+    found = made.read("smap", made.lattice("smap"), [DAY])["smap"][0]
+    assert np.argwhere(np.isnan(found)).tolist() == [[0, 1]]
+    write(tmp_path / "s.nc", values[8:], times[[0, 1, 2, 8, 9, 10, 11, 12]])
+    made = source(tmp_path, smap={"files": "s.nc"})
+    read_back = made.read("smap", made.lattice("smap"), [DAY, NEXT])["smap"]
+    assert np.isnan(read_back[0]).all(), "three of eight fields"
+    assert np.isfinite(read_back[1]).all(), "five of eight fields"
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [
+        (range(0, 48), 24),
+        ([0, 1, 2, 5, 6, 7], 24),
+        (range(0, 8760, 24), 1),
+        (range(0, 8760, 192), 1),
+        ([1, 4, 7], 8),
+        ([5], None),
+        ([], None),
+        ([0, 2, 5, 9, 14], None),
+    ],
+)
+def test_fields_of_a_whole_day(hours: list[int], expected: int | None) -> None:
+    assert fields_a_day([3600 * hour for hour in hours]) == expected
+    assert fields_a_day([3600 * hour + (-1) ** hour for hour in hours]) == expected
+
+
+def test_reductions() -> None:
+    values = np.array([1, 2, np.nan, 5], np.float32)[:, None, None]
+    for daily, expected in (("mean", 8 / 3), ("sum", 8 / 3 * 4), ("max", 5), ("min", 1)):
+        assert reduced(values, daily, 4, 3)[0, 0] == pytest.approx(expected)  # type: ignore[arg-type]
+        assert np.isnan(reduced(values, daily, 4, 4)).all()  # type: ignore[arg-type]
+    assert np.isnan(reduced(values[2:3], "mean", 1, 1)).all()
