@@ -161,6 +161,15 @@ class Stoppable(Protocol):
 
 
 @runtime_checkable
+class Reporting(Protocol):
+    """A source that drops values before they are read."""
+
+    def report(self) -> None:
+        """Log, once a variable, how many values were dropped since the last report."""
+        ...
+
+
+@runtime_checkable
 class Charged(Protocol):
     """A source that sends requests to a service."""
 

@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES, Variable
+from mmnet_maps.variables import NLCD_CODES, VARIABLES, Variable
 
 log = logging.getLogger("mmnet_maps")
-
-NLCD_CODES = (11, 12, *sorted(code for codes in LANDCOVER_CLASSES.values() for code in codes))
-"""Codes of the National Land Cover Database: water, perennial ice, and those of the classes."""
 
 _FEW = 16  # values that say nothing about all of a product
 

@@ -22,7 +22,8 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.lattice import Window
-from mmnet_maps.sources.base import Charged, Cost, Pace, Rasters, Source, Stoppable
+from mmnet_maps.sources.base import Charged, Cost, Pace, Rasters, Reporting, Source, Stoppable
+from mmnet_maps.sources.ranges import OutOfRange
 from mmnet_maps.stack.availability import look_up
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.layout import create
@@ -330,7 +331,8 @@ def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source]
     """Carry out requests group by group, with a progress bar for each group."""
     from tqdm import tqdm
 
-    reads = _pace(chosen.values()).reads
+    reads, ranges = _pace(chosen.values()).reads, OutOfRange()
+    read = partial(_read, chosen=chosen, ranges=ranges)
     with ThreadPoolExecutor(reads) as pool, _stopping(chosen.values()):
         for name, several in groupby(requests, key=lambda request: request.group.name):
             of_group = list(several)
@@ -341,11 +343,15 @@ def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source]
                 desc=f"{name} ({', '.join(_products(of_group[0].group, chosen))})",
                 disable=quiet,
             ) as bar:
-                for request, found in in_order(pool, of_group, partial(_read, chosen=chosen), ahead=reads):
+                for request, found in in_order(pool, of_group, read, ahead=reads):
                     bar.set_postfix_str(str(request.days[0]) if request.group.temporal else "", refresh=False)
                     for day, rasters in zip(request.days, found, strict=True):
                         stack.write(request.group.name, request.window, day, rasters)
                     bar.update(request.cells)
+    ranges.report()
+    for source in {id(source): source for source in chosen.values()}.values():
+        if isinstance(source, Reporting):
+            source.report()
 
 
 @contextmanager
@@ -410,12 +416,15 @@ def _succeeded(future: Future[Any]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _read(request: Request, chosen: Mapping[str, Source]) -> list[Rasters]:
+def _read(request: Request, chosen: Mapping[str, Source], ranges: OutOfRange) -> list[Rasters]:
     """Read, per day, the variables of a group from their sources; unobserved ones are absent."""
     group = request.group
     found: list[Rasters] = [{} for _ in request.days]
     for source, days in _split_by_source(request, chosen):
         rasters = source.read(group.kind, group.lattice[request.window], days)
+        for name in (name for name in group.variables if chosen[name] is source):
+            where = f"{source.variables()[name].product} on {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}"
+            ranges.check(VARIABLES[name], rasters[name], where)
         for k, day in enumerate(days):
             mine = {name: rasters[name][k] for name in group.variables if chosen[name] is source}
             found[request.days.index(day)].update(mine)

@@ -322,3 +322,23 @@ def test_a_place_where_no_file_can_be_made_is_refused_at_once(tmp_path: Path, so
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write the stack .*file/s.zarr"):
         fill(tmp_path / "file" / "s.zarr", [source])
+
+
+def test_a_product_in_other_units_is_refused_and_nothing_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Percent(AnalyticSource):
+        def value(self, name: str, geobox: GeoBox, day: date) -> np.ndarray:
+            values = super().value(name, geobox, day)
+            if name == "pr":
+                values[0, 0] = -1
+            return values * 100 if name == "smap" else values
+
+    with pytest.raises(InputError, match=r"all smap values of closed formula on .* outside 0 to 0.9 .*check"):
+        fill(tmp_path / "s.zarr", [Percent(without=source_of(NEEDS).without)])
+    stack = Stack(tmp_path / "s.zarr")
+    group = stack.group_of("smap")
+    assert not stack.marks(group, group.cells((slice(0, group.shape[0]), slice(0, group.shape[1]))), [DAY]).any()
+    fill(tmp_path / "t.zarr", [Percent(without=(*source_of(NEEDS).without, "smap")), source_of(NEEDS)])
+    dropped = [text for text in caplog.messages if text.startswith("pr: ") and text.endswith("mm day-1 were dropped")]
+    assert len(dropped) == 1

@@ -16,7 +16,7 @@ from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.locations import replaced, shown
 from mmnet_maps.sources.files.rasters import describe, read_window
 from mmnet_maps.sources.files.stated import Notices, Scaling, scaling
-from mmnet_maps.variables import Variable
+from mmnet_maps.variables import NLCD_CODES, Variable
 
 
 def read_fields(
@@ -63,7 +63,31 @@ def read_fields(
         _check_legal(stored, kept, raster, settled, entry, variable, notices)
     if variable.dtype == "uint8":
         stored, missing = stored[:1], missing[:1]
-    return physical(stored, missing, settled, entry, variable)
+    values = physical(stored, missing, settled, entry, variable)
+    _check_range(values, stored, missing, settled, entry, variable, notices, shown(raster.spec.path))
+    return values
+
+
+def _check_range(
+    values: NDArray[Any],
+    stored: NDArray[Any],
+    missing: NDArray[np.bool_],
+    settled: Scaling,
+    entry: VariableFiles,
+    variable: Variable,
+    notices: Notices,
+    where: str,
+) -> None:
+    """Count the numbers that are impossible values; InputError where that is all a file holds here."""
+    if variable.dtype == "uint8" and entry.codes:
+        return  # all other codes are missing by the YAML
+    present = int(missing.size - np.count_nonzero(missing))
+    if variable.dtype == "uint8":
+        dropped = stored[~missing & ~np.isin(stored, NLCD_CODES)]
+    else:
+        dropped = _scaled(stored[~missing & np.isnan(values)], settled)
+        dropped = dropped[(dropped < variable.valid_min) | (dropped > variable.valid_max)]
+    notices.ranges.add(variable, dropped, present, where)
 
 
 def _check_legal(

@@ -137,5 +137,9 @@ class FilesSource:
             found[name] = np.stack([archive.fine(geobox, day) for day in days])
         return found
 
+    def report(self) -> None:
+        """Log how many impossible values were dropped; see `mmnet_maps.sources.base.Reporting.report`."""
+        self._notices.ranges.report()
+
     def _group(self, group: str) -> dict[str, Archive]:
         return {name: archive for name, archive in self._archives.items() if VARIABLES[name].group == group}

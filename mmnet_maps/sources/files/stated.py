@@ -12,6 +12,7 @@ from mmnet_maps.sources.files.config import VariableFiles
 from mmnet_maps.sources.files.description import Raster
 from mmnet_maps.sources.files.locations import shown
 from mmnet_maps.sources.files.units import Conversion, conversion, states_units
+from mmnet_maps.sources.ranges import OutOfRange
 from mmnet_maps.variables import Daily, Variable
 
 log = logging.getLogger("mmnet_maps")
@@ -20,9 +21,10 @@ _TIMES = {"time", "t", "day", "date", "valid_time", "step"}
 
 
 class Notices:
-    """Notices about the files of a source, each kind once a variable."""
+    """Notices about the files of a source, each kind once a variable; `ranges` counts impossible values."""
 
     def __init__(self) -> None:
+        self.ranges = OutOfRange()
         self._lock, self._given = Lock(), set[tuple[str, str]]()
 
     def once(self, variable: str, kind: str, text: str) -> None:

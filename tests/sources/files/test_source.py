@@ -641,3 +641,27 @@ def test_a_real_gridmet_day(tmp_path: Path) -> None:
         expected = dataset["precipitation_amount"].values[0]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert 0.2 < np.isnan(found).mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "message"),
+    [
+        ("clay", 110, 300, "all clay values of .*wrong.tif lie outside 0 to 100"),
+        ("landcover", 1, 9, "no landcover code"),
+    ],
+)
+def test_a_file_of_impossible_values_is_refused_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, low: int, high: int, message: str
+) -> None:
+    """Clay in g/kg, and the classes of another scheme; beside values that are possible, they are dropped and counted."""
+    affine = Affine(100, 0, GRID.affine.c, 0, -100, GRID.affine.f)
+    values = np.random.default_rng(0).integers(low, high, tuple(GRID.shape)).astype(np.uint16)
+    write_tif(tmp_path / "wrong.tif", values, affine, "EPSG:5070")
+    with pytest.raises(InputError, match=message):
+        source(tmp_path, {name: {"files": "wrong.tif", "date": DAY}}).read("static", GRID, [DAY])
+    values[5:] = 82
+    write_tif(tmp_path / "wrong.tif", values, affine, "EPSG:5070")
+    partly = source(tmp_path, {name: {"files": "wrong.tif", "date": DAY}})
+    partly.read("static", GRID, [DAY])
+    partly.report()
+    assert f"{name}: {5 * GRID.shape.x} of {GRID.shape.x * GRID.shape.y:,} " in caplog.text

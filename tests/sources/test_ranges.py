@@ -1,0 +1,58 @@
+"""Impossible values: refused where they are all that there is, else counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmnet_maps.errors import InputError
+from mmnet_maps.sources.ranges import OutOfRange
+from mmnet_maps.variables import VARIABLES
+
+PERCENT = np.linspace(10, 36, 20, dtype=np.float32)  # soil moisture in percent; its median is 23
+CLOUDS = np.full(20, np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "smap",
+            PERCENT,
+            r"all smap values of x.nc lie outside 0 to 0.9 m3 m-3 \(median 23\).*units, scale",
+        ),
+        ("smap", np.concatenate([PERCENT, CLOUDS]), "median 23"),
+        ("clay", PERCENT * 10 + 10, r"all clay values of x.nc lie outside 0 to 100 percent \(median 240\)"),
+        ("tmmx", PERCENT, r"lie outside 220 to 330 K"),
+        ("landcover", np.repeat([10, 40], 10).astype(np.uint8), r"no landcover code of x.nc is known .*10, 40.*41, 71"),
+    ],
+)
+def test_values_that_are_all_impossible_are_refused(name: str, values: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message) as found:
+        OutOfRange().check(VARIABLES[name], values, "x.nc")
+    assert len(str(found.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("smap", CLOUDS),
+        ("smap", PERCENT[:15]),  # too few to say something about all
+        ("lst", np.zeros(400, np.float32)),  # a fill value that nobody states
+        ("smap", np.concatenate([PERCENT, PERCENT / 100])),
+        ("landcover", np.zeros(20, np.uint8)),
+        ("landcover", np.full(20, 11, np.uint8)),
+    ],
+)
+def test_other_values_are_read(name: str, values: np.ndarray) -> None:
+    OutOfRange().check(VARIABLES[name], values, "x.nc")
+
+
+def test_dropped_values_are_reported_once_a_variable(caplog: pytest.LogCaptureFixture) -> None:
+    found = OutOfRange()
+    for _ in range(3):
+        found.check(VARIABLES["pr"], np.where(np.arange(1000) < 2, np.float32(-1), np.float32(3)), "x.nc")
+    found.check(VARIABLES["vs"], np.float32([3, np.nan]), "x.nc")
+    found.report()
+    found.report()
+    assert caplog.messages == ["pr: 6 of 3,000 values outside 0 to 650 mm day-1 were dropped"]
