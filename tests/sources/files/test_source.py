@@ -653,7 +653,7 @@ def test_a_real_gridmet_day(tmp_path: Path) -> None:
 def test_a_file_of_impossible_values_is_refused_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, low: int, high: int, message: str
 ) -> None:
-    """Clay in g/kg, and the classes of another scheme; beside values that are possible, they are dropped and counted."""
+    """Clay in g/kg, and classes of another scheme; beside possible values, they are dropped and counted."""
     affine = Affine(100, 0, GRID.affine.c, 0, -100, GRID.affine.f)
     values = np.random.default_rng(0).integers(low, high, tuple(GRID.shape)).astype(np.uint16)
     write_tif(tmp_path / "wrong.tif", values, affine, "EPSG:5070")
