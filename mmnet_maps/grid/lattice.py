@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
+from mmnet_maps.grid.crs import crs_name
 
 Window = tuple[slice, slice]
 """Rows and columns of a grid."""
@@ -66,12 +67,6 @@ def window_of(geobox: GeoBox, parent: GeoBox) -> Window:
 
 def _place(geobox: GeoBox) -> str:
     return f"{geobox.affine.c:g}, {geobox.affine.f:g} ({crs_name(geobox.crs)}, cell {geobox.affine.a:g})"
-
-
-def crs_name(crs: Any) -> str:
-    """Return a coordinate reference system for messages: its code or, in place of WKT, its name."""
-    text = str(crs)
-    return text if "[" not in text else str(crs.proj.name)
 
 
 def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:

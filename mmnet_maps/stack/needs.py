@@ -10,7 +10,8 @@ from typing import NamedTuple
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.grid.lattice import Window, cover, crs_name, window_of
+from mmnet_maps.grid.crs import crs_name
+from mmnet_maps.grid.lattice import Window, cover, window_of
 from mmnet_maps.grid.tiles import Tile, stack_lattice
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.interpolate import FILL_CELLS

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid.lattice import Window, cover, crs_name
+from mmnet_maps.grid.crs import crs_name, same_crs
+from mmnet_maps.grid.lattice import Window, cover
 from mmnet_maps.sources.files.largest_class import largest_class
 from mmnet_maps.sources.terrain import METRES_PER_DEGREE
 from mmnet_maps.variables import Variable
@@ -33,13 +34,16 @@ Item = TypeVar("Item")
 def _offset(lattice: GeoBox, base: GeoBox) -> tuple[int, int] | None:
     """Return rows and columns from the corner of `base` to that of `lattice`; None where their cells differ."""
     a, b = lattice.affine, base.affine
-    if lattice.crs != base.crs:
-        return None
     row, col = (a.f - b.f) / b.e, (a.c - b.c) / b.a
     drift = abs(a.e / b.e - 1) * lattice.shape.y, abs(a.a / b.a - 1) * lattice.shape.x
     if max(abs(row - round(row)) + drift[0], abs(col - round(col)) + drift[1]) > _TOLERANCE:
         return None
-    return round(row), round(col)
+    return (round(row), round(col)) if same_crs(lattice.crs, base.crs, base) else None
+
+
+def _cells(grid: GeoBox) -> str:
+    a = grid.affine
+    return f"cells of {a.a:g} from {a.c:.10g}, {a.f:.10g} ({crs_name(grid.crs)})"
 
 
 def aligned(one: GeoBox, other: GeoBox) -> bool:
@@ -108,11 +112,7 @@ def overlap(geobox: GeoBox, lattice: GeoBox) -> tuple[Window, Window] | None:
     """
     offset = _offset(geobox, lattice)
     if offset is None:
-        raise InputError(
-            f"cells of {lattice.affine.a:g} from {lattice.affine.c:.10g}, {lattice.affine.f:.10g} "
-            f"({crs_name(lattice.crs)}); expected those of {geobox.affine.a:g} from {geobox.affine.c:.10g}, "
-            f"{geobox.affine.f:.10g} ({crs_name(geobox.crs)})"
-        )
+        raise InputError(f"{_cells(lattice)}; expected those{_cells(geobox).removeprefix('cells')}")
     shared = []
     for first, size, whole in zip(offset, geobox.shape, lattice.shape, strict=True):
         start, stop = max(first, 0), min(first + size, whole)

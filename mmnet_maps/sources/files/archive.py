@@ -137,7 +137,16 @@ class Archive:
 
     def _describe(self, file: DatedFile) -> Raster:
         entry = self._entry
-        spec = RasterSpec(path=file.path, key=self._name, variable=entry.variable, band=entry.band, crs=entry.crs)
+        spec = RasterSpec(
+            path=file.path,
+            key=self._name,
+            variable=entry.variable,
+            band=entry.band,
+            crs=entry.crs,
+            scale=entry.scale,
+            offset=entry.offset,
+            valid=entry.valid,
+        )
         raster = describe(spec)
         key = self._grid_key(file)
         if key is not None and not same(raster.lattice, self._grids.setdefault(key, raster.lattice)):

@@ -142,7 +142,9 @@ def _kept(raster: Raster, mask: Mask, window: Window, day: date) -> NDArray[np.b
             f"{spec.key}: no mask for {shown(spec.path)}; expected one of {', '.join(mask.replace)} in the path; "
             "correct mask.replace in the sources YAML"
         )
-    beside = describe(RasterSpec(path=path, key=spec.key, variable=mask.variable, band=mask.band, crs=spec.crs))
+    beside = describe(
+        RasterSpec(path=path, key=spec.key, variable=mask.variable, band=mask.band, crs=spec.crs, flags=True)
+    )
     if not same(beside.lattice, raster.lattice):
         raise InputError(
             f"{spec.key}: the mask {shown(path)} lies on another grid than {shown(spec.path)}; expected the same grid; "

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 from datetime import date
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.sources.files.locations import Place
+from mmnet_maps.grid.crs import crs_name, same_crs
+from mmnet_maps.sources.files.locations import Place, shown
+
+log = logging.getLogger("mmnet_maps")
+
+_NOTICES: set[tuple[str, str]] = set()
+"""Variables and notices about their files that were given: the next file of a pattern is mostly the same."""
+
+
+class RasterError(ValueError):
+    """A file that cannot be read, though its library can: the problem, what was expected, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +35,10 @@ class RasterSpec:
         The variable that it is read for, named in errors.
     variable, band
         Name in a NetCDF, HDF5 or Zarr file; band of any other.
-    crs
-        The CRS, where the file states none.
+    crs, scale, offset, valid
+        What the YAML states in place of the file.
+    flags
+        Its numbers are flags of a mask: they have no scale, and none of them is missing.
     """
 
     path: Place
@@ -32,6 +46,10 @@ class RasterSpec:
     variable: str | None = None
     band: int = 1
     crs: str | None = None
+    scale: float | None = None
+    offset: float | None = None
+    valid: tuple[float, float] | None = None
+    flags: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +72,17 @@ class Raster:
         Number of parts of a Zarr array that were never written, where it is Zarr's default and states nothing.
     units, cell_methods
         As the file states them; empty where it does not.
+    valid
+        Lowest and highest valid stored number; None where the file states none.
+    steps
+        The position on the time axis of each of `days`.
     dims
         Dimensions of a labelled array, in order: ``time``, ``y``, ``x``, or ``one`` for a dimension of length 1.
-    south_up
-        Rows are stored from the south.
+    south_up, from_east
+        Rows are stored from the south; columns are stored from the east.
+    first
+        The stored column, counted from the west, of the first cell of the lattice; the others follow, and then those
+        before it.
     """
 
     spec: RasterSpec
@@ -67,18 +92,72 @@ class Raster:
     offset: float
     nodata: tuple[float, ...]
     dims: tuple[str, ...]
-    south_up: bool
+    south_up: bool = False
+    from_east: bool = False
+    first: int = 0
+    valid: tuple[float, float] | None = None
+    steps: tuple[int, ...] = ()
     seconds: tuple[int, ...] = ()
     fill: float | None = None
     units: str = ""
     cell_methods: str = ""
 
 
-def lattice_of(shape: tuple[int, int], affine: Affine, crs: str | None) -> GeoBox:
-    """Return the grid of a raster, longitudes from −180; ValueError without a CRS."""
-    if crs is None:
-        raise ValueError("it states no CRS; expected one; give it as 'crs'")
-    lattice = GeoBox(shape, affine, crs)
-    if lattice.crs is not None and lattice.crs.geographic and affine.c + shape[1] * affine.a > 180 + affine.a:
-        return GeoBox(shape, Affine(affine.a, 0, affine.c - 360, 0, affine.e, affine.f), crs)
-    return lattice
+def notice(spec: RasterSpec, text: str) -> None:
+    """Log a notice about a file, once for each variable and text."""
+    if (spec.key, text) not in _NOTICES:
+        _NOTICES.add((spec.key, text))
+        log.warning("%s: %s: %s", spec.key, shown(spec.path).rpartition("/")[2], text)
+
+
+def lattice_of(spec: RasterSpec, shape: tuple[int, int], affine: Affine, crs: str | None) -> tuple[GeoBox, int]:
+    """Return the grid of a raster.
+
+    Parameters
+    ----------
+    shape, affine, crs
+        Rows and columns, geotransform (north up), and CRS as the file states them; a CRS of the YAML has precedence.
+
+    Returns
+    -------
+    lattice, first
+        Longitudes run from −180; `first` is the stored column of the first cell, other than 0 where a grid around the
+        globe begins at another longitude.
+
+    Raises
+    ------
+    RasterError
+        Without a CRS, or with one from which no longitudes and latitudes follow.
+    """
+    lattice = GeoBox(shape, affine, _chosen(spec, crs, shape, affine))
+    assert lattice.crs is not None
+    if not lattice.crs.geographic:
+        return lattice, 0
+    width, step, left = shape[1], affine.a, affine.c
+    if -180 - step <= left and left + width * step <= 180 + step:
+        return lattice, 0
+    first, turn = 0, -360.0 if left + width * step > 180 + step else 0.0
+    if abs(width * step - 360) < step / 2:
+        # The first cell whose centre is at 180° or beyond, or on from −180°.
+        first = math.ceil((-180 - turn - left) / step - 0.5 - 1e-6) % width
+    return GeoBox(shape, Affine(step, 0, left + first * step + turn, 0, affine.e, affine.f), lattice.crs), first
+
+
+def _chosen(spec: RasterSpec, crs: str | None, shape: tuple[int, int], affine: Affine) -> str:
+    """Return the CRS of the YAML, else that of the file; RasterError where it is unusable."""
+    import pyproj
+
+    chosen = spec.crs or crs
+    if chosen is None:
+        raise RasterError("it states no CRS; expected one; give it as 'crs' in the sources YAML")
+    where = "crs in the sources YAML" if spec.crs else "its CRS"
+    try:
+        pyproj.Transformer.from_crs(chosen, "OGC:CRS84", always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        raise RasterError(
+            f"{where} is {crs_name(chosen)}, which gives no longitude and latitude on the Earth; expected one such as "
+            "EPSG:5070; " + ("correct it" if spec.crs else "give the right one as 'crs' in the sources YAML")
+        ) from error
+    if spec.crs and crs and not same_crs(crs, spec.crs, GeoBox(shape, affine, spec.crs)):
+        notice(spec, f"the CRS {crs_name(spec.crs)} of the sources YAML replaces the file's own, {crs_name(crs)}")
+    return chosen

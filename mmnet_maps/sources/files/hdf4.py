@@ -11,10 +11,15 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from mmnet_maps.sources.files.description import Raster, RasterSpec, lattice_of
+from mmnet_maps.sources.files.attributes import packing, text_of
+from mmnet_maps.sources.files.description import Raster, RasterError, RasterSpec, lattice_of
+from mmnet_maps.sources.files.locations import some
 
 MAGIC = b"\x0e\x03\x13\x01"
 """The first bytes of an HDF4 file."""
+
+_TYPES = {5: "f4", 6: "f8", 20: "i1", 21: "u1", 22: "i2", 23: "u2", 24: "i4", 25: "u4"}
+"""Types of numbers by their codes in HDF4."""
 
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R={radius} +units=m +no_defs"
 
@@ -26,7 +31,7 @@ def describe_hdf4(spec: RasterSpec) -> Raster:
     ------
     ImportError
         Without pyhdf.
-    ValueError
+    RasterError
         When it is not an HDF-EOS grid on the sinusoidal projection, or has no such variable.
     OSError
         When it cannot be read.
@@ -35,27 +40,34 @@ def describe_hdf4(spec: RasterSpec) -> Raster:
     archive = _open(spec.path)
     try:
         dataset = _select(archive, spec.variable)
-        shape, attributes = tuple(dataset.info()[2]), dataset.attributes()
-        if len(shape) != 2:
-            raise ValueError(f"{spec.variable} has the shape {shape}; expected rows and columns")
+        _, _, shape, code, _ = dataset.info()
+        attributes = dataset.attributes()
+        if not isinstance(shape, list) or len(shape) != 2:
+            raise RasterError(
+                f"{spec.variable} has the shape {shape}; expected rows and columns; name another 'variable'"
+            )
+        if code not in _TYPES:
+            raise RasterError(
+                f"{spec.variable} holds text; expected numbers; name another 'variable' in the sources YAML"
+            )
         text = "".join(
             value for name, value in sorted(archive.attributes().items()) if name.startswith("StructMetadata")
         )
     finally:
         archive.end()
-    affine, crs = grid_of(text, shape)
-    scale = float(attributes.get("scale_factor", 1.0))
+    affine, crs = grid_of(text, (shape[0], shape[1]))
+    packed = packing(spec, attributes, np.dtype(_TYPES[code]))
+    if packed["offset"] != spec.offset:  # HDF4 has physical = scale * (stored - offset).
+        packed["offset"] *= -packed["scale"]
+    lattice, first = lattice_of(spec, (shape[0], shape[1]), affine, crs)
     return Raster(
         spec=spec,
-        lattice=lattice_of(shape, affine, crs),
+        lattice=lattice,
+        first=first,
         days=None,
-        scale=scale,
-        # HDF4 has physical = scale * (stored - offset).
-        offset=-scale * float(attributes.get("add_offset", 0.0)),
-        nodata=tuple(float(attributes[key]) for key in ("_FillValue",) if key in attributes),
         dims=("y", "x"),
-        south_up=False,
-        units=str(attributes.get("units", "")),
+        units=text_of(attributes, "units"),
+        **packed,
     )
 
 
@@ -86,7 +98,7 @@ def _open(path: Path) -> Any:
 def _select(archive: Any, variable: str | None) -> Any:
     known = sorted(archive.datasets())
     if variable not in known:
-        raise ValueError(f"no variable {variable}; expected one of {', '.join(known)}; name it as 'variable'")
+        raise RasterError(f"no variable {variable}; expected {some(known)}; name it as 'variable' in the sources YAML")
     return archive.select(variable)
 
 
@@ -95,7 +107,7 @@ def grid_of(text: str, shape: tuple[int, int]) -> tuple[Affine, str]:
 
     Raises
     ------
-    ValueError
+    RasterError
         When no grid has the shape, or it is not on the sinusoidal projection.
 
     Examples
@@ -111,10 +123,15 @@ def grid_of(text: str, shape: tuple[int, int]) -> tuple[Affine, str]:
         if (int(fields.get("YDim", 0)), int(fields.get("XDim", 0))) != shape:
             continue
         if fields.get("Projection") != "GCTP_SNSOID":
-            raise ValueError(f"its projection is {fields.get('Projection')}; expected GCTP_SNSOID")
+            raise RasterError(
+                f"its projection is {fields.get('Projection')}; expected GCTP_SNSOID, the sinusoidal one; "
+                "reproject the file to a GeoTIFF"
+            )
         left, top = map(float, fields["UpperLeftPointMtrs"].split(","))
         right, bottom = map(float, fields["LowerRightMtrs"].split(","))
         radius = float(fields["ProjParams"].split(",")[0])
         affine = Affine((right - left) / shape[1], 0, left, 0, (bottom - top) / shape[0], top)
         return affine, SINUSOIDAL.format(radius=radius)
-    raise ValueError(f"no grid of {shape[0]} × {shape[1]} cells in its metadata; expected an HDF-EOS grid")
+    raise RasterError(
+        f"no grid of {shape[0]} × {shape[1]} cells in its metadata; expected an HDF-EOS grid; convert it to a GeoTIFF"
+    )

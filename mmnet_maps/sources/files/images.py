@@ -10,7 +10,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from mmnet_maps.sources.files.description import Raster, RasterSpec, lattice_of
+from mmnet_maps.sources.files.description import Raster, RasterError, RasterSpec, lattice_of
 from mmnet_maps.sources.files.locations import GDAL_OPTIONS, GDAL_REMOTE_OPTIONS, gdal_path
 
 
@@ -24,20 +24,28 @@ def _image(spec: RasterSpec) -> Iterator[Any]:
 
 
 def describe_image(spec: RasterSpec) -> Raster:
-    """Describe a band of an image that GDAL reads."""
+    """Describe a band of an image that GDAL reads; RasterError where it is rotated, unlocated or complex."""
     with _image(spec) as image:
         if spec.band > image.count:
-            raise ValueError(f"no band {spec.band}; expected at most {image.count}")
-        crs = image.crs.to_string() if image.crs else spec.crs
+            raise RasterError(f"no band {spec.band}; expected at most {image.count}; correct band in the sources YAML")
+        dtype = image.dtypes[spec.band - 1]
+        if dtype.startswith("complex"):
+            raise RasterError(
+                f"band {spec.band} holds complex numbers ({dtype}); expected real ones; write its magnitude or phase "
+                "to a file of its own"
+            )
+        crs = image.crs.to_string() if image.crs else None
         affine, south_up = image.transform, image.transform.e > 0
         if (affine.b, affine.d) != (0, 0) or affine.a <= 0 or affine == Affine.identity():
-            raise ValueError("its grid is rotated or has no georeference; expected a north-up grid; warp it")
+            raise RasterError("its grid is rotated or has no georeference; expected a north-up grid; warp it")
         if south_up:
             affine = Affine(affine.a, 0, affine.c, 0, -affine.e, affine.f + image.height * affine.e)
+        lattice, first = lattice_of(spec, (image.height, image.width), affine, crs)
         nodata = image.nodatavals[spec.band - 1]
         return Raster(
             spec=spec,
-            lattice=lattice_of((image.height, image.width), affine, crs),
+            lattice=lattice,
+            first=first,
             days=None,
             scale=image.scales[spec.band - 1],
             offset=image.offsets[spec.band - 1],

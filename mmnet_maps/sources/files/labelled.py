@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,11 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.sources.files.description import Raster, RasterSpec, lattice_of
-from mmnet_maps.sources.files.locations import suffix
+from mmnet_maps.sources.files.attributes import numbers, packing, text_of, unsigned
+from mmnet_maps.sources.files.axes import Axis, axis_of, cells, factor, single
+from mmnet_maps.sources.files.description import Raster, RasterError, RasterSpec, lattice_of, notice
+from mmnet_maps.sources.files.locations import some, suffix
+from mmnet_maps.sources.files.times import is_time, moments
 
 _X = ("x", "lon", "longitude", "projection_x_coordinate", "xdim", "easting")
 _Y = ("y", "lat", "latitude", "projection_y_coordinate", "ydim", "northing")
@@ -31,92 +34,183 @@ _EASE_GROUPS = ("Geophysical_Data", "Analysis_Data", "Forecast_Data")
 
 
 @contextmanager
-def _open(spec: RasterSpec) -> Iterator[Any]:
-    """Open a NetCDF, HDF5 or Zarr file with xarray; remote NetCDF is read in parts through fsspec."""
+def _open(spec: RasterSpec, *, above: bool = False) -> Iterator[list[Any]]:
+    """Open the group of a variable and, with `above`, those that it lies in; remote files are read in parts.
+
+    Yields
+    ------
+    list of xarray.Dataset
+        From the variable's own group to the root.
+    """
     import xarray as xr
 
-    group = (spec.variable or "").rpartition("/")[0] or None
-    options: dict[str, Any] = {"group": group, "mask_and_scale": False, "decode_timedelta": False, "cache": False}
+    group = _group(spec)
+    options: dict[str, Any] = {
+        "mask_and_scale": False,
+        "decode_times": False,
+        "decode_timedelta": False,
+        "decode_coords": False,
+        "cache": False,
+    }
     with ExitStack() as stack:
         if suffix(spec.path) == ".zarr":
-            source, engine = spec.path, "zarr"
+            source, options["engine"] = spec.path, "zarr"
             options["consolidated"] = False
         elif isinstance(spec.path, str):
             import fsspec
             import h5netcdf  # noqa: F401
 
-            source, engine = stack.enter_context(fsspec.open(spec.path, "rb")), "h5netcdf"
+            source, options["engine"] = stack.enter_context(fsspec.open(spec.path, "rb")), "h5netcdf"
+            options["phony_dims"] = "access"
         else:
-            source, engine = spec.path, "netcdf4"
-        yield stack.enter_context(xr.open_dataset(source, engine=engine, **options))
+            source, options["engine"] = spec.path, "netcdf4"
+        groups = [group, *("/".join(group.split("/")[:-k]) for k in range(1, group.count("/") + 2))] if group else [""]
+        try:
+            yield [
+                stack.enter_context(xr.open_dataset(source, group=name or None, **options))
+                for name in (groups if above else groups[:1])
+            ]
+        except AttributeError as error:
+            # netCDF4 finds only dimensions of the groups that a variable lies in (netCDF4 1.7, Dataset.__init__).
+            if "dimensions" not in str(error):
+                raise
+            raise RasterError(
+                "its variables have dimensions of another group, which the NetCDF library does not find; expected them "
+                "in the same group or above it; copy the variable with its coordinates to a file of its own"
+            ) from error
+
+
+def _group(spec: RasterSpec) -> str:
+    return (spec.variable or "").rpartition("/")[0].strip("/")
 
 
 def _pick(dataset: Any, spec: RasterSpec) -> Any:
     if spec.variable:
         name = spec.variable.rpartition("/")[2]
-        if name not in dataset:
-            raise ValueError(f"no variable {spec.variable}; expected one of {', '.join(map(str, dataset.data_vars))}")
+        if name not in dataset.variables:
+            where = f" in the group {_group(spec)}" if _group(spec) else ""
+            raise RasterError(
+                f"no variable {name}{where}; expected {some(map(str, dataset.data_vars))}; correct 'variable' in the "
+                "sources YAML"
+            )
         return dataset[name]
-    fields = [name for name, array in dataset.data_vars.items() if array.ndim >= 2]
+    fields = _fields(dataset)
     if len(fields) != 1:
-        raise ValueError(f"several variables: {', '.join(map(str, fields))}; expected one; name it as 'variable'")
+        found = f"several variables: {some(fields).removeprefix('one of ')}" if fields else "no variable with y and x"
+        raise RasterError(f"{found}; expected one; name it as 'variable' in the sources YAML")
     return dataset[fields[0]]
 
 
+def _fields(dataset: Any) -> list[Any]:
+    """Return the names of the variables that may be rasters: coordinates and their bounds are none."""
+    others = {
+        name
+        for array in dataset.variables.values()
+        for name in [text_of(array.attrs, "bounds"), *text_of(array.attrs, "coordinates").split()]
+    }
+    return [name for name, array in dataset.data_vars.items() if array.ndim >= 2 and name not in others]
+
+
 def describe_labelled(spec: RasterSpec) -> Raster:
-    """Describe a variable of a NetCDF, HDF5 or Zarr file."""
-    with _open(spec) as dataset:
-        array = _pick(dataset, spec)
+    """Describe a variable of a NetCDF, HDF5 or Zarr file; RasterError where it is no regular grid of numbers."""
+    with _open(spec, above=bool(_group(spec))) as levels:
+        array = _pick(levels[0], spec)
+        if array.dtype.kind not in "iufb":
+            kind = "complex or compound numbers" if array.dtype.kind in "cV" else f"{array.dtype}, not numbers"
+            raise RasterError(f"{array.name} holds {kind}; expected real numbers; write those needed to a variable")
+        stated, fill = _fill(array, spec)
+        attributes = {**array.attrs, "_FillValue": "" if stated is None else stated}
+        described: dict[str, Any] = {
+            "spec": spec,
+            "units": text_of(attributes, "units"),
+            "cell_methods": text_of(attributes, "cell_methods"),
+            "fill": None if spec.flags else fill,
+            **packing(spec, attributes, unsigned(np.empty(0, array.dtype), attributes, array.dtype).dtype),
+        }
         if _on_ease_grid(array, spec):
-            return _raster(
-                spec, array, EASE_9KM, days=None, dims=("one",) * (array.ndim - 2) + ("y", "x"), south_up=False
-            )
-        dims = tuple(_kind(array, dim) for dim in array.dims)
-        if not {"y", "x"} <= set(dims) or len(set(dims) - {"one"}) != len([dim for dim in dims if dim != "one"]):
-            raise ValueError(f"unknown dimensions {', '.join(map(str, array.dims))}; expected y, x and time")
-        x, y = (array.coords[array.dims[dims.index(axis)]] for axis in ("x", "y"))
-        left, width = _axis(x)
-        top, height = _axis(y)
-        south_up = height > 0
-        if south_up:
-            top, height = top + height * y.size, -height
-        days: tuple[date, ...] | None = None
-        seconds: tuple[int, ...] = ()
-        if "time" in dims:
-            times = array.coords[array.dims[dims.index("time")]].values
-            days = tuple(times.astype("datetime64[D]").tolist())
-            seconds = tuple(((times - times.astype("datetime64[D]")) // np.timedelta64(1, "s")).tolist())
-        shape, affine = (y.size, x.size), Affine(width, 0, left, 0, height, top)
-        lattice = lattice_of(shape, affine, _crs(dataset, array, x) or spec.crs)
-        return replace(_raster(spec, array, lattice, days=days, dims=dims, south_up=south_up), seconds=seconds)
+            lattice, _ = lattice_of(spec, EASE_9KM.shape.yx, EASE_9KM.affine, "EPSG:6933")
+            return Raster(lattice=lattice, days=None, dims=("one",) * (array.ndim - 2) + ("y", "x"), **described)
+        coordinates = _coordinates(levels, array)
+        dims = _kinds(spec, levels, array, coordinates)
+        x, y = (coordinates[array.dims[dims.index(kind)]] for kind in ("x", "y"))
+        described.update(_located(spec, levels, array, x, y))
+        times = coordinates[array.dims[dims.index("time")]] if "time" in dims else _scalar_time(levels[0], array)
+        return Raster(dims=dims, **described, **_days(spec, times, single="time" not in dims))
 
 
-def _raster(
-    spec: RasterSpec,
-    array: Any,
-    lattice: GeoBox,
-    *,
-    days: tuple[date, ...] | None,
-    dims: tuple[str, ...],
-    south_up: bool,
-) -> Raster:
-    attributes = array.attrs
-    stated, fill = _fill(array, spec)
-    marks = [value for value in (stated, attributes.get("missing_value")) if value is not None]
-    nodata = [_unsigned(np.ravel(value), array).astype(float) for value in marks]
-    return Raster(
-        spec=spec,
-        lattice=lattice,
-        days=days,
-        scale=float(np.ravel(attributes.get("scale_factor", 1.0))[0]),
-        offset=float(np.ravel(attributes.get("add_offset", 0.0))[0]),
-        nodata=tuple(value for values in nodata for value in values.tolist()),
-        dims=dims,
-        south_up=south_up,
-        fill=fill,
-        units=str(attributes.get("units", "")),
-        cell_methods=str(attributes.get("cell_methods", "")),
+@dataclass(frozen=True)
+class _Coordinate:
+    """A coordinate variable as stored, and the group that it lies in."""
+
+    name: str
+    variable: Any
+    level: Any
+
+    @property
+    def kind(self) -> str | None:
+        """``time``, ``y``, ``x``, or None."""
+        attributes = self.variable.attrs
+        if is_time(self.name, attributes, self.variable.size):
+            return "time"
+        names = {self.name.lower(), text_of(attributes, "standard_name").lower()}
+        for axis, known in (("x", _X), ("y", _Y)):
+            if names & set(known) or text_of(attributes, "axis") == axis.upper():
+                return axis
+        return None
+
+
+def _coordinates(levels: Sequence[Any], array: Any) -> dict[Any, _Coordinate]:
+    """Return the coordinates of an array's dimensions, from its own group or the nearest above."""
+    found: dict[Any, _Coordinate] = {}
+    for dim in array.dims:
+        for level in levels:
+            named = level.variables.get(dim)
+            if named is not None and named.shape == (array.sizes[dim],):
+                found[dim] = _Coordinate(str(dim), named, level)
+                break
+            others = [
+                _Coordinate(str(name), variable, level)
+                for name, variable in level.variables.items()
+                if variable.dims == (dim,) and variable.size == array.sizes[dim]
+            ]
+            placed = [coordinate for coordinate in others if coordinate.kind]
+            if len(placed) == 1:
+                found[dim] = placed[0]
+                break
+    return found
+
+
+def _kinds(spec: RasterSpec, levels: Sequence[Any], array: Any, coordinates: dict[Any, _Coordinate]) -> tuple[str, ...]:
+    """Return the kind of each dimension; dimensions without coordinates get those of their length.
+
+    Files of HDF5 need not link an array to its coordinates: SMAP L4 cut by NSIDC or Harmony has the array in a group
+    and x and y at the root.
+    """
+    kinds = {dim: coordinates[dim].kind if dim in coordinates else None for dim in array.dims}
+    open_dims = [dim for dim in array.dims if kinds[dim] is None and array.sizes[dim] > 1]
+    wanted = [kind for kind in ("y", "x") if kind not in kinds.values()]
+    chosen = (
+        _by_length(levels, wanted, [array.sizes[dim] for dim in open_dims]) if len(wanted) == len(open_dims) else []
     )
+    if len(chosen) == 2 and chosen[0].variable.size == chosen[1].variable.size:
+        notice(spec, f"{array.name} does not state which dimension is y; rows are taken to be y, as in any image")
+    elif len(chosen) == 2 and chosen[0].variable.size != array.sizes[open_dims[0]]:
+        chosen.reverse()
+    for dim, coordinate in zip(open_dims, chosen, strict=False):
+        coordinates[dim], kinds[dim] = coordinate, coordinate.kind
+    found = tuple(kinds[dim] or ("one" if array.sizes[dim] == 1 else "") for dim in array.dims)
+    for dim, kind in zip(array.dims, found, strict=True):
+        if not kind or (kind != "one" and found.count(kind) > 1):
+            raise RasterError(
+                f"{array.name} has the dimension {dim} of length {array.sizes[dim]}, which is neither y, x nor time; "
+                "expected a coordinate variable for it; write the layer needed to a file of its own"
+            )
+    if not {"y", "x"} <= set(found):
+        raise RasterError(
+            f"{array.name} has the dimensions {', '.join(map(str, array.dims))}; expected y and x with coordinates; "
+            "name another 'variable' in the sources YAML"
+        )
+    return found
 
 
 def _fill(array: Any, spec: RasterSpec) -> tuple[Any, float | None]:
@@ -133,11 +227,145 @@ def _fill(array: Any, spec: RasterSpec) -> tuple[Any, float | None]:
     return (None, 0.0) if fill == 0 and (version3 or not packed) else (fill, None)
 
 
-def _unsigned(values: NDArray[Any], array: Any) -> NDArray[Any]:
-    """Return unsigned numbers that netCDF 3 stores as signed as unsigned; others unchanged."""
-    if str(array.attrs.get("_Unsigned", "")).lower() == "true" and values.dtype.kind == "i":
-        return values.astype(array.dtype).view(f"u{array.dtype.itemsize}")
-    return values
+def _by_length(levels: Sequence[Any], kinds: Sequence[str], lengths: Sequence[int]) -> list[_Coordinate]:
+    """Return coordinates of some kinds and lengths from the nearest group that holds any; none unless all are found."""
+    for level in levels:
+        near = [
+            _Coordinate(str(name), variable, level) for name, variable in level.variables.items() if variable.ndim == 1
+        ]
+        near = [coordinate for coordinate in near if coordinate.kind in kinds and coordinate.variable.size in lengths]
+        if not near:
+            continue
+        found = [[coordinate for coordinate in near if coordinate.kind == kind] for kind in kinds]
+        for several in found:
+            if len(several) > 1:
+                names = " and ".join(coordinate.name for coordinate in several)
+                raise RasterError(
+                    f"{names} have the same length, and nothing states which is the coordinate; expected one; "
+                    "write the variable with its coordinates to a file of its own"
+                )
+        chosen = [several[0] for several in found if several]
+        complete = len(chosen) == len(kinds) and sorted(one.variable.size for one in chosen) == sorted(lengths)
+        return chosen if complete else []
+    return []
+
+
+def _located(spec: RasterSpec, levels: Sequence[Any], array: Any, x: _Coordinate, y: _Coordinate) -> dict[str, Any]:
+    """Return ``lattice``, ``first``, ``south_up`` and ``from_east`` of a `Raster`."""
+    mapping = _grid_mapping(levels, array)
+    crs = _crs(spec, mapping, x)
+    axes = [_axis(coordinate) for coordinate in (x, y)]
+    found = [cells(spec, axis) for axis in axes]
+    stated = numbers(mapping.get("GeoTransform", "")) if None in found else None
+    if stated is not None and stated.size == 6:
+        for k, (edge, step) in enumerate(((stated[0], stated[1]), (stated[3], stated[5]))):
+            if found[k] is None:
+                notice(spec, f"{axes[k].name} is one cell; its size {abs(step):.6g} is that of GeoTransform")
+                found[k] = float(edge), float(step)
+    for k in (0, 1):
+        other = found[1 - k]
+        if found[k] is None and other is not None:
+            found[k] = single(spec, axes[k], abs(other[1]))
+    if found[0] is None or found[1] is None:
+        raise RasterError(
+            f"{axes[0].name} and {axes[1].name} are one cell without bounds, so its size is unknown; expected bounds "
+            "or a GeoTransform; take a larger subset"
+        )
+    chosen = spec.crs or crs
+    factors = [1.0 if chosen is None else factor(spec, axis, chosen) for axis in axes]
+    left, width = (part * factors[0] for part in found[0])
+    top, height = (part * factors[1] for part in found[1])
+    shape = y.variable.size, x.variable.size
+    south_up, from_east = height > 0, width < 0
+    if south_up:
+        top, height = top + height * shape[0], -height
+    if from_east:
+        left, width = left + width * shape[1], -width
+    lattice, first = lattice_of(spec, shape, Affine(width, 0, left, 0, height, top), crs)
+    return {"lattice": lattice, "first": first, "south_up": south_up, "from_east": from_east}
+
+
+def _axis(coordinate: _Coordinate) -> Axis:
+    bounds = coordinate.level.variables.get(text_of(coordinate.variable.attrs, "bounds"))
+    return axis_of(
+        coordinate.name,
+        coordinate.variable.values,
+        coordinate.variable.attrs,
+        None if bounds is None else bounds.values,
+    )
+
+
+def _grid_mapping(levels: Sequence[Any], array: Any) -> dict[str, Any]:
+    """Return the attributes of an array's grid mapping, or of the only one in the nearest group; empty without."""
+    name = text_of(array.attrs, "grid_mapping").partition(" ")[0].strip(":")
+    for level in levels:
+        if name and name in level.variables:
+            return dict(level.variables[name].attrs)
+    for level in levels:
+        found = [variable.attrs for variable in level.variables.values() if "grid_mapping_name" in variable.attrs]
+        if found:
+            return dict(found[0]) if len(found) == 1 else {}
+    return {}
+
+
+def _crs(spec: RasterSpec, mapping: dict[str, Any], x: _Coordinate) -> str | None:
+    """Return the CRS that a file states, as text; None where it states none, or where the YAML states another."""
+    import pyproj
+
+    text = text_of(mapping, "crs_wkt") or text_of(mapping, "spatial_ref")
+    if text:
+        return text
+    if "grid_mapping_name" in mapping:
+        try:
+            return str(pyproj.CRS.from_cf(mapping).to_wkt())
+        except (pyproj.exceptions.CRSError, KeyError, TypeError) as error:
+            if spec.crs:
+                return None
+            raise RasterError(
+                f"its grid mapping {text_of(mapping, 'grid_mapping_name')[:40]} is incomplete; expected the attributes "
+                "of the CF conventions; give its CRS as 'crs' in the sources YAML"
+            ) from error
+    attributes = x.variable.attrs
+    geographic = {x.name.lower(), text_of(attributes, "standard_name")} & set(_DEGREES)
+    return "EPSG:4326" if geographic or text_of(attributes, "units") in ("degrees_east", "degree_east") else None
+
+
+def _scalar_time(dataset: Any, array: Any) -> _Coordinate | None:
+    """Return the time of an array without an axis of time: a single number that its coordinates name, or ``time``."""
+    for name in [*text_of(array.attrs, "coordinates").split(), "time"]:
+        variable = dataset.variables.get(name)
+        if variable is not None and variable.size == 1 and is_time(name, variable.attrs, 1):
+            standard = text_of(variable.attrs, "standard_name")
+            if standard in ("", "time"):
+                return _Coordinate(name, variable, dataset)
+    return None
+
+
+def _days(spec: RasterSpec, times: _Coordinate | None, *, single: bool) -> dict[str, Any]:
+    """Return ``days``, ``seconds`` and ``steps`` of a `Raster`; a single unreadable time states nothing."""
+    if times is None:
+        return {"days": None}
+    try:
+        found = moments(times.name, times.variable.values, times.variable.attrs)
+    except RasterError as error:
+        if not single:
+            raise
+        notice(spec, f"{error}; its day is unknown")
+        return {"days": None}
+    kept: list[tuple[int, datetime]] = [(step, moment) for step, moment in enumerate(found) if moment is not None]
+    if len(kept) < len(found):
+        notice(
+            spec,
+            f"{len(found) - len(kept)} of {len(found)} steps of {times.name} are missing or no days of the Gregorian "
+            f"calendar ({text_of(times.variable.attrs, 'calendar') or 'standard'}); they are left out",
+        )
+    if not kept:
+        return {"days": None} if single else {"days": (), "steps": ()}
+    return {
+        "days": tuple(moment.date() for _, moment in kept),
+        "seconds": tuple(moment.hour * 3600 + moment.minute * 60 + moment.second for _, moment in kept),
+        "steps": tuple(step for step, _ in kept),
+    }
 
 
 def _on_ease_grid(array: Any, spec: RasterSpec) -> bool:
@@ -147,15 +375,15 @@ def _on_ease_grid(array: Any, spec: RasterSpec) -> bool:
 
 def read_labelled(raster: Raster, rows: slice, cols: slice, day: date | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read a window of a variable as stored, (step, y, x); none of it is marked as missing."""
-    with _open(raster.spec) as dataset:
-        array = _pick(dataset, raster.spec)
+    with _open(raster.spec) as levels:
+        array = _pick(levels[0], raster.spec)
         picks: dict[str, Any] = {"y": rows, "x": cols, "one": 0}
-        if raster.days is not None:
-            picks["time"] = [step for step, there in enumerate(raster.days) if there == day]
+        if raster.days is not None and "time" in raster.dims:
+            picks["time"] = [step for step, there in zip(raster.steps, raster.days, strict=True) if there == day]
         array = array.isel({name: picks[dim] for name, dim in zip(array.dims, raster.dims, strict=True)})
         order = [name for dim in ("time", "y", "x") for name, kind in _named(array, raster).items() if kind == dim]
-        stored = _unsigned(array.transpose(*order).values, array)
-    if raster.days is None:
+        stored = unsigned(array.transpose(*order).values, array.attrs, array.dtype)
+    if "time" not in raster.dims:
         stored = stored[None]
     return stored, np.zeros(stored.shape, bool)
 
@@ -163,40 +391,3 @@ def read_labelled(raster: Raster, rows: slice, cols: slice, day: date | None) ->
 def _named(array: Any, raster: Raster) -> dict[Any, str]:
     kept = [dim for dim in raster.dims if dim != "one"]
     return dict(zip(array.dims, kept, strict=True))
-
-
-def _kind(array: Any, dim: Any) -> str:
-    if dim in array.coords:
-        coord = array.coords[dim]
-        if np.issubdtype(coord.dtype, np.datetime64):
-            return "time"
-        names = {str(dim).lower(), str(coord.attrs.get("standard_name", "")).lower()}
-        for axis, known in (("x", _X), ("y", _Y)):
-            if names & set(known) or coord.attrs.get("axis") == axis.upper():
-                return axis
-    if array.sizes[dim] == 1:
-        return "one"
-    raise ValueError(f"unknown dimension {dim} of length {array.sizes[dim]}; expected y, x and time")
-
-
-def _axis(coord: Any) -> tuple[float, float]:
-    """Return the outer edge and the step of regularly spaced cell centres."""
-    values = coord.values.astype(np.float64)
-    if values.size < 2:
-        raise ValueError(f"{coord.name} holds {values.size} cell; expected at least 2")
-    step = (values[-1] - values[0]) / (values.size - 1)
-    if not abs(np.diff(values) - step).max() < 0.01 * abs(step):
-        raise ValueError(f"{coord.name} is not evenly spaced; expected a regular grid")
-    return float(values[0] - step / 2), float(step)
-
-
-def _crs(dataset: Any, array: Any, x: Any) -> str | None:
-    import pyproj
-
-    mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
-    if mapping in dataset.variables:
-        attributes = dataset[mapping].attrs
-        text = attributes.get("crs_wkt") or attributes.get("spatial_ref")
-        return str(text or pyproj.CRS.from_cf(attributes).to_wkt())
-    geographic = {str(x.name).lower(), x.attrs.get("standard_name")} & set(_DEGREES)
-    return "EPSG:4326" if geographic or x.attrs.get("units") in ("degrees_east", "degree_east") else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ Place = Path | str
 
 _VSI = {"s3": "/vsis3/", "gs": "/vsigs/", "https": "/vsicurl/https://", "http": "/vsicurl/http://"}
 _URL = re.compile(r"\b(?:s3|gs|https?)://[^\s'\"<>,;)]+")
+_WKT = re.compile(r"\b([A-Z_]{4,})\[.*\]")
 _FOREIGN_ERRORS = (
     ("aiohttp", "ClientError"),
     ("botocore.exceptions", "BotoCoreError"),
@@ -100,9 +101,30 @@ def shown(place: Place) -> str:
 
 
 def redacted(error: BaseException) -> str:
-    """Return the message of a library's error on one line, without credentials."""
+    """Return the beginning of a library's message on one line, without credentials and WKT.
+
+    Examples
+    --------
+    >>> redacted(ValueError('Invalid projection: PROJCS["NAD83",GEOGCS["NAD83"]]: unknown'))
+    'Invalid projection: PROJCS[…]: unknown'
+    """
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return brief(_URL.sub(lambda found: shown(found[0]), text))
+    return brief(_WKT.sub(r"\1[…]", _URL.sub(lambda found: shown(found[0]), text)))
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the first of some names, for messages.
+
+    Examples
+    --------
+    >>> some(["red", "nir"]), some(f"band_{k}" for k in range(40))
+    ('one of red, nir', 'one of band_0, band_1, band_2, band_3, band_4, band_5 and 34 others')
+    """
+    first: list[str] = []
+    others = list(names)
+    while others and (not first or len(", ".join([*first, others[0]])) <= 60) and len(first) < 6:
+        first.append(others.pop(0))
+    return f"one of {', '.join(first) or 'none'}" + (f" and {len(others)} others" if others else "")
 
 
 def gdal_path(place: Place) -> str:

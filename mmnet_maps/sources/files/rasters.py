@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.sources.files.description import Raster, RasterSpec
+from mmnet_maps.sources.files.description import Raster, RasterError, RasterSpec
 from mmnet_maps.sources.files.hdf4 import MAGIC, describe_hdf4, read_hdf4
 from mmnet_maps.sources.files.images import describe_image, read_image
 from mmnet_maps.sources.files.labelled import describe_labelled, read_labelled
@@ -64,6 +64,8 @@ def _library_errors(spec: RasterSpec) -> Iterator[None]:
             f"{spec.key}: {shown(spec.path)} needs a package that is not installed ({redacted(error)}); "
             f"run pip install 'mmnet-maps[{extra}]'"
         ) from None
+    except RasterError as error:
+        raise InputError(f"{spec.key}: {shown(spec.path)}: {error}") from None
     except _BROKEN + remote_errors() as error:
         raise InputError(
             f"{spec.key}: {shown(spec.path)} cannot be read ({redacted(error)}); "
@@ -98,20 +100,46 @@ def read_window(
         When the file is broken.
     """
     if raster.south_up:
-        height = raster.lattice.shape.y
-        rows = slice(height - rows.stop, height - rows.start)
+        rows = _from_end(rows, raster.lattice.shape.y)
+    own = nodata is None
+    parts = [_read(raster, rows, part, day, own_nodata=own) for part in _stored_columns(raster, cols)]
+    stored, missing = (
+        parts[0] if len(parts) == 1 else (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    )
+    for value in raster.nodata if nodata is None else nodata:
+        missing |= stored == value
+    if raster.valid:
+        missing |= ~((stored >= raster.valid[0]) & (stored <= raster.valid[1]))
+    if np.issubdtype(stored.dtype, np.floating):
+        missing |= ~np.isfinite(stored)
+    return (stored[:, ::-1], missing[:, ::-1]) if raster.south_up else (stored, missing)
+
+
+def _from_end(part: slice, size: int) -> slice:
+    return slice(size - part.stop, size - part.start)
+
+
+def _stored_columns(raster: Raster, cols: slice) -> list[slice]:
+    """Return a window's columns, counted from the west as stored: two parts where it crosses the edge of the file."""
+    width, start, stop = raster.lattice.shape.x, cols.start + raster.first, cols.stop + raster.first
+    if start < width < stop:
+        return [slice(start, width), slice(0, stop - width)]
+    return [slice(start - width, stop - width) if start >= width else slice(start, stop)]
+
+
+def _read(
+    raster: Raster, rows: slice, cols: slice, day: date | None, *, own_nodata: bool
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    if raster.from_east:
+        cols = _from_end(cols, raster.lattice.shape.x)
     with _library_errors(raster.spec):
         if not _labelled(raster.spec):
-            stored, missing = read_image(raster, rows, cols, own_nodata=nodata is None)
+            stored, missing = read_image(raster, rows, cols, own_nodata=own_nodata)
         else:
             with _LIBRARY:
                 read = read_hdf4 if _is_hdf4(raster.spec) else read_labelled
                 stored, missing = read(raster, rows, cols, day)
-    for value in raster.nodata if nodata is None else nodata:
-        missing |= stored == value
-    if np.issubdtype(stored.dtype, np.floating):
-        missing |= ~np.isfinite(stored)
-    return (stored[:, ::-1], missing[:, ::-1]) if raster.south_up else (stored, missing)
+    return (stored[..., ::-1], missing[..., ::-1]) if raster.from_east else (stored, missing)
 
 
 def _labelled(spec: RasterSpec) -> bool:
