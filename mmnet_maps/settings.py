@@ -59,14 +59,16 @@ class MapSettings(BaseModel):
         ),
     ] = "bilinear"
     uncertainty: Annotated[
-        int, _field("N", "Monte Carlo dropout members to map a standard deviation from; 0 for none.", ge=0)
+        int, _field("N", "Monte Carlo dropout members to map a standard deviation from; 0 for none.", ge=0, le=1000)
     ] = 0
     members: Annotated[bool, _field(None, "Also keep the members themselves, as Zarr.")] = False
     device: Annotated[Literal["auto", "cpu", "cuda"], _field(None, "Device that the network runs on.")] = "auto"
     precision: Annotated[
         Literal["float32", "bfloat16"], _field(None, "Precision of the network's matrix products.")
     ] = "float32"
-    threads: Annotated[int | None, _field("N", "Processor cores for the network; all by default.", ge=1)] = None
+    threads: Annotated[int | None, _field("N", "Processor cores for the network; all by default.", ge=1, le=1024)] = (
+        None
+    )
 
 
 class MapOptions(TypedDict, total=False):

@@ -8,7 +8,7 @@ import click
 
 from mmnet_maps.cli.checks import refuse_options_before, require
 from mmnet_maps.cli.command import INPUT, group
-from mmnet_maps.cli.options import AREA, AREA_HELP, CONFIG, DEBUG, QUIET, json_option, setting
+from mmnet_maps.cli.options import AREA, AREA_HELP, CONFIG, DEBUG, QUIET, WORKERS, Number, json_option, setting
 from mmnet_maps.errors import TilesFailedError
 
 
@@ -37,14 +37,18 @@ from mmnet_maps.errors import TilesFailedError
 @setting("smap_resampling")
 @click.option("--dry-run", is_flag=True, help="Estimate the work from one measured tile, and make nothing.")
 @click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.  [default: workers on this machine]")
-@click.option("--workers", type=click.IntRange(1), help="Workers on this machine.  [default: one per core]")
+@click.option("--workers", type=WORKERS, help="Workers on this machine.  [default: one per core]")
 @click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 3GB.  [default: an equal share]")
 @click.option(
-    "--retries", type=click.IntRange(0), default=2, show_default=True, help="Retries of a tile after a transient error."
+    "--retries",
+    type=click.IntRange(0, 100),
+    default=2,
+    show_default=True,
+    help="Retries of a tile after a transient error.",
 )
 @click.option(
     "--time-limit",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="SECONDS",
     help="Limit for one tile.  [default: none]",
 )

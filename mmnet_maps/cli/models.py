@@ -6,7 +6,18 @@ import click
 
 from mmnet_maps.cli.checks import require, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, OutputFolder, command
-from mmnet_maps.cli.options import DEBUG, DRAWS, QUIET, SAMPLES, TRAINED_MODEL, json_option, picture, setting
+from mmnet_maps.cli.options import (
+    DEBUG,
+    QUIET,
+    SAMPLES,
+    SEED,
+    TRAINED_MODEL,
+    WORKERS,
+    draws,
+    json_option,
+    picture,
+    setting,
+)
 from mmnet_maps.errors import RequestError
 
 CHECKPOINT = OutputFolder(whole=True)
@@ -30,7 +41,7 @@ IMPORTANCE = OutputFile(".json", marks=('"incompleteness"', '"variables"'))
     metavar="YAML",
     help="Training configuration, such as configs/mmnet-uscrn.yaml.",
 )
-@click.option("--seed", type=click.IntRange(0), help="Seed, in place of that of the configuration.")
+@click.option("--seed", type=SEED, help="Seed, in place of that of the configuration.")
 @click.option("--out", required=True, type=CHECKPOINT, metavar="FOLDER", help="Folder of the new checkpoint.")
 @QUIET
 @DEBUG
@@ -50,7 +61,7 @@ def train_command(samples: tuple[str, ...], config: str, seed: int | None, out: 
 @click.option(
     "--out", required=True, type=OutputFolder(), metavar="FOLDER", help="Folder for runs, tables and figures."
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes, of one thread each.  [default: one per core]")
+@click.option("--workers", type=WORKERS, help="Processes, of one thread each.  [default: one per core]")
 @QUIET
 @DEBUG
 def experiment_command(config: str, data: str, out: str, workers: int | None, quiet: bool) -> None:
@@ -72,7 +83,7 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
 @click.option(
     "--out", required=True, type=PREDICTIONS, metavar="PARQUET", help="The table with soil_moisture_estimate added."
 )
-@DRAWS
+@draws()
 @setting("device")
 @DEBUG
 def predict_command(samples: str, model: str, out: str, uncertainty: int, device: str | None) -> None:
@@ -97,7 +108,7 @@ def predict_command(samples: str, model: str, out: str, uncertainty: int, device
     "--parity", is_flag=True, help="Deviation of each precision and device from the plain network in float64."
 )
 @json_option("per_station", what="metrics")
-@DRAWS
+@draws()
 @picture("Draw the reliability of the standard deviations.", metavar="FILE.png")
 @setting("device")
 @QUIET
@@ -153,9 +164,7 @@ def evaluate_command(
 @command("recalibrate")
 @SAMPLES
 @TRAINED_MODEL
-@click.option(
-    "--uncertainty", type=int, default=20, show_default=True, metavar="N", help="Monte Carlo dropout members."
-)
+@draws(20)
 @click.option("--out", required=True, type=CHECKPOINT, metavar="FOLDER", help="Folder of the recalibrated copy.")
 @setting("device")
 @DEBUG
@@ -182,8 +191,10 @@ def recalibrate_command(samples: str, model: str, uncertainty: int, out: str, de
 @TRAINED_MODEL
 @click.option("--out", required=True, type=IMPORTANCE, metavar="FILE.json", help="File for the attributions.")
 @picture("Also draw them.", metavar="FILE.png")
-@click.option("--rows", type=click.IntRange(2), default=2500, show_default=True, help="Number of rows to explain.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed that chooses the rows.")
+@click.option(
+    "--rows", type=click.IntRange(2, 1_000_000), default=2500, show_default=True, help="Number of rows to explain."
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed that chooses the rows.")
 @QUIET
 @DEBUG
 def explain_command(samples: str, model: str, out: str, picture: str | None, rows: int, seed: int, quiet: bool) -> None:

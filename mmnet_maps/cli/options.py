@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import click
+from pydantic.fields import FieldInfo
 
 from mmnet_maps.cli.command import INPUT, PICTURE, OutputFile, OutputFolder, PathType
 from mmnet_maps.settings import MapSettings
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Number(click.FloatRange):
+    """A finite number; click compares with bounds, which NaN passes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return found
+
 
 AREA = "FILE|W,S,E,N"
 AREA_HELP = "Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees."
@@ -34,9 +48,8 @@ SHALLOW = click.option(
     is_flag=True,
     help="Also use ISMN sensors above 4 cm, such as at 0.025 m, at stations without one at 5 cm.",
 )
-DRAWS = click.option(
-    "--uncertainty", type=int, default=0, show_default=True, metavar="N", help="Monte Carlo dropout members."
-)
+WORKERS = click.IntRange(1, 256)
+SEED = click.IntRange(0, 2**32 - 1)
 
 
 _PATHS: dict[str, PathType] = {"stack": INPUT, "source": INPUT, "model": INPUT, "out": OutputFolder()}
@@ -75,16 +88,24 @@ def setting(name: str, **changes: Any) -> Decorator:
         arguments["default"] = None
     elif get_origin(field.annotation) is tuple:
         arguments["multiple"] = True
-    arguments["type"] = _PATHS.get(name) or _type(field.annotation)
+    arguments["type"] = _PATHS.get(name) or _type(field)
     arguments["help"] = f"{field.description}{_default(field.default)}"
     return click.option(option, **(arguments | changes))
 
 
-def _type(annotation: Any) -> Any:
+def _type(field: FieldInfo) -> Any:
+    annotation: Any = field.annotation
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     plain = get_args(annotation)[0] if isinstance(annotation, UnionType) else annotation  # such as int | None
-    return {int: click.INT, float: click.FLOAT, str: click.STRING, bool: click.BOOL}[plain]
+    low, least, most = (
+        next((getattr(one, name) for one in field.metadata if hasattr(one, name)), None) for name in ("gt", "ge", "le")
+    )
+    if plain is int:
+        return click.IntRange(least, most)
+    if plain is float:
+        return Number(low, most, min_open=True)
+    return {str: click.STRING, bool: click.BOOL}[plain]
 
 
 def _default(value: Any) -> str:
@@ -92,6 +113,12 @@ def _default(value: Any) -> str:
         return ""
     text = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
     return f"  [default: {text}]"
+
+
+def draws(default: int = 0) -> Decorator:
+    """Return the option ``--uncertainty`` of commands that have no settings file."""
+    text = f"Monte Carlo dropout members.  [default: {default}]"
+    return setting("uncertainty", default=default, help=text)
 
 
 MODEL = setting(

@@ -19,9 +19,12 @@ from mmnet_maps.grid.area import Area
 from mmnet_maps.grid.lattice import SNAP, Window, origin
 from mmnet_maps.grid.mask import known_crs, outline_in, prepared_outline
 
+_PIXELS_AN_HOUR = 1024**2 / 2.8 * 3600  # on two cores, see README.md
 DEFAULT_CRS = "EPSG:5070"
 DEFAULT_RESOLUTION = 100.0
 TILE_PIXELS = 1024
+MOST_PIXELS = 2_000_000_000
+"""Pixels of a map of an area; CONUS has 1.4 billion at 100 m."""
 
 _TILES = GridSpec(DEFAULT_CRS, (TILE_PIXELS, TILE_PIXELS), DEFAULT_RESOLUTION)
 _FIRST_COLUMN, _LAST_ROW = 24, 31
@@ -55,6 +58,12 @@ class Tile:
     geobox: GeoBox
 
 
+def _rounded_up(number: float) -> str:
+    """Return a number rounded up to two digits."""
+    digit = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return f"{math.ceil(number / digit) * digit:g}"
+
+
 def target_grid(area: Area, *, resolution: float = DEFAULT_RESOLUTION, crs: str = DEFAULT_CRS) -> GeoBox:
     """Return the smallest grid that covers an area.
 
@@ -77,7 +86,8 @@ def target_grid(area: Area, *, resolution: float = DEFAULT_RESOLUTION, crs: str 
     Raises
     ------
     RequestError
-        The CRS is unknown or cannot show the area, or the resolution is out of bounds.
+        The CRS is unknown or cannot show the area, the resolution is out of bounds, or the grid is larger than
+        `MOST_PIXELS`.
 
     Examples
     --------
@@ -105,6 +115,13 @@ def target_grid(area: Area, *, resolution: float = DEFAULT_RESOLUTION, crs: str 
     first_col, first_row = math.floor(left + SNAP), math.ceil(top - SNAP)
     cols = max(math.ceil(right - SNAP) - first_col, 1)
     rows = max(first_row - math.floor(bottom + SNAP), 1)
+    if cols * rows > MOST_PIXELS:
+        coarser = resolution * math.sqrt(cols * rows / MOST_PIXELS)
+        raise RequestError(
+            f"{area.name} has {cols * rows / 1e9:,.1f} billion pixels at resolution {resolution:g}, about "
+            f"{cols * rows / _PIXELS_AN_HOUR:,.0f} hours of computing a day; expected at most {MOST_PIXELS / 1e9:g} "
+            f"billion: give --resolution {_rounded_up(coarser)} or more, or a smaller --aoi"
+        )
     return _aligned(first_col, first_row, (rows, cols), resolution, crs)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.errors import InputError, OutputError, brief
 from mmnet_maps.metrics import TARGET
 from mmnet_maps.model.features import encode_series, encode_snapshot
 from mmnet_maps.training.released_csv import read_released_csv
@@ -236,7 +236,7 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
     import pyarrow.parquet as pq
 
     if not os.path.isfile(path):
-        raise InputError(f"no file {path}; expected a Parquet table of station samples")
+        raise InputError(f"no file {brief(path)}; expected a Parquet table of station samples")
     if Path(path).suffix.lower() == ".csv":
         table = read_released_csv(path)
     else:

@@ -127,3 +127,41 @@ def test_the_picture_of_a_map_stays(tmp_path: Path) -> None:
     Path("aoi_20210808.png").write_bytes(b"mmnet_maps")
     zones = cli.mmnet.commands["zones"]
     refused(zones, {"picture": "aoi_20210808.png"}, "is the picture of the map aoi_20210808.json", OutputError)
+
+
+NUMBERS = [
+    (command, param)
+    for command, param in PARAMS
+    if isinstance(param.type, click.types._NumberParamTypeBase) or param.type in (click.INT, click.FLOAT)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), NUMBERS, ids=name)
+def test_a_number_has_bounds(command: click.Command, option: click.Parameter) -> None:
+    for text in ("nan", "inf", "-inf", "-1", "1e400", "", "many", "0x10", "-0.5"):
+        with pytest.raises(click.BadParameter):
+            parse(command, {option.name or "": text})
+    if not isinstance(option.type, click.FloatRange):
+        for text in ("99999999999999999999", "1.5", "1e3"):
+            with pytest.raises(click.BadParameter):
+                parse(command, {option.name or "": text})
+
+
+def test_numbers_are_found() -> None:
+    assert len(NUMBERS) >= 15
+    assert {type(option.type).__name__ for _, option in NUMBERS} == {"IntRange", "Number"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("map --threads 100000", "100000 is not in the range 1<=x<=1024"),
+        ("map --uncertainty 1000000", "1000000 is not in the range 0<=x<=1000"),
+        ("batch --workers 100000", "100000 is not in the range 1<=x<=256"),
+        ("batch --time-limit nan", "nan is not a finite number"),
+    ],
+)
+def test_a_number_beyond_any_machine_is_refused(words: str, message: str) -> None:
+    command, *rest = words.split()
+    with pytest.raises(click.BadParameter, match=message):
+        cli.mmnet.commands[command].make_context(command, rest)

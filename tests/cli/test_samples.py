@@ -24,7 +24,7 @@ def test_a_table_of_samples_is_built_and_checked(
     code, out, err = run(capsys, monkeypatch, *base, "--stack", inputs, "--model", model, "-q")
     assert (code, out) == (
         0,
-        "t.parquet: 1 rows, 1 stations; check it with: mmnet samples check t.parquet\n",
+        "t.parquet: 1 row, 1 station; check it with: mmnet samples check t.parquet\n",
     ), err
     assert "4 days of the other stations are left out" in err
     made = pq.read_table("t.parquet")

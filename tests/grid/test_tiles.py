@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmnet_maps.grid.area import Area, read_aoi, transform_geometry
 from mmnet_maps.grid.lattice import cover, fractional_cells, lonlat, nearest_cells, pixel_centres, window_of
 from mmnet_maps.grid.mask import area_mask, holds_a_centre
 from mmnet_maps.grid.tiles import (
+    MOST_PIXELS,
     TILE_PIXELS,
     conus_grid,
     pinned_blocks,
@@ -434,3 +436,13 @@ def test_groups_of_pixels_hold_each_once(places: list[tuple[int, int]], size: in
             assert (index.min(), index.max() + 1) == (part.start, part.stop)
             assert len(set((index // size).tolist())) == 1
     assert sorted(seen) == np.flatnonzero(rows >= 0).tolist()
+
+
+def test_a_map_of_billions_of_pixels_is_refused() -> None:
+    area = read_aoi("-110,40,-108,41")  # 169 by 111 km
+    message = r"has [12]\d\.\d billion pixels at resolution 1, about \d+ hours .* give --resolution 3"
+    with pytest.raises(RequestError, match=message) as found:
+        target_grid(area, resolution=1)
+    better = float(re.search(r"--resolution (\S+)", str(found.value))[1])  # type: ignore[index]
+    rows, cols = target_grid(area, resolution=better).shape
+    assert 0.9 * MOST_PIXELS < rows * cols <= MOST_PIXELS

@@ -23,6 +23,8 @@ from mmnet_maps.mapping.batch.worker import LATE, version_and_missing
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
 
+_LEAST_MEMORY = 100_000_000
+
 log = logging.getLogger("mmnet_maps")
 
 _CHECK_EVERY, _CLOSE = 5, 30  # seconds
@@ -131,16 +133,19 @@ def parse_memory(memory_limit: str | None) -> int | None:
     Raises
     ------
     RequestError
-        The text is not a size.
+        The text is not a size, or no worker can start in so little.
     """
     from dask.utils import parse_bytes
 
     if memory_limit is None:
         return None
     try:
-        return int(parse_bytes(memory_limit))
-    except ValueError as error:
+        size = int(parse_bytes(memory_limit))
+    except (ValueError, OverflowError) as error:
         raise RequestError(f"--memory-limit {memory_limit!r} is not a size; expected one such as 3GB") from error
+    if size < _LEAST_MEMORY:
+        raise RequestError(f"--memory-limit {memory_limit!r} is too little for a worker; expected 100MB or more")
+    return size
 
 
 def check_workers(client: Client, root: Path, inputs: Sequence[Path]) -> None:
