@@ -11,6 +11,7 @@ from datetime import date
 from functools import partial
 
 from mmnet_maps.grid.lattice import Window
+from mmnet_maps.quantities import counted
 from mmnet_maps.stack.availability import look_up
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.needs import Demand, fine_window, uses
@@ -87,7 +88,8 @@ def clear(stack: Stack, damage: Sequence[Damage]) -> None:
     """Clear the marks of damaged blocks, and remove files that cannot be decoded with the marks of all their blocks."""
     if damage:
         groups = sorted({one.group.name for one in damage})
-        log.warning("%d damaged blocks of %s in %s are fetched again", len(damage), ", ".join(groups), stack.path)
+        blocks = counted(len(damage), "damaged block")
+        log.warning("fetching %s of %s in %s again", blocks, ", ".join(groups), stack.path)
     for one in sorted(damage, key=lambda one: one.lost != "fetched"):
         if one.lost is None:
             stack.clear_marks(one.group, one.window, one.day)
