@@ -93,15 +93,6 @@ class Stack:
         self._verified: set[tuple[str, date | None, Place]] = set()
         self._reader = nullcontext if writable else fast_zarr
 
-    @property
-    def sources(self) -> list[str]:
-        """Names of the sources of the last complete fetch."""
-        return list(self._root.attrs.get("sources", []))
-
-    def record_sources(self, names: Sequence[str]) -> None:
-        """Store the names of the sources of a complete fetch."""
-        self._root.attrs["sources"] = list(names)
-
     def group_of(self, variable: str) -> Group:
         """Return the group that holds a variable.
 
