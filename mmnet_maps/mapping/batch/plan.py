@@ -28,6 +28,7 @@ from mmnet_maps.grid.tiles import (
     target_grid,
     touched_tiles,
 )
+from mmnet_maps.mapping.commands import place_options, quote
 from mmnet_maps.mapping.request import Request, draft_request, log_notices
 from mmnet_maps.quantities import counted
 from mmnet_maps.settings import MapOptions, MapSettings, settle
@@ -114,7 +115,7 @@ def plan_batch(
     InputError
         There is no stack, or no day for ``latest``.
     """
-    settings = _settle(options)
+    settings = _settle(options, place_options(aoi, tiles))
     if (aoi is None) == (tiles is None):
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
     assert settings.stack is not None, "refused by _settle"
@@ -138,13 +139,13 @@ def plan_batch(
     )
 
 
-def _settle(options: MapOptions) -> MapSettings:
-    """Settle the options of maps, and refuse those that a batch cannot have."""
+def _settle(options: MapOptions, place: str) -> MapSettings:
+    """Settle the options of maps of a place, and refuse those that a batch cannot have."""
     settings = settle(options)
     if settings.stack is None:
         raise RequestError(
-            "a batch reads its inputs from a stack: give --stack STORE; fill one with: mmnet stack --tiles … --source "
-            "… --out STORE"
+            f"a batch reads its inputs from a stack: give --stack STORE; fill one with: mmnet stack {place} "
+            f"--start DAY --source earthengine --model {quote(settings.model[0])} --out STORE"
         )
     if (settings.resolution, settings.crs) != (DEFAULT_RESOLUTION, DEFAULT_CRS) or settings.members:
         raise RequestError(
