@@ -309,7 +309,10 @@ def test_zones_without_maps_are_rows_without_values(caplog: pytest.LogCaptureFix
     np.testing.assert_array_equal(found["valid_share"][[0, 2]], 0)
     np.testing.assert_array_equal(found["pixels"][[0, 2]], 0)
     assert found["synthetic"].all()
-    assert "2 of 3 zones have no value on any day" in caplog.text
+    assert (
+        "no value on any day for 2 of 3 zones, which lie outside the maps or where these have none: 10, 12"
+        in caplog.text
+    )
     assert "synthetic" in caplog.text
     far = Zones(name="far", ids=some_zones.ids[:1], polygons=some_zones.polygons[:1], crs="EPSG:5070")
     with pytest.raises(RequestError, match="the zone of far does not touch the maps; they span -1.865e.06 to .* check"):
@@ -472,16 +475,8 @@ def test_the_command(
     ]
     path = geojson(tmp_path / "fields.geojson", *shapes, name=list(SHAPES))
     for out in ("a.csv", "b.parquet", "c.gpkg"):
-        words = [
-            "--zones",
-            path,
-            "--maps",
-            folder,
-            "--out",
-            out,
-            "-q",
-            *(["--picture", "p.png"] if out == "a.csv" else []),
-        ]
+        drawn = ["--picture", "p.png"] if out == "a.csv" else []
+        words = ["--zones", path, "--maps", folder, "--out", out, "-q", *drawn]
         code, said = run(*words, monkeypatch=monkeypatch, capsys=capsys)
         assert code == 0, said
         assert f"{out}: 7 zones, 2 days, 12 of 14 rows with a value" in said
