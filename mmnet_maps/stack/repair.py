@@ -12,6 +12,7 @@ from functools import partial
 
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.quantities import counted
+from mmnet_maps.stack import checksums
 from mmnet_maps.stack.availability import look_up
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.needs import Demand, fine_window, uses
@@ -67,7 +68,11 @@ def _damage(
             yield of(window=window, lost="fetched")
             continue
         for variable in (name for name in group.variables if name in variables) if marked.observed else ():
-            if _error(stack, variable, window, day):
+            error = _error(stack, variable, window, day)
+            if error and error.lost == checksums.NAME:
+                yield of(window=window, lost=error.lost)
+                break
+            if error:
                 rows, cols = group.blocks(window)
                 for i in range(rows.start, rows.stop):
                     for j in range(cols.start, cols.stop):
