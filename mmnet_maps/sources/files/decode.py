@@ -49,8 +49,9 @@ def read_fields(
     settled = scaling(raster, entry, variable, notices)
     if raster.days is not None and day not in raster.days:
         if len(set(raster.days)) != 1:
+            held = f"{raster.days[0]} to {raster.days[-1]}" if raster.days else "no day"
             raise InputError(
-                f"{variable.name}: {shown(raster.spec.path)} holds {raster.days[0]} to {raster.days[-1]}, not {day}; "
+                f"{variable.name}: {shown(raster.spec.path)} holds {held}, not {day}; "
                 "expected a file of that day; correct 'date', 'dates' or 'pattern' in the sources YAML"
             )
         day = raster.days[0]

@@ -17,7 +17,7 @@ from mmnet_maps.sources.files.attributes import numbers, packing, text_of, unsig
 from mmnet_maps.sources.files.axes import Axis, axis_of, cells, factor, single
 from mmnet_maps.sources.files.description import Raster, RasterError, RasterSpec, lattice_of, notice
 from mmnet_maps.sources.files.locations import some, suffix
-from mmnet_maps.sources.files.times import is_time, moments
+from mmnet_maps.sources.files.times import is_time, middle, moments
 
 _X = ("x", "lon", "longitude", "projection_x_coordinate", "xdim", "easting")
 _Y = ("y", "lat", "latitude", "projection_y_coordinate", "ydim", "northing")
@@ -346,7 +346,7 @@ def _days(spec: RasterSpec, times: _Coordinate | None, *, single: bool) -> dict[
     if times is None:
         return {"days": None}
     try:
-        found = moments(times.name, times.variable.values, times.variable.attrs)
+        found = _moments(spec, times)
     except RasterError as error:
         if not single:
             raise
@@ -366,6 +366,20 @@ def _days(spec: RasterSpec, times: _Coordinate | None, *, single: bool) -> dict[
         "seconds": tuple(moment.hour * 3600 + moment.minute * 60 + moment.second for _, moment in kept),
         "steps": tuple(step for step, _ in kept),
     }
+
+
+def _moments(spec: RasterSpec, times: _Coordinate) -> list[datetime | None]:
+    """Return the moment of each step of a time axis: the middle of its bounds, where it has any within a day."""
+    attributes = {key: value for key, value in times.variable.attrs.items() if key != "_FillValue"}
+    stated, _ = _fill(times.variable, spec)
+    if stated is not None:
+        attributes["_FillValue"] = stated
+    found = moments(times.name, times.variable.values, attributes)
+    bounds = times.level.variables.get(text_of(attributes, "bounds"))
+    if bounds is None or bounds.shape != (len(found), 2):
+        return found
+    first, last = (moments(times.name, bounds.values[:, side], attributes) for side in (0, 1))
+    return [middle(*step) for step in zip(first, found, last, strict=True)]
 
 
 def _on_ease_grid(array: Any, spec: RasterSpec) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -76,3 +76,19 @@ def moments(name: str, values: NDArray[Any], attributes: Mapping[str, Any]) -> l
         except ValueError:  # not a day of our calendar
             continue
     return found
+
+
+def middle(first: datetime | None, moment: datetime | None, last: datetime | None) -> datetime | None:
+    """Return the middle of the period that a moment stands for; the moment where that is unknown or over a day.
+
+    Hours are often named after their end, so that the last of a day bears the date of the next.
+
+    Examples
+    --------
+    >>> hour = [datetime(2021, 8, 8, 23), datetime(2021, 8, 9), datetime(2021, 8, 9)]
+    >>> middle(*hour), middle(None, hour[1], None)
+    (datetime.datetime(2021, 8, 8, 23, 30), datetime.datetime(2021, 8, 9, 0, 0))
+    """
+    if first is None or moment is None or last is None or not first <= moment <= last:
+        return moment
+    return first + (last - first) / 2 if last - first <= timedelta(days=1) else moment

@@ -75,6 +75,23 @@ def test_the_yaml_decides_between_amount_and_rate(tmp_path: Path) -> None:
     assert read(source(tmp_path, pr={"files": "a.nc", "units": "mm day-1"}), "pr") == pytest.approx(0.5)
 
 
+def test_an_hour_named_after_its_end_belongs_to_the_day_before(tmp_path: Path) -> None:
+    """NLDAS: the field of 00:00 holds the rain from 23:00 to 24:00, as its bounds state."""
+    hour = np.timedelta64(1, "h")
+    rain = np.arange(48) // 24 + 1.0
+    axes = {"time": ("time", HOURS + hour, {"bounds": "time_bnds"}), "lat": LAT, "lon": LON}
+    fields = {
+        "v": (("time", "lat", "lon"), np.broadcast_to(rain[:, None, None], (48, 3, 4)).astype("f4"), {"units": "mm"}),
+        "time_bnds": (("time", "bnds"), np.stack([HOURS, HOURS + hour], axis=1)),
+    }
+    encoding = {"time": {"units": "hours since 2021-08-08"}}
+    xr.Dataset(fields, axes).to_netcdf(tmp_path / "a.nc", encoding=encoding)
+    made = source(tmp_path, pr={"files": "a.nc"})
+    assert made.days("weather", made.lattice("weather"), date(2021, 8, 1), date(2021, 8, 31)) == [DAY, NEXT]
+    assert (read(made, "pr", DAY) == 24).all()
+    assert (read(made, "pr", NEXT) == 48).all()
+
+
 def test_temperatures_are_the_extremes_of_the_day(tmp_path: Path) -> None:
     hours = np.arange(48)
     write(tmp_path / "t.nc", 290 + 10 * np.sin((hours - 9) / 24 * 2 * np.pi), units="K", cell_methods="time: mean")
