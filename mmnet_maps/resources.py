@@ -1,8 +1,11 @@
-"""Packaged files."""
+"""Packaged files, and the folders of models."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from mmnet_maps.errors import RequestError, brief
 
 _PACKAGE = Path(__file__).parent
 
@@ -12,3 +15,29 @@ def packaged(kind: str) -> Path:
     checkout = _PACKAGE.parent
     inside = _PACKAGE / "data" / kind
     return inside if inside.is_dir() or not (checkout / "pyproject.toml").is_file() else checkout / kind
+
+
+def find_model(path: str | os.PathLike[str]) -> Path:
+    """Return the folder of a checkpoint, or of the packaged model of this name.
+
+    Raises
+    ------
+    RequestError
+        When there is none, or a file.
+    """
+    path = Path(path)
+    if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
+        return path
+    if os.path.lexists(path):
+        raise RequestError(
+            f"model {brief(path)!r} is a file; expected a folder with model.json and weights.safetensors; "
+            "convert a released .pth with `mmnet convert`"
+        )
+    models = packaged("models")
+    if path.name == str(path) and os.path.isfile(models / path / "model.json"):
+        return models / path
+    names = sorted(spec.parent.name for spec in models.glob("*/model.json"))
+    raise RequestError(
+        f"model {brief(path)!r} does not exist; give a checkpoint folder or one of the packaged models: "
+        f"{', '.join(names) or 'none'}"
+    )

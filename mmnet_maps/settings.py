@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import InputError, RequestError
 
 SETTINGS_FILE = "mmnet.yaml"
 
@@ -119,6 +119,8 @@ def settle(options: MapOptions) -> MapSettings:
         given["stack"] = os.environ["MMNET_STACK"]
     if {"stack", "source"} & given.keys():
         values = {key: value for key, value in values.items() if key not in ("stack", "source")}
+    elif values.get("stack") and values.get("source"):
+        raise RequestError(f"{origin} names both a stack and a source; keep the one that the inputs are to come from")
     try:
         settings = MapSettings.model_validate({**values, **given})
     except ValidationError as error:
@@ -128,6 +130,22 @@ def settle(options: MapOptions) -> MapSettings:
         advice = f"the settings are {', '.join(MapSettings.model_fields)}" if unknown else "correct it"
         raise RequestError(f"{where} {first_error(error)}; {advice}") from error
     return settings
+
+
+def require_stack(settings: MapSettings) -> None:
+    """Make sure that there is a store where the settings name a stack, before anything is imported to read it.
+
+    Raises
+    ------
+    InputError
+        When there is none; ``$MMNET_STACK``, which may have been set long ago, is named.
+    """
+    path = settings.stack
+    if path is None or os.path.exists(os.path.join(path, "zarr.json")):
+        return
+    if path == os.environ.get("MMNET_STACK"):
+        raise InputError(f"no stack at {path}, which MMNET_STACK names; correct or unset the variable")
+    raise InputError(f"no stack at {path}; build one with: mmnet stack --out {path} …")
 
 
 def _read(config: str | os.PathLike[str] | None) -> tuple[dict[str, Any], str]:

@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmnet_maps.cli.map import map_command
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.mapping.lazy import downscale_product
-from mmnet_maps.settings import MapOptions, MapSettings, first_error, read_model, settle
+from mmnet_maps.settings import MapOptions, MapSettings, first_error, read_model, require_stack, settle
 
 
 def test_a_fresh_install_uses_the_demo_world() -> None:
@@ -36,6 +36,22 @@ def test_the_call_beats_the_environment_beats_the_file(tmp_path: Path, monkeypat
 def test_nothing_falls_back_to_the_demo_world_where_inputs_are_configured() -> None:
     Path("mmnet.yaml").write_text("stack: stack.zarr\n")
     assert settle({}).source is None
+    Path("mmnet.yaml").write_text("stack: stack.zarr\nsource: demo\n")
+    with pytest.raises(RequestError, match="mmnet.yaml names both a stack and a source; keep the one"):
+        settle({})
+    assert settle({"source": "s.yaml"}) == MapSettings(source="s.yaml")
+
+
+def test_the_variable_that_names_a_missing_stack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_stack(settle({}))
+    with pytest.raises(InputError, match="no stack at s.zarr; build one with: mmnet stack --out s.zarr"):
+        require_stack(settle({"stack": "s.zarr"}))
+    monkeypatch.setenv("MMNET_STACK", "s.zarr")
+    with pytest.raises(InputError, match="no stack at s.zarr, which MMNET_STACK names; correct or unset the variable"):
+        require_stack(settle({}))
+    Path("s.zarr").mkdir()
+    Path("s.zarr", "zarr.json").touch()
+    require_stack(settle({}))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +98,16 @@ def test_a_named_file_must_exist() -> None:
 def test_the_options_of_the_command_line_are_the_settings() -> None:
     options = {one.name: one for one in map_command.params if isinstance(one, click.Option)}
     assert [name for name in options if name in MapSettings.model_fields] == [*MapSettings.model_fields]
-    assert set(options) - set(MapSettings.model_fields) == {"aoi", "dates", "config", "quiet", "debug"}
+    assert set(options) - set(MapSettings.model_fields) == {
+        "aoi",
+        "config",
+        "dates",
+        "debug",
+        "end",
+        "quiet",
+        "start",
+        "version",
+    }
     given = map_command.make_context("map", ["--aoi", "a", "--date", "2021-08-08"]).params
     for name, field in MapSettings.model_fields.items():
         assert str(options[name].help).startswith(str(field.description))

@@ -11,7 +11,7 @@ import click
 from mmnet_maps import __version__
 from mmnet_maps.cli.analysis import points_command, view_command, zones_command
 from mmnet_maps.cli.batch import batch_command
-from mmnet_maps.cli.command import group
+from mmnet_maps.cli.command import HELP, group
 from mmnet_maps.cli.map import map_command
 from mmnet_maps.cli.models import (
     convert_command,
@@ -29,10 +29,8 @@ from mmnet_maps.errors import MMNetError, OutputError, RequestError
 
 INTERRUPTED = 130
 
-_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
-
-@group("mmnet", context_settings=_HELP)
+@group("mmnet", context_settings=HELP)
 @click.version_option(__version__, prog_name="mmnet_maps")
 def mmnet() -> None:
     """Surface soil moisture at 100 m with MMNet: maps, inputs and models."""

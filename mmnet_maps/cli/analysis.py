@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from mmnet_maps.cli.checks import ends, require, require_tables
+from mmnet_maps.cli.checks import check_request, ends, period, requested_days, require, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, command
-from mmnet_maps.cli.options import AREA, DEBUG, MODEL, QUIET, SHALLOW, picture, setting
+from mmnet_maps.cli.options import AREA, DEBUG, MODEL, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
 from mmnet_maps.errors import RequestError
 from mmnet_maps.quantities import counted
 
@@ -34,8 +34,7 @@ STATISTICS = OutputFile(".csv", ".parquet", ".gpkg", marks=("valid_share", "area
 )
 @setting("stack", help="Stack to read inputs from; the model runs only at the points.")
 @setting("source", help="Source of the inputs, in place of a stack; slow.")
-@click.option("--start", metavar="DAY", help="First day.  [default: of the maps]")
-@click.option("--end", metavar="DAY", help="Last day.  [default: of the maps]")
+@days("Days, in place of --start and --end.", "First day.  [default: of the maps]", "Last day.  [default: of the maps]")
 @click.option(
     "--observations",
     type=INPUT,
@@ -55,6 +54,7 @@ def points_command(
     samples: str | None,
     observations: tuple[str, ...],
     shallow: bool,
+    dates: tuple[str, ...],
     out: str,
     picture: str | None,
     quiet: bool,
@@ -70,39 +70,34 @@ def points_command(
     mmnet points --points -119.6,47.1 --maps maps --out field.nc --picture field.png
     mmnet points --samples samples.parquet --model models/mine --uncertainty 20 --out series.csv
     """  # noqa: D301  (see map_command)
+    options["start"], options["end"] = period(dates, options["start"], options["end"])
+    if bool(samples) == bool(options["points"]):
+        raise RequestError("give either --samples, or --points with --maps, --stack or --source")
+    if not samples and not options["maps"]:
+        check_request(options, dates=requested_days((), options["start"], options["end"], required=False))
     from mmnet_maps.analysis.series_io import check_target, write_series
     from mmnet_maps.plots.canvas import check_picture
 
     check_target(out, [*options["points"], *observations, samples or ""])
     check_picture(picture)
-    if bool(samples) == bool(options["points"]):
-        raise RequestError("give either --samples, or --points with --maps, --stack or --source")
     if samples or observations or out.endswith(".parquet"):
         require_tables()
-    if samples:
-        model, uncertainty = options.pop("model"), options.pop("uncertainty")
-        if observations or shallow or any(options.values()):
-            raise RequestError("--samples includes inputs, days and observations; leave out the other options")
-        from mmnet_maps.training.gap_fill import fill_samples
-
-        series = fill_samples(samples, model=model, uncertainty=uncertainty)
-    else:
-        from mmnet_maps.analysis.series import check_request, series_for
-        from mmnet_maps.grid.places import read_places
-
-        points = options.pop("points")
-        check_request(**options)
-        read_places(points)  # refuses wrong ones before the observations are read
-        observed = None
-        if observations:
-            from mmnet_maps.training.observations import read_observations
-
-            observed = read_observations(observations, shallow=shallow).to_pandas()
-        series = series_for(points, observed, quiet=quiet, **options)
-    from mmnet_maps.analysis.series import metrics
+    from mmnet_maps.analysis.series import metrics, series_for
     from mmnet_maps.analysis.series_plot import draw_series
     from mmnet_maps.metrics import format_report
 
+    if samples:
+        from mmnet_maps.training.gap_fill import fill_samples
+
+        model, uncertainty = options.pop("model"), options.pop("uncertainty")
+        if observations or shallow or any(options.values()):
+            raise RequestError("--samples includes inputs, days and observations; leave out the other options")
+        series = fill_samples(samples, model=model, uncertainty=uncertainty)
+    else:
+        from mmnet_maps.training.observations import read_observations
+
+        observed = read_observations(observations, shallow=shallow).to_pandas() if observations else None
+        series = series_for(observations=observed, quiet=quiet, **options)
     write_series(series, out)
     days = series["soil_moisture_estimate"].notna().sum()
     places, rows = counted(series["station"].nunique(), "place"), counted(len(series), "day")
@@ -124,8 +119,7 @@ def points_command(
     metavar="PATH",
     help="Output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
 )
-@click.option("--start", metavar="DAY", help="First day.  [default: all]")
-@click.option("--end", metavar="DAY", help="Last day.  [default: all]")
+@days("Days, in place of --start and --end.", "First day.  [default: all]", "Last day.  [default: all]")
 @click.option(
     "--id", "id_column", metavar="COLUMN", help="Column with the zones' names.  [default: zone, id or name, or numbers]"
 )
@@ -143,6 +137,7 @@ def points_command(
 def zones_command(
     zones: str,
     paths: tuple[str, ...],
+    dates: tuple[str, ...],
     start: str | None,
     end: str | None,
     id_column: str | None,
@@ -162,16 +157,15 @@ def zones_command(
     if out.endswith(".parquet"):
         require_tables()
     from mmnet_maps.analysis.zone_io import check_target, read_zones, write_statistics
+    from mmnet_maps.analysis.zones import zonal_statistics
+    from mmnet_maps.analysis.zones_plot import draw_zones
     from mmnet_maps.plots.canvas import check_picture
+    from mmnet_maps.product.reader import open_maps
 
     check_target(out, zones)
     check_picture(picture)
-    first, last = ends(start, end)
+    first, last = ends(*period(dates, start, end))
     polygons = read_zones(zones, id_column=id_column)
-    from mmnet_maps.analysis.zones import zonal_statistics
-    from mmnet_maps.analysis.zones_plot import draw_zones
-    from mmnet_maps.product.reader import open_maps
-
     maps = open_maps(paths, start=first, end=last)
     table = zonal_statistics(maps, polygons, layer=layer, quiet=quiet)
     write_statistics(table, out, polygons)
@@ -189,6 +183,7 @@ def zones_command(
 @click.option("--outline", type=INPUT, metavar=AREA, help="Polygons to draw over the map.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port on this machine.  [default: 5006 or a free one]")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
+@NOTHING_TO_QUIET
 @DEBUG
 def view_command(
     paths: tuple[str, ...], stack: str | None, outline: str | None, port: int | None, browser: bool

@@ -6,10 +6,22 @@ from typing import Any
 
 import click
 
-from mmnet_maps.cli.checks import refuse_options_before, require
+from mmnet_maps.cli.checks import check_request, refuse_options_before, requested_days, require
 from mmnet_maps.cli.command import INPUT, group
-from mmnet_maps.cli.options import AREA, AREA_HELP, CONFIG, DEBUG, QUIET, WORKERS, Number, json_option, setting
-from mmnet_maps.errors import TilesFailedError
+from mmnet_maps.cli.options import (
+    AREA,
+    AREA_HELP,
+    CONFIG,
+    DEBUG,
+    NOTHING_TO_QUIET,
+    QUIET,
+    WORKERS,
+    Number,
+    days,
+    json_option,
+    setting,
+)
+from mmnet_maps.errors import RequestError, TilesFailedError
 
 
 @group("batch", invoke_without_command=True, subcommand_metavar="[status ROOT]")
@@ -17,15 +29,7 @@ from mmnet_maps.errors import TilesFailedError
     "--tiles", metavar="conus|ID,ID…", help="Tiles of the default grid, such as h06v03,h06v04; conus for all."
 )
 @click.option("--aoi", type=INPUT, metavar=AREA, help=f"{AREA_HELP} Its tiles, clipped to it.")
-@click.option(
-    "--date",
-    "dates",
-    multiple=True,
-    metavar="DAY|DAY/DAY|latest",
-    help="Day or range, or latest for the newest day with all inputs; may be repeated.",
-)
-@click.option("--start", metavar="DAY", help="First day, in place of --date.")
-@click.option("--end", metavar="DAY", help="Last day.  [default: --start]")
+@days("Day or range, or latest for the newest day with all inputs; may be repeated.", metavar="DAY|DAY/DAY|latest")
 @setting(
     "stack", help="Stack that holds the inputs (see mmnet stack).  [required, here or as MMNET_STACK or in mmnet.yaml]"
 )
@@ -91,9 +95,10 @@ def batch_command(
     if context.invoked_subcommand:
         refuse_options_before(context)
         return 0
-    given = [*dates, *([f"{start}/{end or start}"] if start else [])]
-    if not given or (end and not start):
-        raise click.UsageError("give --date, or --start and --end", context)
+    given = requested_days(dates, start, end)
+    if (aoi is None) == (tiles is None):
+        raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
+    check_request(options, aoi=aoi, dates=given)
     require("distributed", "mmnet batch", "mmnet-maps[batch]")
     from mmnet_maps.mapping.batch.estimate import dry_run as plan_text
     from mmnet_maps.mapping.batch.plan import plan_batch
@@ -121,6 +126,7 @@ def batch_command(
 @batch_command.command("status")
 @click.argument("root", type=INPUT, metavar="ROOT")
 @json_option("done", "failed", "missing")
+@NOTHING_TO_QUIET
 @DEBUG
 def batch_status_command(root: str, json_path: str | None) -> int:
     """List which tiles are done, failed and missing on each day; ends with exit code 4 unless all are done."""

@@ -65,13 +65,13 @@ class OutputFile(PathType):
 
     def refuse_foreign(self, path: Path) -> None:
         """Refuse to replace a file that no such command has made, or a picture that belongs to a map."""
+        if self.marks is None or not os.path.lexists(path):
+            return
         from mmnet_maps.files import holds, is_ours, refuse_foreign
 
-        if self.marks is None:
-            return
         refuse_foreign(path, lambda file: holds(file, *self.marks or ()))
         item = path.with_suffix(".json")
-        if path.suffix == ".png" and path.exists() and item.exists() and is_ours(item):
+        if path.suffix == ".png" and item.exists() and is_ours(item):
             raise OutputError(f"{path} is the picture of the map {item.name}; give another name")
 
 
@@ -96,6 +96,14 @@ class OutputFolder(PathType):
         return str(value)
 
 
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Settings of commands that are typed themselves."""
+
+
+class RequiredDays(click.Option):
+    """The option ``--date`` of a command that needs days, in this spelling or as ``--start``."""
+
+
 INPUT = Input()
 PICTURE = OutputFile(".png", marks=("mmnet_maps",))
 
@@ -107,6 +115,9 @@ class Command(click.Command):
         """Parse the line; refuse options given twice, and outputs that would replace an input or a foreign file."""
         refuse_repeats(self, ctx, args)
         rest = super().parse_args(ctx, args)
+        days = any(isinstance(param, RequiredDays) for param in self.params)
+        if days and not (ctx.params["dates"] or ctx.params["start"]):
+            raise click.UsageError("no day is given; give --date, or --start and --end", ctx)
         refuse_outputs(self, ctx)
         return rest
 
@@ -117,9 +128,9 @@ class Group(Command, click.Group):
     command_class = Command
 
 
-def command(name: str) -> Callable[[Callable[..., Any]], Command]:
+def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
     """Make a command of a function."""
-    return click.command(name, cls=Command)
+    return click.command(name, cls=Command, **settings)
 
 
 def group(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Group]:

@@ -6,13 +6,15 @@ from typing import Any
 
 import click
 
-from mmnet_maps.cli.command import command
-from mmnet_maps.cli.options import AOI, CONFIG, DATES, DEBUG, QUIET, setting
+from mmnet_maps import __version__
+from mmnet_maps.cli.checks import check_request, requested_days
+from mmnet_maps.cli.command import HELP, RequiredDays, command
+from mmnet_maps.cli.options import AOI, CONFIG, DEBUG, QUIET, days, setting
 
 
-@command("map")
+@command("map", context_settings=HELP)
 @AOI
-@DATES
+@days(kind=RequiredDays)
 @setting("stack")
 @setting("source")
 @setting("model")
@@ -26,18 +28,23 @@ from mmnet_maps.cli.options import AOI, CONFIG, DATES, DEBUG, QUIET, setting
 @setting("precision")
 @setting("threads")
 @CONFIG
+@click.version_option(__version__, prog_name="mmnet_maps")
 @QUIET
 @DEBUG
-def map_command(aoi: str, dates: tuple[str, ...], quiet: bool, **options: Any) -> None:
+def map_command(
+    aoi: str, dates: tuple[str, ...], start: str | None, end: str | None, quiet: bool, **options: Any
+) -> None:
     """Make soil moisture maps of an area.
 
     \b
     mmnet-map --aoi grant_county.geojson --date 2021-08-08
     mmnet-map --aoi fields.gpkg --date 2021-07-29/2021-08-08 --stack stack.zarr --out maps
     """  # noqa: D301  (click needs the backslash, so that the examples keep their lines)
+    wanted = requested_days(dates, start, end)
+    check_request(options, aoi=aoi, dates=wanted)
     from mmnet_maps.mapping.pipeline import make_maps
 
-    made = make_maps(aoi, list(dates), quiet=quiet, **options)
+    made = make_maps(aoi, wanted, quiet=quiet, **options)
     for product in made.products:
         click.echo(f"{product.day}  {product.layers['soil_moisture']}")
         click.echo(f"            {product.picture}")

@@ -8,6 +8,7 @@ from mmnet_maps.cli.checks import require, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, OutputFolder, command
 from mmnet_maps.cli.options import (
     DEBUG,
+    NOTHING_TO_QUIET,
     QUIET,
     SAMPLES,
     SEED,
@@ -85,6 +86,7 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
 )
 @draws()
 @setting("device")
+@NOTHING_TO_QUIET
 @DEBUG
 def predict_command(samples: str, model: str, out: str, uncertainty: int, device: str | None) -> None:
     """Estimate soil moisture for station samples; no target column is needed.
@@ -167,6 +169,7 @@ def evaluate_command(
 @draws(20)
 @click.option("--out", required=True, type=CHECKPOINT, metavar="FOLDER", help="Folder of the recalibrated copy.")
 @setting("device")
+@NOTHING_TO_QUIET
 @DEBUG
 def recalibrate_command(samples: str, model: str, uncertainty: int, out: str, device: str | None) -> None:
     """Scale a model's standard deviations so that they match its errors at held-out stations.
@@ -242,6 +245,7 @@ def explain_command(samples: str, model: str, out: str, picture: str | None, row
     help="Inputs that it was trained with.",
 )
 @click.option("--out", required=True, type=CHECKPOINT, metavar="FOLDER", help="Folder of the new checkpoint.")
+@NOTHING_TO_QUIET
 @DEBUG
 def convert_command(pth: str, scalers: str, profile: str, out: str) -> None:
     """Convert a checkpoint of the authors' released code into the format used here."""

@@ -32,11 +32,9 @@ AREA_HELP = "Polygons: GeoJSON, GeoPackage, Shapefile, or bounds in degrees."
 SOURCE = "earthengine|YAML|demo"
 
 AOI = click.option("--aoi", required=True, type=INPUT, metavar=AREA, help=AREA_HELP)
-DATES = click.option(
-    "--date", "dates", required=True, multiple=True, metavar="DAY|DAY/DAY", help="Day or range; may be repeated."
-)
 STORE = click.argument("store", type=INPUT, metavar="STORE")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+NOTHING_TO_QUIET = click.option("--quiet", "-q", is_flag=True, expose_value=False, help="No effect here.")
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 
 SAMPLES = click.option("--samples", required=True, type=INPUT, metavar="PARQUET", help="Table of station samples.")
@@ -54,6 +52,28 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 _PATHS: dict[str, PathType] = {"stack": INPUT, "source": INPUT, "model": INPUT, "out": OutputFolder()}
 """Settings that are paths."""
+
+
+def days(
+    date: str = "Day or range; may be repeated.",
+    start: str = "First day, in place of --date.",
+    end: str = "Last day.  [default: --start]",
+    metavar: str = "DAY|DAY/DAY",
+    kind: type[click.Option] = click.Option,
+) -> Decorator:
+    """Return the options of days, which every command takes in both spellings; see `checks.requested_days`."""
+    options = (
+        click.option("--date", "dates", cls=kind, multiple=True, metavar=metavar, help=date),
+        click.option("--start", metavar="DAY", help=start),
+        click.option("--end", metavar="DAY", help=end),
+    )
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
 
 
 def json_option(*keys: str, what: str = "result") -> Decorator:

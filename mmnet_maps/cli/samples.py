@@ -6,11 +6,13 @@ from typing import Any
 
 import click
 
-from mmnet_maps.cli.checks import refuse_options_before, require_options, require_tables
+from mmnet_maps.cli.checks import period, refuse_options_before, require_options, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, group
-from mmnet_maps.cli.options import DEBUG, QUIET, SHALLOW, picture, setting
+from mmnet_maps.cli.options import DEBUG, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
 from mmnet_maps.errors import InputError
 from mmnet_maps.quantities import counted
+from mmnet_maps.resources import find_model
+from mmnet_maps.sources import check_source
 
 
 @group("samples", invoke_without_command=True, subcommand_metavar="[check TABLE]")
@@ -25,8 +27,11 @@ from mmnet_maps.quantities import counted
 @setting("stack", help="Stack that holds the inputs at the stations (see mmnet stack).")
 @setting("model", multiple=False, help="Model that defines the inputs and days; either this or --config.")
 @click.option("--config", type=INPUT, metavar="YAML", help="Training configuration that defines the inputs and days.")
-@click.option("--start", metavar="DAY", help="First day.  [default: of the observations]")
-@click.option("--end", metavar="DAY", help="Last day.  [default: of the observations]")
+@days(
+    "Days, in place of --start and --end.",
+    "First day.  [default: of the observations]",
+    "Last day.  [default: of the observations]",
+)
 @click.option(
     "--positions",
     type=INPUT,
@@ -49,7 +54,13 @@ from mmnet_maps.quantities import counted
 @DEBUG
 @click.pass_context
 def samples_command(
-    context: click.Context, /, observations: tuple[str, ...], out: str | None, quiet: bool, **options: Any
+    context: click.Context,
+    /,
+    observations: tuple[str, ...],
+    dates: tuple[str, ...],
+    out: str | None,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Build a table of station samples from observations and inputs at the stations, or check a table.
 
@@ -63,6 +74,11 @@ def samples_command(
         return
     require_options(context, "--observations", "--out")
     require_tables()
+    options["start"], options["end"] = period(dates, options["start"], options["end"])
+    if options["model"] is not None:
+        find_model(options["model"])
+    if options["source"] is not None:
+        check_source(options["source"])
     from mmnet_maps.training.build_table import make_samples
 
     made = make_samples(observations, out or "", quiet=quiet, **options)
@@ -73,6 +89,7 @@ def samples_command(
 @samples_command.command("check")
 @click.argument("table", type=INPUT, metavar="TABLE")
 @picture("Draw a map of the stations and the days of each.")
+@NOTHING_TO_QUIET
 @DEBUG
 def samples_check_command(table: str, picture: str | None) -> int:
     """Check a table of samples: its contents, and any duplicates, gaps, units, ranges and missing inputs to correct.

@@ -22,7 +22,7 @@ from torch import nn
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.model.features import encoded_columns
 from mmnet_maps.model.spec import ModelSpec
-from mmnet_maps.resources import packaged
+from mmnet_maps.resources import find_model
 from mmnet_maps.settings import first_error
 
 WEIGHTS, SPEC, GOLDEN, CARD = "weights.safetensors", "model.json", "golden.npz", "README.md"
@@ -76,7 +76,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     RequestError
         The model does not exist, or its files are damaged or do not match.
     """
-    folder = _find(Path(path))
+    folder = find_model(path)
     spec_bytes, weights = _read(folder / SPEC), _read(folder / WEIGHTS)
     spec = _read_spec(folder / SPEC, spec_bytes)
     digest = hashlib.sha256(weights).hexdigest()
@@ -251,24 +251,6 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
-
-
-def _find(path: Path) -> Path:
-    if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
-        return path
-    if os.path.lexists(path):
-        raise RequestError(
-            f"model {str(path)!r} is a file; expected a folder with {SPEC} and {WEIGHTS}; "
-            "convert a released .pth with `mmnet convert`"
-        )
-    models = packaged("models")
-    if path.name == str(path) and os.path.isfile(models / path / SPEC):
-        return models / path
-    packaged_models = sorted(spec.parent.name for spec in models.glob(f"*/{SPEC}"))
-    raise RequestError(
-        f"model {str(path)!r} does not exist; give a checkpoint folder or one of the packaged models: "
-        f"{', '.join(packaged_models) or 'none'}"
-    )
 
 
 def _read(path: Path) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, brief
 from mmnet_maps.settings import read_yaml
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def open_source(spec: str) -> tuple[Source, ...]:
     >>> [source.name for source in open_source("demo")]
     ['demo']
     """
+    check_source(spec)
     from mmnet_maps.sources.demo.world import SyntheticWorld
     from mmnet_maps.sources.earthengine.source import EarthEngineSource
     from mmnet_maps.sources.files.source import FilesSource
@@ -45,11 +47,26 @@ def open_source(spec: str) -> tuple[Source, ...]:
         return (SyntheticWorld(),)
     if spec == "earthengine":
         return (EarthEngineSource(),)
-    if not Path(spec).exists() and Path(spec).suffix not in (".yaml", ".yml"):
-        raise RequestError(
-            f"unknown source {spec!r}; expected demo, earthengine, or the path of a sources YAML; correct --source"
-        )
     if "products" in read_yaml(spec, "sources"):
         return (EarthEngineSource(spec),)
     files = FilesSource(spec)
     return (files, SyntheticWorld()) if files.rest == "demo" else (files,)
+
+
+def check_source(spec: str) -> None:
+    """Make sure that a source is known or a file, before anything is imported to read it.
+
+    Raises
+    ------
+    RequestError
+        When it is neither.
+    """
+    if spec in ("demo", "earthengine"):
+        return
+    if not os.path.exists(spec) and Path(spec).suffix not in (".yaml", ".yml"):
+        raise RequestError(
+            f"unknown source {brief(spec)!r}; expected demo, earthengine, or the path of a sources YAML; "
+            "correct --source"
+        )
+    if not os.path.isfile(spec):
+        raise RequestError(f"no sources YAML {brief(spec)}; correct --source")

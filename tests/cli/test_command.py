@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
+from command_line import AREA, DAY
 from mmnet_maps import cli
-from mmnet_maps.cli.command import Command, Input, OutputFile, OutputFolder
+from mmnet_maps.cli.checks import period, requested_days
+from mmnet_maps.cli.command import Command, Input, OutputFile, OutputFolder, RequiredDays
 from mmnet_maps.errors import MMNetError, OutputError, RequestError
 
 Pair = tuple[click.Command, click.Parameter]
@@ -39,6 +44,8 @@ def parse(command: click.Command, values: dict[str, str]) -> click.Context:
     words: list[str] = []
     for param in command.params:
         value = values.get(param.name or "")
+        if value is None and isinstance(param, RequiredDays):
+            value = "2021-08-08"
         if value is None and param.required:
             value = "2021-08-08"
             if isinstance(param.type, OutputFile):
@@ -165,3 +172,102 @@ def test_a_number_beyond_any_machine_is_refused(words: str, message: str) -> Non
     command, *rest = words.split()
     with pytest.raises(click.BadParameter, match=message):
         cli.mmnet.commands[command].make_context(command, rest)
+
+
+# ---- days, help and quiet --------------------------------------------------------------------------------------------
+
+
+def test_every_command_has_the_same_habits() -> None:
+    for command in commands():
+        names = {option for param in command.params for option in param.opts}
+        assert command is cli.mmnet or {"--quiet", "-q", "--debug"} <= names, command.name
+        assert ("--start" in names) == ("--end" in names) == ("--date" in names), command.name
+    for main in (cli.mmnet, cli.map_command):
+        for word in ("-h", "--help", "--version"):
+            with pytest.raises(click.exceptions.Exit):
+                main.make_context("", [word])
+
+
+@pytest.mark.parametrize(
+    ("dates", "start", "end", "found"),
+    [
+        (["2021-08-08"], None, None, ["2021-08-08"]),
+        (["2021-08-01/2021-08-03", "latest"], None, None, ["2021-08-01/2021-08-03", "latest"]),
+        ([], "2021-08-01", None, ["2021-08-01"]),
+        (["2021-07-01"], "2021-08-01", "2021-08-02", ["2021-07-01", "2021-08-01/2021-08-02"]),
+        ([], None, None, "no day is given"),
+        ([], None, "2021-08-01", "--end is given without --start"),
+        (
+            [],
+            "2021-08-01/2021-08-02",
+            None,
+            "--start 2021-08-01/2021-08-02 is a range.* use --date",
+        ),
+    ],
+)
+def test_days_are_given_in_two_spellings(
+    dates: list[str], start: str | None, end: str | None, found: list[str] | str
+) -> None:
+    if isinstance(found, list):
+        assert requested_days(dates, start, end) == found
+        return
+    with pytest.raises((click.UsageError, RequestError), match=found):
+        requested_days(dates, start, end)
+
+
+def test_a_period_has_two_spellings() -> None:
+    assert period((), None, "2021-08-01") == (None, "2021-08-01")
+    assert period(["2021-08-01/2021-08-03"], None, None) == ("2021-08-01", "2021-08-03")
+    assert period(["2021-08-02", "2021-08-01"], None, None) == ("2021-08-01", "2021-08-02")
+    with pytest.raises(RequestError, match="given twice; give either --date, or --start and --end"):
+        period(["2021-08-01"], "2021-08-01", None)
+    with pytest.raises(RequestError, match=r"no period \(2021-08-01 to 2021-08-03 with gaps\); give one range"):
+        period(["2021-08-01", "2021-08-03"], None, None)
+
+
+# ---- order -----------------------------------------------------------------------------------------------------------
+
+BAD = """
+map --aoi AREA --date 2021-13-01
+map --aoi none.geojson --date DAY
+map --aoi 10,50,11,51 --date DAY
+map --aoi AREA --date DAY --source earthengines
+map --aoi AREA --date DAY --source none.yaml
+map --aoi AREA --date DAY --stack none.zarr
+map --aoi AREA --date DAY --model none
+map --aoi AREA --date DAY --config none.yaml
+map --aoi AREA --date DAY --stack a --source demo
+map --aoi AREA --date DAY --resolution -1
+stack --aoi AREA --start yesterday --source demo --out s.zarr
+stack --aoi none.gpkg --date DAY --source demo --out s.zarr
+stack --aoi AREA --date DAY --source none --out s.zarr
+stack --aoi AREA --date DAY --source demo --out s.zarr --model none
+stack check none.zarr --date DAY
+stack info s.zarr --start DAY --date DAY
+batch --tiles h06v03 --date DAY --stack none.zarr
+batch --tiles h06v03 --aoi AREA --date DAY --stack none.zarr
+batch --aoi none.geojson --date latest
+points --points -119,47 --date DAY --stack none.zarr --out s.csv
+points --points -119,47 --date DAY --source none --out s.csv
+points --points -119,47 --start 2021-02-30 --end DAY --source demo --out s.csv
+points --points -119,47 --date DAY --source demo --model none --out s.csv
+samples --observations o --source none --model mmnet-uscrn --out s.parquet
+samples --observations o --source demo --model none --out s.parquet
+"""
+
+
+def test_bad_requests_import_nothing_heavy(tmp_path: Path) -> None:
+    lines = [line.replace("AREA", AREA).replace("DAY", DAY).split() for line in BAD.strip().splitlines()]
+    code = (
+        "import sys; from mmnet_maps import cli\n"
+        "heavy = {'torch', 'xarray', 'dask', 'rasterio', 'zarr', 'pyogrio', 'pandas', 'matplotlib', 'distributed'}\n"
+        f"for line in {lines}:\n"
+        "    sys.argv = ['mmnet', *line]\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as end: assert end.code in (2, 3), line\n"
+        "    assert not heavy & set(sys.modules), (line, heavy & set(sys.modules))\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^error: .+$", done.stderr, re.MULTILINE)) == len(lines)
