@@ -123,6 +123,18 @@ def test_xarray_and_rioxarray_read_it(path: Path, source: AnalyticSource) -> Non
         assert tree["static"].ds["landcover"].dtype == np.uint8
 
 
+def test_xarray_opens_a_stack_without_millions_of_tasks(path: Path, source: AnalyticSource) -> None:
+    """The grid has 206 million chunks a variable; as `docs/how-to/stack.md` says, nothing is cut into tasks."""
+    Stack(path, writable=True).write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+    expected = Stack(path).read("red", WINDOW, DAY)
+    with xr.open_datatree(path, engine="zarr") as tree, xr.open_zarr(path, group="optical", chunks=None) as group:
+        assert not any(variable.chunks for node in tree.subtree for variable in node.variables.values())
+        for data in (tree["optical"].ds, group):
+            day = data["red"].sel(time=str(DAY)).isel(y=WINDOW[0], x=WINDOW[1]).chunk(y=256, x=256)
+            assert len(dict(day.__dask_graph__())) < 100
+            np.testing.assert_allclose(day, expected, atol=1e-6)
+
+
 def test_georeference_survives(path: Path) -> None:
     stack = Stack(path)
     assert stack.target == conus_grid()
