@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, brief
 from mmnet_maps.files import refuse_foreign, write_whole
 from mmnet_maps.grid.polygons import (
     EXPECTED,
@@ -25,7 +25,6 @@ from mmnet_maps.grid.polygons import (
     place_crs,
     polygon_parts,
     read_features,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Zones:
         """Raise a RequestError that names the first wrong zone, if there are any."""
         if wrong.any():
             more = f" ({wrong.sum()} of {len(wrong)} zones are like that)" if wrong.sum() > 1 else ""
-            raise RequestError(f"zone {shown(self.ids[wrong][0])} of {self.name} {why}{more}")
+            raise RequestError(f"zone {brief(self.ids[wrong][0], 40)} of {self.name} {why}{more}")
 
 
 def moved(geometries: NDArray[Any], source: Any, target: Any) -> NDArray[Any]:
@@ -127,12 +126,12 @@ def read_zones(given: Any, *, id_column: str | None = None) -> Zones:
     else:
         path = Path(given)
         features = read_features(path, lambda field: field == id_column or (not id_column and field.lower() in _IDS))
-        name = shown(path.name)
+        name = brief(path.name, 60)
     there = features.located(name)
     if not there.any():
         raise RequestError(f"{name} is empty; expected polygons")
     if id_column is not None and id_column not in features.columns:
-        raise RequestError(f"{name} has no column {id_column!r}; it has {listed(features.fields)}")
+        raise RequestError(f"{name} has no column {brief(id_column, 40)!r}; it has {listed(features.fields)}")
     ids = _names(name, {key: values[there] for key, values in features.columns.items()}, id_column, int(there.sum()))
     zones = Zones(name=name, ids=ids, polygons=features.geometries[there], crs=features.crs or LONLAT)
     return _checked(zones, features.crs)
@@ -150,7 +149,7 @@ def _read_interface(given: Any) -> Features:
     try:
         polygons = objects(shape(one["geometry"]) if one["geometry"] else None for one in features)
     except (ShapelyError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise RequestError(f"the zones hold a geometry that cannot be read: {shown(error)}; {EXPECTED}") from error
+        raise RequestError(f"the zones hold a geometry that cannot be read: {brief(error)}; {EXPECTED}") from error
     names = dict.fromkeys(key for one in features for key in one["properties"] or {})
     columns = {key: objects((one["properties"] or {}).get(key) for one in features) for key in names}
     lost = np.zeros(len(polygons), bool)
@@ -176,7 +175,8 @@ def _names(title: str, columns: dict[str, NDArray[Any]], id_column: str | None, 
             )
         if twice.any():
             raise RequestError(
-                f"{title} has {id_column} {ids[twice][0]} more than once; give another --id, or merge them"
+                f"{title} has {brief(id_column, 40)} {brief(ids[twice][0], 40)} more than once; give another --id, or "
+                "merge the parts of a zone first, as QGIS does by Dissolve"
             )
         return ids
     for wanted in _IDS:

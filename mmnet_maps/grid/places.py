@@ -172,8 +172,8 @@ def read_positions(path: str | Path) -> pd.DataFrame:
     absent = [name for name in ("station", "lat", "lon") if name not in found.columns]
     if absent:
         raise InputError(
-            f"{shown(path)} has no column {', '.join(absent)} but {listed(found.columns)}; expected the columns "
-            "station, lat, lon"
+            f"{shown(path)} has no column {', '.join(absent)} but {brief(listed(found.columns), 80)}; expected the "
+            "columns station, lat, lon"
         )
     if found.empty:
         raise InputError(f"{shown(path)} has no row below its header; expected one per station")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, brief
 
 if TYPE_CHECKING:
     import pyproj
@@ -32,7 +32,7 @@ EXPECTED = "expected polygons as GeoJSON, GeoPackage or Shapefile"
 
 _POLYGONS = ("Polygon", "MultiPolygon")
 _IN_ZIP = (".shp", ".gpkg", ".gdb", ".fgb", ".geojson", ".kml", ".gml", ".json")
-_LONGEST = 120
+_LONGEST = 100
 _MOST = 5
 
 
@@ -78,7 +78,7 @@ def shown(text: Any) -> str:
     Examples
     --------
     >>> shown("fields.gpkg"), len(shown("x" * 5000))
-    ('fields.gpkg', 121)
+    ('fields.gpkg', 101)
     """
     text = " ".join(str(text).split())
     return text if len(text) <= _LONGEST else f"…{text[-_LONGEST:]}"
@@ -92,7 +92,7 @@ def listed(names: Iterable[Any]) -> str:
     >>> listed([]), listed("abc"), listed(range(9))
     ('none', 'a, b, c', '0, 1, 2, 3, 4 … and 4 more')
     """
-    every = [text if len(text) <= 24 else f"{text[:24]}…" for text in map(str, names)]
+    every = [brief(name, 24) for name in names]
     more = f" … and {len(every) - _MOST} more" if len(every) > _MOST else ""
     return f"{', '.join(every[:_MOST]) or 'none'}{more}"
 
@@ -253,7 +253,7 @@ def _member(path: Path) -> str:
             )
         if found:
             return found[0]
-    raise RequestError(f"{shown(path)} holds no vector file ({listed(names)}); {EXPECTED}")
+    raise RequestError(f"{shown(path)} holds no vector file ({listed(names)}); unpack it")
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -263,7 +263,7 @@ def _reason(error: Exception, path: Path) -> str:
     useful = [
         part for part in parts if not part.startswith(("It might help", "Layer schema", "Failed to read GeoJSON"))
     ]
-    return "; ".join(useful or parts[:1])[:_LONGEST]
+    return brief("; ".join(useful or parts[:1]))
 
 
 def _content(text: bytes) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def _legacy_crs(content: dict[str, Any], path: Path) -> Any:
         return member["properties"]["name"]
     except (TypeError, KeyError) as error:
         raise RequestError(
-            f'{shown(path)} has a "crs" member that names no CRS ({str(member)[:80]}); remove it if '
+            f'{shown(path)} has a "crs" member that names no CRS ({brief(member, 60)}); remove it if '
             "coordinates are longitude and latitude, or name one such as EPSG:5070"
         ) from error
 
@@ -353,7 +353,7 @@ def place_crs(crs: Any, what: str) -> pyproj.CRS:
     try:
         found = pyproj.CRS.from_user_input(LONLAT if crs is None else crs)
     except pyproj.exceptions.CRSError as error:
-        raise RequestError(f"{what} names an unknown coordinate system: {str(crs)[:80]}; {expected}") from error
+        raise RequestError(f"{what} names an unknown coordinate system: {brief(crs, 60)}; {expected}") from error
     name = found.name[:40]
     if not (found.is_projected or found.is_geographic):
         raise RequestError(

@@ -277,7 +277,7 @@ def test_long_lists_are_short_in_messages(tmp_path: Path) -> None:
     columns = {f"column_{k}": ["x"] for k in range(40)}
     message = refusal(read_zones, write(tmp_path / "a.gpkg", A, **columns), id_column="field")
     assert "it has column_0, column_1, column_2, column_3, column_4 … and 35 more" in message
-    assert listed(["x" * 500]) == "x" * 24 + "…"
+    assert listed(["x" * 500]) == "x" * 23 + "…"
 
 
 # ---- names of zones --------------------------------------------------------------------------------------------------
@@ -310,3 +310,28 @@ def test_ids_of_features_beside_their_properties(tmp_path: Path, ids: list[Any])
     for found in (read_zones(path), read_zones(path, id_column="id")):
         assert found.ids.tolist() == ids
         assert found.polygons[0].equals(A)
+
+
+def test_messages_are_short_whatever_the_names(tmp_path: Path) -> None:
+    folder = tmp_path / ("f" * 150)
+    long = "n" * 120
+    feet = shapely.box(1950030, 40438, 1952570, 43396)
+    two = {f"{'folder' * 5}{k}/{'name' * 9}{k}.gpkg": "x" for k in range(9)}
+    folder.mkdir()
+    for path in (
+        write_json(folder / f"{long}.geojson", feature(feet)),
+        write_json(folder / f"{long}c.geojson", feature(A), crs={"type": "x" * 900}),
+        write_json(folder / f"{long}d.geojson", feature(A), crs={"properties": {"name": "x" * 900}}),
+        write_json(folder / f"{long}p.geojson", *[feature(A)] * 3, feature(shapely.Point(1, 2))),
+        archive(folder / f"{long}.zip", two),
+        archive(folder / f"{long}e.zip", {f"{'a' * 90}{k}.pdf": "x" for k in range(9)}),
+        folder / f"{long}none.gpkg",
+        folder,
+    ):
+        for reader in READERS:
+            with pytest.raises(RequestError) as caught:
+                reader(path)
+            assert len(str(caught.value)) <= 300
+    with pytest.raises(RequestError) as caught:
+        read_zones(write_json(folder / f"{long}.json", feature(A, properties={"c" * 300: "x"})), id_column="z" * 300)
+    assert len(str(caught.value)) <= 300
