@@ -124,9 +124,12 @@ def read_features(given: str | Path, wanted: Callable[[str], bool] = lambda name
         with warnings.catch_warnings():  # GDAL's notes; what is wrong with a geometry is checked later
             warnings.simplefilter("ignore")
             source, layer = _layer(path)
-            fields = tuple(str(name) for name in pyogrio.read_info(source, layer=layer)["fields"])
+            info = pyogrio.read_info(source, layer=layer)
+            fields = tuple(str(name) for name in info["fields"])
             columns = [name for name in fields if wanted(name)]
-            meta, _, wkb, values = pyogrio.raw.read(source, layer=layer, columns=columns, force_2d=True)
+            meta, fids, wkb, values = pyogrio.raw.read(
+                source, layer=layer, columns=columns, force_2d=True, return_fids=True
+            )
             geometries = shapely.from_wkb(wkb, on_invalid="fix")
     except UnicodeDecodeError as error:
         raise RequestError(
@@ -139,10 +142,14 @@ def read_features(given: str | Path, wanted: Callable[[str], bool] = lambda name
         raise RequestError(f"{shown(path)} cannot be read: {_reason(error, path)}; {EXPECTED}") from error
     if meta["crs"] is None and path.suffix.lower() == ".shp" and _has_prj(path):
         raise _unknown_crs(path)
+    found = dict(zip((str(name) for name in meta["fields"]), values, strict=True))
+    key = str(info.get("fid_column") or "")  # the column fid of a GeoPackage, OBJECTID of a geodatabase
+    if key and key not in fields:
+        fields, found = (*fields, key), {**found, **({key: fids} if wanted(key) else {})}
     features = Features(
         geometries=objects(geometries),
         lost=np.zeros(len(geometries), bool),
-        columns=dict(zip((str(name) for name in meta["fields"]), values, strict=True)),
+        columns=found,
         fields=fields,
         crs=meta["crs"],
     )

@@ -276,7 +276,7 @@ def test_text_in_another_encoding_than_stated(tmp_path: Path) -> None:
 def test_long_lists_are_short_in_messages(tmp_path: Path) -> None:
     columns = {f"column_{k}": ["x"] for k in range(40)}
     message = refusal(read_zones, write(tmp_path / "a.gpkg", A, **columns), id_column="field")
-    assert "it has column_0, column_1, column_2, column_3, column_4 … and 35 more" in message
+    assert "it has column_0, column_1, column_2, column_3, column_4 … and 36 more" in message
     assert listed(["x" * 500]) == "x" * 23 + "…"
 
 
@@ -288,6 +288,19 @@ def test_real_numbers_that_are_whole_are_whole_names(tmp_path: Path) -> None:
         assert read_zones(write(tmp_path / "a.shp", A, B, ID=values)).ids.tolist() == [1001, 1002]
     assert read_zones(write(tmp_path / "a.gpkg", A, B, id=[1.5, 2.0])).ids.tolist() == ["1.5", "2.0"]
     assert read_zones(write(tmp_path / "b.gpkg", A, B, id=["1001.0", "x"])).ids.tolist() == ["1001.0", "x"]
+
+
+def test_primary_keys_are_columns(tmp_path: Path) -> None:
+    assert read_zones(write(tmp_path / "a.gpkg", A, B, crop=["x", "x"]), id_column="fid").ids.tolist() == [1, 2]
+    path = tmp_path / "b.gpkg"
+    pyogrio.raw.write(
+        path, geometry=shapely.to_wkb(np.array([A, B])), fields=np.array(["id"], object),
+        field_data=[np.array([8, 5])], geometry_type="Polygon", crs="EPSG:4326", layer_options={"FID": "id"},
+    )  # fmt: skip
+    assert sorted(read_zones(path).ids.tolist()) == [5, 8]
+    assert "it has column_0, column_1" in refusal(
+        read_zones, write(tmp_path / "c.gpkg", A, column_0=["x"], column_1=["x"]), id_column="field"
+    )
 
 
 def test_missing_and_inexact_ids_are_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
