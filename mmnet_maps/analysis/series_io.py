@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.errors import InputError, OutputError, RequestError, brief
 from mmnet_maps.files import write_whole
+from mmnet_maps.grid.polygons import shown
 from mmnet_maps.product.layers import LAYERS, array_attributes, global_attributes
 from mmnet_maps.variables import VARIABLES
 
@@ -52,11 +53,11 @@ def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     """
     if Path(path).suffix not in ENDINGS or os.path.isdir(path):
         raise RequestError(
-            f"the series cannot be written to {path}; give a file whose name ends in .csv, .parquet or .nc"
+            f"the series cannot be written to {shown(path)}; give a file whose name ends in .csv, .parquet or .nc"
         )
     for one in inputs:
         if os.path.exists(path) and os.path.exists(one) and os.path.samefile(path, one):
-            raise RequestError(f"{path} is one of the inputs of the series; give another --out")
+            raise RequestError(f"{shown(path)} is one of the inputs of the series; give another --out")
 
 
 def write_series(series: pd.DataFrame, path: str | Path) -> None:
@@ -91,7 +92,7 @@ def write_series(series: pd.DataFrame, path: str | Path) -> None:
             data = _netcdf(to_dataset(series))
         except OSError as error:
             raise OutputError(
-                f"cannot write {path}: {error.strerror or error}; make room for temporary files"
+                f"cannot write {shown(path)}: {error.strerror or brief(error)}; make room for temporary files"
             ) from None
     write_whole(path, data)
 
@@ -136,7 +137,9 @@ def to_dataset(series: pd.DataFrame) -> xr.Dataset:
     positions = series[["station", "lat", "lon"]].drop_duplicates()
     if (twice := positions["station"].duplicated(keep=False)).any():
         name, lat, lon = positions[twice].iloc[0]
-        raise InputError(f"station {name} is at {lon:.6f},{lat:.6f} and elsewhere; give each place a name of its own")
+        raise InputError(
+            f"station {brief(name, 60)} is at {lon:.6f},{lat:.6f} and elsewhere; give each place a name of its own"
+        )
     row, names = pd.factorize(series["station"])
     days, column = np.unique(series["date"].to_numpy().astype("datetime64[D]"), return_inverse=True)
     places = series.drop_duplicates("station")

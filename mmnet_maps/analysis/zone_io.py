@@ -25,6 +25,7 @@ from mmnet_maps.grid.polygons import (
     place_crs,
     polygon_parts,
     read_features,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -261,11 +262,11 @@ def check_target(path: str | Path, zones: str | Path | None = None) -> Path:
     path = Path(path)
     if path.suffix not in (".csv", ".parquet", ".gpkg") or os.path.isdir(path):
         raise RequestError(
-            f"statistics cannot be written to {path}; give a file whose name ends in .csv, .parquet or .gpkg"
+            f"statistics cannot be written to {shown(path)}; give a file whose name ends in .csv, .parquet or .gpkg"
         )
     source = os.path.expanduser(zones) if zones is not None else ""
     if os.path.exists(path) and os.path.exists(source) and path.samefile(source):
-        raise RequestError(f"{path} is the file of the zones; give another --out")
+        raise RequestError(f"{shown(path)} is the file of the zones; give another --out")
     if path.suffix == ".gpkg":
         refuse_foreign(path, _is_statistics)
     return path

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, brief
 from mmnet_maps.grid.area_names import file_name, name_of_geometry
 from mmnet_maps.grid.polygons import (
     LONLAT,
@@ -254,37 +254,41 @@ def parse_days(texts: Any, *, today: date | None = None) -> tuple[date, ...]:
     """
     last = today or date.today()
     single = isinstance(texts, str | date) or not isinstance(texts, Iterable)
-    days = {day for text in ([texts] if single else texts) for day in _expand(text)}
-    if not days:
+    spans = [_span(text) for text in ([texts] if single else texts)]
+    if not spans:
         raise RequestError("no day is given; expected YYYY-MM-DD or a range YYYY-MM-DD/YYYY-MM-DD")
-    for day in sorted(days):
-        if day < FIRST_DAY:
-            raise RequestError(f"day {day} is too early; expected {FIRST_DAY} or later, when SMAP was in orbit")
-        if day > last:
-            raise RequestError(f"day {day} is in the future; expected {last} or earlier")
+    if (day := min(start for start, _ in spans)) < FIRST_DAY:
+        raise RequestError(f"day {day} is too early; expected {FIRST_DAY} or later, when SMAP was in orbit")
+    if (day := max(end for _, end in spans)) > last:
+        raise RequestError(f"day {day} is in the future; expected {last} or earlier")
+    days = {start + timedelta(step) for start, end in spans for step in range((end - start).days + 1)}
     return tuple(sorted(days))
 
 
-def _expand(text: Any) -> list[date]:
+def _span(text: Any) -> tuple[date, date]:
+    """Return the first and the last day of a text such as ``2021-07-29/2021-08-08``, or of one day."""
     if not isinstance(text, str):
-        return [_as_date(text)]
+        return (_as_date(text),) * 2
+    shown_text = brief(text, 60)
     parts = text.strip().split("/")
     if len(parts) > 2 or not all(_DAY.fullmatch(part) for part in parts):
-        raise RequestError(f"date {text!r} is malformed; expected YYYY-MM-DD or a range YYYY-MM-DD/YYYY-MM-DD")
+        raise RequestError(f"date {shown_text!r} is malformed; expected YYYY-MM-DD or a range YYYY-MM-DD/YYYY-MM-DD")
     try:
         first, last = (date.fromisoformat(part) for part in (parts[0], parts[-1]))
     except ValueError as error:
-        raise RequestError(f"date {text!r} is not in the calendar: {error}; expected YYYY-MM-DD") from error
+        raise RequestError(f"date {shown_text!r} is not in the calendar: {error}; expected YYYY-MM-DD") from error
     if last < first:
-        raise RequestError(f"date range {text!r} runs backwards; expected the earlier day first: {last}/{first}")
-    return [first + timedelta(days=step) for step in range((last - first).days + 1)]
+        raise RequestError(f"date range {shown_text!r} runs backwards; expected the earlier day first: {last}/{first}")
+    return first, last
 
 
 def _as_date(value: Any) -> date:
     try:
         day = np.datetime64(value, "D").item()
     except (TypeError, ValueError) as error:
-        raise RequestError(f"date {value!r} is not a day; expected YYYY-MM-DD or a datetime.date") from error
+        raise RequestError(
+            f"date {brief(repr(value), 60)} is not a day; expected YYYY-MM-DD or a datetime.date"
+        ) from error
     if not isinstance(day, date):
-        raise RequestError(f"date {value!r} is not a day; expected YYYY-MM-DD or a datetime.date")
+        raise RequestError(f"date {brief(repr(value), 60)} is not a day; expected YYYY-MM-DD or a datetime.date")
     return day

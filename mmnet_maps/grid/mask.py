@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import Area, transform_geometry
 from mmnet_maps.grid.lattice import lines, pixel_centres
-from mmnet_maps.grid.polygons import LONLAT, place_crs, shown
+from mmnet_maps.grid.polygons import LONLAT, shown
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -27,7 +27,7 @@ def known_crs(crs: str) -> Any:
     Raises
     ------
     RequestError
-        The CRS is unknown, neither projected nor geographic with two axes, or not on earth.
+        The CRS is unknown, or neither projected nor geographic with two axes.
     """
     import pyproj
 
@@ -39,7 +39,7 @@ def known_crs(crs: str) -> Any:
         raise RequestError(
             f"CRS {shown(crs)} is not a map grid; expected a projected or geographic CRS such as EPSG:5070"
         )
-    return place_crs(checked, "the map grid")
+    return checked
 
 
 @lru_cache(maxsize=16)

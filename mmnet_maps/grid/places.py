@@ -73,9 +73,11 @@ def read_places(given: Sequence[str]) -> pd.DataFrame:
     wrong = ~(places["lat"].between(-90, 90) & places["lon"].between(-180, 180))
     if wrong.any():
         one = places[wrong].iloc[0]
-        raise RequestError(f"point {one['station']} is at {one['lon']:g},{one['lat']:g}; expected LON,LAT in degrees")
+        raise RequestError(
+            f"point {brief(one['station'])} is at {one['lon']:g},{one['lat']:g}; expected LON,LAT in degrees"
+        )
     if places["station"].duplicated().any():
-        raise RequestError(f"point {places['station'][places['station'].duplicated()].iloc[0]} is given twice")
+        raise RequestError(f"point {brief(places['station'][places['station'].duplicated()].iloc[0])} is given twice")
     return places
 
 
@@ -187,12 +189,12 @@ def read_positions(path: str | Path) -> pd.DataFrame:
     numbers = numbers[~numbers.index.duplicated()]
     bad = ~(numbers["lat"].between(-90, 90) & numbers["lon"].between(-180, 180))
     if bad.any():
-        raise InputError(f"{shown(path)}: station {bad.idxmax()} has no position in degrees; correct it")
+        raise InputError(f"{shown(path)}: station {brief(bad.idxmax(), 60)} has no position in degrees; correct it")
     if not twice.empty:
         name, lat, lon = twice.iloc[0]
         first = numbers.loc[name]
         raise InputError(
-            f"{shown(path)}: station {name} is at {first['lon']:.6f},{first['lat']:.6f} and at {lon:.6f},{lat:.6f}; "
-            "give it one position"
+            f"{shown(path)}: station {brief(name, 60)} is at {first['lon']:.6f},{first['lat']:.6f} and at "
+            f"{lon:.6f},{lat:.6f}; give it one position"
         )
     return numbers

@@ -18,6 +18,7 @@ from mmnet_maps.errors import RequestError, brief
 from mmnet_maps.grid.area import Area
 from mmnet_maps.grid.lattice import SNAP, Window, origin
 from mmnet_maps.grid.mask import known_crs, outline_in, prepared_outline
+from mmnet_maps.grid.polygons import place_crs
 
 _PIXELS_AN_HOUR = 1024**2 / 2.8 * 3600  # on two cores, see README.md
 DEFAULT_CRS = "EPSG:5070"
@@ -96,7 +97,7 @@ def target_grid(area: Area, *, resolution: float = DEFAULT_RESOLUTION, crs: str 
     >>> grid.shape, grid.boundingbox.left % 100
     (Shape2d(x=378, y=398), 0.0)
     """
-    checked = known_crs(crs)
+    checked = place_crs(known_crs(crs), "the map grid")
     unit = checked.axis_info[0].unit_conversion_factor
     low, high = (1.0, 1e4) if checked.is_projected else (math.radians(1e-5), math.radians(0.1))
     if not (math.isfinite(resolution) and low <= resolution * unit * (1 + 1e-9) and resolution * unit <= high):

@@ -118,6 +118,8 @@ def test_curved_edges_are_covered() -> None:
         ({"crs": "nonsense"}, "not known"),
         ({"crs": "EPSG:4978"}, "not a map grid"),
         ({"crs": "EPSG:5703"}, "not a map grid"),
+        ({"crs": "IAU_2015:30100"}, "the map grid has the coordinate system .*, which cannot be turned into longitude"),
+        ({"crs": "W" * 2000}, "is not known"),
         ({"resolution": 0.0}, "expected 1 to 10000 metres"),
         ({"resolution": -100.0}, "resolution -100"),
         ({"resolution": float("nan")}, "resolution nan"),
@@ -130,6 +132,7 @@ def test_wrong_grids_are_refused_in_one_line(options: dict[str, Any], words: str
     with pytest.raises(RequestError, match=words) as caught:
         target_grid(HOLED, **options)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 300
 
 
 def test_a_crs_that_cannot_show_the_area() -> None:
