@@ -90,11 +90,12 @@ def _named(crs: str) -> str:
         found = pyproj.CRS.from_user_input(crs)
     except pyproj.exceptions.CRSError:
         return "an unreadable CRS"
-    code = found.to_authority(min_confidence=100)
+    name = found.name if found.name.lower() not in _NAMELESS else ""
+    # PROJ compares a CRS without a name with all that it knows, which takes seconds.
+    code = found.to_authority(min_confidence=100) if name else None
     if code:
         return ":".join(code)
     operation = found.coordinate_operation
-    name = found.name if found.name.lower() not in _NAMELESS else ""
     if operation is None:
         return brief(name or f"an unnamed {found.type_name}")
     numbers = ", ".join(f"{parameter.value:.10g}" for parameter in operation.params)

@@ -148,6 +148,8 @@ class Archive:
             valid=entry.valid,
         )
         raster = describe(spec)
+        for note in raster.spec.notes:
+            self._notices.once(self._name, note, f"{shown(file.path).rpartition('/')[2]}: {note}")
         key = self._grid_key(file)
         if key is not None and not same(raster.lattice, self._grids.setdefault(key, raster.lattice)):
             raise InputError(

@@ -90,12 +90,13 @@ def _scaling(spec: RasterSpec, attributes: Mapping[str, Any]) -> tuple[float, fl
     ):
         stated = numbers(attributes.get(name, ""))
         unique = [] if stated is None else np.unique(stated).astype(float).tolist()
-        sound = stated is not None and len(unique) < 2 and np.isfinite(unique).all()
-        if (not sound or (name == "scale_factor" and 0 in unique)) and given is None:
+        bad = not np.isfinite(unique).all() or (name == "scale_factor" and 0 in unique)
+        sound = stated is not None and len(unique) < 2 and not bad
+        if not sound and given is None:
             raise RasterError(
                 f"{name} is {_shown(attributes[name])}; expected one number; give {option} in the sources YAML"
             )
-        found.append(unique[0] if sound and unique else given if given is not None and not sound else default)
+        found.append(given if not sound and given is not None else unique[0] if unique else default)
     return found[0], found[1]
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.crs import crs_name, same_crs
-from mmnet_maps.sources.files.locations import Place, shown
-
-log = logging.getLogger("mmnet_maps")
-
-_NOTICES: set[tuple[str, str]] = set()
-"""Variables and notices about their files that were given: the next file of a pattern is mostly the same."""
+from mmnet_maps.sources.files.locations import Place
 
 
 class RasterError(ValueError):
@@ -39,6 +33,8 @@ class RasterSpec:
         What the YAML states in place of the file.
     flags
         Its numbers are flags of a mask: they have no scale, and none of them is missing.
+    notes
+        What users should know about the file, collected as it is described.
     """
 
     path: Place
@@ -50,6 +46,7 @@ class RasterSpec:
     offset: float | None = None
     valid: tuple[float, float] | None = None
     flags: bool = False
+    notes: list[str] = field(default_factory=list, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +101,9 @@ class Raster:
 
 
 def notice(spec: RasterSpec, text: str) -> None:
-    """Log a notice about a file, once for each variable and text."""
-    if (spec.key, text) not in _NOTICES:
-        _NOTICES.add((spec.key, text))
-        log.warning("%s: %s: %s", spec.key, shown(spec.path).rpartition("/")[2], text)
+    """Note what users should know about a file; the archive logs each text once for its variable."""
+    if text not in spec.notes:
+        spec.notes.append(text)
 
 
 def lattice_of(spec: RasterSpec, shape: tuple[int, int], affine: Affine, crs: str | None) -> tuple[GeoBox, int]:
@@ -129,8 +125,10 @@ def lattice_of(spec: RasterSpec, shape: tuple[int, int], affine: Affine, crs: st
     RasterError
         Without a CRS, or with one from which no longitudes and latitudes follow.
     """
-    lattice = GeoBox(shape, affine, _chosen(spec, crs, shape, affine))
+    lattice = GeoBox(shape, affine, chosen_crs(spec, crs))
     assert lattice.crs is not None
+    if spec.crs and crs and not same_crs(crs, spec.crs, lattice):
+        notice(spec, f"the CRS {crs_name(spec.crs)} of the sources YAML replaces the file's own, {crs_name(crs)}")
     if not lattice.crs.geographic:
         return lattice, 0
     width, step, left = shape[1], affine.a, affine.c
@@ -143,7 +141,7 @@ def lattice_of(spec: RasterSpec, shape: tuple[int, int], affine: Affine, crs: st
     return GeoBox(shape, Affine(step, 0, left + first * step + turn, 0, affine.e, affine.f), lattice.crs), first
 
 
-def _chosen(spec: RasterSpec, crs: str | None, shape: tuple[int, int], affine: Affine) -> str:
+def chosen_crs(spec: RasterSpec, crs: str | None) -> str:
     """Return the CRS of the YAML, else that of the file; RasterError where it is unusable."""
     import pyproj
 
@@ -158,6 +156,4 @@ def _chosen(spec: RasterSpec, crs: str | None, shape: tuple[int, int], affine: A
             f"{where} is {crs_name(chosen)}, which gives no longitude and latitude on the Earth; expected one such as "
             "EPSG:5070; " + ("correct it" if spec.crs else "give the right one as 'crs' in the sources YAML")
         ) from error
-    if spec.crs and crs and not same_crs(crs, spec.crs, GeoBox(shape, affine, spec.crs)):
-        notice(spec, f"the CRS {crs_name(spec.crs)} of the sources YAML replaces the file's own, {crs_name(crs)}")
     return chosen

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.sources.files.attributes import numbers, packing, text_of, unsigned
 from mmnet_maps.sources.files.axes import Axis, axis_of, cells, factor, single
-from mmnet_maps.sources.files.description import Raster, RasterError, RasterSpec, lattice_of, notice
+from mmnet_maps.sources.files.description import Raster, RasterError, RasterSpec, chosen_crs, lattice_of, notice
 from mmnet_maps.sources.files.locations import some, suffix
 from mmnet_maps.sources.files.times import is_time, middle, moments
 
@@ -271,8 +273,8 @@ def _located(spec: RasterSpec, levels: Sequence[Any], array: Any, x: _Coordinate
             f"{axes[0].name} and {axes[1].name} are one cell without bounds, so its size is unknown; expected bounds "
             "or a GeoTransform; take a larger subset"
         )
-    chosen = spec.crs or crs
-    factors = [1.0 if chosen is None else factor(spec, axis, chosen) for axis in axes]
+    chosen = chosen_crs(spec, crs)
+    factors = [factor(spec, axis, chosen) for axis in axes]
     left, width = (part * factors[0] for part in found[0])
     top, height = (part * factors[1] for part in found[1])
     shape = y.variable.size, x.variable.size
@@ -317,7 +319,7 @@ def _crs(spec: RasterSpec, mapping: dict[str, Any], x: _Coordinate) -> str | Non
         return text
     if "grid_mapping_name" in mapping:
         try:
-            return str(pyproj.CRS.from_cf(mapping).to_wkt())
+            return _from_cf(json.dumps(mapping, default=lambda value: np.asarray(value).tolist()))
         except (pyproj.exceptions.CRSError, KeyError, TypeError) as error:
             if spec.crs:
                 return None
@@ -328,6 +330,14 @@ def _crs(spec: RasterSpec, mapping: dict[str, Any], x: _Coordinate) -> str | Non
     attributes = x.variable.attrs
     geographic = {x.name.lower(), text_of(attributes, "standard_name")} & set(_DEGREES)
     return "EPSG:4326" if geographic or text_of(attributes, "units") in ("degrees_east", "degree_east") else None
+
+
+@lru_cache(maxsize=256)
+def _from_cf(mapping: str) -> str:
+    """Return the WKT of a grid mapping, given as JSON: an ellipsoid of its own takes PROJ a third of a second."""
+    import pyproj
+
+    return str(pyproj.CRS.from_cf(json.loads(mapping)).to_wkt())
 
 
 def _scalar_time(dataset: Any, array: Any) -> _Coordinate | None:
