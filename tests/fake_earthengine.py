@@ -350,7 +350,7 @@ def scene_image(dataset: Dataset, scene: Scene) -> Image:
         Band(name, np.dtype(layer.dtype), partial(pull, name=name), projection, size, lambda grid: locate(grid)[2])
         for name, layer in scene.layers.items()
     )
-    properties: dict[str, Any] = {"system:index": scene.index} | scene.properties
+    properties: dict[str, Any] = {"system:index": scene.index, "system:version": 1} | scene.properties
     if scene.start is not None:
         properties["system:time_start"] = scene.start
     if scene.end is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from mmnet_maps.errors import InputError, RequestError, brief
+from mmnet_maps.grid.area import parse_days
 from mmnet_maps.grid.places import parse_lonlat, read_places, read_table
 from mmnet_maps.grid.polygons import shown
 from mmnet_maps.metrics import ESTIMATE, TARGET, Report, fill_observations, report
@@ -57,13 +58,30 @@ def series_for(
     RequestError, InputError
         Options exclude each other, or something cannot be read.
     """
-    if sum(map(bool, (maps, options.get("stack"), options.get("source")))) > 1:
-        raise RequestError("give one of --maps, --stack and --source")
-    if not (start and end) and not maps:
-        raise RequestError("give the first and the last day: --start 2021-07-29 --end 2021-08-08")
+    check_request(start=start, end=end, maps=maps, **options)
     places = read_places(points)
     observed = read_observed(points, observations)
     return series_at(places, _days(start, end), observed, maps=list(maps) or None, quiet=quiet, **options)
+
+
+def check_request(
+    *, start: str | None = None, end: str | None = None, maps: Sequence[str] = (), **options: Unpack[MapOptions]
+) -> None:
+    """Refuse options of `series_for` that are wrong or exclude each other, before anything is read.
+
+    Raises
+    ------
+    RequestError
+        When they do, or a day is invalid.
+    """
+    if sum(map(bool, (maps, options.get("stack"), options.get("source")))) > 1:
+        raise RequestError("give one of --maps, --stack and --source")
+    if maps and (wrong := sorted(f"--{name}" for name, value in options.items() if value is not None)):
+        raise RequestError(f"maps hold finished estimates; leave out {', '.join(wrong)}")
+    if not (start and end) and not maps:
+        raise RequestError("give the first and the last day: --start 2021-07-29 --end 2021-08-08")
+    if days := _days(start, end):
+        parse_days(days)
 
 
 def series_at(

@@ -36,8 +36,10 @@ from numpy.typing import NDArray
 from mmnet_maps.analysis.areas import is_equal_area, pixel_areas, polygon_areas
 from mmnet_maps.analysis.zone_io import Zones, read_zones
 from mmnet_maps.errors import RequestError
+from mmnet_maps.grid.polygons import listed
 from mmnet_maps.product.layers import LAYERS, Layer
 from mmnet_maps.product.reader import Maps
+from mmnet_maps.quantities import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -319,8 +321,8 @@ def _table(zones: Zones, maps: Maps, tally: _Tally, areas: Floats) -> pd.DataFra
     empty = (tally.pixels == 0).all(1)
     if empty.any():
         log.warning(
-            "%d of %d zones have no value on any day: they lie outside the maps, or where the maps have no value",
-            empty.sum(), len(empty),
+            "no value on any day for %d of %s, which lie outside the maps or where these have none: %s",
+            empty.sum(), counted(len(empty), "zone"), listed(zones.ids[empty]),
         )  # fmt: skip
     shape = tally.pixels.shape
     columns = {

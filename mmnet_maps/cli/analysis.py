@@ -82,22 +82,30 @@ def points_command(
     check_picture(picture)
     if samples or observations or out.endswith(".parquet"):
         require_tables()
-    from mmnet_maps.analysis.series import metrics, series_for
-    from mmnet_maps.analysis.series_plot import draw_series
-    from mmnet_maps.metrics import format_report
-
     if samples:
-        from mmnet_maps.training.gap_fill import fill_samples
-
         model, uncertainty = options.pop("model"), options.pop("uncertainty")
         if observations or shallow or any(options.values()):
             raise RequestError("--samples includes inputs, days and observations; leave out the other options")
+        from mmnet_maps.training.gap_fill import fill_samples
+
         series = fill_samples(samples, model=model, uncertainty=uncertainty)
     else:
-        from mmnet_maps.training.observations import read_observations
+        from mmnet_maps.analysis.series import check_request as check_series, series_for
+        from mmnet_maps.grid.places import read_places
 
-        observed = read_observations(observations, shallow=shallow).to_pandas() if observations else None
-        series = series_for(observations=observed, quiet=quiet, **options)
+        points = options.pop("points")
+        check_series(**options)
+        read_places(points)  # refuses wrong ones before the observations are read
+        observed = None
+        if observations:
+            from mmnet_maps.training.observations import read_observations
+
+            observed = read_observations(observations, shallow=shallow).to_pandas()
+        series = series_for(points, observed, quiet=quiet, **options)
+    from mmnet_maps.analysis.series import metrics
+    from mmnet_maps.analysis.series_plot import draw_series
+    from mmnet_maps.metrics import format_report
+
     write_series(series, out)
     days = series["soil_moisture_estimate"].notna().sum()
     places, rows = counted(series["station"].nunique(), "place"), counted(len(series), "day")
@@ -157,15 +165,16 @@ def zones_command(
     if out.endswith(".parquet"):
         require_tables()
     from mmnet_maps.analysis.zone_io import check_target, read_zones, write_statistics
-    from mmnet_maps.analysis.zones import zonal_statistics
-    from mmnet_maps.analysis.zones_plot import draw_zones
     from mmnet_maps.plots.canvas import check_picture
-    from mmnet_maps.product.reader import open_maps
 
     check_target(out, zones)
     check_picture(picture)
     first, last = ends(*period(dates, start, end))
     polygons = read_zones(zones, id_column=id_column)
+    from mmnet_maps.analysis.zones import zonal_statistics
+    from mmnet_maps.analysis.zones_plot import draw_zones
+    from mmnet_maps.product.reader import open_maps
+
     maps = open_maps(paths, start=first, end=last)
     table = zonal_statistics(maps, polygons, layer=layer, quiet=quiet)
     write_statistics(table, out, polygons)

@@ -115,11 +115,11 @@ def read_features(given: str | Path, wanted: Callable[[str], bool] = lambda name
     RequestError
         The file does not exist, cannot be read, or has no layer of geometries or several.
     """
+    path = _existing(given)
     import pyogrio
     import shapely
     from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
 
-    path = _existing(given)
     try:
         with warnings.catch_warnings():  # GDAL's notes; what is wrong with a geometry is checked later
             warnings.simplefilter("ignore")

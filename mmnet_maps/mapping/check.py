@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -15,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.grid.area import Area
 from mmnet_maps.grid.lattice import Window, cover
 from mmnet_maps.grid.tiles import TILE_PIXELS, touched_tiles
+from mmnet_maps.mapping.commands import YAML, day_options, fill_command, place_options, quote, runs_of
 from mmnet_maps.stack.availability import Mask, blocks_of_grids
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.inventory import Scope, area_grid, area_scope, daily_shares, in_order, look_around, survey
@@ -217,13 +217,7 @@ def spans(days: Iterable[date]) -> str:
     >>> spans([date(2021, 8, 1), date(2021, 8, 2), date(2021, 8, 3), date(2021, 8, 7)])
     '2021-08-01 to 2021-08-03, 2021-08-07'
     """
-    runs: list[list[date]] = []
-    for day in sorted(days):
-        if runs and (day - runs[-1][-1]).days == 1:
-            runs[-1].append(day)
-        else:
-            runs.append([day])
-    texts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    texts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs_of(days)]
     return ", ".join(texts if len(texts) <= 6 else [*texts[:4], f"… {len(texts) - 5} more …", texts[-1]])
 
 
@@ -262,7 +256,7 @@ def check_stack(path: str | Path, model: str | Path, dates: Any, aoi: str | None
     for day in days:
         lines.append(f"{day}  {_verdict(found.quality[day]) if day in found.quality else 'cannot run'}")
     lines += _products(stack, needs, spec.inputs)
-    lines.append(f"next: {_next(found, stack, str(model), aoi)}")
+    lines.append(f"next: {_next(found, stack, needs, str(model), aoi)}")
     return "\n".join(lines), not found.gaps
 
 
@@ -291,24 +285,21 @@ def _products(stack: Stack, needs: Needs, trained: Mapping[str, str]) -> list[st
     return [f"other products than in training: {listed}"] if others else []
 
 
-def _next(found: Check, stack: Stack, model: str, aoi: str | None) -> str:
+def _next(found: Check, stack: Stack, needs: Needs, model: str, aoi: str | None) -> str:
     """Return the next command to type."""
-    area, store = f"--aoi {shlex.quote(aoi)}" if aoi else "--aoi …", shlex.quote(str(stack.path))
+    area, store = place_options(aoi), quote(stack.path)
     remedies = {gap.remedy for gap in found.gaps}
     if "sources" in remedies:
         return (
             f"build a stack from sources that have all: mmnet stack {area} --start {found.days[0]} "
-            f"--end {found.days[-1]} --source … --out NEW.zarr"
+            f"--end {found.days[-1]} --source {YAML} --model {quote(model)} --out NEW.zarr"
         )
     if "fetch" in remedies:
         missing = [day for gap in found.gaps if gap.remedy == "fetch" for day in gap.days]
         partly = any("blocks" in gap.text for gap in found.gaps)
-        return (
-            f"mmnet stack {area} --start {min(missing)} --end {max(missing)} --source … --model {shlex.quote(model)} "
-            f"--out {store}{'; or check one area: --aoi' * (partly and not aoi)}"
-        )
+        command = fill_command(area, missing, stack=stack, model=model, names=needs.variables)
+        return f"{command}{'; or check one area: --aoi' * (partly and not aoi)}"
     days = found.able
     if not days:
         return "choose other days or another source: the inputs of these days hold no value in this area"
-    runs = "".join(f" --date {text.replace(' to ', '/')}" for text in spans(days).split(", "))
-    return f"mmnet map {area}{runs} --stack {store} --model {shlex.quote(model)}"
+    return f"mmnet map {area} {day_options(days)} --stack {store} --model {quote(model)}"

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import parse_days, read_aoi
-from mmnet_maps.grid.tiles import grid_of_tiles, target_grid, touched_tiles
+from mmnet_maps.grid.tiles import DEFAULT_CRS, DEFAULT_RESOLUTION, grid_of_tiles, target_grid, touched_tiles
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.quantities import bytes_text, counted, number_text
 from mmnet_maps.settings import MapOptions, settle
@@ -52,6 +52,11 @@ def fill_stack(
     if (aoi is None) == (tiles is None):
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to fill")
     settings, days = settle(options), parse_days(dates)
+    if tiles is not None and (settings.resolution, settings.crs) != (DEFAULT_RESOLUTION, DEFAULT_CRS):
+        raise RequestError(
+            f"--tiles names tiles of the default grid, {DEFAULT_RESOLUTION:g} m in {DEFAULT_CRS}, not of "
+            f"{settings.resolution:g} in {settings.crs}; leave --resolution and --crs out, or give --aoi"
+        )
     if tiles is None:
         area = read_aoi(aoi)
         grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)

@@ -25,6 +25,7 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
+from mmnet_maps.mapping.borrowed import Borrowed
 from mmnet_maps.mapping.no_value import Tally, sentence, why_in_files
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
 from mmnet_maps.product.layers import LAYERS, compose
@@ -187,12 +188,15 @@ class Part:
 
 
 def read_parts(request: Request, tiles: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
-    """Read tiles, each day in turn."""
+    """Read tiles, each day in turn; at the end, log which coarse variables have values from neighbouring cells."""
     stack, smap_resampling = open_stack(request.stack), request.recipe.smap_resampling
+    borrowed = Borrowed(stack)
     for tile in tiles:
         inside = area_mask(request.area, tile.geobox, touched=request.touched)
         block = read_block(stack, tile.geobox, request.needs, days, smap_resampling=smap_resampling, wanted=inside)
+        borrowed.add(block)
         yield from _parts(request, tile, inside, block)
+    borrowed.report()
 
 
 def read_pixels(request: Request, tile: Tile, picked: Picked, days: Sequence[date]) -> Iterator[Part]:

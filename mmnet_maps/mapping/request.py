@@ -17,10 +17,12 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import Area, parse_days, read_aoi
 from mmnet_maps.grid.mask import holds_a_centre
 from mmnet_maps.grid.tiles import Tile, target_grid, touched_tiles
+from mmnet_maps.mapping.commands import fill_command, grid_options, place_options
 from mmnet_maps.mapping.recipe import Recipe
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources.base import Provenance
+from mmnet_maps.stack.availability import NotFetchedError
 from mmnet_maps.stack.needs import Demand, Needs, uses
 from mmnet_maps.stack.resolve import open_inputs
 from mmnet_maps.stack.store import Stack
@@ -200,7 +202,14 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
     request = draft_request(settings, area, grid, touched_tiles(area, grid), days)
     demand = Demand(grid=grid, tiles=request.tiles, needs=request.needs, days=days)
-    request = replace(request, stack=open_inputs(settings, demand, quiet=quiet))
+    try:
+        request = replace(request, stack=open_inputs(settings, demand, quiet=quiet))
+    except NotFetchedError as error:
+        command = fill_command(
+            place_options(aoi), error.days, stack=Stack(str(settings.stack)), model=settings.model[0],
+            names=request.needs.variables, grid=grid_options(settings),
+        )  # fmt: skip
+        raise NotFetchedError.of(error.problem, error.days, command) from error
     log_notices(request)
     return request
 

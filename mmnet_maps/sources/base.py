@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Protocol, runtime_checkable
 from zlib import crc32
 
@@ -50,13 +50,10 @@ class Pace:
         Concurrent reads.
     fine_days
         Days of a fine group in one read of a block; a source may share work between them.
-    delay
-        How long after a day its products may still appear; until then an empty day is read again.
     """
 
     reads: int
     fine_days: int
-    delay: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +143,16 @@ class Source(Protocol):
 class Revised(Protocol):
     """A source whose inputs may be published late, replaced or removed; others never change."""
 
-    def revisions(self, group: str, geobox: GeoBox, days: Sequence[date]) -> list[Revision]:
-        """Return the state of the inputs of each day in a window, without reading values; ``static`` has one day."""
+    def revisions(self, group: str, geobox: GeoBox, days: Sequence[date], today: date) -> list[Revision]:
+        """Return the state of the inputs of each day in a window, without reading values.
+
+        Parameters
+        ----------
+        group, geobox, days
+            As `Source.read`; days are ascending.
+        today
+            The day on which the inputs are looked at.
+        """
         ...
 
 

@@ -26,6 +26,28 @@ Picked = tuple[NDArray[np.intp], NDArray[np.intp]]
 _SPAN = 64  # days whose marks are read at once
 
 
+class NotFetchedError(InputError):
+    """Inputs of some maps were never fetched.
+
+    Attributes
+    ----------
+    problem
+        What is missing, without what to do.
+    days
+        Days of the maps, ascending.
+    """
+
+    problem: str
+    days: tuple[date, ...]
+
+    @classmethod
+    def of(cls, problem: str, days: Iterable[date], command: str) -> NotFetchedError:
+        """Make the error, with the command that fetches what is missing."""
+        error = cls(f"{problem}; fetch it with: {command}")
+        error.problem, error.days = problem, tuple(sorted(days))
+        return error
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Availability:
     """Fetched and valued blocks of a group, day by day.
@@ -180,21 +202,23 @@ def require(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> N
     ------
     RequestError
         As `needs.uses`.
-    InputError
-        A variable or day is missing; the message names the first and the command that fetches it.
+    NotFetchedError
+        A variable or day is missing; the message names the first.
     """
     found = [
         look_up(stack, group, window, _own_days(group, needs, days))
         for group, window, _ in uses(stack, grid, needs, days)
     ]
-    for day in days:
-        for one in found:
-            if missing := one.unfetched(needs, day):
-                raise InputError(
-                    f"the stack {stack.path} has no {one.group.name} {f'for {missing[0]} ' * one.group.temporal}in "
-                    f"this area, needed for the map of {day}; fetch it with: mmnet stack --aoi … --start {day} "
-                    f"--end {day} --source … --out {stack.path}"
-                )
+    lost = [(day, one, missing[0]) for day in days for one in found if (missing := one.unfetched(needs, day))]
+    if lost:
+        maps = sorted({day for day, _, _ in lost})
+        _, one, own = lost[0]
+        span = str(maps[0]) if len(maps) == 1 else f"{len(maps)} days from {maps[0]} to {maps[-1]}"
+        problem = f"the stack {stack.path} has no {one.group.name} {f'for {own} ' * one.group.temporal}in this area"
+        raise NotFetchedError.of(
+            f"{problem}, needed for the map of {span}", maps,
+            f"mmnet stack --aoi … --start {maps[0]} --end {maps[-1]} --source … --model … --out {stack.path}",
+        )  # fmt: skip
 
 
 def require_values(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.grid.lattice import Window
+from mmnet_maps.grid.lattice import Window, lonlat
 from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
 
 
@@ -60,6 +60,13 @@ class Group:
             slice(rows.start * self.block, min(rows.stop * self.block, height)),
             slice(cols.start * self.block, min(cols.stop * self.block, width)),
         )
+
+    def centre(self, row: int, col: int) -> tuple[float, float]:
+        """Return longitude and latitude of the middle of a block, degrees."""
+        rows, cols = self.cells((slice(row, row + 1), slice(col, col + 1)))
+        middle = self.lattice[(rows.start + rows.stop) // 2, (cols.start + cols.stop) // 2]
+        longitude, latitude = lonlat(middle)
+        return float(longitude[0, 0]), float(latitude[0, 0])
 
 
 def hide_blocks(group: Group, values: NDArray[Any], window: Window, valued: NDArray[np.bool_], missing: float) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -21,13 +20,13 @@ from filelock import Timeout
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError, OutputError
-from mmnet_maps.grid.lattice import Window
-from mmnet_maps.sources.base import Charged, Cost, Pace, Rasters, Reporting, Source, Stoppable
+from mmnet_maps.quantities import counted
+from mmnet_maps.sources.base import Charged, Cost, Rasters, Reporting, Revision, Source, Stoppable
 from mmnet_maps.sources.ranges import OutOfRange
-from mmnet_maps.stack.availability import look_up
 from mmnet_maps.stack.blocks import Group
-from mmnet_maps.stack.layout import create
-from mmnet_maps.stack.needs import Demand, Needs, fine_window, uses
+from mmnet_maps.stack.layout import complete, create
+from mmnet_maps.stack.needs import Demand, Needs
+from mmnet_maps.stack.plan import Request, pace, plan, revisions
 from mmnet_maps.stack.repair import Damage, clear, find_damage
 from mmnet_maps.stack.store import Stack, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -36,25 +35,6 @@ log = logging.getLogger("mmnet_maps")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# Days of one read, between which a source shares work; memory bounds them. Fine groups are observed on few days.
-_PACE = Pace(reads=min(4, os.cpu_count() or 1), fine_days=16)
-_COARSE_DAYS, _VALUES = 48, 60_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One read and write: a window of whole blocks of a group, on some days."""
-
-    group: Group
-    window: Window
-    days: tuple[date, ...]
-
-    @property
-    def cells(self) -> int:
-        """Number of values to read, over all variables and days."""
-        rows, cols = self.window
-        return int(rows.stop - rows.start) * int(cols.stop - cols.start) * len(self.days) * len(self.group.variables)
 
 
 def assign(sources: Sequence[Source]) -> dict[str, Source]:
@@ -114,63 +94,20 @@ def _check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
             )
 
 
-def plan(stack: Stack, demand: Demand, today: date, *, pace: Pace = _PACE, again: bool = False) -> list[Request]:
-    """List the reads that a stack still needs for some maps, in a stable order.
-
-    A request of a fine group never spans two tiles, and none is for a day after today. Days on which a part was found
-    empty are requested again with `again`, and otherwise as long as their products may still appear (`pace`).
-    """
-    requests: list[Request] = []
-    for group, window, days in uses(stack, demand.grid, demand.needs, demand.days):
-        fine = group.kind in FINE_GROUPS
-        for part in [fine_window(tile.geobox, stack) for tile in demand.tiles] if fine else [window]:
-            since = date.min if again else today - pace.delay + timedelta(days=1)
-            past = [day for day in days if day <= today]
-            requests += _missing(stack, group, group.whole_blocks(part), past, since, pace.fine_days)
-    return requests
-
-
-def _missing_from(stack: Stack, sources: Sequence[Source], demand: Demand, today: date) -> list[Request]:
-    """Plan at the pace of some sources; if they have changed, days that were found empty are requested again."""
-    changed = stack.sources not in ([], [source.name for source in sources])
-    return plan(stack, demand, today, pace=_pace(sources), again=changed)
-
-
-def _missing(
-    stack: Stack, group: Group, window: Window, days: Sequence[date], since: date, fine_days: int
-) -> Iterator[Request]:
-    """Request blocks that were never fetched, and those found empty on or after `since`."""
-    found = look_up(stack, group, window, days)
-    if not group.temporal:
-        since = date.min if since == date.min else date.max  # one release for all days
-    missing = [
-        day
-        for day, fetched, valued in zip(found.days, found.fetched, found.valued, strict=True)
-        if not (valued if day >= since else fetched).all()
-    ]
-    rows, cols = window
-    cells = (rows.stop - rows.start) * (cols.stop - cols.start)
-    most = max(fine_days, group.block**2 // cells) if group.kind in FINE_GROUPS else _COARSE_DAYS
-    size = max(1, min(most, _VALUES // (cells * len(group.variables))))
-    if not group.temporal:
-        missing, size = missing[-1:], 1
-    for start in range(0, len(missing), size):
-        yield Request(group=group, window=window, days=tuple(missing[start : start + size]))
-
-
 def fetch(
     path: str | Path,
     sources: Sequence[Source],
     demand: Demand,
     *,
     today: date | None = None,
+    refresh: bool = False,
     quiet: bool = False,
     verify: bool = False,
 ) -> Stack:
     """Bring all inputs of some maps into the stack at `path`, creating it if there is none.
 
-    Blocks that are marked as fetched are skipped, so an interrupted run continues and a repeated one does nothing. If
-    the sources have changed (a files source is named after its files), days that were found empty are fetched again.
+    Blocks that are marked as fetched are skipped unless their inputs were revised since, so an interrupted run
+    continues and a repeated one does nothing. Values whose inputs are gone are kept.
 
     Parameters
     ----------
@@ -182,6 +119,8 @@ def fetch(
         The maps.
     today
         The last day to fetch (default: the computer's date).
+    refresh
+        Ask about days that were final too, and read all days again that are not final.
     quiet
         Show no progress bar.
     verify
@@ -194,26 +133,29 @@ def fetch(
     OutputError
         The store cannot be written.
     """
-    path = Path(path)
+    path, today = Path(path), today or date.today()
     chosen = _of_needs(sources, demand.needs)
-    names = [source.name for source in sources]
-    today = today or date.today()
     damage: list[Damage] = []
     if path.exists():
         stack = Stack(path)
         _check_products(stack, chosen)
         damage = find_damage(stack, demand) if verify else []
-        if not damage and stack.sources == names and not _missing_from(stack, sources, demand, today):
+        with _stopping(sources):
+            complete_already = not damage and not plan(stack, demand, today, chosen, refresh=refresh)
+        if complete_already:
             return stack
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _writing(path):
+        with _writing(path), _stopping(sources):
             open_or_create(path, sources, demand.target)
+            complete(path)
             stack = Stack(path, writable=True)
             clear(stack, damage)
-            _run(stack, _missing_from(stack, sources, demand, today), chosen, quiet)
-            if stack.sources != names:
-                stack.record_sources(names)
+            found = plan(stack, demand, today, chosen, refresh=refresh)
+            found.report()
+            for group, window, day, number in found.settled:
+                stack.record_revision(group.name, window, day, number)
+            _run(stack, found.requests, chosen, today, quiet)
     except OSError as error:
         raise OutputError(
             f"cannot write the stack {path} ({error.strerror or error}); finished blocks are kept: free some space or "
@@ -251,19 +193,26 @@ class Estimate:
 
 
 def estimate(
-    path: str | Path, sources: Sequence[Source], demand: Demand, *, today: date | None = None
+    path: str | Path,
+    sources: Sequence[Source],
+    demand: Demand,
+    *,
+    today: date | None = None,
+    refresh: bool = False,
 ) -> list[Estimate]:
     """Estimate, per group, the reads of `fetch` with the same arguments; no values are read and nothing is written.
 
-    Sources are asked only for their grids and for the days that they have data on.
+    Sources are asked only for their grids, the days that they have data on, and what was revised.
     """
     chosen = _of_needs(sources, demand.needs)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(path) if Path(path).exists() else Path(folder, "empty.zarr")
         open_or_create(place, sources, demand.target)
         stack = Stack(place)
-        requests = _missing_from(stack, sources, demand, today or date.today())
-        with ThreadPoolExecutor(_pace(sources).reads) as pool:
+        found_again = plan(stack, demand, today or date.today(), chosen, refresh=refresh)
+        found_again.report()
+        requests = found_again.requests
+        with ThreadPoolExecutor(pace(sources).reads) as pool:
             found = list(in_order(pool, requests, partial(_cost, chosen=chosen), ahead=len(requests)))
     estimates = []
     for name, several in groupby(found, key=lambda item: item[0].group.name):
@@ -327,12 +276,13 @@ def _writing(path: Path) -> Iterator[None]:
         held.release()
 
 
-def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source], quiet: bool) -> None:
+def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source], today: date, quiet: bool) -> None:
     """Carry out requests group by group, with a progress bar for each group."""
     from tqdm import tqdm
 
-    reads, ranges = _pace(chosen.values()).reads, OutOfRange()
-    read = partial(_read, chosen=chosen, ranges=ranges)
+    reads, ranges = pace(chosen.values()).reads, OutOfRange()
+    read = partial(_read, chosen=chosen, today=today, ranges=ranges)
+    kept: dict[str, set[date]] = {}
     with ThreadPoolExecutor(reads) as pool, _stopping(chosen.values()):
         for name, several in groupby(requests, key=lambda request: request.group.name):
             of_group = list(several)
@@ -345,13 +295,31 @@ def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source]
             ) as bar:
                 for request, found in in_order(pool, of_group, read, ahead=reads):
                     bar.set_postfix_str(str(request.days[0]) if request.group.temporal else "", refresh=False)
-                    for day, rasters in zip(request.days, found, strict=True):
-                        stack.write(request.group.name, request.window, day, rasters)
+                    for day, (rasters, revision) in zip(request.days, found, strict=True):
+                        held = _without_inputs(stack, request, day, revision)
+                        for gone in held:
+                            kept.setdefault(gone, set()).add(day)
+                        number = revision.number if revision else 0
+                        stack.write(request.group.name, request.window, day, rasters | held, number)
                     bar.update(request.cells)
     ranges.report()
     for source in {id(source): source for source in chosen.values()}.values():
         if isinstance(source, Reporting):
             source.report()
+    for name, days in kept.items():
+        log.warning("%s: the inputs of %s are gone; the stack keeps their values", name, counted(len(days), "day"))
+
+
+def _without_inputs(stack: Stack, request: Request, day: date, revision: Revision | None) -> Rasters:
+    """Return the values that a stack holds of variables whose inputs are gone."""
+    group, window = request.group, request.window
+    names = [name for name in group.variables if name not in revision.stamps] if revision else []
+    if not names or not (stack.marks(group, window, [day]) > 1).any():
+        return {}
+    held = {name: stack.read(name, window, day) for name in names}
+    return {
+        name: values for name, values in held.items() if (VARIABLES[name].pack(values) != VARIABLES[name].nodata).any()
+    }
 
 
 @contextmanager
@@ -363,16 +331,6 @@ def _stopping(sources: Iterable[Source]) -> Iterator[None]:
                 on_error.callback(source.stop)
         yield
         on_error.pop_all()
-
-
-def _pace(sources: Iterable[Source]) -> Pace:
-    """Combine the paces of sources: the most reads at a time, the fewest days per read, the longest delay."""
-    paces = [getattr(source, "pace", _PACE) for source in sources]
-    return Pace(
-        reads=max(pace.reads for pace in paces),
-        fine_days=min(pace.fine_days for pace in paces),
-        delay=max(pace.delay for pace in paces),
-    )
 
 
 def in_order(
@@ -416,9 +374,12 @@ def _succeeded(future: Future[Any]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _read(request: Request, chosen: Mapping[str, Source], ranges: OutOfRange) -> list[Rasters]:
-    """Read, per day, the variables of a group from their sources; unobserved ones are absent."""
+def _read(
+    request: Request, chosen: Mapping[str, Source], today: date, ranges: OutOfRange
+) -> list[tuple[Rasters, Revision | None]]:
     group = request.group
+    asked = revisions(group, request.window, request.days, chosen, today)
+    known: Sequence[Revision | None] = asked or [None for _ in request.days]
     found: list[Rasters] = [{} for _ in request.days]
     for source, days in _split_by_source(request, chosen):
         rasters = source.read(group.kind, group.lattice[request.window], days)
@@ -428,7 +389,7 @@ def _read(request: Request, chosen: Mapping[str, Source], ranges: OutOfRange) ->
         for k, day in enumerate(days):
             mine = {name: rasters[name][k] for name in group.variables if chosen[name] is source}
             found[request.days.index(day)].update(mine)
-    return found
+    return list(zip(found, known, strict=True))
 
 
 def _split_by_source(request: Request, chosen: Mapping[str, Source]) -> Iterator[tuple[Source, list[date]]]:

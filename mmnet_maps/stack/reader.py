@@ -81,12 +81,17 @@ class Block:
         For each day of a map, in order, the index of the first day of its own series.
     snapshots
         One per day, in order, each read when the iterator reaches it.
+    cells, borrowed
+        For each coarse variable, the cells of its lattice that the pixels lie in, counted along its rows, and those of
+        them that have a value from a neighbouring cell on any of the days.
     """
 
     series_id: NDArray[np.int32]
     series: dict[str, Float]
     starts: tuple[int, ...]
     snapshots: Iterator[Snapshot]
+    cells: dict[str, NDArray[np.intp]]
+    borrowed: dict[str, NDArray[np.intp]]
 
 
 def read_block(
@@ -131,12 +136,15 @@ def read_block(
     series_id, places = _series_cells(pixels, {fields[name].group.name: fields[name] for name in needs.series}, wanted)
     first, last = needs.series_days(days[0])[0], needs.series_days(days[-1])[-1]
     series = {name: fields[name].on(first, last, places[fields[name].group.name]) for name in needs.series}
+    cells = {name: field.cells_of(pixels, wanted) for name, field in fields.items()}
     observations = _Observations(stack, found, pixels, [name for name in needs.snapshot if name not in fields])
     return Block(
         series_id=series_id,
         series={name: np.ascontiguousarray(values.T) for name, (values, _, _) in series.items()},
         starts=tuple((needs.series_days(day)[0] - first).days for day in days),
         snapshots=(_snapshot(day, observations, fields, places, needs, smap_resampling) for day in days),
+        cells=cells,
+        borrowed={name: fields[name].borrowed(own) for name, own in cells.items()},
     )
 
 
@@ -186,6 +194,23 @@ class _Field:
             return part[days].reshape(-1, part[0].size)[:, places]
 
         return cells(self.values), cells(self.gaps), cells(self.gap_filled)
+
+    def cells_of(self, pixels: _Pixels, wanted: NDArray[np.bool_] | None) -> NDArray[np.intp]:
+        """Return the cells of the lattice, counted along its rows, that pixels lie in."""
+        rows, cols = pixels.cells(self.group.lattice)
+        inside = rows >= 0 if wanted is None else (rows >= 0) & wanted
+        held = np.zeros(self.values.shape[1:], bool)
+        held[rows[inside] - self.window[0].start, cols[inside] - self.window[1].start] = True
+        row, col = np.nonzero(held)
+        index: NDArray[np.intp] = (row + self.window[0].start) * self.group.lattice.shape.x + col + self.window[1].start
+        return index
+
+    def borrowed(self, cells: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return those of some cells that are gap-filled on any day."""
+        row, col = np.divmod(cells, self.group.lattice.shape.x)
+        filled: NDArray[np.bool_] = np.any(self.gap_filled, axis=0)
+        found: NDArray[np.intp] = cells[filled[row - self.window[0].start, col - self.window[1].start]]
+        return found
 
     def to_pixels(self, pixels: _Pixels, day: date, resampling: SmapResampling) -> tuple[Float, NDArray[np.bool_]]:
         """Return the day's value of every pixel, NaN off the lattice, and whether its cell is gap-filled."""

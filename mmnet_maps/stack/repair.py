@@ -11,6 +11,8 @@ from datetime import date
 from functools import partial
 
 from mmnet_maps.grid.lattice import Window
+from mmnet_maps.quantities import counted
+from mmnet_maps.stack import checksums
 from mmnet_maps.stack.availability import look_up
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.needs import Demand, fine_window, uses
@@ -66,7 +68,11 @@ def _damage(
             yield of(window=window, lost="fetched")
             continue
         for variable in (name for name in group.variables if name in variables) if marked.observed else ():
-            if _error(stack, variable, window, day):
+            error = _error(stack, variable, window, day)
+            if error and error.lost == checksums.NAME:
+                yield of(window=window, lost=error.lost)
+                break
+            if error:
                 rows, cols = group.blocks(window)
                 for i in range(rows.start, rows.stop):
                     for j in range(cols.start, cols.stop):
@@ -87,7 +93,8 @@ def clear(stack: Stack, damage: Sequence[Damage]) -> None:
     """Clear the marks of damaged blocks, and remove files that cannot be decoded with the marks of all their blocks."""
     if damage:
         groups = sorted({one.group.name for one in damage})
-        log.warning("%d damaged blocks of %s in %s are fetched again", len(damage), ", ".join(groups), stack.path)
+        blocks = counted(len(damage), "damaged block")
+        log.warning("fetching %s of %s in %s again", blocks, ", ".join(groups), stack.path)
     for one in sorted(damage, key=lambda one: one.lost != "fetched"):
         if one.lost is None:
             stack.clear_marks(one.group, one.window, one.day)

@@ -12,7 +12,7 @@ from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.settings import MapSettings
 from mmnet_maps.sources import open_source
 from mmnet_maps.sources.earthengine.client import signed_in
-from mmnet_maps.stack.availability import require, require_values
+from mmnet_maps.stack.availability import NotFetchedError, require, require_values
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand
 from mmnet_maps.stack.store import Stack
@@ -32,14 +32,26 @@ def open_inputs(settings: MapSettings, demand: Demand, *, quiet: bool) -> Path:
     """
     if settings.stack is not None:
         stack = Stack(settings.stack)
-        for tile in demand.tiles:
-            require(stack, tile.geobox, demand.needs, demand.days)
+        _require_all(stack, demand)
     else:
         sources = open_source(settings.source or ("earthengine" if signed_in() else "demo"))
         path = cache_folder() / f"{'+'.join(one.name for one in sources)}-{_label(demand.target)}.zarr"
         stack = fetch(path, sources, demand, quiet=quiet)
     require_values(stack, demand.grid, demand.needs, demand.days)
     return stack.path.absolute()
+
+
+def _require_all(stack: Stack, demand: Demand) -> None:
+    """Check all tiles by `availability.require`, so that the error gives the days of all of them."""
+    errors: list[NotFetchedError] = []
+    for tile in demand.tiles:
+        try:
+            require(stack, tile.geobox, demand.needs, demand.days)
+        except NotFetchedError as error:
+            errors.append(error)
+    if errors:
+        errors[0].days = tuple(sorted({day for error in errors for day in error.days}))
+        raise errors[0]
 
 
 def cache_folder() -> Path:

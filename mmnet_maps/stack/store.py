@@ -93,15 +93,6 @@ class Stack:
         self._verified: set[tuple[str, date | None, Place]] = set()
         self._reader = nullcontext if writable else fast_zarr
 
-    @property
-    def sources(self) -> list[str]:
-        """Names of the sources of the last complete fetch."""
-        return list(self._root.attrs.get("sources", []))
-
-    def record_sources(self, names: Sequence[str]) -> None:
-        """Store the names of the sources of a complete fetch."""
-        self._root.attrs["sources"] = list(names)
-
     def group_of(self, variable: str) -> Group:
         """Return the group that holds a variable.
 
@@ -148,15 +139,14 @@ class Stack:
                 return np.asarray(array[rows, cols])[None]
             span: NDArray[np.uint32] = np.asarray(array[min(index) : max(index) + 1, rows, cols])
         except _DAMAGE as error:
-            raise self._damaged(f"{group.name}/{name}", error, days[0] if days else None, lost=name) from error
+            raise self._damaged(f"{group.name}/{name}", error, lost=name) from error
         found: NDArray[np.uint32] = span[np.array(index) - min(index)]
         return found
 
-    def _damaged(self, where: str, why: object, day: date | None = None, *, lost: str | None = None) -> DamagedError:
-        days = f"--start {day} --end {day} " if day else ""
+    def _damaged(self, where: str, why: object, *, lost: str | None = None) -> DamagedError:
         return DamagedError(
             f"the stack {self.path} is damaged in {where} ({_short(why)}); repair it with the command that filled it: "
-            f"mmnet stack --aoi … {days}--source … --out {self.path}",
+            f"mmnet stack --aoi … --start … --source … --out {self.path}",
             lost,
         )
 
@@ -208,10 +198,10 @@ class Stack:
             self._expected.clear()  # another process may have rewritten the block
             values = self._stored(group, variable, whole, days)
             if wrong := self._mismatches(group, variable, whole, days, values):
-                day, place = wrong[0]
-                when = f" on {day}" if day else ""
-                where = f"{variable}{when}, block {place[0]}/{place[1]} of {group.name}"
-                raise self._damaged(where, "not the data of its checksum", day)
+                day, (i, j) = wrong[0]
+                x, y = group.centre(i, j)
+                where = f"{variable}{f' on {day}' if day else ''}, block {i}/{j} of {group.name} near {x:.2f},{y:.2f}"
+                raise self._damaged(where, "not the data of its checksum")
         rows, cols = (
             slice(part.start - outer.start, part.stop - outer.start) for part, outer in zip(window, whole, strict=True)
         )
@@ -226,8 +216,7 @@ class Stack:
             return values
         except _DAMAGE as error:
             when = f" on {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}" if days else ""
-            where, day = f"{group.name}/{variable}{when}", days[0] if days else None
-            raise self._damaged(where, error, day, lost=variable) from error
+            raise self._damaged(f"{group.name}/{variable}{when}", error, lost=variable) from error
 
     def _is_verified(self, group: Group, variable: str, window: Window, days: Sequence[date] | None) -> bool:
         rows, cols = group.blocks(window)
@@ -270,7 +259,7 @@ class Stack:
                 span = (slice(day_index(days[0]), day_index(days[-1]) + 1),) if days else ()
                 stored = np.asarray(array[*span, :, rows, cols]).astype(np.int64)
             except _DAMAGE as error:
-                raise self._damaged(where, error, days[0] if days else None, lost=checksums.NAME) from error
+                raise self._damaged(where, error, lost=checksums.NAME) from error
             marks = self.marks(group, window, days or ())
             found = np.where(marks[:, None] > 1, stored if days else stored[None], _UNMARKED)
             if (marks > 0).all():

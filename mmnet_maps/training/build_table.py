@@ -239,7 +239,11 @@ class _Inputs:
 
     def digest(self, station: pd.DataFrame) -> str:
         """Hash everything that decides the rows of a station."""
-        origin = self.origin.path if isinstance(self.origin, Stack) else [source.name for source in self.origin]
+        origin = (
+            self.origin.path
+            if isinstance(self.origin, Stack)
+            else [f"{source.name} {getattr(source, 'state', '')}" for source in self.origin]
+        )
         settings = f"{__version__} {origin} {self.provenance} {self.needs} {self.smap_resampling}"
         return hashlib.sha256(f"{settings}\n{station.to_csv(index=False)}".encode()).hexdigest()
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from batch_world import DAYS, fill
+from batch_world import DAYS
 from insitu_files import uscrn
 from map_files import DAY, NEXT, grid_at, values_on, write_map
 from mmnet_maps import cli
@@ -20,19 +20,14 @@ from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.training.observations import read_observations
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    return fill(tmp_path_factory.mktemp("series") / "s.zarr", model).path
-
-
-def test_observations_at_stations_of_the_same_name(tmp_path: Path, stack: Path, model: Path) -> None:
+def test_observations_at_stations_of_the_same_name(tmp_path: Path, corner_stack: Path, model: Path) -> None:
     place = (47.79, -119.29)
     uscrn(tmp_path, "WA_Here_1_N", {DAYS[0]: 0.21, DAYS[2]: 0.25}, lat=place[0], lon=place[1])
     rows = f"Other,{place[0]},{place[1]},{DAYS[1]},0.3\nOther,{place[0]},{place[1]},{DAYS[2]},\n"
     (tmp_path / "s.csv").write_text(f"station,lat,lon,date,soil_moisture\nHere-1-N,{place[0]},{place[1]},,\n{rows}")
     found = series_for(
         points=[str(tmp_path / "s.csv"), "-119.291,47.7901"],
-        stack=str(stack),
+        stack=str(corner_stack),
         model=str(model),
         start=str(DAYS[0]),
         end=str(DAYS[2]),
@@ -168,6 +163,14 @@ def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str], mon
         (["--samples", "t", "--start", "2021-08-08"], 2, "leave out the other options"),
         (["--samples", "t", "--observations", "u"], 2, "leave out the other options"),
         (["--samples", "t" * 300], 3, "no file ttt"),  # too long for a name
+        (["--points", "-119,47", "--maps", "m", "--model", "n"], 2, "leave out --model"),
+        (
+            ["--points", "-119,47", "--stack", "s", "--start", "2021-02-30", "--end", "2021-03-01"],
+            2,
+            "not in the calendar",
+        ),
+        (["--points", "-119,47", "--stack", "s", "--observations", "none"], 2, "give the first and the last day"),
+        (["--points", "119,47,1", "--maps", "m", "--observations", "none"], 2, "neither LON,LAT in degrees"),
     ):
         assert command(monkeypatch, "points", *options, "--out", "s.csv") == code
         assert message in capsys.readouterr().err

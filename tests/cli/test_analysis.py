@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import shapely
 
 from command_line import geojson
@@ -16,21 +15,37 @@ from mmnet_maps.grid.area import transform_geometry
 from mmnet_maps.grid.polygons import LONLAT
 
 
-@pytest.mark.parametrize("command", ["points", "zones"])
-def test_finished_maps_are_read_without_torch(tmp_path: Path, command: str) -> None:
+def test_finished_maps_are_read_without_torch(tmp_path: Path) -> None:
     grid = grid_at(0, 0, 40, 40)
     write_map(tmp_path / "maps", "h06v03", MAP_DAY, grid)
     outline = transform_geometry(shapely.box(*grid.boundingbox.bbox), "EPSG:5070", LONLAT)
     geojson(tmp_path / "zones.geojson", outline)
     places = {"points": f"{outline.centroid.x},{outline.centroid.y}", "zones": "zones.geojson"}
-    words = ["mmnet", command, f"--{command}", places[command], "--maps", "maps", "--out", "found.csv", "-q"]
+    lines = [
+        [
+            "mmnet",
+            command,
+            f"--{command}",
+            place,
+            "--maps",
+            "maps",
+            "--out",
+            f"{command}.csv",
+            "--picture",
+            f"{command}.png",
+        ]
+        for command, place in places.items()
+    ]
     code = (
-        f"import sys; sys.argv = {words}\n"
+        f"import sys\n"
         "from mmnet_maps import cli\n"
-        "try: cli.main()\n"
-        "except SystemExit as end: assert not end.code\n"
-        "assert 'torch' not in sys.modules\n"
+        f"for sys.argv in {lines}:\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "    assert 'torch' not in sys.modules, sys.argv[1]\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(Path("found.csv").read_text().splitlines()) == 2
+    for command in places:
+        assert len(Path(f"{command}.csv").read_text().splitlines()) == 2
+        assert f"{command}.png" in done.stdout

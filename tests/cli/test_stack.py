@@ -73,7 +73,8 @@ def test_a_stack_is_checked(
     gaps = [line for line in out.splitlines() if line.startswith("missing")]
     assert [line.split()[1] for line in gaps] == ["smap", "weather"]
     assert all("no map of 2021-08-09 to 2021-08-10" in line for line in gaps)
-    assert out.splitlines()[-1].startswith(f"next: mmnet stack --aoi {AREA} --start 2021-08-09 --end 2021-08-10")
+    command = f"mmnet stack --aoi {AREA} --start 2021-08-09 --end 2021-08-10 --source SOURCES.yaml --model {model}"
+    assert out.splitlines()[-1] == f"next: {command} --out {inputs}"
     code, out, _ = run(capsys, monkeypatch, "stack", "check", inputs, "--model", model, "--date", DAY)
     assert code == 0
     assert "all that was fetched" in out

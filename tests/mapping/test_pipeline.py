@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pickle
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -23,6 +24,7 @@ import xarray as xr
 
 import mmnet_maps as mm
 from analytic import AnalyticSource, make_model
+from mmnet_maps.cli.stack import stack_command
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.area import read_aoi, transform_geometry
 from mmnet_maps.grid.lattice import lonlat, window_of
@@ -329,6 +331,29 @@ def test_substitutes_are_reported(job: Request) -> None:
         "cr": "closed formula (trained on another radar)",
     }
     assert json.loads(lazy(job).attrs["stand_ins"]) == job.substitutes()
+
+
+def test_the_command_that_a_message_proposes_is_complete(inputs: Path, model: Path, tmp_path: Path) -> None:
+    mine, area = tmp_path / "my stack.zarr", tmp_path / "my fields.geojson"
+    mine.symlink_to(inputs)
+    area.write_text(shapely.to_geojson(shapely.box(-119.50, 47.80, -119.49, 47.805)))
+    days = [*DAYS, "2021-08-20", "2021-08-22/2021-08-23"]
+    with pytest.raises(InputError, match=r"needed for the map of 3 days from 2021-08-20 to 2021-08-23; fetch") as error:
+        prepare(area, days, stack=mine, model=model, quiet=True)
+    text = str(error.value)
+    words = shlex.split(text.split("fetch it with: ")[1])
+    assert words[:2] == ["mmnet", "stack"]
+    params = stack_command.make_context("stack", words[2:]).params
+    given = {name: str(params[name]) for name in ("aoi", "start", "end", "source", "model", "out")}
+    assert given == {
+        "aoi": str(area),
+        "start": "2021-08-20",
+        "end": "2021-08-23",
+        "source": "SOURCES.yaml",
+        "model": str(model),
+        "out": str(mine),
+    }
+    assert len(text) - sum(text.count(str(path)) * len(str(path)) for path in (mine, area, model)) < 240
 
 
 def test_refusals(inputs: Path, model: Path, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
 from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack.availability import require, require_values
-from mmnet_maps.stack.fetch import fetch, in_order, plan
+from mmnet_maps.stack.fetch import fetch, in_order
 from mmnet_maps.stack.needs import Demand, Needs
+from mmnet_maps.stack.plan import plan
 from mmnet_maps.stack.store import Stack, lock
 
 DAY = date(2021, 8, 8)
@@ -165,28 +166,11 @@ def test_a_request_never_spans_two_tiles(filled: Stack) -> None:
     """The stack holds one tile only."""
     grid = conus_grid()[3000:3200, 6200:6300]
     assert len(tiles(grid)) == 2
-    requests = plan(filled, Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), date.today())
+    requests = plan(filled, Demand(grid=grid, tiles=tiles(grid), needs=NEEDS, days=[DAY]), date.today()).requests
     fine = [request for request in requests if request.group.kind == "optical"]
     assert fine
     for request in fine:
         assert request.window[0].start // 1024 == (request.window[0].stop - 1) // 1024
-
-
-def test_empty_days_are_fetched_again_when_the_sources_have_changed(tmp_path: Path) -> None:
-    class Late(AnalyticSource):
-        def days(self, kind: str, geobox: GeoBox, start: date, end: date) -> list[date]:
-            return [] if kind == "smap" else super().days(kind, geobox, start, end)
-
-    fill(tmp_path / "s.zarr", [Late(name="before", without=source_of(NEEDS).without)])
-    fill(tmp_path / "s.zarr", [source_of(NEEDS, name="before")])
-    with pytest.raises(InputError, match="no value of smap"):
-        require_values(Stack(tmp_path / "s.zarr"), GRID, NEEDS, [DAY])
-    after = source_of(NEEDS, name="after")
-    require_values(fill(tmp_path / "s.zarr", [after]), GRID, NEEDS, [DAY])
-    assert "weather" not in {group for group, _ in after.reads}
-    after.reads.clear()
-    fill(tmp_path / "s.zarr", [after])
-    assert after.reads == []
 
 
 def test_a_complete_store_is_not_opened_for_writing(
@@ -197,7 +181,7 @@ def test_a_complete_store_is_not_opened_for_writing(
 
 
 def test_a_read_is_bounded_in_values_not_in_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmnet_maps.stack.fetch._VALUES", 40_000)
+    monkeypatch.setattr("mmnet_maps.stack.plan._VALUES", 40_000)
     source = AnalyticSource()
     fill(tmp_path / "s.zarr", [source])
     most = {group: max(len(days) for name, days in source.reads if name == group) for group in ("lst", "weather")}

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from analytic import LATTICES, AnalyticSource, source_of
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.lattice import lonlat
+from mmnet_maps.grid.lattice import lonlat, nearest_cells
 from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand, Needs
@@ -193,6 +193,21 @@ def test_picked_pixels_are_those_of_the_whole(
         np.testing.assert_array_equal(mine.gap_filled[0], other.gap_filled[picked])
         for name in ("series_gap_filled", "lst_filled", "surface_temperature"):
             np.testing.assert_array_equal(getattr(mine, name)[series_id[on]], getattr(other, name)[of_whole[on]])
+
+
+def test_gap_filled_cells_are_counted_by_variable(coast: Stack, grid: GeoBox) -> None:
+    """Rain ends at 119.60° W, so that the next two columns of its lattice are filled in every row of the map."""
+    block, _ = one_day(coast, grid)
+    rows, cols = nearest_cells(grid, coast.group_of("pr").lattice)
+    lattice = LATTICES["weather"]
+    edge = lattice.affine.c + lattice.affine.a * np.arange(lattice.shape.x)
+    on = np.unique(np.stack([rows.ravel(), cols.ravel()]), axis=1)
+    np.testing.assert_array_equal(block.cells["pr"], np.sort(on[0] * lattice.shape.x + on[1]))
+    first = int(np.flatnonzero(edge > -119.60)[0])
+    filled = on[:, (on[1] >= first) & (on[1] < first + 2)]
+    np.testing.assert_array_equal(block.borrowed["pr"], np.sort(filled[0] * lattice.shape.x + filled[1]))
+    assert block.borrowed["pr"].size
+    assert not block.borrowed["smap"].size
 
 
 def test_the_coast_has_missing_and_gap_filled_cells(coast: Stack, grid: GeoBox) -> None:

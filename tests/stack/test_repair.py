@@ -17,7 +17,7 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.stack.availability import fetched_days
-from mmnet_maps.stack.blocks import day_index
+from mmnet_maps.stack.blocks import Group, day_index
 from mmnet_maps.stack.checksums import checksum
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.inventory import take_inventory
@@ -162,6 +162,25 @@ def test_stacks_of_before_are_read_unverified(path: Path) -> None:
     fetch(path, [source], replace(DEMAND, days=[DAY, date(2021, 8, 9)]), quiet=True, verify=True)
     assert {day for group, days in source.reads if group == "weather" for day in days} == {date(2021, 8, 9)}
     read(path)
+
+
+def test_data_of_a_killed_fetch_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between data and mark."""
+
+    def die(self: Stack, group: Group, *_: object) -> None:
+        if group.name == "smap":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stack, "_record_checksums", die)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(tmp_path / "k.zarr", [source_of(NEEDS)], DEMAND, quiet=True)
+    monkeypatch.undo()
+    assert files(tmp_path / "k.zarr/smap/smap/c")
+    stack = Stack(tmp_path / "k.zarr")
+    assert np.isnan(stack.read("smap", (slice(80, 82), slice(110, 112)), BEFORE)).all()
+    assert fetched_days(stack, GRID, NEEDS, [DAY]) == []
+    fetch(tmp_path / "k.zarr", [source_of(NEEDS)], DEMAND, quiet=True, verify=True)
+    read(tmp_path / "k.zarr")
 
 
 def test_a_killed_rewrite_leaves_no_mark(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -20,7 +21,7 @@ from analytic import LATTICES, AnalyticSource
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.stack.blocks import Group, day_index
-from mmnet_maps.stack.layout import create
+from mmnet_maps.stack.layout import complete, create
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
 
@@ -212,11 +213,66 @@ def test_a_root_without_its_attributes_is_reported(path: Path, key: str) -> None
         Stack(path)
 
 
-def test_sources_are_remembered_and_the_store_still_opens(path: Path) -> None:
-    assert Stack(path).sources == []
-    Stack(path, writable=True).record_sources(["a", "b"])
-    assert Stack(path).sources == ["a", "b"]
-    assert Stack(path).target == conus_grid()
+def test_a_killed_rewrite_leaves_no_block_that_is_half_new(
+    path: Path, source: AnalyticSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(path, writable=True)
+    group, old = stack.groups["optical"], rasters(source, ["red", "nir"])
+    stack.write("optical", WINDOW, DAY, old, 5)
+    before = stack.marks(group, WINDOW, [DAY])
+    new = {name: np.where(np.arange(512) < 256, values + 0.1, values) for name, values in old.items()}
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stack, "record_revision", die)
+        with pytest.raises(KeyboardInterrupt):
+            stack.write("optical", WINDOW, DAY, new, 7)
+    left, right = Stack(path).marks(group, WINDOW, [DAY])[0, 0]
+    assert (left, right) == (0, before[0, 0, 1])
+    assert np.isnan(Stack(path).read("red", WINDOW, DAY)[:, :256]).all()
+    stack.write("optical", WINDOW, DAY, new, 7)
+    np.testing.assert_allclose(Stack(path).read("red", WINDOW, DAY), new["red"], atol=1e-4, equal_nan=True)
+    assert (Stack(path).revisions(group, WINDOW, [DAY, date(2021, 8, 9)]) == [[[7, 7]], [[0, 0]]]).all()
+
+
+def test_a_rewrite_without_a_variable_removes_its_values(path: Path, source: AnalyticSource) -> None:
+    stack = Stack(path, writable=True)
+    stack.write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+    stack.write("optical", WINDOW, DAY, rasters(source, ["red"]))
+    assert np.isnan(Stack(path).read("nir", WINDOW, DAY)).all()
+    assert np.isfinite(Stack(path).read("red", WINDOW, DAY)).any()
+
+
+def test_equal_data_are_not_written_again(path: Path, source: AnalyticSource) -> None:
+    stack = Stack(path, writable=True)
+    stack.write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]), 5)
+    chunks = [file for name in ("red", "nir") for file in (path / "optical" / name / "c").rglob("*") if file.is_file()]
+    before = [file.stat().st_ino for file in chunks]
+    stack.write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]), 7)
+    assert [file.stat().st_ino for file in chunks] == before
+    assert (stack.revisions(stack.groups["optical"], WINDOW, [DAY]) == 7).all()
+
+
+def without_revisions(path: Path) -> None:
+    """Make a stack as older software did: without the array of revisions."""
+    for folder in path.glob("*/revision"):
+        shutil.rmtree(folder)
+    zarr.consolidate_metadata(path)
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_older_stacks_get_the_array_of_revisions(path: Path, source: AnalyticSource) -> None:
+    Stack(path, writable=True).write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]), 5)
+    without_revisions(path)
+    stack = Stack(path)
+    assert (stack.revisions(stack.groups["optical"], WINDOW, [DAY]) == 0).all()
+    np.testing.assert_allclose(stack.read("red", WINDOW, DAY), rasters(source, ["red"])["red"], atol=1e-4)
+    for _ in range(2):
+        complete(path)
+        Stack(path, writable=True).record_revision("optical", WINDOW, DAY, 9)
+        assert (Stack(path).revisions(stack.groups["optical"], WINDOW, [DAY]) == 9).all()
     with xr.open_datatree(path, engine="zarr") as tree:
         assert set(tree.children) == {"static", "optical", "weather"}
 

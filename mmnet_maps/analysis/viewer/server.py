@@ -80,24 +80,25 @@ def _page_maker(shown: Viewable, stack: str | Path | None, outline: str | Path |
     RequestError, InputError
         See `view`.
     """
+    from mmnet_maps.analysis.viewer.data import ViewedStack
+    from mmnet_maps.stack.store import Stack
+
+    weather = Stack(stack) if stack is not None else shown.stack if isinstance(shown, ViewedStack) else None
+    if stack is not None and weather is not None:
+        weather.group_of("pr")
+    rings = _rings(outline, str(shown.grid.crs)) if outline is not None else []
     try:
         import panel as pn
     except ImportError as error:
         raise RequestError(
             "mmnet view needs the package panel, which is not installed: pip install 'mmnet-maps[viewer]'"
         ) from error
-    from mmnet_maps.analysis.viewer.data import ViewedStack
     from mmnet_maps.analysis.viewer.page import Page
-    from mmnet_maps.stack.store import Stack
 
     pn.extension()
     for name in ("bokeh.server.views.ws", "tornado.access", "tornado.general"):  # they log every refused request
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").addFilter(_is_not_a_departure)
-    weather = Stack(stack) if stack is not None else shown.stack if isinstance(shown, ViewedStack) else None
-    if stack is not None and weather is not None:
-        weather.group_of("pr")
-    rings = _rings(outline, str(shown.grid.crs)) if outline is not None else []
 
     def make_page() -> Any:
         if pn.state.curdoc is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,17 +28,23 @@ from mmnet_maps.grid.tiles import (
     target_grid,
     touched_tiles,
 )
+from mmnet_maps.mapping.commands import place_options, quote
 from mmnet_maps.mapping.request import Request, draft_request, log_notices
+from mmnet_maps.quantities import counted
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.stack.availability import blocks_of_grids, look_up_blocks
 from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.store import Stack
+from mmnet_maps.variables import FIRST_DAY
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
+log = logging.getLogger("mmnet_maps")
+
 LATEST = "latest"
-_BACK, _AT_ONCE = 366, 32  # days searched for the newest one with all inputs, and looked up at once
+_YEAR, _AT_ONCE = 366, 32  # days looked up at once for the newest one with all inputs: in one group, and in all
+_OLD = 31  # days after which the newest day is not what one expects of a daily product
 _MEMORY = 2 << 30  # least memory of a worker where their number is not given, bytes
 
 
@@ -108,7 +115,7 @@ def plan_batch(
     InputError
         There is no stack, or no day for ``latest``.
     """
-    settings = _settle(options)
+    settings = _settle(options, place_options(aoi, tiles))
     if (aoi is None) == (tiles is None):
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
     assert settings.stack is not None, "refused by _settle"
@@ -132,13 +139,13 @@ def plan_batch(
     )
 
 
-def _settle(options: MapOptions) -> MapSettings:
-    """Settle the options of maps, and refuse those that a batch cannot have."""
+def _settle(options: MapOptions, place: str) -> MapSettings:
+    """Settle the options of maps of a place, and refuse those that a batch cannot have."""
     settings = settle(options)
     if settings.stack is None:
         raise RequestError(
-            "a batch reads its inputs from a stack: give --stack STORE; fill one with: mmnet stack --tiles … --source "
-            "… --out STORE"
+            f"a batch reads its inputs from a stack: give --stack STORE; fill one with: mmnet stack {place} "
+            f"--start DAY --source earthengine --model {quote(settings.model[0])} --out STORE"
         )
     if (settings.resolution, settings.crs) != (DEFAULT_RESOLUTION, DEFAULT_CRS) or settings.members:
         raise RequestError(
@@ -247,7 +254,12 @@ def _days(dates: Any, stack: Stack, grids: Sequence[GeoBox], needs: Needs) -> tu
     given = [dates] if isinstance(dates, str | date) else list(dates)
     if LATEST not in given:
         return parse_days(dates)
-    found = (newest_day(stack, grids, needs, datetime.now(UTC).date()),)
+    today = datetime.now(UTC).date()
+    found = (newest_day(stack, grids, needs, today),)
+    if (age := (today - found[0]).days) > _OLD:
+        log.warning(
+            "latest is %s, %s ago: the newest day with all inputs in %s", found[0], counted(age, "day"), stack.path
+        )
     others = [day for day in given if day != LATEST]
     return tuple(sorted({*found, *(parse_days(others) if others else ())}))
 
@@ -261,21 +273,31 @@ def newest_day(stack: Stack, grids: Sequence[GeoBox], needs: Needs, today: date)
     Raises
     ------
     InputError
-        There is none within a year.
+        There is none; the message names the newest day of each input.
     """
-    blocks = blocks_of_grids(stack, grids, needs, today)
-    for start in range(0, _BACK, _AT_ONCE):
-        days = [today - timedelta(days=k) for k in range(start, min(start + _AT_ONCE, _BACK))]
-        found = [
-            look_up_blocks(stack, group, mask, [read for day in days for read in needs.days(group.kind, day)])
-            for group, mask in blocks.values()
-        ]
-        for day in days:
-            if not any(one.unfetched(needs, day) or one.empty(needs, day) for one in found):
-                return day
+    blocks = [*blocks_of_grids(stack, grids, needs, today).values()]
+    since = [today - timedelta(days=k) for k in range((today - FIRST_DAY).days + 1)]
+    smallest = min((one for one in blocks if one[0].temporal), key=lambda one: one[1].sum())
+    for first in range(0, len(since), _YEAR):
+        year = since[first : first + _YEAR]
+        fetched = look_up_blocks(
+            stack, *smallest, [read for day in year for read in needs.own_days(smallest[0].kind, day)]
+        )
+        likely = [day for day in year if not fetched.unfetched(needs, day)]
+        for start in range(0, len(likely), _AT_ONCE):
+            days = likely[start : start + _AT_ONCE]
+            found = [
+                look_up_blocks(stack, group, mask, [read for day in days for read in needs.days(group.kind, day)])
+                for group, mask in blocks
+            ]
+            for day in days:
+                if not any(one.unfetched(needs, day) or one.empty(needs, day) for one in found):
+                    return day
+    ends = {group: max(look_up_blocks(stack, group, mask, since).complete, default=None) for group, mask in blocks}
+    known = ", ".join(f"{group.name} {end or 'none'}" for group, end in ends.items() if group.temporal or not end)
     raise InputError(
-        f"the stack {stack.path} has no day up to {today} with every input for these tiles; see which are missing "
-        f"with: mmnet stack check {stack.path} --date …"
+        f"the stack {stack.path} has no day up to {today} with every input for these tiles; the newest day of each: "
+        f"{known}; fetch more, or give days and see what is missing with: mmnet stack check"
     )
 
 

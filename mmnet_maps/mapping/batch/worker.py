@@ -19,10 +19,11 @@ from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.batch.report import Outcome, item_path, map_version
+from mmnet_maps.mapping.commands import fill_command, model_text, place_options
 from mmnet_maps.mapping.pipeline import Packed, write_days
 from mmnet_maps.mapping.request import Request, open_stack
 from mmnet_maps.product.layers import LAYERS
-from mmnet_maps.stack.availability import require, require_values
+from mmnet_maps.stack.availability import NotFetchedError, require, require_values
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -143,6 +144,12 @@ def _existing(task: Task, day: date) -> dict[date, Outcome]:
             require(stack, tile.geobox, request.needs, [day])
             require_values(stack, tile.geobox, request.needs, [day])
             return {}
+    except NotFetchedError as error:
+        command = fill_command(
+            place_options(None, [task.tile]), [day], stack=stack, model=model_text(request.models[0]),
+            names=request.needs.variables,
+        )  # fmt: skip
+        return {day: task.failure(day, str(NotFetchedError.of(error.problem, [day], command)))}
     except InputError as error:
         return {day: task.failure(day, str(error))}
     remove_day_leftovers(request.run.out, task.tile, day, request.synthetic)

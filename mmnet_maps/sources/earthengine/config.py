@@ -46,6 +46,10 @@ class Product(BaseModel):
     keep: Annotated[dict[str, tuple[float, float]], Field(description="Values outside this range are masked.")] = {}
     smooth: Annotated[Smooth | None, Field(description="Speckle filter.")] = None
     fields: Annotated[int, Field(ge=1, description="Images required for the mean of a day.")] = 1
+    final: Annotated[
+        dict[str, str],
+        Field(description="Properties of an image that is final; default: images are final after sixty days."),
+    ] = {}
     product: Annotated[str, Field(min_length=1, description="Name of the product.")]
     version: str = "not stated"
     licence: str = "not stated"
@@ -74,6 +78,11 @@ class Product(BaseModel):
         """Ids in the catalogue."""
         single = self.collection or self.image
         return (single,) if single else tuple(self.releases.values())
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Everything that decides which values are read."""
+        return self.model_dump(mode="json", exclude={"final"})
 
     def release(self, day: date) -> str:
         """Return the id of the image to use on a day: the only one, or that of the nearest year."""
@@ -110,7 +119,7 @@ class EarthEngineConfig(BaseModel):
     @property
     def digest(self) -> str:
         """Hash of everything that decides which values are read."""
-        products = {key: self.products[key].model_dump(mode="json") for key in self.use}
+        products = {key: self.products[key].recipe for key in self.use}
         return _hash(self.resampling, self.use, products)
 
     @cached_property
@@ -205,7 +214,7 @@ class Selection:
             product=product.product,
             version=product.version,
             licence=product.licence,
-            recipe=_hash(self.resampling, product.model_dump(mode="json")),
+            recipe=_hash(self.resampling, product.recipe),
         )
 
     def grid(self, geobox: GeoBox) -> GeoBox:

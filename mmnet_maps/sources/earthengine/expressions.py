@@ -26,10 +26,15 @@ def first_image(ee: Any, selection: Selection) -> Any:
     return ee.ImageCollection(selection.product.collection).first().select([selection.bands[0]])
 
 
-def times_of_year(ee: Any, selection: Selection, geobox: GeoBox, year: int) -> Any:
-    """Build the list of the times, in milliseconds, of a collection's images over a window in a year."""
+def images_of_year(ee: Any, selection: Selection, geobox: GeoBox, year: int) -> Any:
+    """Build lists of a collection's images over a window in a year: their times in milliseconds and their properties.
+
+    The properties are those of `Product.final` and the version, which changes when an image is replaced. A list is
+    shorter than that of the times where some images do not have the property.
+    """
     images = _images(ee, selection, geobox, date(year, 1, 1), date(year, 12, 31))
-    return images.aggregate_array("system:time_start")
+    names = ("system:time_start", "system:version", *selection.product.final)
+    return ee.List([images.aggregate_array(name) for name in names])
 
 
 def packed_image(ee: Any, selection: Selection, geobox: GeoBox, days: Sequence[date]) -> Any:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from affine import Affine
@@ -22,15 +23,15 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import conus_grid
-from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters
+from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters, Revision
 from mmnet_maps.sources.earthengine.client import Client, TooMuchError, Traffic
-from mmnet_maps.sources.earthengine.config import SMALLEST_SIDE, Selection, load_config
-from mmnet_maps.sources.earthengine.expressions import first_image, packed_image, times_of_year
+from mmnet_maps.sources.earthengine.config import SMALLEST_SIDE, Product, Selection, load_config
+from mmnet_maps.sources.earthengine.expressions import first_image, images_of_year, packed_image
 from mmnet_maps.sources.earthengine.requests import PixelRequest, planned
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain
 
 _DELAY = timedelta(days=60)
-"""How long after a day a product may still appear."""
+"""How long after a day its images may still appear or be replaced, where they do not state whether they are final."""
 
 _MARGIN = 4
 """Cells of a coarse lattice around CONUS."""
@@ -47,6 +48,25 @@ class _Lattice:
 
     geobox: GeoBox
     code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """The images of a product on a day.
+
+    Attributes
+    ----------
+    stamp
+        Changes when one is added or replaced.
+    final
+        Whether all are final; None where they do not state it.
+    """
+
+    stamp: int
+    final: bool | None
+
+
+_NONE = _Images(stamp=0, final=None)
 
 
 class EarthEngineSource:
@@ -73,7 +93,7 @@ class EarthEngineSource:
             retries=config.retries,
         )
         self._lattices: dict[str, _Lattice] = {}
-        self._listed: dict[tuple[Any, ...], list[date]] = {}
+        self._listed: dict[tuple[Any, ...], dict[date, _Images]] = {}
         self._locks: dict[tuple[Any, ...], Lock] = {}
 
     @property
@@ -84,7 +104,7 @@ class EarthEngineSource:
     @property
     def pace(self) -> Pace:
         """As many reads at a time as requests, each of one day, because a fine day is a request."""
-        return Pace(reads=self._config.concurrency, fine_days=1, delay=_DELAY)
+        return Pace(reads=self._config.concurrency, fine_days=1)
 
     @property
     def traffic(self) -> Traffic:
@@ -129,6 +149,24 @@ class EarthEngineSource:
         if group == "static":
             return [start + timedelta(days=k) for k in range((end - start).days + 1)]
         return sorted({day for each in self._selections(group) for day in self._days_of(each, geobox, start, end)})
+
+    def revisions(self, group: str, geobox: GeoBox, days: Sequence[date], today: date) -> list[Revision]:
+        """Return the state of the images of each day over a window: one request for each product and year.
+
+        A day is final when all its images are; where they do not state it, and without images, sixty days later.
+        """
+        if group == "static":
+            return [Revision(stamps=dict.fromkeys(self.variables(), 0)) for _ in days]
+        stamps: list[dict[str, int]] = [{} for _ in days]
+        final = [True for _ in days]
+        for selection in self._selections(group):
+            listed = self._listing(selection, geobox, days[0], days[-1])
+            for k, day in enumerate(days):
+                images = listed.get(day, _NONE)
+                if images is not _NONE:
+                    stamps[k].update(dict.fromkeys(selection.names, images.stamp))
+                final[k] &= today - day > _DELAY if images.final is None else images.final
+        return [Revision(stamps=one, final=known) for one, known in zip(stamps, final, strict=True)]
 
     def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
         """Read the group's variables; see `mmnet_maps.sources.base.Source.read`."""
@@ -178,18 +216,22 @@ class EarthEngineSource:
         return self._lattices[selection.key]
 
     def _days_of(self, selection: Selection, geobox: GeoBox, start: date, end: date) -> list[date]:
-        """Return the days with an image of a product; each year and window is listed once, for all threads."""
+        """Return the days with an image of a product."""
+        return [day for day in self._listing(selection, geobox, start, end) if start <= day <= end]
+
+    def _listing(self, selection: Selection, geobox: GeoBox, start: date, end: date) -> dict[date, _Images]:
+        """Return the images of a product in some years by day; each year and window is listed once, for all threads."""
         window = geobox if selection.fine else None
-        found: list[date] = []
+        found: dict[date, _Images] = {}
         for year in range(start.year, end.year + 1):
             key = (selection.key, window, year)
             with self._locks.setdefault(key, Lock()):
                 if key not in self._listed:
-                    images = partial(times_of_year, selection=selection, geobox=geobox, year=year)
-                    times = self._client.info(images, f"{selection.label}, {year}")
-                    self._listed[key] = sorted({datetime.fromtimestamp(time / 1e3, UTC).date() for time in times})
-            found += self._listed[key]
-        return [day for day in found if start <= day <= end]
+                    images = partial(images_of_year, selection=selection, geobox=geobox, year=year)
+                    lists = self._client.info(images, f"{selection.label}, {year}")
+                    self._listed[key] = _by_day(selection.product, *lists)
+            found |= self._listed[key]
+        return found
 
     def _requests(self, selection: Selection, geobox: GeoBox, days: Sequence[date]) -> Iterator[PixelRequest]:
         """Plan the requests for some days, without those on which the product has no image."""
@@ -226,3 +268,18 @@ class EarthEngineSource:
         assert crs is not None
         epsg = crs.to_epsg()
         return {"crsCode": f"EPSG:{epsg}"} if epsg else {"crsWkt": crs.to_wkt()}
+
+
+def _by_day(product: Product, times: list[float], *properties: list[Any]) -> dict[date, _Images]:
+    """Return images by day (UTC), ascending, from their times and the properties of `expressions.images_of_year`."""
+    known = [values if len(values) == len(times) else [None for _ in times] for values in properties]
+    wanted, days = tuple(product.final.values()), dict[date, list[tuple[Any, ...]]]()
+    for image in sorted(zip(times, *known, strict=True), key=repr):
+        days.setdefault(datetime.fromtimestamp(image[0] / 1e3, UTC).date(), []).append(image)
+    found = {}
+    for day, images in sorted(days.items()):
+        stated = [tuple(values) for _, _, *values in images]
+        unstated = not wanted or any(None in values for values in stated)
+        final = None if unstated else all(values == wanted for values in stated)
+        found[day] = _Images(stamp=crc32(repr(images).encode()), final=final)
+    return found

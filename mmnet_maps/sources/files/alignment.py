@@ -30,6 +30,9 @@ _BLOCK, _PIXELS = 256, 4_000_000
 
 Item = TypeVar("Item")
 
+Box = tuple[float, float, float, float]
+"""West, south, east and north, degrees."""
+
 
 def _offset(lattice: GeoBox, base: GeoBox) -> tuple[int, int] | None:
     """Return rows and columns from the corner of `base` to that of `lattice`; None where their cells differ."""
@@ -131,6 +134,14 @@ def meet(geobox: GeoBox, lattice: GeoBox, pad: int) -> bool:
     except InputError:
         return False
     return True
+
+
+def degrees(geobox: GeoBox) -> Box:
+    """Return west, south, east and north of a grid."""
+    from rasterio.warp import transform_bounds
+
+    box: Box = transform_bounds(str(geobox.crs), "EPSG:4326", *geobox.boundingbox.bbox)
+    return box
 
 
 def metres(geobox: GeoBox) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
+from functools import cached_property
+from pathlib import PurePosixPath
 from threading import Lock
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +18,9 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import pinned_blocks
 from mmnet_maps.sources.files.alignment import (
+    Box,
     block_side,
+    degrees,
     empty,
     families,
     meet,
@@ -29,8 +34,9 @@ from mmnet_maps.sources.files.daily import fields_a_day, reduced
 from mmnet_maps.sources.files.decode import read_fields, smoothed
 from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.listing import DatedFile, Listing, listed, seconds_of
-from mmnet_maps.sources.files.locations import Place, shown
+from mmnet_maps.sources.files.locations import Place, replaced, shown
 from mmnet_maps.sources.files.rasters import describe
+from mmnet_maps.sources.files.stamps import Stamps
 from mmnet_maps.sources.files.stated import Notices, scaling
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, Variable
 
@@ -71,6 +77,11 @@ class Archive:
         self._lock = Lock()
         self._listing: Listing | None = None
         self._grids: dict[str, GeoBox] = {}
+        self._stamps = Stamps()
+        self._recipe = crc32(entry.model_dump_json(exclude_defaults=True).encode())
+        self._revisions: dict[tuple[date | None, frozenset[str | None] | None], int | None] = {}
+        self._tiles: dict[date | None, dict[str | None, list[DatedFile]]] = {}
+        self._near: dict[GeoBox, frozenset[str | None]] = {}
 
     @property
     def listing(self) -> Listing:
@@ -110,6 +121,68 @@ class Archive:
         for file in listing.undecided(start, end):
             found.update(day for day in self._days_in(file, geobox) if start <= day <= end)
         return found - known
+
+    def revisions(self, geobox: GeoBox, days: Sequence[date]) -> list[int | None]:
+        """Return, for each day, a number that changes with its entry in the YAML and the files that may hold the day.
+
+        Files count by their names alone: no file is opened but one of each {tile}. Without {tile} a file counts for
+        every window.
+
+        Returns
+        -------
+        list of int or None
+            None for a day without a file.
+        """
+        fine, static = self._variable.group in FINE_GROUPS, self._variable.group == "static"
+        near = self._tiles_near(geobox) if fine and self._boxes else None
+        found = []
+        for day in [None for _ in days] if static else days:
+            if (day, near) not in self._revisions:
+                tiles = self._by_tile(day)
+                self._revisions[day, near] = self._revision(
+                    file for tile in (tiles if near is None else near) for file in tiles.get(tile, ())
+                )
+            found.append(self._revisions[day, near])
+        return found
+
+    def listed_stamps(self) -> Iterator[str]:
+        """Yield, for each file, its path and what changes with it; of a URL only what listing its folder showed."""
+        for file in self.listing.files:
+            yield f"{file.path} {file.stamp if isinstance(file.path, str) else self._stamps.of(file)}"
+
+    def _revision(self, files: Iterable[DatedFile]) -> int | None:
+        stamps = []
+        for file in files:
+            stamp, mask = self._stamps.of(file), self._entry.mask and replaced(file.path, self._entry.mask.replace)
+            if stamp is not None:
+                stamps.append(f"{PurePosixPath(shown(file.path)).name} {stamp} {self._stamps.at(mask) if mask else ''}")
+        return crc32("\n".join(sorted(stamps)).encode(), self._recipe) if stamps else None
+
+    def _by_tile(self, day: date | None) -> dict[str | None, list[DatedFile]]:
+        """Return, by the tile in their names, the files that may hold a day; None for all files."""
+        if day not in self._tiles:
+            found: dict[str | None, list[DatedFile]] = {}
+            for file in self.listing.files if day is None else self.listing.on(day):
+                found.setdefault(file.tile, []).append(file)
+            self._tiles[day] = found
+        return self._tiles[day]
+
+    def _tiles_near(self, geobox: GeoBox) -> frozenset[str | None]:
+        """Return the tiles of the pattern whose boxes of longitude and latitude meet that of a window."""
+        if geobox not in self._near:
+            west, south, east, north = degrees(geobox)
+            self._near[geobox] = frozenset(
+                tile
+                for tile, (left, bottom, right, top) in self._boxes.items()
+                if left <= east and west <= right and bottom <= north and south <= top
+            )
+        return self._near[geobox]
+
+    @cached_property
+    def _boxes(self) -> dict[str, Box]:
+        """The box of longitude and latitude of each {tile}, with the cells around it that windows beside it need."""
+        oldest = {file.tile: file for file in self.listing.files if file.tile}  # the newest may be incomplete
+        return {tile: degrees(self._lattice(file).pad(self._reach)) for tile, file in oldest.items()}
 
     def fine(self, geobox: GeoBox, day: date) -> NDArray[Any]:
         """Return a fine variable on a window of the target grid, (y, x).

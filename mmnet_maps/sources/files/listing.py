@@ -32,7 +32,7 @@ class DatedFile:
     tile
         The part of its name that all files on the same grid share; None where each may have its own grid.
     stamp
-        Changes when the file does; empty where that is unknown.
+        Changes when the file does; empty where listing its folder did not show it (see `stamps`).
     """
 
     path: Place
@@ -69,6 +69,10 @@ class Listing:
         """Return the stated days from `start` to `end`, both included."""
         return self._days[bisect_left(self._days, start) : bisect_right(self._days, end)]
 
+    def on(self, day: date) -> list[DatedFile]:
+        """Return the files that may hold a day, by their names."""
+        return [*self.by_day.get(day, []), *self.undecided(day, day)]
+
     def undecided(self, start: date, end: date) -> list[DatedFile]:
         """Return the files that may hold days from `start` to `end`; only their content decides."""
         return [
@@ -93,18 +97,11 @@ def listed(name: str, entry: VariableFiles, folder: Place) -> Listing:
     dated = {entry.date: entry.files} if entry.files else entry.dates
     return Listing(
         tuple(
-            DatedFile(path=path, first=day, last=day, stamp=_stamp(path))
+            DatedFile(path=path, first=day, last=day)
             for day, paths in dated.items()
             for path in (join(folder, text) for text in paths)
         )
     )
-
-
-def _stamp(path: Place) -> str:
-    if isinstance(path, str) or not path.exists():
-        return ""
-    status = path.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def matching(name: str, pattern: str, folder: Place) -> list[DatedFile]:

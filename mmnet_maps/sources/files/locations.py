@@ -153,7 +153,7 @@ def remote_errors() -> tuple[type[Exception], ...]:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a folder: its name, True for a folder, and a stamp that changes when its content does."""
+    """An entry of a folder: its name, True for a folder, and a stamp that changes with a file ("": not stated)."""
 
     name: str
     folder: bool
@@ -176,14 +176,21 @@ def list_folder(folder: Place, wanted: Callable[[str], bool]) -> Iterator[Entry]
                         status = entry.stat()
                     except FileNotFoundError:  # a broken link
                         continue
-                    yield Entry(entry.name, entry.is_dir(), f"{status.st_size} {status.st_mtime_ns}")
+                    stamp = "" if entry.is_dir() else f"{status.st_size} {status.st_mtime_ns}"
+                    yield Entry(entry.name, entry.is_dir(), stamp)
         return
     import fsspec
 
     system, path = fsspec.core.url_to_fs(folder)
+    system.invalidate_cache(path)
     found: list[dict[str, Any]] = system.ls(path, detail=True)
     for item in found:
         name = urlsplit(item["name"]).path.rstrip("/").rpartition("/")[2]
         if wanted(name):
-            stamp = " ".join(str(item.get(key)) for key in ("size", "ETag", "etag", "LastModified", "updated"))
-            yield Entry(name, item.get("type") == "directory" or item["name"].endswith("/"), stamp)
+            yield Entry(name, item.get("type") == "directory" or item["name"].endswith("/"), stamp_of(item))
+
+
+def stamp_of(stated: Mapping[str, Any]) -> str:
+    """Return what a server states of a file that changes when it does; "" for nothing."""
+    keys = ("size", "ETag", "etag", "LastModified", "Last-Modified", "updated", "Content-MD5")
+    return " ".join(str(stated[key]) for key in keys if stated.get(key))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.sources.base import Provenance, Rasters
+from mmnet_maps.sources.base import Provenance, Rasters, Revision
 from mmnet_maps.sources.files.alignment import aligned, spanning
 from mmnet_maps.sources.files.archive import Archive
 from mmnet_maps.sources.files.config import load_sources
@@ -30,7 +31,7 @@ class FilesSource:
     ``tmmx`` and ``tmmn``, else the mean. Slope and aspect are computed from the averaged elevation where they are not
     listed.
 
-    Folders are listed on first use, and again whenever `name` is read.
+    Folders are listed once, on first use: make another source to see later changes.
 
     Parameters
     ----------
@@ -46,25 +47,23 @@ class FilesSource:
     def __init__(self, path: str | Path) -> None:
         self._config, self._folder = load_sources(path)
         self._notices = Notices()
-        self._archives = self._unlisted()
-
-    def _unlisted(self) -> dict[str, Archive]:
-        return {
+        self._archives = {
             name: Archive(VARIABLES[name], entry, self._folder, self._notices)
             for name, entry in self._config.variables.items()
         }
 
     @property
     def name(self) -> str:
-        """The YAML's name and a hash of its content, the folder, and the files' names, sizes and modification times."""
-        self._archives = self._unlisted()
+        """The YAML's name, and a hash of its content and the folder: not of the files, see `revisions`."""
         folder = self._folder if isinstance(self._folder, str) else self._folder.resolve()
-        digest = hashlib.sha256(f"{self._config.model_dump_json()} {folder}".encode())
-        for archive in self._archives.values():
-            for file in archive.listing.files:
-                if file.stamp:
-                    digest.update(f"{file.path} {file.stamp}".encode())
-        return f"{self._config.name}-{digest.hexdigest()[:8]}"
+        content = self._config.model_dump_json(exclude_defaults=True)
+        return f"{self._config.name}-{hashlib.sha256(f'{content} {folder}'.encode()).hexdigest()[:8]}"
+
+    @cached_property
+    def state(self) -> str:
+        """A hash of the names, sizes and times of all local files, and of what folders state of others."""
+        stamps = [f"{name} {stamp}" for name, one in self._archives.items() for stamp in one.listed_stamps()]
+        return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
 
     @property
     def rest(self) -> str | None:
@@ -123,6 +122,16 @@ class FilesSource:
         for archive in self._group(group).values():
             found |= archive.days(geobox, start, end, found)
         return sorted(found)
+
+    def revisions(self, group: str, geobox: GeoBox, days: Sequence[date], today: date) -> list[Revision]:
+        """Return the state of the files of each day; they count as final, and are looked at by every fetch."""
+        found: list[dict[str, int]] = [{} for _ in days]
+        for name, archive in self._group(group).items():
+            for stamps, stamp in zip(found, archive.revisions(geobox, days), strict=True):
+                if stamp is not None:
+                    names = (name, *TERRAIN) if name == "elevation" else (name,)
+                    stamps.update({each: stamp for each in names if each == name or each not in self._archives})
+        return [Revision(stamps=stamps) for stamps in found]
 
     def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
         """Read the group's variables; see `mmnet_maps.sources.base.Source.read`."""

@@ -58,7 +58,8 @@ def moments(name: str, values: NDArray[Any], attributes: Mapping[str, Any]) -> l
     fill = [numbers(attributes.get(key, "")) for key in ("_FillValue", "missing_value")]
     known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
     for stated in fill:
-        known &= ~np.isin(values, stated if stated is not None else [])
+        # A Zarr array has the fill value 0 where nobody states one, and 0 days since a date is a day.
+        known &= ~np.isin(values, [] if stated is None else stated[stated != 0])
     counted = _CALENDARS.get(calendar.lower(), calendar.lower())
     found: list[datetime | None] = [None] * values.size
     try:

@@ -153,10 +153,10 @@ def test_a_part_is_read_when_a_part_is_seen(page: Page) -> None:
 
 
 def test_overviews_are_read_of_what_is_large(tmp_path: Path) -> None:
-    grid = grid_at(0, 0, 2500, 2600)
+    grid = grid_at(0, 0, 1500, 1600)
     write_map(tmp_path, "large", DAY, grid)
     page = Page(open_view([tmp_path]))
-    assert drawn(page).size < 1.5e6
+    assert drawn(page).size < 0.7e6
     np.testing.assert_allclose(np.nanmean(drawn(page)), np.nanmean(values_on(grid, 0)["soil_moisture"]), atol=2e-3)
 
 

@@ -99,7 +99,9 @@ def test_an_estimate_without_inputs(tmp_path: Path, stack: Path, model: Path) ->
     assert "nothing could be measured" in dry_run(batch)
 
 
-def test_the_newest_day_is_the_last_with_every_input(tmp_path: Path, stack: Path, model: Path) -> None:
+def test_the_newest_day_is_the_last_with_every_input(
+    tmp_path: Path, stack: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = plan_batch(CORNER, SPAN, stack=stack, model=model, out=tmp_path)
     grids, needs = [one.tiles[0].geobox for one in batch.requests], batch.requests[0].needs
     assert newest_day(Stack(stack), grids, needs, date(2021, 8, 20)) == DAYS[-1]
@@ -116,8 +118,11 @@ def test_the_newest_day_is_the_last_with_every_input(tmp_path: Path, stack: Path
     for day in DAYS[1:]:  # weather ends two days before the other inputs, as where it is published late
         late.write("weather", window, day, missing)
     assert newest_day(late, grids, needs, date(2021, 8, 20)) == DAYS[0]
-    with pytest.raises(InputError, match="no day up to 2030"):
-        newest_day(late, grids, needs, date(2030, 1, 1))
+    assert newest_day(late, grids, needs, date(2023, 1, 1)) == DAYS[0]  # however long ago
+    monkeypatch.setattr("mmnet_maps.mapping.batch.plan.FIRST_DAY", date(2021, 6, 1))
+    with pytest.raises(InputError, match=r"no day up to 2021-08-01 .*: smap none, optical 2021-08-01, sar") as error:
+        newest_day(late, grids, needs, date(2021, 8, 1))
+    assert len(str(error.value)) - len(str(late.path)) < 250
 
 
 def test_latest_is_resolved(tmp_path: Path, stack: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,21 +140,21 @@ def test_only_files_of_the_day_and_the_tile_are_opened(tmp_path: Path, opened: l
     assert {name.split(".")[3][:7] for name in opened} <= {f"{day:%Y%j}" for day in days[2:4]}
 
 
-def test_thousands_of_files_are_listed_fast_and_the_name_follows_them(tmp_path: Path) -> None:
+def test_thousands_of_files_are_listed_fast_and_their_state_follows_them(tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     for k in range(4000):
         (folder / f"HLS.L30.T{k % 100:02d}TKN.{2015 + k % 7}{1 + k // 100:03d}T184421.v2.0.B04.tif").touch()
     made = source(tmp_path, {"red": {"pattern": HLS}}, folder="many")
     start = datetime.now()
-    name = made.name
+    state = made.state
     assert (datetime.now() - start).total_seconds() < 2
-    assert name == made.name == FilesSource(tmp_path / "mine.yaml").name
+    assert state == FilesSource(tmp_path / "mine.yaml").state
     (folder / "HLS.L30.T11TKN.2022001T184421.v2.0.B04.tif").touch()
-    more = made.name
-    assert more != name
+    more = FilesSource(tmp_path / "mine.yaml").state
+    assert more != state
     next(folder.iterdir()).write_bytes(b"changed")
-    assert made.name not in (name, more)
+    assert FilesSource(tmp_path / "mine.yaml").state not in (state, more)
 
 
 def test_sentinel_1_is_kept_in_range_and_smoothed_in_decibels(tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_invalid_patterns_and_masks_are_reported(tmp_path: Path) -> None:
         ("HLS.L30.T11TKN.{date:%Y%m}*.tif", r"matches no file in .* .HLS.*tif matches, but states no date"),
     ):
         with pytest.raises(InputError, match=words):
-            _ = source(tmp_path, {"red": {"pattern": pattern}}).name
+            _ = source(tmp_path, {"red": {"pattern": pattern}}).state
     for mask, words in (
         (
             {"replace": {"B05": "Fmask"}, "bits": 1},
@@ -509,7 +509,6 @@ def test_patterns_and_netcdf_over_http(tmp_path: Path, server: str) -> None:
         },
         folder=server,
     )
-    assert made.name == made.name
     assert made.days("optical", GRID, date(2021, 8, 1), date(2021, 8, 31)) == [DAY]
     found = made.read("optical", GRID, [DAY])["red"][0]
     parts = pieces(expected)
@@ -517,6 +516,25 @@ def test_patterns_and_netcdf_over_http(tmp_path: Path, server: str) -> None:
     np.testing.assert_allclose(found[good], np.nanmean(parts[good], axis=1), rtol=0, atol=1e-6)
     lattice = made.lattice("weather")
     np.testing.assert_allclose(made.read("weather", lattice, [DAY])["pr"][0], stored[0] * 0.1, rtol=1e-6)
+
+
+def test_revisions_over_http_follow_what_the_server_states(tmp_path: Path, server: str) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    write_tif(tmp_path / "served/B04_2021220.tif", np.full((200, 150), 30, np.uint16))
+
+    def stamps() -> list[dict[str, int]]:
+        """Return the stamps of a pattern and of a URL, by sources that ask now."""
+        pattern = source(tmp_path, {"red": {"pattern": "B04_{date:%Y%j}.tif"}}, folder=server)
+        listed = source(tmp_path, {"red": {"dates": {DAY: f"{server}/B04_2021220.tif"}}})
+        return [dict(made.revisions("optical", GRID, [DAY], DAY)[0].stamps) for made in (pattern, listed)]
+
+    before = stamps()
+    assert before == stamps()
+    write_tif(tmp_path / "served/B04_2021220.tif", np.full((210, 150), 30, np.uint16))
+    for old, new in zip(before, stamps(), strict=True):
+        assert old["red"] != new["red"]
+    (tmp_path / "served/B04_2021220.tif").rename(tmp_path / "served/B04_2021221.tif")
+    assert stamps() == [{}, {}]
 
 
 @pytest.mark.parametrize("file", ["private/a.tif", "private/a.nc", "private/a.h5"])
@@ -531,7 +549,7 @@ def test_credentials_are_not_shown(tmp_path: Path, server: str, file: str) -> No
     assert f"{server}/{file}" in message
     listing = source(tmp_path, {"red": {"pattern": "private/B04_{date:%Y%j}.tif"}}, folder=f"http://me:hunter2@{host}")
     with pytest.raises(InputError, match=r"red: ") as unlisted:
-        _ = listing.name
+        _ = listing.state
     for text in (message, str(unlisted.value)):
         assert "hunter2" not in text
         assert "s3cret" not in text

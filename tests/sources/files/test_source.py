@@ -530,17 +530,19 @@ def test_invalid_descriptions_are_reported(tmp_path: Path) -> None:
         wrong.read("weather", wrong.lattice("weather"), [date(2021, 9, 1)])
 
 
-def test_a_file_changed_in_place_is_read_again_and_changes_the_name(tmp_path: Path) -> None:
+def test_a_file_changed_in_place_is_read_again_and_the_name_stays(tmp_path: Path) -> None:
     affine = Affine(100, 0, GRID.affine.c, 0, -100, GRID.affine.f)
     write_tif(tmp_path / "a.tif", np.full((40, 30), 20, np.float32), affine, "EPSG:5070")
     made = source(tmp_path, {"clay": {"files": "a.tif"}})
-    before = made.name
-    assert before == made.name == FilesSource(tmp_path / "mine.yaml").name
+    before, state = made.name, made.state
     assert before.startswith("mine-")
     assert np.allclose(made.read("static", GRID, [DAY])["clay"], 20)
     write_tif(tmp_path / "a.tif", np.full((50, 50), 30, np.float32), affine, "EPSG:5070")
-    assert made.name != before
-    assert np.allclose(made.read("static", GRID, [DAY])["clay"], 30)
+    again = FilesSource(tmp_path / "mine.yaml")
+    assert again.name == before
+    assert again.state != state
+    assert np.allclose(again.read("static", GRID, [DAY])["clay"], 30)
+    assert source(tmp_path, {"clay": {"files": "a.tif", "nodata": 30}}).name != before
 
 
 def test_a_new_variable_needs_only_its_definition_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
