@@ -90,7 +90,8 @@ def points_command(
 
         series = fill_samples(samples, model=model, uncertainty=uncertainty)
     else:
-        from mmnet_maps.analysis.series import check_request as check_series, series_for
+        from mmnet_maps.analysis.series import check_request as check_series
+        from mmnet_maps.analysis.series import series_for
         from mmnet_maps.grid.places import read_places
 
         points = options.pop("points")
