@@ -31,7 +31,7 @@ from mmnet_maps.sources.files.alignment import (
 )
 from mmnet_maps.sources.files.config import VariableFiles
 from mmnet_maps.sources.files.daily import fields_a_day, reduced
-from mmnet_maps.sources.files.decode import read_fields, smoothed
+from mmnet_maps.sources.files.decode import in_range, read_fields, smoothed
 from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.listing import DatedFile, Listing, listed, seconds_of
 from mmnet_maps.sources.files.locations import Place, replaced, shown
@@ -323,7 +323,10 @@ class Archive:
                 f"{day} is missing: {shown(raster.spec.path)} and other files hold {len(fields)} of the {least} fields "
                 "that a day needs; add the files of the other times, or set 'fields' in the sources YAML",
             )
-        return reduced(fields, settled.daily, whole, least)
+        values = reduced(fields, settled.daily, whole, least)
+        if len(fields) == 1:
+            return values
+        return in_range(values, self._entry, self._variable, self._notices, shown(raster.spec.path))
 
     def _times(self, raster: Raster) -> list[int]:
         """Return the times, in seconds, whose steps decide how many fields a day has: those of a file, else of all."""
@@ -353,6 +356,7 @@ class Archive:
         """
         fields: dict[int, NDArray[Any]] = {}
         covers: dict[int, NDArray[np.bool_]] = {}
+        several = len({time for part in parts for time in part.times}) > 1
         for part in parts:
             try:
                 shared = overlap(geobox, part.raster.lattice)
@@ -367,7 +371,9 @@ class Archive:
             known = [fields[time] for time in part.times or fields if time in fields]
             if len(known) >= max(1, len(part.times)) and not any(missing(field[rows, cols]).any() for field in known):
                 continue
-            values = read_fields(part.raster, window, part.day, self._entry, self._variable, self._notices)
+            values = read_fields(
+                part.raster, window, part.day, self._entry, self._variable, self._notices, several=several
+            )
             for time, value in zip(part.times or range(len(values)), values, strict=True):
                 if time not in fields:
                     fields[time] = empty(self._variable, geobox.shape.yx)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.variables import Daily
+from mmnet_maps.variables import Daily, Variable
 
 _DAY = 86400
 
@@ -31,6 +32,25 @@ def fields_a_day(times: Iterable[int]) -> int | None:
     if not steps.size or 2 * counts.max() <= counts.sum():
         return None
     return max(1, round(_DAY / 60 / float(steps[counts.argmax()])))
+
+
+def of_field(variable: Variable, daily: Daily) -> Variable:
+    """Return a variable with the range of one of several fields of a day, in place of that of a day's value.
+
+    The hottest hour may be above any daily minimum, and rain or sunshine of a day may fall in an hour.
+
+    Examples
+    --------
+    >>> from mmnet_maps.variables import VARIABLES
+    >>> of_field(VARIABLES["srad"], "mean").valid_max, of_field(VARIABLES["tmmn"], "min").valid_max
+    (12000, 430)
+    """
+    width = variable.valid_max - variable.valid_min
+    if daily == "max":
+        return replace(variable, valid_min=variable.valid_min - width)
+    if daily == "min":
+        return replace(variable, valid_max=variable.valid_max + width)
+    return replace(variable, valid_max=24 * variable.valid_max) if variable.amount and daily == "mean" else variable
 
 
 def reduced(

@@ -12,6 +12,7 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.files.alignment import same
 from mmnet_maps.sources.files.config import Mask, Smooth, VariableFiles
+from mmnet_maps.sources.files.daily import of_field
 from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.locations import replaced, shown
 from mmnet_maps.sources.files.rasters import describe, read_window
@@ -20,7 +21,14 @@ from mmnet_maps.variables import NLCD_CODES, Variable
 
 
 def read_fields(
-    raster: Raster, window: Window, day: date, entry: VariableFiles, variable: Variable, notices: Notices
+    raster: Raster,
+    window: Window,
+    day: date,
+    entry: VariableFiles,
+    variable: Variable,
+    notices: Notices,
+    *,
+    several: bool = False,
 ) -> NDArray[Any]:
     """Read the fields of a day.
 
@@ -34,6 +42,8 @@ def read_fields(
         The YAML's entry, and the variable.
     notices
         Where what users should know about the file is reported.
+    several
+        The day has other fields too: the range of the variable is that of their sum, mean or extreme.
 
     Returns
     -------
@@ -64,8 +74,11 @@ def read_fields(
         _check_legal(stored, kept, raster, settled, entry, variable, notices)
     if variable.dtype == "uint8":
         stored, missing = stored[:1], missing[:1]
-    values = physical(stored, missing, settled, entry, variable)
-    _check_range(values, stored, missing, settled, entry, variable, notices, shown(raster.spec.path))
+    part = of_field(variable, settled.daily) if several else variable
+    if part is not variable:
+        entry = entry.model_copy(update={"valid": None})
+    values = physical(stored, missing, settled, entry, part)
+    _check_range(values, stored, missing, settled, entry, part, notices, shown(raster.spec.path))
     return values
 
 
@@ -210,17 +223,32 @@ def physical(
     -------
     ndarray
         float32, NaN where missing, outside the variable's range or that of the YAML; land cover as uint8 codes, 0
-        where missing or unknown.
+        where missing or unknown. Amounts up to a stored step below 0, which the packing of ERA5 leaves, are 0.
     """
     if variable.dtype == "uint8":
         return _codes(stored, missing, entry, variable)
     values = _scaled(stored, settled)
-    low, high = entry.valid or (variable.valid_min, variable.valid_max)
+    if variable.amount:
+        values[(values < 0) & (values >= -variable.scale)] = 0
+    low, high = _limits(entry, variable)
     with np.errstate(invalid="ignore"):
-        values[missing | ~((values >= max(low, variable.valid_min)) & (values <= min(high, variable.valid_max)))] = (
-            np.nan
-        )
+        values[missing | ~((values >= low) & (values <= high))] = np.nan
     return values
+
+
+def in_range(
+    values: NDArray[np.float32], entry: VariableFiles, variable: Variable, notices: Notices, where: str
+) -> NDArray[np.float32]:
+    """Return the values of a day of several fields, NaN outside of the ranges; errors and counts as for the fields."""
+    notices.ranges.check(variable, values, where)
+    low, high = _limits(entry, variable)
+    with np.errstate(invalid="ignore"):
+        return np.where((values >= low) & (values <= high), values, np.float32(np.nan))
+
+
+def _limits(entry: VariableFiles, variable: Variable) -> tuple[float, float]:
+    low, high = entry.valid or (variable.valid_min, variable.valid_max)
+    return max(low, variable.valid_min), min(high, variable.valid_max)
 
 
 def _scaled(stored: NDArray[Any], settled: Scaling) -> NDArray[np.float32]:

@@ -101,6 +101,25 @@ def test_temperatures_are_the_extremes_of_the_day(tmp_path: Path) -> None:
         np.testing.assert_allclose(read(made, "tmmn", day), 280)
 
 
+def test_the_range_of_a_variable_is_that_of_its_day(tmp_path: Path) -> None:
+    """900 W m-2 at noon, 49 °C in Death Valley and 40 mm in an hour are possible, though no daily values are."""
+    hours = np.arange(48) % 24
+    sun = np.where((hours >= 8) & (hours < 18), 900.0, 0)
+    write(tmp_path / "srad.nc", sun, units="W m-2")
+    write(tmp_path / "tmmn.nc", np.where(hours == 15, 49.0, 30), units="degC")
+    write(tmp_path / "pr.nc", np.where(hours == 15, 40.0, -1e-6), units="kg m-2 h-1")
+    made = source(tmp_path, **{name: {"files": f"{name}.nc"} for name in ("srad", "tmmn", "pr")})
+    for name, expected in (("srad", 375), ("tmmn", 303.15), ("pr", 40)):
+        np.testing.assert_allclose(read(made, name), expected, rtol=1e-6)
+    bounded = source(tmp_path, srad={"files": "srad.nc", "valid": [0, 400]})
+    np.testing.assert_allclose(read(bounded, "srad"), 375)
+    write(tmp_path / "pr.nc", np.linspace(30, 31, 48), units="mm")
+    write(tmp_path / "wet.nc", np.where(hours == 15, -9.0, 1), units="mm")
+    with pytest.raises(InputError, match="all pr values of .* lie outside 0 to 650"):
+        read(source(tmp_path, pr={"files": "wet.nc", "units": "m"}), "pr")
+    assert np.isnan(read(source(tmp_path, pr={"files": "pr.nc"}), "pr")).all(), "720 mm a day"
+
+
 def test_incomplete_days_are_missing_and_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("pr", "tmmx", "vpd"):
         write(tmp_path / f"{name}.nc", np.full(44, 1.0 if name != "tmmx" else 300), HOURS[:44])
