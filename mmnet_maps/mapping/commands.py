@@ -34,7 +34,7 @@ def fill_command(
     model
         The model of the maps.
     names
-        Variables that the model needs, whose origin in the stack tells the source.
+        Variables that the model needs; their origin in the stack gives the source.
     grid
         From `grid_options`.
     """

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, 
 from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailedError
 from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.tiles import Tile
-from mmnet_maps.mapping.batch.cluster import Work, run_all
+from mmnet_maps.mapping.batch.cluster import Work, check_workers, connect, run_all
 from mmnet_maps.mapping.batch.plan import Batch, plan_batch
 from mmnet_maps.mapping.batch.run import run_batch, tasks_of
 from mmnet_maps.mapping.batch.worker import run_task
@@ -356,6 +359,35 @@ def test_a_task_over_its_limit_is_given_up(tmp_path: Path, stack: Path, model: P
     assert "it took longer than 0.01 s" in done.stdout
 
 
+def test_a_time_limit_needs_workers_of_one_thread() -> None:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster.scheduler_address) as client,
+        pytest.raises(RequestError, match="runs 2 tasks in one; start the workers with --nthreads 1"),
+    ):
+        check_workers(client, Path(), [], time_limit=60.0)
+
+
+def test_a_server_of_another_kind_is_no_scheduler() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_answer, args=[server], daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+            pytest.raises(RequestError, match="no Dask scheduler answers at tcp://127.0.0.1:.* within 1 s"),
+            connect(address, 1, None),
+        ):
+            pass
+
+
+def _answer(server: socket.socket) -> None:
+    """Answer every connection as a web server does."""
+    with suppress(OSError):
+        while True:
+            with server.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
 def test_a_worker_over_its_memory_limit_fails_its_tiles(tmp_path: Path, stack: Path, model: Path) -> None:
     one = ["--aoi", IN_ONE_TILE, "--date", "2021-08-08", "--stack", stack, "--model", model, "--out", tmp_path / "maps"]
     done = run(*one, "-q", "--workers", "1", "--retries", "0", "--memory-limit", "100MB")
@@ -384,6 +416,8 @@ def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ([], "give --date, or --start and --end"),
         (["--date", "2021-08-08", "--memory-limit", "lots"], "'lots' is not a size"),
+        (["--date", "2021-08-08", "--memory-limit", "1KB"], "is too little for a worker"),
+        (["--date", "2021-08-08", "--time-limit", "1e300"], "--time-limit 1e+300 is out of bounds"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "leave --workers"),
         (["status", "maps"], "--aoi comes before status"),
         (["--date", "2021-08-08", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mmnet_maps import __version__
 from mmnet_maps.errors import MMNetError, RequestError, TilesFailedError
 from mmnet_maps.files import write_whole
-from mmnet_maps.mapping.batch.worker import LATE, version_and_missing
+from mmnet_maps.mapping.batch.worker import LATE, refuse_threads, version_and_missing
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
@@ -27,7 +27,7 @@ _LEAST_MEMORY = 100_000_000
 
 log = logging.getLogger("mmnet_maps")
 
-_CHECK_EVERY, _CLOSE = 5, 30  # seconds
+_CHECK_EVERY, _CONNECT, _CLOSE = 5, 8, 30  # seconds
 _WITHOUT_WORKERS = 60
 """Seconds without a worker on this machine after which a run gives up."""
 
@@ -56,13 +56,7 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
-        try:
-            client = Client(scheduler)
-        except (OSError, ValueError) as error:
-            raise RequestError(
-                f"no Dask scheduler answers at {scheduler}; expected an address such as tcp://host:8786"
-            ) from error
-        with client, _lost_scheduler(client):
+        with _connected(scheduler) as client, _lost_scheduler(client):
             _log_dashboard(client)
             yield client
         return
@@ -91,6 +85,28 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
         finally:
             with suppress(TimeoutError):  # a worker that died while starting may block it for ever
                 cluster.close(timeout=_CLOSE)
+
+
+def _connected(scheduler: str) -> Client:
+    """Return a client of a running scheduler.
+
+    Raises
+    ------
+    RequestError
+        None answers within some seconds, or something else does.
+    """
+    import dask
+    from dask.utils import parse_timedelta
+    from distributed import Client
+
+    seconds = min(_CONNECT, parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
+    try:
+        return Client(scheduler, timeout=seconds)
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:  # MemoryError: a server of another kind answers
+        raise RequestError(
+            f"no Dask scheduler answers at {scheduler} within {seconds:g} s; expected the address of a running one, "
+            "such as tcp://host:8786: check that it runs, and that no firewall is between"
+        ) from error
 
 
 @contextmanager
@@ -148,7 +164,7 @@ def parse_memory(memory_limit: str | None) -> int | None:
     return size
 
 
-def check_workers(client: Client, root: Path, inputs: Sequence[Path]) -> None:
+def check_workers(client: Client, root: Path, inputs: Sequence[Path], time_limit: float | None = None) -> None:
     """Check that the workers of a scheduler started elsewhere see the same folders and run the same version.
 
     Parameters
@@ -159,6 +175,8 @@ def check_workers(client: Client, root: Path, inputs: Sequence[Path]) -> None:
         The output folder.
     inputs
         Files of the stack and of the models.
+    time_limit
+        Limit of a task, which ends the whole process of its worker; so no worker may run a second task beside it.
 
     Raises
     ------
@@ -170,6 +188,8 @@ def check_workers(client: Client, root: Path, inputs: Sequence[Path]) -> None:
     if not client.nthreads():
         log.info("the scheduler has no worker yet; waiting for one")
     client.wait_for_workers(1)
+    for worker, threads in client.nthreads().items():
+        refuse_threads(worker, threads, time_limit)
     token = root / f".{secrets.token_hex(8)}.partial"
     write_whole(token, "is this folder shared?")
     try:

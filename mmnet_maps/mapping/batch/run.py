@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -84,6 +85,8 @@ def run_batch(
     """
     if scheduler is not None and (workers or memory_limit):
         raise RequestError("with --scheduler workers are started elsewhere; leave --workers and --memory-limit out")
+    if time_limit is not None and not 0 < time_limit <= threading.TIMEOUT_MAX:
+        raise RequestError(f"--time-limit {time_limit} is out of bounds; expected seconds, such as 600")
     first = batch.requests[0]
     count = min(workers or default_workers(), len(first.day_batches(batch.days)) * len(batch.requests))
     threads = first.run.threads or (max(1, cores() // count) if scheduler is None else None)
@@ -92,7 +95,7 @@ def run_batch(
         check_catalog(batch.root, batch.days)
         _prepare_store(batch)
         with _report(batch) as report, connect(scheduler, count, limit) as client:
-            check_workers(client, batch.root, _input_files(first))
+            check_workers(client, batch.root, _input_files(first), time_limit)
             _map_all(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
             _finish_days(client, batch, report, retries)
             write_catalog(batch.root, batch.days)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmnet_maps import __version__
-from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.batch.report import Outcome, item_path, map_version
 from mmnet_maps.mapping.commands import fill_command, model_text, place_options
@@ -215,6 +215,11 @@ def _time_limit(task: Task) -> Iterator[None]:
     """End this worker's process when the task exceeds its time limit; nothing else stops a read that hangs.
 
     Dask starts another worker in its place.
+
+    Raises
+    ------
+    RequestError
+        The process may run other tasks, which would end too.
     """
     if task.limit is None:
         yield
@@ -222,6 +227,7 @@ def _time_limit(task: Task) -> Iterator[None]:
     from distributed import get_worker
 
     done, worker = threading.Event(), get_worker()
+    refuse_threads(worker.address, worker.state.nthreads, task.limit)
     late = {"key": str(worker.get_current_task()), "limit": task.limit}
     timer = threading.Timer(task.limit, _give_up, [late, worker, done])
     timer.daemon = True
@@ -231,6 +237,21 @@ def _time_limit(task: Task) -> Iterator[None]:
     finally:
         done.set()
         timer.cancel()
+
+
+def refuse_threads(worker: str, threads: int, limit: float | None) -> None:
+    """Refuse a time limit on a worker that runs several tasks at once in one process.
+
+    Raises
+    ------
+    RequestError
+        There is a limit, and the worker has more than one thread.
+    """
+    if limit is not None and threads > 1:
+        raise RequestError(
+            f"--time-limit ends the process of a worker, but {worker} runs {threads} tasks in one; start the workers "
+            "with --nthreads 1, or leave --time-limit out"
+        )
 
 
 def _give_up(late: dict[str, Any], worker: Worker, done: threading.Event) -> None:
