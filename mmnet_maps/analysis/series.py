@@ -160,7 +160,7 @@ def read_observed(points: Sequence[str], observations: pd.DataFrame | None = Non
 
     parts = []
     for path in points:
-        if parse_lonlat(path) is None and TARGET in (table := read_table(path)).columns:
+        if parse_lonlat(path) is None and TARGET in (table := read_table(path, "station")).columns:
             parts.append(_observed(path, table if "date" in table else table.assign(date=None)))
     if observations is not None:
         parts.append(observations[["station", "date", TARGET]].astype({"date": "datetime64[s]"}))

@@ -90,11 +90,18 @@ def _stations_of(path: str) -> pd.DataFrame:
     return read_positions(path).reset_index()[["station", "lat", "lon"]]
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
+def read_table(path: str | Path, *needed: str) -> pd.DataFrame:
     """Read a CSV of stations as spreadsheets write it, every value as text.
 
     Columns may be separated by commas, semicolons or tabs, with spaces around; numbers may have a decimal comma; names
     of columns may be in capitals, and those of positions ``latitude`` and ``longitude``, ``lng``, ``y`` and ``x``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    *needed
+        Columns that it must have.
 
     Returns
     -------
@@ -105,7 +112,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        It cannot be read, or two columns have one name.
+        It cannot be read, has not the columns needed, or has two for one.
     """
     import pandas as pd
 
@@ -124,6 +131,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
         )
     found = found.apply(lambda column: column.str.strip()).dropna(how="all")
     found.columns = pd.Index(_names(list(map(str, found.columns)), path))
+    absent = [name for name in needed if name not in found.columns]
+    if absent:
+        raise InputError(
+            f"{shown(path)} has no column {', '.join(absent)} but {brief(listed(found.columns), 80)}; expected the "
+            "columns station, lat, lon"
+        )
     numbers = [name for name in _NUMBERS if name in found.columns]
     commas, points = (
         any(found[name].str.contains(one, regex=False, na=False).any() for name in numbers) for one in (",", ".")
@@ -157,6 +170,9 @@ def _names(given: list[str], path: str | Path) -> list[str]:
             raise InputError(f"{shown(path)} has {letters.count(used)} columns for {name}; keep one")
         if used:
             found[letters.index(used)] = name
+    for name in _COLUMNS:
+        if found.count(name) > 1:
+            raise InputError(f"{shown(path)} has {found.count(name)} columns for {name}; keep one")
     return found
 
 
@@ -170,13 +186,7 @@ def read_positions(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    found = read_table(path)
-    absent = [name for name in ("station", "lat", "lon") if name not in found.columns]
-    if absent:
-        raise InputError(
-            f"{shown(path)} has no column {', '.join(absent)} but {brief(listed(found.columns), 80)}; expected the "
-            "columns station, lat, lon"
-        )
+    found = read_table(path, "station", "lat", "lon")
     if found.empty:
         raise InputError(f"{shown(path)} has no row below its header; expected one per station")
     unnamed = found["station"].fillna("") == ""

@@ -136,7 +136,7 @@ def read_features(given: str | Path, wanted: Callable[[str], bool] = lambda name
             f"{shown(path)} holds text that is not in the encoding it states, UTF-8; "
             "for a shapefile correct the .cpg file beside it, such as to CP1252, or remove it"
         ) from error
-    except CRSError as error:
+    except (CRSError, UnboundLocalError) as error:  # the second from pyogrio 0.13, of a CRS that it cannot write
         raise _unknown_crs(path) from error
     except (DataLayerError, DataSourceError, FeatureError, GeometryError, shapely.errors.GEOSException) as error:
         raise RequestError(f"{shown(path)} cannot be read: {_reason(error, path)}; {EXPECTED}") from error
@@ -339,9 +339,11 @@ def first_flaw(geometries: NDArray[Any]) -> tuple[NDArray[np.bool_], str] | None
     infinite = np.isin(np.arange(len(geometries)), index[~np.isfinite(coordinates).all(1)])
     if infinite.any():
         return infinite, "has coordinates that are not finite numbers; repair the file"
-    invalid = ~shapely.is_valid(geometries)
+    with np.errstate(over="ignore", invalid="ignore"):  # of coordinates such as 1e300
+        invalid = ~shapely.is_valid(geometries)
+        reasons = shapely.is_valid_reason(geometries[invalid][:1])
     if invalid.any():
-        reason = re.sub(r"\[(\S+) (\S+)\]", r" at \1, \2", shapely.is_valid_reason(geometries[invalid][0]))
+        reason = brief(re.sub(r"\[(\S+) (\S+)\]", r" at \1, \2", reasons[0]), 80)
         return invalid, f"is not a valid polygon: {reason}; repair it with shapely.make_valid or buffer(0)"
     return None
 

@@ -66,6 +66,7 @@ def test_tables_that_cannot_be_understood(tmp_path: Path) -> None:
         (b"station,lat,lon\na,47,-119\nb,47,-119,5,6\n", "cannot be read .*Expected 3 fields in line 3, saw 5"),
         (b"station,lat,Latitude,lat,lon\n", "has no row|2 columns for lat"),
         (b"station,latitude,Latitude,lon\na,47,47,-119\n", "has 2 columns for lat; keep one"),
+        (b"station,Station,lat,lon\na,b,47,-119\n", "has 2 columns for station; keep one"),
         (b"station;lat;lon\na;1.047,5;-119\n", "station a has no position in degrees"),
         (b"station,x,y\na,500000,5200000\n", "station a has no position in degrees"),
         (b"station,lat,lon\nCaf\xe9,47,-119\n", "is not text in UTF-8; save it again"),
