@@ -38,6 +38,7 @@ from mmnet_maps.errors import InputError, RequestError
 @setting("resolution")
 @setting("crs")
 @click.option("--dry-run", is_flag=True, help="Estimate what would be fetched, and fetch nothing.")
+@click.option("--refresh", is_flag=True, help="Fetch all days again that are not final, and ask about final ones too.")
 @QUIET
 @DEBUG
 @click.pass_context
@@ -51,13 +52,14 @@ def stack_command(
     end: str | None,
     out: str | None,
     dry_run: bool,
+    refresh: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Fetch the inputs for maps of an area and some days into a stack, or inspect a stack.
 
     Days needed before and after, for time series and interpolation, are fetched too. After an interruption the same
-    command continues.
+    command continues. Run again later, it also fetches days whose inputs arrived late or were revised.
 
     \b
     mmnet stack --aoi fields.gpkg --start 2021-07-29 --end 2021-08-08 --source sources.yaml --out stack.zarr
@@ -75,7 +77,7 @@ def stack_command(
     from mmnet_maps.mapping.fill import fill_stack
 
     ids = tuple(tile.strip() for tile in tiles.split(",")) if tiles is not None else None
-    done = fill_stack(aoi, wanted, stack=out, tiles=ids, dry_run=dry_run, quiet=quiet, **options)
+    done = fill_stack(aoi, wanted, stack=out, tiles=ids, dry_run=dry_run, refresh=refresh, quiet=quiet, **options)
     click.echo(done if dry_run else out)
 
 

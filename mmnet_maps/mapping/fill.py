@@ -23,6 +23,7 @@ def fill_stack(
     *,
     tiles: Sequence[str] | str | None = None,
     dry_run: bool = False,
+    refresh: bool = False,
     quiet: bool = False,
     **options: Unpack[MapOptions],
 ) -> Path | str:
@@ -36,6 +37,8 @@ def fill_stack(
         Ids of tiles of the default grid, in place of an area; text is split at commas.
     dry_run
         Only estimate what would be fetched.
+    refresh
+        Fetch all days again that are not final, and ask about final ones too.
     stack
         The store to fill.
 
@@ -66,7 +69,9 @@ def fill_stack(
     needs = needs_of(load_checkpoint(settings.model[0]).spec)
     demand = Demand(grid=grid, tiles=wanted, needs=needs, days=days)
     request = Path(out), open_source(str(source)), demand
-    return format_estimates(estimate(*request)) if dry_run else fetch(*request, quiet=quiet, verify=True).path
+    if dry_run:
+        return format_estimates(estimate(*request, refresh=refresh))
+    return fetch(*request, refresh=refresh, quiet=quiet, verify=True).path
 
 
 def format_estimates(estimates: Sequence[Estimate]) -> str:

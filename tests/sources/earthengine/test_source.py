@@ -15,6 +15,7 @@ import yaml
 from odc.geo.geobox import GeoBox
 
 import earthengine_catalog as world
+from earthengine_catalog import Layer
 from fake_earthengine import FakeEarthEngine, Fault, offline
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
@@ -420,6 +421,64 @@ def test_a_day_that_is_published_late_is_requested_again(tmp_path: Path, server:
         server.reset()
         fetch(tmp_path / "s.zarr", [EarthEngineSource(path)], demand, today=later, quiet=True)
     assert not server.log  # a day that is still empty after so long stays empty
+
+
+def test_images_are_read_again_when_they_are_replaced_until_they_are_final(
+    tmp_path: Path, server: FakeEarthEngine
+) -> None:
+    path, known = config(tmp_path, server), server.datasets
+    needs = Needs(snapshot=("smap",), series=("pr",), steps=1, includes_day=True)
+    demand = Demand(grid=SOLE, tiles=tiles(SOLE), needs=needs, days=[DAY])
+    weather = known["IDAHO_EPSCOR/GRIDMET"]
+
+    def asked(age: int, rain: float, version: int, **properties: str) -> tuple[int, int, float]:
+        """Return the requests for pixels and for lists of images, and the stored rain, after a fetch at some age."""
+        layer = Layer(dtype="f4", formula=lambda x, y: np.full_like(x, rain))
+        scenes = tuple(
+            replace(scene, layers={**scene.layers, "pr": layer}, properties={"system:version": version, **properties})
+            if scene.day == DAY
+            else scene
+            for scene in weather.scenes
+        )
+        server.reset()
+        server.datasets = {**known, weather.id: replace(weather, scenes=scenes)}
+        source, today = EarthEngineSource(path), DAY + timedelta(days=age)
+        stack = fetch(tmp_path / "s.zarr", [source], demand, today=today, quiet=True)
+        group = stack.group_of("pr")
+        found = stack.read("pr", cover(SOLE, group.lattice), DAY)
+        lists = sum("AggregateFeatureCollection.array" in str(request.body) for request in server.log)
+        return server.count(), lists, round(float(found.mean()), 2)
+
+    try:
+        pixels, _, rain = asked(2, 3.0, 1, status="early")
+        assert (pixels, rain) == (2, 3.0)
+        assert asked(3, 3.0, 1, status="early") == (0, 2, 3.0)  # one list for each product and year
+        assert asked(4, 5.0, 2, status="early") == (1, 2, 5.0)
+        assert asked(40, 6.0, 3, status="permanent") == (1, 2, 6.0)
+        assert asked(41, 7.0, 4, status="permanent") == (0, 1, 6.0)  # SMAP may still change, weather is final
+        assert asked(70, 7.0, 4, status="permanent") == (0, 1, 6.0)
+        assert asked(71, 7.0, 4, status="permanent") == (0, 0, 6.0)
+    finally:
+        server.datasets = known
+
+
+def test_images_that_do_not_state_it_are_final_after_sixty_days(tmp_path: Path, server: FakeEarthEngine) -> None:
+    source = EarthEngineSource(config(tmp_path, server))
+    box, days = window(source, "smap"), [DAY, DAY + timedelta(days=1)]
+    found = source.revisions("smap", box, days, DAY + timedelta(days=61))
+    assert [one.final for one in found] == [True, False]
+    assert found[0].stamps["smap"] != found[1].stamps["smap"]
+    assert [one.final for one in source.revisions("weather", box, days, DAY)] == [True, True]
+    beyond = source.revisions("smap", box, [date(2030, 1, 1)], DAY)
+    assert (beyond[0].stamps, beyond[0].final) == ({}, False)
+
+
+def test_what_is_final_does_not_change_the_recipe(tmp_path: Path, server: FakeEarthEngine) -> None:
+    before = EarthEngineSource(config(tmp_path, server))
+    products = yaml.safe_load((packaged("configs") / "earthengine.yaml").read_text())["products"]
+    assert products["weather"].pop("final") == {"status": "permanent"}
+    after = EarthEngineSource(config(tmp_path, server, products=products))
+    assert (after.name, after.variables()) == (before.name, before.variables())
 
 
 def test_values_of_another_recipe_are_not_added_to_a_stack(tmp_path: Path, server: FakeEarthEngine) -> None:
