@@ -73,12 +73,17 @@ def points_command(
     options["start"], options["end"] = period(dates, options["start"], options["end"])
     if bool(samples) == bool(options["points"]):
         raise RequestError("give either --samples, or --points with --maps, --stack or --source")
-    if not samples and not options["maps"]:
-        check_request(options, dates=requested_days((), options["start"], options["end"], required=False))
+    points = options.pop("points")
+    if not samples:
+        from mmnet_maps.analysis.series import check_request as check_series
+
+        check_series(**options)
+        if not options["maps"]:
+            check_request(options, dates=requested_days((), options["start"], options["end"], required=False))
     from mmnet_maps.analysis.series_io import check_target, write_series
     from mmnet_maps.plots.canvas import check_picture
 
-    check_target(out, [*options["points"], *observations, samples or ""])
+    check_target(out, [*points, *observations, samples or ""])
     check_picture(picture)
     if samples or observations or out.endswith(".parquet"):
         require_tables()
@@ -90,12 +95,9 @@ def points_command(
 
         series = fill_samples(samples, model=model, uncertainty=uncertainty)
     else:
-        from mmnet_maps.analysis.series import check_request as check_series
         from mmnet_maps.analysis.series import series_for
         from mmnet_maps.grid.places import read_places
 
-        points = options.pop("points")
-        check_series(**options)
         read_places(points)  # refuses wrong ones before the observations are read
         observed = None
         if observations:
