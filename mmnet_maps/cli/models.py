@@ -20,10 +20,32 @@ from mmnet_maps.cli.options import (
     setting,
 )
 from mmnet_maps.errors import RequestError
+from mmnet_maps.resources import packaged
 
 CHECKPOINT = OutputFolder(whole=True)
 PREDICTIONS = OutputFile(".parquet", marks=("soil_moisture_estimate",))
 IMPORTANCE = OutputFile(".json", marks=('"incompleteness"', '"variables"'))
+
+
+def _print_config(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    """Print a packaged configuration and end."""
+    if name is None:
+        return
+    found = {path.stem: path for path in sorted(packaged("configs").glob("*.yaml"))}
+    if name not in found:
+        raise RequestError(f"no packaged configuration is called {name!r}; expected one of {', '.join(found)}")
+    click.echo(found[name].read_text(encoding="utf-8"), nl=False)
+    context.exit()
+
+
+def _require_known(samples: str, model: str, *, target: bool = True) -> None:
+    """Refuse a table or a model that does not exist or is no such thing, before torch is imported."""
+    require_tables()
+    from mmnet_maps.model.spec import read_spec
+    from mmnet_maps.training.table import require_samples
+
+    require_samples(samples, target=target)
+    read_spec(model)
 
 
 @command("train")
@@ -42,6 +64,14 @@ IMPORTANCE = OutputFile(".json", marks=('"incompleteness"', '"variables"'))
     metavar="YAML",
     help="Training configuration, such as configs/mmnet-uscrn.yaml.",
 )
+@click.option(
+    "--print-config",
+    metavar="NAME",
+    is_eager=True,
+    expose_value=False,
+    callback=_print_config,
+    help="Print a packaged configuration, such as mmnet-uscrn, and exit.",
+)
 @click.option("--seed", type=SEED, help="Seed, in place of that of the configuration.")
 @click.option("--out", required=True, type=CHECKPOINT, metavar="FOLDER", help="Folder of the new checkpoint.")
 @QUIET
@@ -49,6 +79,12 @@ IMPORTANCE = OutputFile(".json", marks=('"incompleteness"', '"variables"'))
 def train_command(samples: tuple[str, ...], config: str, seed: int | None, out: str, quiet: bool) -> None:
     """Train a network on station samples."""
     require_tables()
+    from mmnet_maps.training.config import read_config
+    from mmnet_maps.training.table import require_samples
+
+    read_config(config)
+    for table in samples:
+        require_samples(table)
     from mmnet_maps.training.train import train_checkpoint
 
     click.echo(train_checkpoint(samples, config, out, seed=seed, progress=not quiet).path)
@@ -68,11 +104,13 @@ def train_command(samples: tuple[str, ...], config: str, seed: int | None, out: 
 def experiment_command(config: str, data: str, out: str, workers: int | None, quiet: bool) -> None:
     """Train and test several networks in the paper's scenarios; the same command continues after an interruption."""
     require_tables()
-    from mmnet_maps.mapping.batch.plan import cores
-    from mmnet_maps.training.experiment.results import write_results
-    from mmnet_maps.training.experiment.run import execute_all, read_experiment
+    from mmnet_maps.training.experiment.config import read_experiment
 
     settings = read_experiment(config)
+    from mmnet_maps.mapping.batch.plan import cores
+    from mmnet_maps.training.experiment.results import write_results
+    from mmnet_maps.training.experiment.run import execute_all
+
     runs = execute_all(settings, data, out, workers=workers or cores(), quiet=quiet)
     for path in write_results(settings, runs, out):
         click.echo(path)
@@ -93,7 +131,7 @@ def predict_command(samples: str, model: str, out: str, uncertainty: int, device
 
     With --uncertainty, soil_moisture_std is added as well.
     """
-    require_tables()
+    _require_known(samples, model, target=False)
     from mmnet_maps.model.checkpoint import load_checkpoint
     from mmnet_maps.model.engine import Engine
     from mmnet_maps.training.evaluate import write_predictions
@@ -134,6 +172,9 @@ def evaluate_command(
     if picture and not uncertainty:
         raise RequestError("--picture shows the uncertainty; give --uncertainty as well, such as --uncertainty 20")
     if parity:
+        from mmnet_maps.model.spec import read_spec
+
+        read_spec(model)
         from mmnet_maps.model.checkpoint import load_checkpoint
         from mmnet_maps.training.parity import format_parity
         from mmnet_maps.training.parity import parity as deviations
@@ -144,7 +185,7 @@ def evaluate_command(
     from mmnet_maps.plots.canvas import check_picture
 
     check_picture(picture)
-    require_tables()
+    _require_known(samples, model)
     from mmnet_maps.model.checkpoint import load_checkpoint
     from mmnet_maps.model.engine import Engine
     from mmnet_maps.training.evaluate import evaluate_samples, format_evaluation, write_report
@@ -176,7 +217,7 @@ def recalibrate_command(samples: str, model: str, uncertainty: int, out: str, de
 
     Writes a copy that differs only by std_factor in model.json; maps made with it have scaled standard deviations.
     """
-    require_tables()
+    _require_known(samples, model)
     from mmnet_maps.model.checkpoint import load_checkpoint
     from mmnet_maps.model.engine import Engine
     from mmnet_maps.training.calibration import format_reliability
@@ -212,7 +253,7 @@ def explain_command(samples: str, model: str, out: str, picture: str | None, row
     from mmnet_maps.plots.canvas import check_picture
 
     check_picture(picture)
-    require_tables()
+    _require_known(samples, model, target=False)
     require("captum", "mmnet explain")
     from mmnet_maps.files import write_whole
     from mmnet_maps.model.checkpoint import load_checkpoint

@@ -15,17 +15,14 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.model.features import encoded_columns
-from mmnet_maps.model.spec import ModelSpec
-from mmnet_maps.resources import find_model
-from mmnet_maps.settings import first_error
+from mmnet_maps.model.spec import GOLDEN, SPEC, WEIGHTS, ModelSpec, find_checkpoint, parse_spec, read_file
 
-WEIGHTS, SPEC, GOLDEN, CARD = "weights.safetensors", "model.json", "golden.npz", "README.md"
+CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +73,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     RequestError
         The model does not exist, or its files are damaged or do not match.
     """
-    folder = find_model(path)
-    spec_bytes, weights = _read(folder / SPEC), _read(folder / WEIGHTS)
-    spec = _read_spec(folder / SPEC, spec_bytes)
+    folder = find_checkpoint(path)
+    spec_bytes, weights = read_file(folder / SPEC), read_file(folder / WEIGHTS)
+    spec = parse_spec(folder / SPEC, spec_bytes)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != spec.weights_sha256:
         raise RequestError(
@@ -230,7 +227,7 @@ def read_golden(checkpoint: Checkpoint) -> tuple[NDArray[np.float32], NDArray[np
 
 def _read_golden(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     try:
-        with np.load(io.BytesIO(_read(path)), allow_pickle=False) as archive:
+        with np.load(io.BytesIO(read_file(path)), allow_pickle=False) as archive:
             return archive["snapshot"], archive["series"], archive["output"]
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RequestError(f"{path} is damaged ({error}); get the checkpoint again") from error
@@ -251,23 +248,6 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RequestError(
-            f"model {str(path.parent)!r}: {path.name} cannot be read ({error.strerror}); "
-            f"expected a checkpoint with {SPEC}, {WEIGHTS} and, for parity checks, {GOLDEN}"
-        ) from error
-
-
-def _read_spec(path: Path, data: bytes) -> ModelSpec:
-    try:
-        return ModelSpec.model_validate_json(data, strict=True)
-    except ValidationError as error:
-        raise RequestError(f"{path}: {first_error(error)}; correct it or get the checkpoint again") from error
 
 
 def _is_pickle(data: bytes) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.model.indices import INDICES
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Encoding = Literal["identity", "log1p", "onehot", "half_cosine", "sincos"]
 
@@ -193,6 +194,8 @@ def encode_series(
     [[[0.0], [1.0]]]
     """
     if windows is not None:
+        import torch
+
         columns = {
             name: step_means(torch.tensor(as_numbers(name, np.asarray(columns[name]))), windows).numpy()
             for name in used_columns(columns, features)
@@ -201,6 +204,8 @@ def encode_series(
 
 
 def _encode(columns: Mapping[str, NDArray[Any]], features: Sequence[Feature], ndim: int) -> NDArray[np.float32]:
+    import torch
+
     if not features:
         raise InputError("no feature is given; name at least one")
     used = {name: as_numbers(name, np.asarray(columns[name])) for name in used_columns(columns, features)}
@@ -268,6 +273,8 @@ def _parts(columns: Iterable[str], name: str) -> tuple[str, ...]:
 
 def unpacked(name: str, values: Tensor) -> Tensor:
     """Unpack a stored variable's int16 to physical float32, NaN where missing; return other types unchanged."""
+    import torch
+
     if values.dtype != torch.int16:
         return values
     variable = VARIABLES[name]
@@ -291,6 +298,8 @@ def encode(columns: Mapping[str, Tensor], features: Sequence[Feature]) -> Tensor
     Tensor, float32 (columns, *shape)
         The columns of `encode_snapshot`, each contiguous in memory.
     """
+    import torch
+
     shape = np.broadcast_shapes(*(values.shape for values in columns.values()))
     like = next(iter(columns.values()))
     encoded = torch.empty((len(encoded_columns(features)), *shape), dtype=torch.float32, device=like.device)
@@ -305,6 +314,8 @@ def encode(columns: Mapping[str, Tensor], features: Sequence[Feature]) -> Tensor
 
 
 def _fill(feature: Feature, values: Tensor, out: Tensor) -> None:
+    import torch
+
     if feature.encoding == "onehot":
         out[...] = onehot_table(feature).to(values.device)[values.long()].movedim(-1, 0)
     elif feature.encoding == "identity":
@@ -322,6 +333,8 @@ def _fill(feature: Feature, values: Tensor, out: Tensor) -> None:
 
 def onehot_table(feature: Feature) -> Tensor:
     """Return the one-hot columns of each NLCD code: float32 (256, classes), NaN for codes without a class."""
+    import torch
+
     table = torch.full((256, len(feature.classes)), math.nan)
     for row, label in zip(torch.eye(len(feature.classes)), feature.classes, strict=True):
         table[list(LANDCOVER_CLASSES[label])] = row
@@ -345,17 +358,20 @@ def step_means(days: Tensor, windows: Windows) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> step_means(torch.tensor([[1.0, 3.0, math.nan, 5.0]]), [(0, 3), (3, 4)]).tolist()
     [[2.0, 5.0]]
     """
+    import torch
+
     first = windows[0][0]
     if all(window == (first + k, first + k + 1) for k, window in enumerate(windows)):
         return days[:, first : first + len(windows)]
     starts, stops = torch.tensor(windows, device=days.device).T
     valid = ~days.isnan()
     # In float64, a difference of two cumulative sums is exact enough for the sum of some days.
-    total = nn.functional.pad(days.double().nan_to_num(nan=0.0).cumsum(1), (1, 0))
-    count = nn.functional.pad(valid.long().cumsum(1), (1, 0))
+    total = torch.nn.functional.pad(days.double().nan_to_num(nan=0.0).cumsum(1), (1, 0))
+    count = torch.nn.functional.pad(valid.long().cumsum(1), (1, 0))
     total, count = total[:, stops] - total[:, starts], count[:, stops] - count[:, starts]
     means = (total / count).masked_fill_(2 * count < stops - starts, math.nan).float()
     return torch.where(stops - starts == 1, days[:, starts], means)

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import Annotated, Any, Literal, Self, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
+    ValidationError,
     field_serializer,
     field_validator,
     model_validator,
 )
-from torch import nn
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.features import Feature, encoded_columns
-from mmnet_maps.model.network import Architecture, Sizes, build
+from mmnet_maps.model.sizes import Architecture, Sizes
 from mmnet_maps.resources import packaged
-from mmnet_maps.settings import read_model
+from mmnet_maps.settings import first_error, read_model
 from mmnet_maps.variables import VARIABLES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS, SPEC, GOLDEN = "weights.safetensors", "model.json", "golden.npz"
+"""The files of a checkpoint."""
 
 _FEATURE_KEYS = {"name", "encoding", "classes"}
 _LARGEST = 1e18
@@ -233,6 +241,8 @@ class ModelSpec(Profile):
 
     def network(self) -> nn.Module:
         """Make an untrained network of these sizes."""
+        from mmnet_maps.model.network import build
+
         sizes = Sizes(
             snapshot=len(encoded_columns(self.snapshot)),
             series=len(encoded_columns(self.series)),
@@ -298,3 +308,60 @@ def profile(name: str) -> dict[str, Any]:
     if name not in names:
         raise RequestError(f"profile {name!r} does not exist; use one of {', '.join(names)}")
     return dict(read_model(folder / f"{name}.yaml", Profile, "profile"))
+
+
+def find_checkpoint(model: str | Path) -> Path:
+    """Return the folder of a checkpoint, or of a packaged model by its bare name.
+
+    Raises
+    ------
+    RequestError
+        There is none.
+    """
+    path = Path(model)
+    if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
+        return path
+    if os.path.lexists(path):
+        raise RequestError(
+            f"model {str(path)!r} is a file; expected a folder with {SPEC} and {WEIGHTS}; "
+            "convert a released .pth with `mmnet convert`"
+        )
+    models = packaged("models")
+    if path.name == str(path) and os.path.isfile(models / path / SPEC):
+        return models / path
+    packaged_models = sorted(spec.parent.name for spec in models.glob(f"*/{SPEC}"))
+    raise RequestError(
+        f"model {str(path)!r} does not exist; give a checkpoint folder or one of the packaged models: "
+        f"{', '.join(packaged_models) or 'none'}"
+    )
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file of a checkpoint; RequestError where that fails."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(
+            f"model {str(path.parent)!r}: {path.name} cannot be read ({error.strerror}); "
+            f"expected a checkpoint with {SPEC}, {WEIGHTS} and, for parity checks, {GOLDEN}"
+        ) from error
+
+
+def read_spec(model: str | Path) -> ModelSpec:
+    """Read the specification of a checkpoint, or of a packaged model; this needs no torch.
+
+    Raises
+    ------
+    RequestError
+        The model does not exist, or ``model.json`` is damaged.
+    """
+    path = find_checkpoint(model) / SPEC
+    return parse_spec(path, read_file(path))
+
+
+def parse_spec(path: Path, data: bytes) -> ModelSpec:
+    """Validate the content of a ``model.json``; RequestError where it is at fault."""
+    try:
+        return ModelSpec.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        raise RequestError(f"{path}: {first_error(error)}; correct it or get the checkpoint again") from error

@@ -328,14 +328,14 @@ def region(lon: float) -> str:
 
 def _needs(model: str | Path | None, config: str | Path | None) -> Needs:
     from mmnet_maps.mapping.request import needs_of
-    from mmnet_maps.model.checkpoint import load_checkpoint
-    from mmnet_maps.training.train import read_config
+    from mmnet_maps.model.spec import read_spec
+    from mmnet_maps.training.config import read_config
 
     if (model is None) == (config is None):
         raise RequestError(
             "give either a model (--model) or a training configuration (--config) that defines inputs and days"
         )
-    return needs_of(load_checkpoint(model).spec if model is not None else read_config(config or ""))
+    return needs_of(read_spec(model) if model is not None else read_config(config or ""))
 
 
 def _rows(station: pd.DataFrame, columns: Mapping[str, NDArray[Any]], needs: Needs) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +52,7 @@ class Samples:
 
     @cached_property
     def station(self) -> NDArray[np.str_]:
-        """Station of each row, shape (n,)."""
+        """Station of each row, shape (n,), as text."""
         return np.asarray(self._plain("station").to_pylist(), dtype=np.str_)
 
     @cached_property
@@ -69,7 +69,13 @@ class Samples:
         InputError
             The table has no such column, or it holds no possible value.
         """
-        return _within(self.numbers(TARGET), TARGET, self.name, POSSIBLE_TARGET, "m³/m³")
+        values = self.numbers(TARGET)
+        if mostly_above(values):
+            raise InputError(
+                f"{self.name}: most values of '{TARGET}' are above 1 (their median is {np.nanmedian(values):g}); give it in "
+                "m³/m³"
+            )
+        return _within(values, TARGET, self.name, POSSIBLE_TARGET, "m³/m³")
 
     @cached_property
     def stations(self) -> dict[str, tuple[float, float]]:
@@ -151,6 +157,7 @@ class Samples:
 
         if name not in self.table.column_names:
             present = ", ".join(self.table.column_names)
+            present = present if len(present) <= 100 else f"{present[:100]}…"
             raise InputError(
                 f"{self.name} has no column '{name}' (it has {present}); add it, or use a model without it"
             )
@@ -189,7 +196,10 @@ class Samples:
         return self.possible(column)
 
     def _landcover(self) -> NDArray[np.str_]:
-        classes = np.asarray(["" if value is None else value for value in self._plain("landcover").to_pylist()], "U")
+        column = self._plain("landcover")
+        if not is_text(column.type) and column.null_count < len(column):
+            raise InputError(f"{self.name}: column 'landcover' holds {column.type}, expected names of classes")
+        classes = np.asarray(["" if value is None else value for value in column.to_pylist()], "U")
         unknown = sorted(set(classes.tolist()) - set(LANDCOVER_CLASSES) - {""})
         if unknown:
             expected = ", ".join(LANDCOVER_CLASSES)
@@ -232,30 +242,66 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
     InputError
         The file does not exist, is not Parquet, has no rows or not all columns, or a station or date is missing.
     """
-    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    require_samples(path, target=target)
+    if _is_csv(path):
+        table = read_released_csv(path)
+        _require_columns(path, table.column_names, target)
+    else:
+        with _readable(path):
+            table = pq.read_table(path)
+    if not table.num_rows:
+        raise InputError(f"{path} holds no rows; expected one row per station and day")
+    return Samples(table=_dated(table, path), name=str(path))
+
+
+def require_samples(path: str | Path, *, target: bool = True) -> None:
+    """Refuse a file that is no table of samples by its schema alone, which costs little before torch is imported.
+
+    Raises
+    ------
+    InputError
+        As `read_samples`.
+    """
     import pyarrow.parquet as pq
 
     if not os.path.isfile(path):
         raise InputError(f"no file {brief(path)}; expected a Parquet table of station samples")
-    if Path(path).suffix.lower() == ".csv":
-        table = read_released_csv(path)
-    else:
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{path} is not a readable Parquet table ({reason}); give a table of station samples"
-            ) from None
+    if not _is_csv(path):
+        with _readable(path):
+            names = pq.read_schema(path).names
+        _require_columns(path, names, target)
+
+
+def _is_csv(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".csv"
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """Turn what pyarrow raises into one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise InputError(
+            f"{path} is not a readable Parquet table ({reason}); give a table of station samples"
+        ) from None
+
+
+def _require_columns(path: str | Path, names: Sequence[str], target: bool) -> None:
     needed = (*IDENTITY, TARGET) if target else IDENTITY
-    absent = [name for name in needed if name not in table.column_names]
+    absent = [name for name in needed if name not in names]
     if absent:
         raise InputError(
             f"{path} has no column {', '.join(absent)}; expected the columns {', '.join(needed)} and the inputs"
         )
-    if not table.num_rows:
-        raise InputError(f"{path} holds no rows; expected one row per station and day")
-    return Samples(table=_dated(table, path), name=str(path))
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{path} has the column '{twice[0]}' twice; remove one")
 
 
 def write_samples(table: pa.Table, path: str | Path) -> None:
@@ -344,9 +390,43 @@ def _dated(table: pa.Table, path: str | Path) -> pa.Table:
     if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
         raise InputError(f"{path}: column 'date' holds {kind}, expected dates")
     for name in ("station", "date"):
-        if table.column(name).null_count:
-            raise InputError(f"{path}: {table.column(name).null_count} rows have no {name}; remove them")
+        if missing := table.column(name).null_count:
+            raise InputError(f"{path}: {counted(missing, 'row')} without a {name}; remove them")
+    _require_days(table.column("date"), path)
+    station = table.column("station")
+    if not (is_text(station.type) or pa.types.is_integer(station.type)):
+        raise InputError(f"{path}: column 'station' holds {station.type}, expected names")
+    if "" in station.unique().to_pylist():
+        raise InputError(f"{path}: some rows have the empty name '' in column 'station'; name or remove them")
     return table
+
+
+def _require_days(dates: pa.ChunkedArray, path: str | Path) -> None:
+    """Refuse times of day, of which nobody knows which day they belong to at the station."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_timestamp(dates.type):
+        return
+    local = pc.local_timestamp(dates) if dates.type.tz else dates
+    day = pc.floor_temporal(local, unit="day")
+    if not pc.all(pc.equal(local, day)).as_py():
+        first = local.filter(pc.not_equal(local, day))[0].as_py()
+        raise InputError(f"{path}: column 'date' holds times such as {first}; expected days of local standard time")
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return True for a column of texts, also of texts stored once each."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def mostly_above(values: NDArray[np.floating]) -> bool:
+    """Return True if most observations are above 1, so that they are percent and not m³/m³."""
+    with np.errstate(invalid="ignore"):
+        return bool(2 * np.count_nonzero(values > 1) > np.count_nonzero(values >= 0))
 
 
 def _common_length(lists: pa.Array, values: int) -> int | None:

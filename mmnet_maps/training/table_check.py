@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmnet_maps.metrics import TARGET
 from mmnet_maps.model.indices import INDICES
 from mmnet_maps.training.build_table import METADATA
-from mmnet_maps.training.table import POSSIBLE_TARGET, Samples
+from mmnet_maps.training.table import POSSIBLE_TARGET, Samples, mostly_above
 from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
@@ -144,13 +144,15 @@ def check_samples(samples: Samples) -> SamplesCheck:
         found = variables[-1]
         if found.impossible == 1 - found.missing > 0:
             problems.append(_wrong_units(name, values))
+        elif name == TARGET and mostly_above(values):
+            problems.append(f"most values of {name} are above 1 (their median is {np.nanmedian(values):g}); give m³/m³")
         elif found.impossible:
             notices.append(
                 f"{name}: {_percent(found.impossible)} of the values are impossible and are treated as missing"
             )
         if name != TARGET:
             incomplete |= ~possible.reshape(len(rows), -1).all(axis=1)
-        if values.ndim == 2 and (broken := _broken_windows(values[order], rows.iloc[order])):
+        if values.ndim == 2 and values.size and (broken := _broken_windows(values[order], rows.iloc[order])):
             notices.append(
                 f"{name}: {_percent(broken)} of the series do not continue those of the station's previous row; are "
                 "they counted in rows instead of days?"
@@ -159,7 +161,7 @@ def check_samples(samples: Samples) -> SamplesCheck:
             notices += _constants(name, np.where(possible, values, np.nan), rows)
     rows["incomplete"] = incomplete
     stations = tuple(_stations(rows, samples))
-    about = json.loads((samples.table.schema.metadata or {}).get(METADATA, b"{}"))
+    about = _about(samples)
     return SamplesCheck(
         samples=samples,
         variables=tuple(variables),
@@ -204,6 +206,15 @@ def format_check(found: SamplesCheck) -> str:
     ]
     lines += ["", *(f"notice   {text}" for text in found.notices), *(f"problem  {text}" for text in found.problems)]
     return "\n".join([*lines, "no problem found" if not found.problems else "correct it before training"])
+
+
+def _about(samples: Samples) -> dict[str, Any]:
+    """Return what `build_table.build_samples` recorded; nothing for a table of others, or a damaged record."""
+    try:
+        about = json.loads((samples.table.schema.metadata or {}).get(METADATA, b"{}"))
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) and isinstance(about.get("inputs", {}), dict) else {}
 
 
 def _checked(samples: Samples) -> list[str]:
@@ -313,14 +324,14 @@ def _constants(name: str, values: NDArray[np.float32], rows: pd.DataFrame) -> It
 
 def _stations(rows: pd.DataFrame, samples: Samples) -> Iterator[StationCheck]:
     named = "region" in samples.table.column_names
-    regions = samples.table["region"].to_pylist() if named else [""] * len(rows)
+    regions = [str(one or "") for one in samples.table["region"].to_pylist()] if named else [""] * len(rows)
     for name, part in rows.groupby("station"):
         day = np.unique(part["day"])
         between = np.diff(day) - 1
         moisture = part[TARGET].where(part[TARGET].between(*POSSIBLE_TARGET))
         yield StationCheck(
             station=str(name),
-            region=regions[part.index[0]] or "",
+            region=regions[part.index[0]],
             lat=float(part["lat"].iloc[0]),
             lon=float(part["lon"].iloc[0]),
             rows=len(part),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,68 +21,16 @@ from mmnet_maps.metrics import Report, report
 from mmnet_maps.model.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.model.features import encoded_columns, fill_steps, standardise
 from mmnet_maps.model.spec import ModelSpec, Profile
-from mmnet_maps.settings import read_model
+from mmnet_maps.training.config import TrainConfig, read_config
 from mmnet_maps.training.splits import later_block, validation_stations
 from mmnet_maps.training.table import Samples, encode, read_samples
 
 GOLDEN_ROWS = 64
+_WARM_UP = 50  # steps
+_WEAK_R = 0.3
 _VALIDATION_ROWS = 4096  # per block, to bound memory
 
-
-class TrainConfig(Profile):
-    """Inputs, network and training: the YAML file of ``mmnet train --config``."""
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        max_length=100,
-        description="Name of the model: letters, digits, dot, dash and underscore.",
-    )
-    inputs: dict[str, str] = Field(
-        default={}, description="The product behind each variable of the samples, for model.json."
-    )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Seeds weights, dropout, the order of rows and the split.")
-    validation: Literal["stations", "time", "none"] = Field(
-        default="stations",
-        description="Rows held out for early stopping: whole stations (a model for places without stations), the last "
-        "days (a model for later days at the same stations), or none (every epoch is trained).",
-    )
-    validation_fraction: float = Field(
-        default=0.125, gt=0, le=0.5, description="Share of the stations, or of the days, that is held out."
-    )
-    station_mean_weight: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="Weight of a station's mean error within a batch, against 1 for the errors "
-        "around it: below 1, variation in time matters more than the mean level, which inputs may not explain.",
-    )
-    max_epochs: int = Field(default=10, ge=1, le=1000, description="Epochs; the learning rate falls to 0 over them.")
-    patience: int = Field(default=3, ge=1, le=1000, description="Epochs without a better validation before stopping.")
-    epoch_fraction: float = Field(
-        default=0.5, gt=0, le=1, description="Share of the rows drawn for each epoch: neighbouring days are similar."
-    )
-    batch: int = Field(default=256, ge=8, le=65536, description="Rows per step.")
-    learning_rate: float = Field(default=0.002, gt=0, le=1, description="Adam's, after a warm-up of 50 steps.")
-    weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 penalty on all weights, within Adam.")
-    averaging: float = Field(
-        default=0.98, ge=0, lt=1, description="Decay of the running average of the weights that is kept; 0: none."
-    )
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="Dropout rate p; the noise has p / (1 - p).")
-    d_model: Annotated[int, Field(ge=4, le=4096, multiple_of=4, description="Width of the embeddings.")] = 128
-    heads: int = Field(default=16, ge=1, le=256, description="Attention heads; they divide d_model.")
-    feedforward: int = Field(default=256, ge=1, le=16384, description="Width of the encoder's feedforward part.")
-    hide_history: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Share of the rows of a batch whose steps of several days are hidden, as in shorter series.",
-    )
-
-    @model_validator(mode="after")
-    def _check_heads(self) -> Self:
-        if self.d_model % self.heads:
-            raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
-        return self
+log = logging.getLogger("mmnet_maps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,17 +67,6 @@ class _Rows:
     held_out: NDArray[np.bool_]
 
 
-def read_config(path: str | Path) -> TrainConfig:
-    """Read a training configuration (YAML).
-
-    Raises
-    ------
-    RequestError
-        The file does not exist, is not YAML, or a field is missing, unknown or out of bounds.
-    """
-    return read_model(path, TrainConfig, "training configuration")
-
-
 def train_checkpoint(
     samples: Sequence[str | Path],
     config: str | Path,
@@ -151,7 +88,22 @@ def train_checkpoint(
     if seed is not None:
         settings = settings.model_copy(update={"seed": seed})
     trained = train([read_samples(path) for path in samples], settings, progress=progress)
+    if weak := weakness(trained, settings):
+        log.warning("%s", weak)
     return save_checkpoint(out, trained.spec, trained.network, trained.golden)
+
+
+def weakness(trained: Trained, config: TrainConfig) -> str | None:
+    """Return a warning about a model that can hardly be of use: trained for few steps, or of low R; None otherwise."""
+    steps = len(trained.history) * _steps(int(str(trained.spec.training["samples"])), config)
+    found = trained.spec.training.get("metrics")
+    r = found["r"] if isinstance(found, dict) else math.inf
+    signs = [f"it was trained for {steps} steps, fewer than its warm-up of {_WARM_UP}"] if steps < _WARM_UP else []
+    if not isinstance(r, float | int) or r < _WEAK_R:
+        signs.append(f"its median R at held-out stations is {'undefined' if r is None else f'{r:.2f}'}")
+    if not signs:
+        return None
+    return f"{config.name} is a weak model: {' and '.join(signs)}; give more samples or epochs, or a smaller batch"
 
 
 def train(samples: Samples | Sequence[Samples], config: TrainConfig, *, progress: bool = True) -> Trained:
@@ -314,7 +266,7 @@ def _fit(
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train, and return the best averaged network, in evaluation mode, and the history."""
     count = len(training[2])
-    steps = max(1, int(count * config.epoch_fraction) // config.batch)  # per epoch
+    steps = _steps(count, config)
     optimiser = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(steps * config.max_epochs))
     average = copy.deepcopy(network).eval()
@@ -356,6 +308,11 @@ def _fit(
     return best, history
 
 
+def _steps(count: int, config: TrainConfig) -> int:
+    """Return the number of steps of an epoch over a number of training rows."""
+    return max(1, int(count * config.epoch_fraction) // config.batch)
+
+
 def station_loss(error: Tensor, station: Tensor, mean_weight: float) -> Tensor:
     """Compute the mean squared error, with weight `mean_weight` for each station's mean error in the batch.
 
@@ -383,7 +340,7 @@ def _rate(total: int) -> Callable[[int], float]:
     """Return the factor on the learning rate by step: a linear warm-up, then a cosine to 0 at ``total``."""
 
     def factor(step: int) -> float:
-        return min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+        return min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
 
     return factor
 

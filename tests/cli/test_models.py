@@ -46,6 +46,15 @@ def test_evaluate_takes_samples_or_parity(
     assert_refused(code, out, err, 2, "either --samples")
 
 
+def test_packaged_configurations_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (Path(__file__).parents[2] / "configs").glob("*.yaml"):
+        assert run(capsys, monkeypatch, "train", "--print-config", path.stem) == (0, path.read_text(), "")
+    code, out, err = run(capsys, monkeypatch, "train", "--print-config", "best")
+    assert_refused(code, out, err, 2, "'best'; expected one of earthengine, experiment, map, mmnet-uscrn, ")
+
+
 def test_a_table_of_the_released_code_is_a_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from command_line import DAY, assert_refused, run
@@ -29,3 +33,34 @@ def test_a_picture_is_checked_before_the_work(
         ("stack", "info", "no.zarr", "--png", "i.pdf"),
     ):
         assert_refused(*run(capsys, monkeypatch, *words), 2, "i.pdf is not the name of a picture")
+
+
+def test_what_does_not_exist_is_refused_before_torch_is_imported() -> None:
+    Path("list.yaml").write_text("seed: x")
+    Path("bad").mkdir()
+    Path("bad", "model.json").write_text('{"format": 2}')
+    table = ("--samples", "no.parquet", "--model", "mmnet-uscrn")
+    lines = [
+        ["train", "--samples", "no.parquet", "--config", "no.yaml", "--out", "m"],
+        ["train", "--samples", "no.parquet", "--config", "list.yaml", "--out", "m"],
+        ["predict", *table, "--out", "e.parquet"],
+        ["evaluate", *table],
+        ["evaluate", "--parity", "--model", "bad"],
+        ["recalibrate", *table, "--out", "m"],
+        ["explain", *table, "--out", "e.json"],
+        ["samples", "--observations", "no", "--source", "demo", "--model", "mmnet-uscrn", "--out", "t.parquet"],
+        ["samples", "check", "no.parquet"],
+        ["experiment", "no.yaml", "--data", ".", "--out", "o"],
+    ]
+    code = (
+        "import sys\n"
+        "from mmnet_maps import cli\n"
+        f"for words in {lines}:\n"
+        "    sys.argv = ['mmnet', *words]\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as end: assert end.code in (2, 3), words\n"
+        "    assert 'torch' not in sys.modules, words\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line[:7] for line in done.stderr.splitlines()] == ["error: "] * len(lines)

@@ -14,8 +14,9 @@ from mmnet_maps.metrics import ESTIMATE, METRICS, TARGET, StationMetrics
 from mmnet_maps.plots.canvas import write_figure
 from mmnet_maps.plots.series import StationSeries, series_figure
 from mmnet_maps.training.experiment.charts import Pairs, density_figure, importance_figure
+from mmnet_maps.training.experiment.config import ExperimentConfig
 from mmnet_maps.training.experiment.report import Found, read_table, smap_estimates, whole_seeds
-from mmnet_maps.training.experiment.run import ExperimentConfig, Run, read_climates
+from mmnet_maps.training.experiment.run import Run, read_climates
 from mmnet_maps.training.experiment.station_charts import box_figure, grouped_box_figure, map_figure
 from mmnet_maps.training.experiment.station_classes import (
     CLIMATES,

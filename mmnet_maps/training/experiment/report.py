@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.metrics import ESTIMATE, METRICS, TARGET, StationMetrics, intervals, report, values_of
-from mmnet_maps.training.experiment.run import ExperimentConfig, Run, by_network, splits_of
+from mmnet_maps.training.experiment.config import ExperimentConfig
+from mmnet_maps.training.experiment.run import Run, by_network, splits_of
 from mmnet_maps.training.table import Samples, read_samples
 
 PAPER: dict[tuple[str, str], tuple[float, float, float]] = {

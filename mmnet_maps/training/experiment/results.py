@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mmnet_maps.files import write_whole
+from mmnet_maps.training.experiment.config import ExperimentConfig
 from mmnet_maps.training.experiment.figures import write_figures
 from mmnet_maps.training.experiment.report import markdown, summarise
-from mmnet_maps.training.experiment.run import ExperimentConfig, Run
+from mmnet_maps.training.experiment.run import Run
 
 
 def write_results(config: ExperimentConfig, runs: Sequence[Run], out: str | Path) -> list[Path]:
