@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError, RequestError, brief
 
 SETTINGS_FILE = "mmnet.yaml"
 
@@ -209,7 +209,7 @@ class _OneKeyLoader(yaml.SafeLoader):
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             known = (key.tag, key.value)
             if known in lines:
-                problem = f"{_short(key.value, 40)} stands in line {lines[known]} already"
+                problem = f"{brief(key.value, 40)} stands in line {lines[known]} already"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             lines[known] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
@@ -218,7 +218,7 @@ class _OneKeyLoader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError) as error:  # such as the day 2021-13-45
-            problem = f"{_short(node.value, 40)} is no {node.tag.rpartition(':')[2]} ({_short(error, 40)})"
+            problem = f"{brief(node.value, 40)} is no {node.tag.rpartition(':')[2]} ({brief(error, 40)})"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
@@ -227,23 +227,17 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "its lists or keys are nested too deeply"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: {_short(error.problem)}"
-    return str(error.strerror) if isinstance(error, OSError) else _short(error)
-
-
-def _short(text: object, most: int = _LONGEST) -> str:
-    """Return a text in one line of a length that fits into a message."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= most else f"{line[:most]}…"
+        return f"line {error.problem_mark.line + 1}: {brief(error.problem, _LONGEST)}"
+    return str(error.strerror) if isinstance(error, OSError) else brief(error, _LONGEST)
 
 
 def first_error(error: ValidationError) -> str:
     """Format the first fault of a validation in one line: where, what, the value, and the number of further faults."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    message = _short(first["msg"].removeprefix("Value error, "))
+    message = brief(first["msg"].removeprefix("Value error, "), _LONGEST)
     own = first["type"] in ("extra_forbidden", "value_error")  # a validator of ours names the value itself
     plain = not own and isinstance(first["input"], str | int | float | None)
-    value = f", not {_short(repr(first['input']))}" if plain else ""
+    value = f", not {brief(repr(first['input']), 60)}" if plain else ""
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}{': ' if where else ''}{message}{value}{more}"

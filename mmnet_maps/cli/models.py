@@ -31,9 +31,9 @@ def _print_config(context: click.Context, _: click.Parameter, name: str | None) 
     """Print a packaged configuration and end."""
     if name is None:
         return
-    found = {path.stem: path for path in sorted(packaged("configs").glob("*.yaml"))}
+    found = {path.stem: path for path in packaged("configs").glob("*.yaml")}
     if name not in found:
-        raise RequestError(f"no packaged configuration is called {name!r}; expected one of {', '.join(found)}")
+        raise RequestError(f"no packaged configuration is called {name!r}; expected one of {', '.join(sorted(found))}")
     click.echo(found[name].read_text(encoding="utf-8"), nl=False)
     context.exit()
 

@@ -20,7 +20,8 @@ from torch import nn
 
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.model.features import encoded_columns
-from mmnet_maps.model.spec import GOLDEN, SPEC, WEIGHTS, ModelSpec, find_checkpoint, parse_spec, read_file
+from mmnet_maps.model.spec import GOLDEN, SPEC, WEIGHTS, ModelSpec, parse_spec, read_file
+from mmnet_maps.resources import find_model
 
 CARD = "README.md"
 
@@ -73,7 +74,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     RequestError
         The model does not exist, or its files are damaged or do not match.
     """
-    folder = find_checkpoint(path)
+    folder = find_model(path)
     spec_bytes, weights = read_file(folder / SPEC), read_file(folder / WEIGHTS)
     spec = parse_spec(folder / SPEC, spec_bytes)
     digest = hashlib.sha256(weights).hexdigest()

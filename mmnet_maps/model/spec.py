@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
@@ -23,7 +22,7 @@ from pydantic import (
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.features import Feature, encoded_columns
 from mmnet_maps.model.sizes import Architecture, Sizes
-from mmnet_maps.resources import packaged
+from mmnet_maps.resources import find_model, packaged
 from mmnet_maps.settings import first_error, read_model
 from mmnet_maps.variables import VARIABLES
 
@@ -310,32 +309,6 @@ def profile(name: str) -> dict[str, Any]:
     return dict(read_model(folder / f"{name}.yaml", Profile, "profile"))
 
 
-def find_checkpoint(model: str | Path) -> Path:
-    """Return the folder of a checkpoint, or of a packaged model by its bare name.
-
-    Raises
-    ------
-    RequestError
-        There is none.
-    """
-    path = Path(model)
-    if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
-        return path
-    if os.path.lexists(path):
-        raise RequestError(
-            f"model {str(path)!r} is a file; expected a folder with {SPEC} and {WEIGHTS}; "
-            "convert a released .pth with `mmnet convert`"
-        )
-    models = packaged("models")
-    if path.name == str(path) and os.path.isfile(models / path / SPEC):
-        return models / path
-    packaged_models = sorted(spec.parent.name for spec in models.glob(f"*/{SPEC}"))
-    raise RequestError(
-        f"model {str(path)!r} does not exist; give a checkpoint folder or one of the packaged models: "
-        f"{', '.join(packaged_models) or 'none'}"
-    )
-
-
 def read_file(path: Path) -> bytes:
     """Read a file of a checkpoint; RequestError where that fails."""
     try:
@@ -355,7 +328,7 @@ def read_spec(model: str | Path) -> ModelSpec:
     RequestError
         The model does not exist, or ``model.json`` is damaged.
     """
-    path = find_checkpoint(model) / SPEC
+    path = find_model(model) / SPEC
     return parse_spec(path, read_file(path))
 
 

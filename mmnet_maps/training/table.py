@@ -70,12 +70,11 @@ class Samples:
             The table has no such column, or it holds no possible value.
         """
         values = self.numbers(TARGET)
+        possible = _within(values, TARGET, self.name, POSSIBLE_TARGET, "m³/m³")
         if mostly_above(values):
-            raise InputError(
-                f"{self.name}: most values of '{TARGET}' are above 1 (their median is {np.nanmedian(values):g}); give it in "
-                "m³/m³"
-            )
-        return _within(values, TARGET, self.name, POSSIBLE_TARGET, "m³/m³")
+            median = np.nanmedian(values)
+            raise InputError(f"{self.name}: most values of '{TARGET}' are above 1 (median {median:g}); give m³/m³")
+        return possible
 
     @cached_property
     def stations(self) -> dict[str, tuple[float, float]]:
@@ -390,8 +389,8 @@ def _dated(table: pa.Table, path: str | Path) -> pa.Table:
     if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
         raise InputError(f"{path}: column 'date' holds {kind}, expected dates")
     for name in ("station", "date"):
-        if missing := table.column(name).null_count:
-            raise InputError(f"{path}: {counted(missing, 'row')} without a {name}; remove them")
+        if table.column(name).null_count:
+            raise InputError(f"{path}: {table.column(name).null_count} rows have no {name}; remove them")
     _require_days(table.column("date"), path)
     station = table.column("station")
     if not (is_text(station.type) or pa.types.is_integer(station.type)):
