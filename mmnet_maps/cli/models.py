@@ -19,7 +19,7 @@ from mmnet_maps.cli.options import (
     picture,
     setting,
 )
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, brief
 from mmnet_maps.resources import packaged
 
 CHECKPOINT = OutputFolder(whole=True)
@@ -33,7 +33,9 @@ def _print_config(context: click.Context, _: click.Parameter, name: str | None) 
         return
     found = {path.stem: path for path in packaged("configs").glob("*.yaml")}
     if name not in found:
-        raise RequestError(f"no packaged configuration is called {name!r}; expected one of {', '.join(sorted(found))}")
+        raise RequestError(
+            f"no packaged configuration is called {brief(name, 40)!r}; expected one of {', '.join(sorted(found))}"
+        )
     click.echo(found[name].read_text(encoding="utf-8"), nl=False)
     context.exit()
 
