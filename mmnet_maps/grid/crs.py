@@ -10,6 +10,9 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import brief
 
+_LONGEST = 60
+"""Most characters of a name: a message may hold two."""
+
 _TOLERANCE = 0.01
 """Coordinates in two spellings of a CRS differ by less than this share of a cell."""
 
@@ -85,7 +88,7 @@ def _named(crs: str) -> str:
     import pyproj
 
     if "[" not in crs:
-        return brief(crs.removesuffix(" +type=crs").removesuffix(" +no_defs"))
+        return brief(crs.removesuffix(" +type=crs").removesuffix(" +no_defs"), _LONGEST)
     try:
         found = pyproj.CRS.from_user_input(crs)
     except pyproj.exceptions.CRSError:
@@ -97,6 +100,6 @@ def _named(crs: str) -> str:
         return ":".join(code)
     operation = found.coordinate_operation
     if operation is None:
-        return brief(name or f"an unnamed {found.type_name}")
+        return brief(name or f"an unnamed {found.type_name}", _LONGEST)
     numbers = ", ".join(f"{parameter.value:.10g}" for parameter in operation.params)
-    return brief(f"{name or operation.method_name} ({numbers})")
+    return brief(f"{name or operation.method_name} ({numbers})", _LONGEST)

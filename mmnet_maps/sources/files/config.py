@@ -114,7 +114,7 @@ class VariableFiles(BaseModel):
         Field(description="Name of the variable in a NetCDF or Zarr file; not needed where it holds only one."),
     ] = None
     band: Annotated[int, Field(ge=1, description="Band of a GeoTIFF, counted from 1.")] = 1
-    crs: Annotated[str | None, Field(description="CRS of the files, where they do not state one.")] = None
+    crs: Annotated[str | None, Field(description="CRS of the files, instead of the one that they state.")] = None
     scale: Annotated[
         float | None, Field(description="Factor applied to the stored numbers, instead of the file's own scale.")
     ] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -143,17 +144,26 @@ def lattice_of(spec: RasterSpec, shape: tuple[int, int], affine: Affine, crs: st
 
 def chosen_crs(spec: RasterSpec, crs: str | None) -> str:
     """Return the CRS of the YAML, else that of the file; RasterError where it is unusable."""
-    import pyproj
-
     chosen = spec.crs or crs
     if chosen is None:
         raise RasterError("it states no CRS; expected one; give it as 'crs' in the sources YAML")
-    where = "crs in the sources YAML" if spec.crs else "its CRS"
-    try:
-        pyproj.Transformer.from_crs(chosen, "OGC:CRS84", always_xy=True)
-    except pyproj.exceptions.ProjError as error:
+    if not _on_earth(chosen):
+        where, what = (
+            ("crs in the sources YAML", "correct it") if spec.crs else ("its CRS", "give the right one as 'crs'")
+        )
         raise RasterError(
             f"{where} is {crs_name(chosen)}, which gives no longitude and latitude on the Earth; expected one such as "
-            "EPSG:5070; " + ("correct it" if spec.crs else "give the right one as 'crs' in the sources YAML")
-        ) from error
+            f"EPSG:5070; {what}"
+        )
     return chosen
+
+
+@lru_cache(maxsize=256)
+def _on_earth(crs: str) -> bool:
+    import pyproj
+
+    try:
+        pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    except pyproj.exceptions.ProjError:
+        return False
+    return True

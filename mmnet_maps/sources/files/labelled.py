@@ -67,19 +67,23 @@ def _open(spec: RasterSpec, *, above: bool = False) -> Iterator[list[Any]]:
         else:
             source, options["engine"] = spec.path, "netcdf4"
         groups = [group, *("/".join(group.split("/")[:-k]) for k in range(1, group.count("/") + 2))] if group else [""]
+        found: list[Any] = []
         try:
-            yield [
-                stack.enter_context(xr.open_dataset(source, group=name or None, **options))
-                for name in (groups if above else groups[:1])
-            ]
+            for name in groups if above else groups[:1]:
+                try:
+                    found.append(stack.enter_context(xr.open_dataset(source, group=name or None, **options)))
+                except FileNotFoundError:  # a folder above a group of Zarr need not be a group
+                    if not found:
+                        raise
         except AttributeError as error:
             # netCDF4 finds only dimensions of the groups that a variable lies in (netCDF4 1.7, Dataset.__init__).
             if "dimensions" not in str(error):
                 raise
             raise RasterError(
-                "its variables have dimensions of another group, which the NetCDF library does not find; expected them "
-                "in the same group or above it; copy the variable with its coordinates to a file of its own"
+                "its variables have dimensions of another group, which the NetCDF library does not find; copy the "
+                "variable and its coordinates to a file of their own"
             ) from error
+        yield found
 
 
 def _group(spec: RasterSpec) -> str:
@@ -166,18 +170,16 @@ def _coordinates(levels: Sequence[Any], array: Any) -> dict[Any, _Coordinate]:
     found: dict[Any, _Coordinate] = {}
     for dim in array.dims:
         for level in levels:
-            named = level.variables.get(dim)
-            if named is not None and named.shape == (array.sizes[dim],):
-                found[dim] = _Coordinate(str(dim), named, level)
-                break
-            others = [
+            along = [
                 _Coordinate(str(name), variable, level)
                 for name, variable in level.variables.items()
-                if variable.dims == (dim,) and variable.size == array.sizes[dim]
+                if variable.ndim == 1 and dim in (name, *variable.dims) and variable.size == array.sizes[dim]
             ]
-            placed = [coordinate for coordinate in others if coordinate.kind]
-            if len(placed) == 1:
-                found[dim] = placed[0]
+            named = [coordinate for coordinate in along if coordinate.name == dim]
+            placed = [coordinate for coordinate in along if coordinate.kind]
+            chosen = [coordinate for coordinate in named if coordinate.kind] or (placed if len(placed) == 1 else named)
+            if chosen:
+                found[dim] = chosen[0]
                 break
     return found
 

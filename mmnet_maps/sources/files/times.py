@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.errors import brief
 from mmnet_maps.sources.files.attributes import numbers, text_of
 from mmnet_maps.sources.files.description import RasterError
 
@@ -65,10 +66,9 @@ def moments(name: str, values: NDArray[Any], attributes: Mapping[str, Any]) -> l
     try:
         dates: Any = np.atleast_1d(cftime.num2date(values[known], units, counted)) if known.any() else []
     except (ValueError, OverflowError, TypeError) as error:
-        reason = " ".join(str(error).split())
         raise RasterError(
-            f"{name} has the calendar {calendar or 'standard'!r} and the units {units!r} ({reason[:80]}); expected a "
-            "calendar of CF and units such as 'days since 2000-01-01'; correct these attributes"
+            f"{name} has the calendar {brief(calendar or 'standard', 30)!r} and the units {brief(units, 40)!r}; "
+            "expected a calendar of CF and units such as 'days since 2000-01-01'; correct these attributes"
         ) from error
     for step, date in zip(np.flatnonzero(known).tolist(), dates, strict=True):
         try:

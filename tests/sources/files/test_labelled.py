@@ -13,6 +13,7 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
+import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
@@ -226,7 +227,7 @@ def test_an_unreadable_calendar_is_named(tmp_path: Path) -> None:
         InputError, match=r"time has the calendar 'lunisolar' and the units 'days since 2000-01-01'"
     ) as e:
         describe(spec(path))
-    assert len(str(e.value)) <= 300 + len(str(path))
+    assert len(str(e.value)) <= 300
     path = write(tmp_path / "b.nc", {"time": ([2454101.5, 2454132.5], {"units": "day"}), **lonlat([1.0, 2], [2.0, 1])})
     with pytest.raises(InputError, match=r"time has the calendar 'standard' and the units 'day'"):
         describe(spec(path))
@@ -260,7 +261,7 @@ def test_the_crs_of_the_yaml_replaces_that_of_the_file(tmp_path: Path) -> None:
     asked = spec(path, crs=right)
     assert describe(asked).lattice.crs == right
     assert asked.notes == [
-        f"the CRS {right} of the sources YAML replaces the file's own, Lambert Conic Conformal (2SP) "
+        f"the CRS {right[:59]}… of the sources YAML replaces the file's own, Lambert Conic Conformal (2SP) "
         "(25, 45, 42.5, -100, 0, 0)"
     ]
     same = spec(path, crs=pyproj.CRS.from_cf(wrong["lcc"][2]).to_wkt())
@@ -380,3 +381,11 @@ def test_what_is_refused_is_named_in_a_short_line(
     text = str(caught.value)
     assert len(text) <= 300
     assert "[" not in text.replace(str(tmp_path), "")
+
+
+def test_a_folder_above_a_group_of_zarr_need_not_be_a_group(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"v": (("y", "x"), np.ones((2, 2)))}, {"y": [1.0, 0.0], "x": [0.0, 1.0]})
+    dataset.to_zarr(tmp_path / "a.zarr", group="inner", zarr_format=3, consolidated=False)
+    (tmp_path / "a.zarr" / "zarr.json").unlink()
+    raster = describe(spec(tmp_path / "a.zarr", variable="inner/v", crs="EPSG:5070"))
+    assert affine(raster) == (-0.5, 1, 1.5, -1)
