@@ -371,8 +371,10 @@ def _days(spec: RasterSpec, times: _Coordinate | None, *, single: bool) -> dict[
             f"{len(found) - len(kept)} of {len(found)} steps of {times.name} are missing or no days of the Gregorian "
             f"calendar ({text_of(times.variable.attrs, 'calendar') or 'standard'}); they are left out",
         )
+    if not kept and single:
+        return {"days": None}
     if not kept:
-        return {"days": None} if single else {"days": (), "steps": ()}
+        raise RasterError(f"no step of {times.name} is a day; expected the days of its fields; mend its coordinates")
     return {
         "days": tuple(moment.date() for _, moment in kept),
         "seconds": tuple(moment.hour * 3600 + moment.minute * 60 + moment.second for _, moment in kept),

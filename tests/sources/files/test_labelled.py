@@ -233,6 +233,12 @@ def test_an_unreadable_calendar_is_named(tmp_path: Path) -> None:
         describe(spec(path))
 
 
+def test_a_time_axis_without_a_day_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nc", days_since("2021-02-01", [28, 29], calendar="360_day"))
+    with pytest.raises(InputError, match="no step of time is a day"):
+        describe(spec(path))
+
+
 def test_a_scalar_time_states_the_day(tmp_path: Path) -> None:
     time = {"time": ((), 7890.0, {"units": "days since 2000-01-01"})}
     raster = describe(spec(write(tmp_path / "a.nc", lonlat([1.0, 2], [2.0, 1]), others=time)))
