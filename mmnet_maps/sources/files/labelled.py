@@ -358,7 +358,7 @@ def _days(spec: RasterSpec, times: _Coordinate | None, *, single: bool) -> dict[
     if times is None:
         return {"days": None}
     try:
-        found = _moments(spec, times)
+        found = _moments(times)
     except RasterError as error:
         if not single:
             raise
@@ -382,12 +382,9 @@ def _days(spec: RasterSpec, times: _Coordinate | None, *, single: bool) -> dict[
     }
 
 
-def _moments(spec: RasterSpec, times: _Coordinate) -> list[datetime | None]:
+def _moments(times: _Coordinate) -> list[datetime | None]:
     """Return the moment of each step of a time axis: the middle of its bounds, where it has any within a day."""
-    attributes = {key: value for key, value in times.variable.attrs.items() if key != "_FillValue"}
-    stated, _ = _fill(times.variable, spec)
-    if stated is not None:
-        attributes["_FillValue"] = stated
+    attributes = times.variable.attrs
     found = moments(times.name, times.variable.values, attributes)
     bounds = times.level.variables.get(text_of(attributes, "bounds"))
     if bounds is None or bounds.shape != (len(found), 2):

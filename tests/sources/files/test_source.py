@@ -578,7 +578,7 @@ def test_open_source(tmp_path: Path) -> None:
     assert second.name == "demo"
     for spec, words in (
         ("nonsense", "unknown source 'nonsense'; expected demo"),
-        ("nowhere.yaml", "No such file"),
+        ("nowhere.yaml", "no sources YAML nowhere.yaml; correct --source"),
     ):
         with pytest.raises(RequestError, match=words):
             open_source(spec)
