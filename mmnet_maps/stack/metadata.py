@@ -28,28 +28,31 @@ def read_groups(root: Any) -> dict[str, Group]:
 
 
 def _read_group(group: Any, name: str) -> Group:
-    variables = tuple(sorted(key for key in group.array_keys() if key in VARIABLES))
+    arrays: dict[str, zarr.Array[Any]] = dict(group.arrays())
+    variables = tuple(sorted(key for key in arrays if key in VARIABLES))
     if not variables:
         raise ValueError(f"{name} has no variable")
-    verified = checksums.NAME in group
-    lattice = lattice_from(group["spatial_ref"].attrs, group[variables[0]].shape[-2:])
-    found = Group(name=name, lattice=lattice, block=int(group.attrs["block"]), variables=variables, verified=verified)
+    found = Group(
+        name=name,
+        lattice=lattice_from(arrays["spatial_ref"].attrs, arrays[variables[0]].shape[-2:]),
+        block=int(group.attrs["block"]),
+        variables=variables,
+        verified=checksums.NAME in arrays,
+    )
     for variable in variables:
         spec = VARIABLES[variable]
-        _expect(group, found, variable, (*lattice.shape,), spec.dtype, spec.nodata)
+        _expect(arrays[variable], found, variable, (*found.lattice.shape,), spec.dtype, spec.nodata)
     for array, lead in (("fetched", ()), ("revision", ()), (checksums.NAME, (len(variables),))):
-        if array == "fetched" or array in group:
-            _expect(group, found, array, (*lead, *found.shape), "uint32", 0)
-    if verified and tuple(group[checksums.NAME].attrs["of"]) != variables:
+        if array == "fetched" or array in arrays:
+            _expect(arrays[array], found, array, (*lead, *found.shape), "uint32", 0)
+    if found.verified and tuple(arrays[checksums.NAME].attrs["of"]) != variables:  # type: ignore[arg-type]
         raise ValueError(f"{name}/{checksums.NAME} is of other variables")
     return found
 
 
-def _expect(group: Any, found: Group, name: str, shape: tuple[int, ...], dtype: str, nodata: int) -> None:
+def _expect(array: zarr.Array[Any], found: Group, name: str, shape: tuple[int, ...], dtype: str, nodata: int) -> None:
     """Raise ValueError if an array is not laid out as `layout` does it."""
-    array, where = group[name], f"{found.name}/{name}"
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{where} is not an array")
+    where = f"{found.name}/{name}"
     chunk = (found.block, found.block) if name in VARIABLES else shape
     days, lead = (LAST_DAY - FIRST_DAY).days + 1, int(found.temporal)
     if array.shape[lead:] != shape or (lead and array.shape[0] < days):
