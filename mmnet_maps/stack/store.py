@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _DAMAGE = (ValueError, RuntimeError, OSError, zlib.error)  # raised by zarr and its codecs on broken chunks
 _BLOCK_BY_BLOCK = b"blocks without a mark are not read"
 """Part of a fingerprint where some blocks of a day have a mark: software of 2026-11 and before read the others too."""
-_UNMARKED, _KEPT, _REMEMBERED = -1, 512, 100_000  # checksums kept by window and days; verified blocks remembered
+_KEPT, _REMEMBERED = 512, 100_000  # checksums kept by window and days; verified blocks remembered
 
 
 class DamagedError(InputError):
@@ -89,7 +89,7 @@ class Stack:
             raise InputError(f"{self.path} is a damaged stack ({_short(error)}); build it again") from error
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
         self._arrays: dict[str, Any] = {}
-        self._expected: dict[tuple[Any, ...], NDArray[np.int64]] = {}
+        self._expected: dict[tuple[Any, ...], NDArray[np.uint32]] = {}
         self._verified: set[tuple[str, date | None, Place]] = set()
         self._reader = nullcontext if writable else fast_zarr
 
@@ -230,42 +230,39 @@ class Stack:
     def _mismatches(
         self, group: Group, variable: str, window: Window, days: Sequence[date] | None, values: NDArray[np.integer]
     ) -> list[tuple[date | None, Place]]:
-        """Compare whole blocks with their checksums; remember those that agree, and return the others."""
-        wrong: list[tuple[date | None, Place]] = []
+        """Compare whole blocks with their checksums; remember those that agree, and return marked ones that do not."""
+        wrong: list[tuple[int, date | None, Place]] = []
         if len(self._verified) > _REMEMBERED:
             self._verified.clear()
         rows, cols = group.blocks(window)
         expected = self._checksums(group, window, days)[:, group.variables.index(variable)]
         for k, day in enumerate(days or (None,)):
-            for place, part in checksums.cut(values[k] if days else values, group.block, (rows.start, cols.start)):
-                known = int(expected[k, place[0] - rows.start, place[1] - cols.start])
-                if known == _UNMARKED:
-                    continue
-                if checksums.checksum(variable, day, place, part) == known:
-                    self._verified.add((variable, day, place))
+            for (i, j), part in checksums.cut(values[k] if days else values, group.block, (rows.start, cols.start)):
+                known = int(expected[k, i - rows.start, j - cols.start])
+                if known and checksums.checksum(variable, day, (i, j), part) == known:
+                    self._verified.add((variable, day, (i, j)))
                 else:
-                    wrong.append((day, place))
-        return wrong
+                    wrong.append((k, day, (i, j)))
+        if not wrong:
+            return []
+        marked = self.marks(group, window, days or ()) > 1  # others are not used, whatever they hold
+        return [(day, (i, j)) for k, day, (i, j) in wrong if marked[k, i - rows.start, j - cols.start]]
 
-    def _checksums(self, group: Group, window: Window, days: Sequence[date] | None) -> NDArray[np.int64]:
-        """Read the checksums of blocks, (day, variable, block_y, block_x); `_UNMARKED` where there are no values."""
+    def _checksums(self, group: Group, window: Window, days: Sequence[date] | None) -> NDArray[np.uint32]:
+        """Read the checksums of blocks, (day, variable, block_y, block_x); 0 where there are none."""
         rows, cols = group.blocks(window)
         key = group.name, *((days[0], days[-1]) if days else ()), rows.start, rows.stop, cols.start, cols.stop
-        found = self._expected.get(key)
+        found = self._expected.get(key)  # other threads may clear the table
         if found is None:
             where = f"{group.name}/{checksums.NAME}"
             try:
-                array = self._array(where)
                 span = (slice(day_index(days[0]), day_index(days[-1]) + 1),) if days else ()
-                stored = np.asarray(array[*span, :, rows, cols]).astype(np.int64)
+                stored = np.asarray(self._array(where)[*span, :, rows, cols])
             except _DAMAGE as error:
                 raise self._damaged(where, error, lost=checksums.NAME) from error
-            marks = self.marks(group, window, days or ())
-            found = np.where(marks[:, None] > 1, stored if days else stored[None], _UNMARKED)
-            if (marks > 0).all():
-                if len(self._expected) >= _KEPT:
-                    self._expected.clear()
-                self._expected[key] = found
+            if len(self._expected) >= _KEPT:
+                self._expected.clear()
+            self._expected[key] = found = stored if days else stored[None]
         return found
 
     def write(self, name: str, window: Window, day: date, rasters: Rasters, revision: int = 0) -> None:
