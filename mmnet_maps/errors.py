@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_LONG = re.compile(r"\S{161,}")
+
 
 def brief(text: object, most: int = 100) -> str:
     """Return a text for a message, such as an error of a library, in one line of at most `most` characters.
@@ -18,10 +22,19 @@ def brief(text: object, most: int = 100) -> str:
 class MMNetError(Exception):
     """An error that the user sees as one line instead of a traceback.
 
-    The message states the problem, the value, what was expected and what to do.
+    The message states the problem, the value, what was expected and what to do. Of a path of more than 160 characters
+    it shows the beginning and the end.
+
+    Examples
+    --------
+    >>> len(str(MMNetError("no file " + "x" * 5000)))
+    169
     """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_LONG.sub(lambda found: f"{found[0][:60]}…{found[0][-100:]}", message))
 
 
 class RequestError(MMNetError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,12 +60,12 @@ def _no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
 _MESSAGES: list[str] = []
 
 
-def _remember(self: MMNetError, *parts: object) -> None:
-    _MESSAGES.append(" ".join(map(str, parts)))
-    Exception.__init__(self, *parts)
+def _remember(self: MMNetError, message: str = "", init: Callable[..., None] = MMNetError.__init__) -> None:
+    init(self, message)
+    _MESSAGES.append(str(self))
 
 
-MMNetError.__init__ = _remember  # type: ignore[assignment]
+MMNetError.__init__ = _remember  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

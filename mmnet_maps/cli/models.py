@@ -198,12 +198,14 @@ def evaluate_command(
     click.echo(format_evaluation(found))
     if json_path:
         write_report(found, json_path)
+        click.echo(json_path)
     if picture:
         from pathlib import Path
 
         from mmnet_maps.training.plots import draw_reliability
 
         draw_reliability(found["uncertainty"], Path(picture), model=engine.spec.name)
+        click.echo(picture)
 
 
 @command("recalibrate")
@@ -267,8 +269,10 @@ def explain_command(samples: str, model: str, out: str, picture: str | None, row
     found = explain_samples(load_checkpoint(model), table, rows=rows, seed=seed, progress=not quiet)
     click.echo(format_importance(found))
     write_whole(Path(out), json.dumps(found, indent=1, allow_nan=False) + "\n")
+    click.echo(out)
     if picture:
         draw_importance(found, Path(picture))
+        click.echo(picture)
 
 
 @command("convert")

@@ -305,7 +305,7 @@ def _log_missing(names: Sequence[str], found: PointSeries) -> None:
     """
     never = np.all(found.missing, axis=1)
     if never.all():
-        raise InputError(f"all of the {len(names)} points {found.reason}; check that they are LON,LAT in degrees")
+        raise InputError(f"no point has a value: they {found.reason}; check that they are LON,LAT in degrees")
     if never.any():
         lost = [name for name, none in zip(names, never, strict=True) if none]
         shown = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")

@@ -188,7 +188,9 @@ def save_checkpoint(
             load_checkpoint(new)
             _swap(new, folder, Path(scratch, "old"))
     except OSError as error:
-        raise OutputError(f"checkpoint {folder} cannot be written: {error}") from error
+        raise OutputError(
+            f"checkpoint {folder} cannot be written: {error.strerror or error}; choose a writable --out"
+        ) from error
     return load_checkpoint(folder)
 
 

@@ -144,10 +144,13 @@ def _table(tensor: Tensor, spec: ModelSpec) -> Tensor:
 
 def _read_scaler(path: Path, features: tuple[Feature, ...]) -> NDArray[np.float64]:
     """Read mean and standard deviation in physical units, float64 (2, columns)."""
+    data = _read(path)
     try:
-        scaler = np.lib.format.read_array(io.BytesIO(_read(path)), allow_pickle=False)
+        scaler = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise RequestError(f"{path} is not a plain .npy array ({_reason(error)})") from error
+        raise RequestError(
+            f"{path} is not a plain .npy array ({_reason(error)}); give the file that the released code saved"
+        ) from error
     columns = encoded_columns(features)
     expected = (2, len(columns))
     if scaler.shape != expected or scaler.dtype.kind != "f":

@@ -136,7 +136,7 @@ def fetch(
     path, today = Path(path), today or date.today()
     chosen = _of_needs(sources, demand.needs)
     damage: list[Damage] = []
-    if path.exists():
+    if os.path.exists(path):  # False for a name that is too long
         stack = Stack(path)
         _check_products(stack, chosen)
         damage = find_damage(stack, demand) if verify else []

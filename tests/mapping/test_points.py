@@ -205,9 +205,9 @@ def test_a_wrong_request_is_refused_in_one_line(tmp_path: Path, stack: Path, mod
     ):
         with pytest.raises(kind, match=message):
             at_points(here, SPAN, quiet=True, **options)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="all of the 1 points have no inputs"):
+    with pytest.raises(InputError, match="no point has a value: they have no inputs"):
         at_points([(-100.0, 40.0)], SPAN, stack=stack, model=model, quiet=True)
-    with pytest.raises(InputError, match="all of the 1 points lie outside the maps"):
+    with pytest.raises(InputError, match="no point has a value: they lie outside the maps"):
         at_points([(-100.0, 40.0)], maps=maps, quiet=True)
     with pytest.raises(RequestError, match="stacks begin on 2015-01-01"):
         at_points(here, date(2015, 1, 2), stack=stack, model=model, quiet=True)
