@@ -20,12 +20,14 @@ from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import Area, parse_days
 from mmnet_maps.grid.places import place_name
 from mmnet_maps.grid.tiles import Tile, conus_grid, pixel_groups, pixels_of
+from mmnet_maps.mapping.no_value import Tally
 from mmnet_maps.mapping.pipeline import Part, compute_layers, read_pixels
 from mmnet_maps.mapping.request import Request, describe, draft_request, open_stack
 from mmnet_maps.metrics import ESTIMATE
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.product.reader import open_maps
+from mmnet_maps.quantities import counted
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack.availability import Picked, fetched_at
@@ -311,7 +313,12 @@ def _log_missing(names: Sequence[str], found: PointSeries) -> None:
         shown = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
         log.warning("%d of %d points %s; their rows are empty: %s", len(lost), len(names), found.reason, shown)
     if others := int(found.missing[~never].sum()):
-        log.warning("%d rows of the other points are empty for the same reason", others)
+        log.warning("%s of the other points empty for the same reason", counted(others, "row"))
+    if "quality" in found.values:
+        tally = Tally()
+        tally.count(found.values["quality"][~found.missing], found.values["soil_moisture"][~found.missing])
+        if why := tally.why():
+            log.warning("no row has an estimate: %s", why)
     if found.about["synthetic"]:
         log.warning(
             "SYNTHETIC INPUTS: these values are of an invented world, not observations. For real ones give --stack or "

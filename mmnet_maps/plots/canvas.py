@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -73,9 +74,14 @@ def write_figure(figure: Figure, path: Path) -> Path:
 
 
 def png(figure: Figure) -> bytes:
-    """Render a figure as PNG at its own resolution; the metadata name this software."""
+    """Render a figure as PNG at its own resolution; the metadata name this software.
+
+    Letters that matplotlib's font does not have, such as those of a Chinese name, become boxes.
+    """
     out = BytesIO()
-    figure.savefig(out, format="png", dpi="figure", metadata={"Software": SOFTWARE})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from|Matplotlib currently does not support")
+        figure.savefig(out, format="png", dpi="figure", metadata={"Software": SOFTWARE})
     return out.getvalue()
 
 

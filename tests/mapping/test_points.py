@@ -16,6 +16,7 @@ from pyproj import Transformer
 import mmnet_maps as mm
 from analytic import AnalyticSource
 from batch_world import CORNER, DAYS, SPAN, fill
+from map_files import grid_at, write_map
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.mapping import points as pointwise
 from mmnet_maps.mapping.lazy import downscale_product
@@ -126,7 +127,21 @@ def test_points_without_inputs_are_empty_and_counted(
         assert mine[["soil_moisture_estimate", "smap"]].isna().all(axis=None)
     assert "2 of 4 points have no inputs" in caplog.text
     assert "rows are empty: 10,50, -100,40" in caplog.text
-    assert "6 rows of the other points are empty" in caplog.text
+    assert "6 rows of the other points empty" in caplog.text
+
+
+def test_points_without_a_single_estimate_say_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    grid = grid_at(0, 0, 12, 12)
+    item = write_map(tmp_path, "lake", date(2021, 8, 7), grid)
+    assert item.exists()
+    hole = next((row, col) for row in range(12) for col in range(12) if (row * 5 + col * 3) % 11 == 0)
+    x, y = grid.affine * (hole[1] + 0.5, hole[0] + 0.5)
+    lon, lat = Transformer.from_crs("EPSG:5070", "OGC:CRS84", always_xy=True).transform(x, y)
+    rows = at_points([(lon, lat)], maps=tmp_path, quiet=True)
+    assert rows["soil_moisture_estimate"].isna().all()
+    assert (
+        "no row has an estimate: 1 of 1: water, ice or another land cover that the model does not know" in caplog.text
+    )
 
 
 def test_a_source_gives_what_a_stack_of_it_gives(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from mmnet_maps.plots.canvas import WATERMARK, evenly, nice_length, watermark
+from mmnet_maps.plots.canvas import WATERMARK, evenly, nice_length, place_text, png, watermark
 
 
 @given(st.floats(1e-3, 1e7))
@@ -40,3 +40,9 @@ def test_a_watermark_lies_within_its_panel(size: tuple[float, float]) -> None:
     assert box.y0 >= 0
     assert box.x1 <= 100 * size[0]
     assert box.y1 <= 100 * size[1]
+
+
+def test_a_name_in_another_script_is_drawn_without_a_warning() -> None:
+    figure = Figure(figsize=(2, 1))
+    place_text(figure, 0.1, 0.5, "北京 हिन्दी Zürich", size=8)
+    assert png(figure).startswith(b"\x89PNG")

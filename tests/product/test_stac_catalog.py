@@ -22,6 +22,7 @@ from mmnet_maps.errors import OutputError
 from mmnet_maps.grid.tiles import tile_geobox
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.reader import open_maps
 from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
 from mmnet_maps.product.stac_item import build_item
 from stac_schemas import validate
@@ -259,6 +260,20 @@ def test_an_item_that_cannot_be_read_is_one_line(maps: Path) -> None:
     (maps / "20210808" / "h08v03_20210808.json").mkdir()
     with pytest.raises(OutputError, match=r"cannot read .*h08v03_20210808\.json: Is a directory"):
         write_catalog(maps, [DAY])
+
+
+def test_names_in_any_script_reach_every_reader(tmp_path: Path) -> None:
+    west, east = neighbours()
+    names = ("Zürich", "北京")
+    items = [write_day(tmp_path, name, box, 1000) for name, box in zip(names, (west, east), strict=True)]
+    write_catalog(tmp_path, [DAY])
+    assert links(tmp_path / "20210808/catalog.json", "item") == [f"./{name}_20210808.json" for name in names]
+    catalog = pystac.Collection.from_file(tmp_path / "collection.json")
+    found = {item.id: item.assets["soil_moisture"].get_absolute_href() for item in catalog.get_items(recursive=True)}
+    assert sorted(found) == [f"{name}_20210808" for name in names]
+    assert all(href is not None and Path(href).is_file() for href in found.values())
+    assert open_maps(tmp_path).names == names
+    assert pystac.Item.from_file(items[1]).id == "北京_20210808"
 
 
 def test_damaged_items_and_catalogs_are_left_out_and_named(maps: Path, caplog: pytest.LogCaptureFixture) -> None:
