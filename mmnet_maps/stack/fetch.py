@@ -140,7 +140,7 @@ def fetch(
     if os.path.exists(path):  # False for a name that is too long
         stack = Stack(path)
         _check_products(stack, chosen)
-        damage = find_damage(stack, demand) if verify else []
+        damage = find_damage(stack, demand, quiet=quiet) if verify else []
         with _stopping(sources):
             complete_already = not damage and not plan(stack, demand, today, chosen, refresh=refresh)
         if complete_already:

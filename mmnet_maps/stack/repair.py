@@ -41,19 +41,22 @@ class Damage:
     lost: str | None = None
 
 
-def find_damage(stack: Stack, demand: Demand) -> list[Damage]:
+def find_damage(stack: Stack, demand: Demand, *, quiet: bool = True) -> list[Damage]:
     """Verify the blocks that maps read, and no others; each is read once.
 
     A block that was verified in this run is not read again. Stacks without checksums show only files that cannot be
     decoded.
     """
+    from tqdm import tqdm
+
     wanted: list[tuple[Group, Window, Sequence[date]]] = []
     for group, window, days in uses(stack, demand.grid, demand.needs, demand.days):
         parts = [fine_window(tile.geobox, stack) for tile in demand.tiles] if group.kind in FINE_GROUPS else [window]
         wanted += [(group, group.whole_blocks(part), days) for part in parts]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         found = pool.map(lambda use: list(_damage(stack, demand.needs.variables, *use)), wanted)
-        return [one for several in found for one in several]
+        bar = tqdm(found, total=len(wanted), unit="window", desc="verifying", leave=False, disable=quiet)
+        return [one for several in bar for one in several]
 
 
 def _damage(
