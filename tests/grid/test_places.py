@@ -41,7 +41,7 @@ POSITIONS = {"a, b": (47.125, -119.25), "c": (46.5, -120.0), "7": (47.0, -119.0)
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     st.sampled_from(["\n", "\r\n", "\n\n"]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_tables_as_spreadsheets_write_them(
     separator: str, comma: bool, lat: str, lon: str, encoding: str, end: str
 ) -> None:
