@@ -165,7 +165,7 @@ def test_coordinates_of_geojson_are_kept_to_the_last_bit(tmp_path: Path) -> None
     """Fingerprints of maps hold them."""
     angles = np.linspace(0, 2 * np.pi, 500, endpoint=False)
     star = np.random.default_rng(0).uniform(0.1, 1, 500)[:, None] * np.column_stack([np.cos(angles), np.sin(angles)])
-    polygon = shapely.Polygon([-100, 40] + star)
+    polygon = shapely.Polygon(star + np.array([-100, 40]))
     assert read_aoi(write_json(tmp_path / "a.geojson", feature(polygon))).geometry.wkb == polygon.wkb
 
 
