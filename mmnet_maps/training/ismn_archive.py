@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.quantities import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,14 +99,16 @@ class _Left:
                 *(path.name, len(self.files), files, self.files[0]),
             )
         if self.lines:
-            log.warning("%s: %d lines cannot be read, the first is %s", path.name, len(self.lines), self.lines[0])
+            lines = counted(len(self.lines), "line")
+            log.warning("%s: %s cannot be read and left out, the first is %s", path.name, lines, self.lines[0])
         if self.repeated:
             log.warning(
-                "%s: %d values repeat an hour, %d of them differ; the last value given counts",
-                *(path.name, self.repeated, self.different),
+                "%s: %s given again for the same hour, %d of them different; the last value given counts",
+                *(path.name, counted(self.repeated, "value"), self.different),
             )
         if self.mixed:
-            log.warning("%s: sensors of different depths are averaged at %d stations", path.name, self.mixed)
+            stations = counted(self.mixed, "station")
+            log.warning("%s: sensors of different depths are averaged at %s", path.name, stations)
         if self.sensors:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.sensors.most_common(6))
             log.warning(

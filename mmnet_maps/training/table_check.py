@@ -257,6 +257,9 @@ def _variable(name: str, values: NDArray[Any], possible: NDArray[np.bool_]) -> V
         missing = float((~possible).mean())
         low = middle = high = np.nan
         impossible = 0.0
+    elif not values.size:  # series of no days
+        missing, impossible = 1.0, 0.0
+        low = middle = high = np.nan
     else:
         present = ~np.isnan(values)
         missing, impossible = float((~present).mean()), float((present & ~possible).mean())

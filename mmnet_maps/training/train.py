@@ -21,6 +21,7 @@ from mmnet_maps.metrics import Report, report
 from mmnet_maps.model.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.model.features import encoded_columns, fill_steps, standardise
 from mmnet_maps.model.spec import ModelSpec, Profile
+from mmnet_maps.quantities import counted
 from mmnet_maps.training.config import TrainConfig, read_config
 from mmnet_maps.training.splits import later_block, validation_stations
 from mmnet_maps.training.table import Samples, encode, read_samples
@@ -98,7 +99,11 @@ def weakness(trained: Trained, config: TrainConfig) -> str | None:
     steps = len(trained.history) * _steps(int(str(trained.spec.training["samples"])), config)
     found = trained.spec.training.get("metrics")
     r = found["r"] if isinstance(found, dict) else math.inf
-    signs = [f"it was trained for {steps} steps, fewer than its warm-up of {_WARM_UP}"] if steps < _WARM_UP else []
+    signs = (
+        [f"it was trained for {counted(steps, 'step')}, fewer than its warm-up of {_WARM_UP}"]
+        if steps < _WARM_UP
+        else []
+    )
     if not isinstance(r, float | int) or r < _WEAK_R:
         signs.append(f"its median R at held-out stations is {'undefined' if r is None else f'{r:.2f}'}")
     if not signs:

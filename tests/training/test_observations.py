@@ -215,7 +215,7 @@ def at(depth: tuple[float, float], value: float, instrument: str = "Hydraprobe",
         ([(0.0254, 0.0254), (0.1016, 0.1016)], False, None, r"2 of 2 .* left out: 1 at 0.0254 m \(--shallow uses them"),
         ([(0.0, 0.10), (-0.05, -0.05)], True, None, "2 of 2 .* left out: 1 above the ground, 1 deeper than 5.1 cm"),
         ([(0.05, 0.05), (0.0508, 0.0508)], False, 0.15, ""),  # both are nominally at 5 cm: the mean of .1 and .2
-        ([(0.0, 0.05), (0.02, 0.05)], False, 0.15, "sensors of different depths are averaged at 1 stations"),
+        ([(0.0, 0.05), (0.02, 0.05)], False, 0.15, "sensors of different depths are averaged at 1 station"),
     ],
 )
 def test_which_sensors_stand_for_five_centimetres(
@@ -246,12 +246,16 @@ def rewritten(tmp_path: Path, change) -> Path:
     ("change", "days", "message"),
     [
         # 8 hours a day, each twice: not 16 hours
-        (lambda lines: 2 * [*lines[:8], *lines[24:32]], [], "16 values repeat an hour, 0 of them differ"),
+        (
+            lambda lines: 2 * [*lines[:8], *lines[24:32]],
+            [],
+            "16 values given again for the same hour, 0 of them different",
+        ),
         # the first 12 hours re-sent as 0.3: the mean of 12 hours of each
         (
             lambda lines: [*lines, *(line.replace("0.1000", "0.3000") for line in lines[:12])],
             [0.2, 0.1],
-            "12 values repeat an hour, 12 of them differ; the last value given counts",
+            "12 values given again for the same hour, 12 of them different; the last value given counts",
         ),
         # 12 of 24 hours twice as often: half hours of 0.1 and 0.5 are one hour of 0.3
         (
@@ -261,9 +265,13 @@ def rewritten(tmp_path: Path, change) -> Path:
         ),
         # 6 hours each twice as half hours are 6 hours
         (lambda lines: [*lines[:6], *(line.replace(":00 ", ":30 ") for line in lines[:6])], [], "without a day of 12"),
-        (lambda lines: [*lines[:-1], lines[-1][:13]], [0.1, 0.1], "1 lines cannot be read, the first is .*line 49"),
-        (lambda lines: [lines[0].replace(" G", " 7 G"), *lines[1:]], [0.1, 0.1], "1 lines cannot be read.*line 2"),
-        (lambda lines: [lines[0].replace("/06/", "/13/"), *lines[1:]], [0.1, 0.1], "1 lines cannot be read.*line 2"),
+        (
+            lambda lines: [*lines[:-1], lines[-1][:13]],
+            [0.1, 0.1],
+            "1 line cannot be read and left out, the first is .*line 49",
+        ),
+        (lambda lines: [lines[0].replace(" G", " 7 G"), *lines[1:]], [0.1, 0.1], "1 line cannot be read.*line 2"),
+        (lambda lines: [lines[0].replace("/06/", "/13/"), *lines[1:]], [0.1, 0.1], "1 line cannot be read.*line 2"),
         (lambda lines: [line.replace("0.1000", "0.1x") for line in lines], None, "none of its lines can be read"),
         (lambda lines: [line.replace("0.1000", "15.10") for line in lines], [], "with values above 1, so not in m³/m³"),
         (lambda lines: [line.replace(" G", " X1") for line in lines], [], "without a day of 12 usable hours"),

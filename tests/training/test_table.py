@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +242,56 @@ def test_the_real_table() -> None:
     assert (len(samples), len(samples.stations)) == (46_824, 48)
     assert np.isfinite(samples.series(["pr", "lst"], 8)["lst"]).all()
     assert np.isfinite(samples.target).all()
+
+
+def column(table: pa.Table, name: str, values: Any, kind: pa.DataType | None = None) -> pa.Table:
+    return replace(table, name, pa.array([values] * len(table), kind))
+
+
+NOON = datetime(2021, 1, 2, 5)
+FAULTS = {
+    "column 'station' holds binary, expected names": ("station", b"\xff", None),
+    "column 'station' holds list<": ("station", ["a"], None),
+    "column 'station' holds double, expected names": ("station", 1001.0, None),
+    "empty name '' in column 'station'": ("station", "", None),
+    "column 'date' holds times such as 2021-01-02 05:00:00; expected days": ("date", NOON, pa.timestamp("us")),
+    "column 'date' holds times such as 2021-01-01 21:00:00": ("date", NOON, pa.timestamp("us", "America/Los_Angeles")),
+    "column 'date' holds string": ("date", "2021-01-01", None),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_columns_of_another_kind_are_refused_on_reading(tmp_path: Path, table: pa.Table, message: str) -> None:
+    path = write_table(tmp_path / "t.parquet", column(table, *FAULTS[message]))
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        read_samples(path)
+    assert len(one_line(error)) <= 300
+
+
+def test_days_may_be_written_as_midnights(tmp_path: Path, table: pa.Table) -> None:
+    for zone in (None, "UTC", "America/Los_Angeles"):
+        midnight = pa.array([datetime(2021, 1, 2, 8 if zone and "/" in zone else 0)] * len(table))
+        dated = replace(table, "date", midnight.cast(pa.timestamp("us", zone)))
+        read = read_samples(write_table(tmp_path / "t.parquet", dated))
+        assert set(read.date.astype(str)) == {"2021-01-02"}
+
+
+def test_classes_and_targets_of_another_kind_are_refused(table: pa.Table) -> None:
+    with pytest.raises(InputError, match="'landcover' holds int64, expected names of classes"):
+        Samples(table=column(table, "landcover", 71)).snapshot(["landcover"])
+    percent = np.where(np.arange(len(table)) % 3, 15.0, 0.5).astype(np.float32)  # dry days look like m³/m³
+    with pytest.raises(InputError, match=r"most values of 'soil_moisture' are above 1 \(median 15\); give m³/m³"):
+        _ = Samples(table=replace(table, "soil_moisture", pa.array(percent))).target
+
+
+def test_a_table_of_many_columns_is_refused_in_a_short_line(table: pa.Table) -> None:
+    wide = table.append_column("x" * 500, pa.array([1] * len(table)))
+    with pytest.raises(InputError, match="has no column 'vpd'") as error:
+        Samples(table=wide).snapshot(["vpd"])
+    assert len(one_line(error)) <= 300
+
+
+def test_a_column_given_twice_is_refused(tmp_path: Path, table: pa.Table) -> None:
+    path = write_table(tmp_path / "t.parquet", table.append_column("smap", table["smap"]))
+    with pytest.raises(InputError, match="has the column 'smap' twice"):
+        read_samples(path)

@@ -137,3 +137,13 @@ def test_the_real_table() -> None:
     assert found.problems == ()
     assert len(found.stations) == 48
     assert "smap is 0.508 on all days at Cape-Charles-5-ENE: no correlation is defined there" in found.notices
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [("pr", [], pa.list_(pa.float32())), ("pr", None, pa.list_(pa.float32())), ("region", 1, None)],
+)
+def test_columns_without_a_value_are_checked_too(name: str, value: object, kind: pa.DataType | None) -> None:
+    table = make_table(days=12)
+    odd = replace(table, name, pa.array([value] * len(table), kind)).replace_schema_metadata({"mmnet_maps": "[1]"})
+    assert "soil moisture in m³/m³" in format_check(check_samples(Samples(table=odd)))

@@ -19,7 +19,7 @@ from mmnet_maps.training.evaluate import predict_samples
 from mmnet_maps.training.experiment.run import read_experiment
 from mmnet_maps.training.splits import later_block, validation_stations
 from mmnet_maps.training.table import Samples, encode
-from mmnet_maps.training.train import TrainConfig, Trained, read_config, station_loss, train, train_checkpoint
+from mmnet_maps.training.train import TrainConfig, Trained, read_config, station_loss, train, train_checkpoint, weakness
 from station_tables import make_table, replace, small_config, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -367,3 +367,29 @@ def test_every_field_of_a_configuration_has_bounds_and_a_sentence() -> None:
         assert TrainConfig.model_fields[name].description
     with pytest.raises(ValidationError):
         small_config().batch = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("history", "rows", "metrics", "words"),
+    [
+        (10, 2048, {"r": 0.31}, None),
+        (4, 256, {"r": 0.9}, "trained for 4 steps, fewer than its warm-up of 50;"),
+        (10, 2048, {"r": 0.09}, "its median R at held-out stations is 0.09;"),
+        (10, 2048, {"r": None}, "its median R at held-out stations is undefined;"),
+        (
+            1,
+            256,
+            {"r": 0.09},
+            "trained for 1 step, fewer than its warm-up of 50 and its median R at held-out stations is",
+        ),
+        (10, 2048, None, None),
+    ],
+)
+def test_a_weak_model_is_called_so(
+    trained: Trained, history: int, rows: int, metrics: dict | None, words: str | None
+) -> None:
+    config = small_config(batch=256, epoch_fraction=1.0)  # 2048 rows: 8 steps an epoch
+    training = {"samples": rows} | ({"metrics": metrics} if metrics else {})
+    spec = trained.spec.model_copy(update={"training": training})
+    found = weakness(Trained(spec=spec, network=trained.network, history=[{}] * history, golden=trained.golden), config)
+    assert found is None if words is None else words in str(found)
