@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.core import ParameterSource
 
+from mmnet_maps.cli.command import OutputFolder, refuse_clash
 from mmnet_maps.errors import RequestError
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def check_request(
     from mmnet_maps.sources import check_source
 
     settings = settle(cast(MapOptions, {key: options[key] for key in MapOptions.__annotations__ if key in options}))
+    if "out" in options:  # an output or a stack may come from the settings file
+        for read in filter(None, (settings.stack, settings.source, *settings.model)):
+            refuse_clash("--out", OutputFolder(), settings.out, "the settings", read)
     if given := [day for day in dates or () if day != "latest"]:
         parse_days(given)
     for model in settings.model:

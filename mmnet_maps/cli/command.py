@@ -169,7 +169,7 @@ def refuse_outputs(command: click.Command, ctx: click.Context) -> None:
         inputs.append(("MMNET_STACK", INPUT, os.environ["MMNET_STACK"]))
     for option, kind, value in _given(command, ctx, (OutputFile, OutputFolder)):
         for name, _, read in inputs:
-            _refuse_clash(option, kind, value, name, read)
+            refuse_clash(option, kind, value, name, read)
         if isinstance(kind, OutputFile):
             kind.refuse_foreign(Path(value))
 
@@ -186,8 +186,14 @@ def _given(
                 yield str(option), param.type, value
 
 
-def _refuse_clash(option: str, kind: PathType, value: str, name: str, read: str) -> None:
-    """Refuse an output that is an input, lies in a closed one, or is a folder replaced as a whole that holds one."""
+def refuse_clash(option: str, kind: PathType, value: str, name: str, read: str) -> None:
+    """Refuse an output that is an input, lies in a closed one, or is a folder replaced as a whole that holds one.
+
+    Raises
+    ------
+    RequestError
+        When it is one of these.
+    """
     found, target = _existing(read), Path(os.path.realpath(value))
     if found is None:
         return

@@ -14,9 +14,10 @@ import pytest
 
 from command_line import AREA, DAY
 from mmnet_maps import cli
-from mmnet_maps.cli.checks import period, requested_days
+from mmnet_maps.cli.checks import check_request, period, requested_days
 from mmnet_maps.cli.command import Command, Input, OutputFile, OutputFolder, RequiredDays
 from mmnet_maps.errors import MMNetError, OutputError, RequestError
+from mmnet_maps.settings import MapSettings
 
 Pair = tuple[click.Command, click.Parameter]
 
@@ -127,6 +128,16 @@ def test_a_stack_of_the_environment_is_an_input(monkeypatch: pytest.MonkeyPatch)
     Path("s.zarr").mkdir()
     monkeypatch.setenv("MMNET_STACK", "s.zarr")
     refused(cli.map_command, {"out": "s.zarr"}, "is the input of MMNET_STACK", RequestError)
+
+
+def test_a_stack_of_the_settings_file_is_an_input() -> None:
+    Path("s.zarr").mkdir()
+    Path("s.zarr", "zarr.json").touch()
+    Path("mmnet.yaml").write_text("stack: s.zarr\nout: s.zarr/maps\n")
+    options = dict.fromkeys(MapSettings.model_fields)
+    with pytest.raises(RequestError, match="--out s.zarr/maps lies in s.zarr, the input of the settings; give another"):
+        check_request(options)
+    check_request(options | {"out": "maps"})
 
 
 def test_the_picture_of_a_map_stays(tmp_path: Path) -> None:
