@@ -67,6 +67,7 @@ def _damage(
         of = partial(Damage, group=group, day=day)
         try:
             marked = look_up(stack, group, window, [day])
+            stack.revisions(group, window, [day])
         except DamagedError:
             yield of(window=window, lost="fetched")
             continue

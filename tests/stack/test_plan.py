@@ -15,10 +15,11 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from analytic import LATTICES, AnalyticSource, source_of
+from mmnet_maps.errors import InputError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
 from mmnet_maps.sources.base import Cost, Revision
-from mmnet_maps.stack.blocks import Group
+from mmnet_maps.stack.blocks import Group, day_index
 from mmnet_maps.stack.fetch import estimate, fetch
 from mmnet_maps.stack.needs import Demand, Needs, uses
 from mmnet_maps.stack.plan import revisions
@@ -236,6 +237,21 @@ def test_an_interrupted_refresh_is_repaired_by_the_next_run(
     fill(copy, source)
     assert value(Stack(copy), "pr") == value(whole, "pr")
     assert fingerprint(copy, DAY) == fingerprint(whole.path, DAY)
+
+
+def test_damaged_revisions_are_repaired(copy: Path) -> None:
+    before, source = fingerprint(copy, DAY), changing()
+    for file in (copy / f"weather/revision/c/{day_index(DAY)}").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(InputError, match="damaged in weather/revision"):
+        fill(copy, source)
+    demand = Demand(grid=GRID, tiles=tiles(GRID), needs=NEEDS, days=[DAY])
+    fetch(copy, [source], demand, today=TODAY, verify=True, quiet=True)
+    assert source.reads == [("weather", (DAY,))]
+    assert fingerprint(copy, DAY) == before
+    fill(copy, source)
+    assert len(source.reads) == 1
 
 
 def test_blocks_have_one_revision_whatever_the_window() -> None:
