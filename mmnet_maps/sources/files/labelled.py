@@ -256,7 +256,7 @@ def _by_length(levels: Sequence[Any], kinds: Sequence[str], lengths: Sequence[in
 
 def _located(spec: RasterSpec, levels: Sequence[Any], array: Any, x: _Coordinate, y: _Coordinate) -> dict[str, Any]:
     """Return ``lattice``, ``first``, ``south_up`` and ``from_east`` of a `Raster`."""
-    mapping = _grid_mapping(levels, array)
+    mapping = _grid_mapping(levels, array, x)
     crs = _crs(spec, mapping, x)
     axes = [_axis(coordinate) for coordinate in (x, y)]
     found = [cells(spec, axis) for axis in axes]
@@ -299,13 +299,13 @@ def _axis(coordinate: _Coordinate) -> Axis:
     )
 
 
-def _grid_mapping(levels: Sequence[Any], array: Any) -> dict[str, Any]:
-    """Return the attributes of an array's grid mapping, or of the only one in the nearest group; empty without."""
+def _grid_mapping(levels: Sequence[Any], array: Any, x: _Coordinate) -> dict[str, Any]:
+    """Return the attributes of an array's grid mapping; without one, of the only one near, unless x is in degrees."""
     name = text_of(array.attrs, "grid_mapping").partition(" ")[0].strip(":")
     for level in levels:
         if name and name in level.variables:
             return dict(level.variables[name].attrs)
-    for level in levels:
+    for level in () if _in_degrees(x) else levels:
         found = [variable.attrs for variable in level.variables.values() if "grid_mapping_name" in variable.attrs]
         if found:
             return dict(found[0]) if len(found) == 1 else {}
@@ -329,9 +329,13 @@ def _crs(spec: RasterSpec, mapping: dict[str, Any], x: _Coordinate) -> str | Non
                 f"its grid mapping {text_of(mapping, 'grid_mapping_name')[:40]} is incomplete; expected the attributes "
                 "of the CF conventions; give its CRS as 'crs' in the sources YAML"
             ) from error
+    return "EPSG:4326" if _in_degrees(x) else None
+
+
+def _in_degrees(x: _Coordinate) -> bool:
     attributes = x.variable.attrs
-    geographic = {x.name.lower(), text_of(attributes, "standard_name")} & set(_DEGREES)
-    return "EPSG:4326" if geographic or text_of(attributes, "units") in ("degrees_east", "degree_east") else None
+    named = {x.name.lower(), text_of(attributes, "standard_name")} & set(_DEGREES)
+    return bool(named) or text_of(attributes, "units") in ("degrees_east", "degree_east")
 
 
 @lru_cache(maxsize=256)
