@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.grid.area import Area
 from mmnet_maps.grid.lattice import Window, cover
 from mmnet_maps.grid.tiles import TILE_PIXELS, touched_tiles
-from mmnet_maps.mapping.commands import YAML, day_options, fill_command, place_options, quote, runs_of
+from mmnet_maps.mapping.commands import YAML, day_options, fill_command, grid_options, place_options, quote, runs_of
 from mmnet_maps.stack.availability import Mask, blocks_of_grids
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.inventory import Scope, area_grid, area_scope, daily_shares, in_order, look_around, survey
@@ -302,4 +302,4 @@ def _next(found: Check, stack: Stack, needs: Needs, model: str, aoi: str | None)
     days = found.able
     if not days:
         return "choose other days or another source: the inputs of these days hold no value in this area"
-    return f"mmnet map {area} {day_options(days)} --stack {store} --model {quote(model)}"
+    return f"mmnet map {area} {day_options(days)}{grid_options(stack)} --stack {store} --model {quote(model)}"

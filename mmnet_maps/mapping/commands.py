@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from mmnet_maps.grid.tiles import DEFAULT_CRS, DEFAULT_RESOLUTION
 
 if TYPE_CHECKING:
-    from mmnet_maps.settings import MapSettings
     from mmnet_maps.stack.store import Stack
 
 YAML = "SOURCES.yaml"
 """Stands for the file of sources that a stack was filled from, whose name is not known."""
 
 
-def fill_command(
-    place: str, days: Iterable[date], *, stack: Stack, model: str, names: Iterable[str], grid: str = ""
-) -> str:
+_RANGES = 4  # of days that a command names each
+
+
+def fill_command(place: str, days: Sequence[date], *, stack: Stack, model: str, names: Iterable[str]) -> str:
     """Return the command that fetches what the maps of some days need.
 
     Parameters
@@ -28,20 +28,19 @@ def fill_command(
     place
         From `place_options`.
     days
-        Days of the maps; those between the first and the last are fetched too.
+        Days of the maps. Where they are more than a few ranges, all days between the first and the last are fetched.
     stack
         The stack to fill.
     model
         The model of the maps.
     names
         Variables that the model needs; their origin in the stack gives the source.
-    grid
-        From `grid_options`.
     """
-    known = sorted(days)
-    span = f"--start {known[0]} --end {known[-1]}"
-    source = source_of(stack, names)
-    return f"mmnet stack {place} {span}{grid} --source {source} --model {quote(model)} --out {quote(stack.path)}"
+    runs = runs_of(days)
+    few = 1 < len(runs) <= _RANGES
+    span = day_options(days) if few else f"--start {runs[0][0]} --end {runs[-1][-1]}"
+    options = f"{grid_options(stack)} --source {source_of(stack, names)} --model {quote(model)}"
+    return f"mmnet stack {place} {span}{options} --out {quote(stack.path)}"
 
 
 def place_options(aoi: Any, tiles: Sequence[str] | str | None = None) -> str:
@@ -75,7 +74,7 @@ def day_options(days: Iterable[date]) -> str:
 def runs_of(days: Iterable[date]) -> list[list[date]]:
     """Return runs of successive days, ascending."""
     runs: list[list[date]] = []
-    for day in sorted(days):
+    for day in sorted(set(days)):
         if runs and (day - runs[-1][-1]).days == 1:
             runs[-1].append(day)
         else:
@@ -83,10 +82,11 @@ def runs_of(days: Iterable[date]) -> list[list[date]]:
     return runs
 
 
-def grid_options(settings: MapSettings) -> str:
-    """Return the options of a grid other than the default one, empty or with a space before."""
-    resolution = f" --resolution {settings.resolution:g}" if settings.resolution != DEFAULT_RESOLUTION else ""
-    return resolution + (f" --crs {quote(settings.crs)}" if settings.crs != DEFAULT_CRS else "")
+def grid_options(stack: Stack) -> str:
+    """Return the options of a stack's grid, empty for the default one, otherwise with a space before."""
+    resolution, code = abs(stack.target.affine.a), stack.target.crs.to_epsg() if stack.target.crs else None
+    options = f" --resolution {resolution:g}" if resolution != DEFAULT_RESOLUTION else ""
+    return options + (f" --crs EPSG:{code}" if code and f"EPSG:{code}" != DEFAULT_CRS else "")
 
 
 def source_of(stack: Stack, names: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import Area, parse_days, read_aoi
 from mmnet_maps.grid.mask import holds_a_centre
 from mmnet_maps.grid.tiles import Tile, target_grid, touched_tiles
-from mmnet_maps.mapping.commands import fill_command, grid_options, place_options
+from mmnet_maps.mapping.commands import fill_command, place_options
 from mmnet_maps.mapping.recipe import Recipe
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.settings import MapOptions, MapSettings, settle
@@ -207,7 +207,7 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     except NotFetchedError as error:
         command = fill_command(
             place_options(aoi), error.days, stack=Stack(str(settings.stack)), model=settings.model[0],
-            names=request.needs.variables, grid=grid_options(settings),
+            names=request.needs.variables,
         )  # fmt: skip
         raise NotFetchedError.of(error.problem, error.days, command) from error
     log_notices(request)

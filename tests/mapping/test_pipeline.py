@@ -344,11 +344,10 @@ def test_the_command_that_a_message_proposes_is_complete(inputs: Path, model: Pa
     words = shlex.split(text.split("fetch it with: ")[1])
     assert words[:2] == ["mmnet", "stack"]
     params = stack_command.make_context("stack", words[2:]).params
-    given = {name: str(params[name]) for name in ("aoi", "start", "end", "source", "model", "out")}
+    given = {name: str(params[name]) for name in ("aoi", "source", "model", "out")}
+    assert (params["start"], params["dates"]) == (None, ("2021-08-20", "2021-08-22/2021-08-23"))
     assert given == {
         "aoi": str(area),
-        "start": "2021-08-20",
-        "end": "2021-08-23",
         "source": "SOURCES.yaml",
         "model": str(model),
         "out": str(mine),
