@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from mmnet_maps.cli.checks import require, require_tables
@@ -296,6 +298,9 @@ def explain_command(samples: str, model: str, out: str, picture: str | None, row
 @DEBUG
 def convert_command(pth: str, scalers: str, profile: str, out: str) -> None:
     """Convert a checkpoint of the authors' released code into the format used here."""
+    for path in (pth, scalers):
+        if not os.path.exists(path):  # before torch is imported
+            raise RequestError(f"no file or folder {brief(path)}; expected what the released code saved")
     from mmnet_maps.model.import_released import convert
 
     convert(pth, scalers, profile, out)

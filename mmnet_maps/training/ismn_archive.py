@@ -16,7 +16,7 @@ from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError, RequestError, brief
 from mmnet_maps.quantities import counted
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class _Left:
 
     def __init__(self) -> None:
         self.sensors: Counter[str] = Counter()
-        self.files: list[str] = []
+        self.files: list[tuple[str, str]] = []  # with the reason
         self.lines: list[str] = []
         self.repeated = self.different = self.mixed = 0
 
@@ -95,8 +95,8 @@ class _Left:
         """Log one line for each kind."""
         if self.files:
             log.warning(
-                "%s: %d of %d files cannot be read and are left out, the first is %s",
-                *(path.name, len(self.files), files, self.files[0]),
+                "%s: %d of %d files cannot be read and are left out, the first is %s (%s)",
+                *(brief(path.name, 40), len(self.files), files, *self.files[0]),
             )
         if self.lines:
             lines = counted(len(self.lines), "line")
@@ -146,7 +146,7 @@ def daily_values(path: Path, *, min_hours: int, shallow: bool, progress: bool) -
                 found.append(days.assign(network=group[0].network, station=group[0].station))
     left.report(path, len(sensors), len(names))
     if left.files and not found:
-        raise InputError(f"{path} cannot be read as an ISMN archive ({left.files[0]}); download it again")
+        raise InputError(f"{path} cannot be read as an ISMN archive ({brief(left.files[0][1])}); download it again")
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["network", "station", *_DAILY])
 
 
@@ -209,7 +209,7 @@ def _sensor(name: str, left: _Left) -> Sensor | None:
     except ValueError:
         match = None
     if match is None:
-        left.files.append(f"{name} (its name is not the one ISMN gives)")
+        left.files.append((name, "its name is not the one ISMN gives"))
         return None
     if match["variable"] != "sm":
         return None
@@ -268,8 +268,7 @@ def _read(sensor: Sensor, read: Callable[[str], bytes], left: _Left) -> _Record 
     try:
         return _parse(read(sensor.file), sensor.file, left)
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:100]
-        left.files.append(f"{sensor.file} ({reason})")
+        left.files.append((sensor.file, brief(error, 60)))
         return None
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.places import read_positions
 from mmnet_maps.training.ismn_archive import archive_files, daily_values
+from mmnet_maps.training.ismn_archive import standard_time as standard_time  # its former place
 
 if TYPE_CHECKING:
     import pandas as pd

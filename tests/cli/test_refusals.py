@@ -51,6 +51,7 @@ def test_what_does_not_exist_is_refused_before_torch_is_imported() -> None:
         ["samples", "--observations", "no", "--source", "demo", "--model", "mmnet-uscrn", "--out", "t.parquet"],
         ["samples", "check", "no.parquet"],
         ["experiment", "no.yaml", "--data", ".", "--out", "o"],
+        ["convert", "no.pth", "--scalers", ".", "--out", "o"],
     ]
     code = (
         "import sys\n"
