@@ -28,13 +28,13 @@ class MMNetError(Exception):
     Examples
     --------
     >>> len(str(MMNetError("no file " + "x" * 5000)))
-    169
+    109
     """
 
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_LONG.sub(lambda found: f"{found[0][:60]}…{found[0][-100:]}", message))
+        super().__init__(_LONG.sub(lambda found: f"{found[0][:40]}…{found[0][-60:]}", message))
 
 
 class RequestError(MMNetError, ValueError):
