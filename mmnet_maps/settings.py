@@ -205,6 +205,7 @@ class _OneKeyLoader(yaml.SafeLoader):
     """Refuse a key that a mapping holds twice, of which YAML's reader would keep the last, and name the line."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping; a YAML error with the line where a key is given twice."""
         lines: dict[tuple[str, str], int] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             known = (key.tag, key.value)
@@ -215,6 +216,7 @@ class _OneKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return a value; a YAML error with its line where it is none of its kind."""
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError) as error:  # such as the day 2021-13-45

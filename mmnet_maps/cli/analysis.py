@@ -96,15 +96,8 @@ def points_command(
         series = fill_samples(samples, model=model, uncertainty=uncertainty)
     else:
         from mmnet_maps.analysis.series import series_for
-        from mmnet_maps.grid.places import read_places
 
-        read_places(points)  # refuses wrong ones before the observations are read
-        observed = None
-        if observations:
-            from mmnet_maps.training.observations import read_observations
-
-            observed = read_observations(observations, shallow=shallow).to_pandas()
-        series = series_for(points, observed, quiet=quiet, **options)
+        series = series_for(points, _observed(points, observations, shallow), quiet=quiet, **options)
     from mmnet_maps.analysis.series import metrics
     from mmnet_maps.analysis.series_plot import draw_series
     from mmnet_maps.metrics import format_report
@@ -117,6 +110,18 @@ def points_command(
         click.echo(format_report(found))
     if picture:
         click.echo(draw_series(series, picture))
+
+
+def _observed(points: tuple[str, ...], observations: tuple[str, ...], shallow: bool) -> Any:
+    """Read the observations, if any, after refusing wrong places."""
+    from mmnet_maps.grid.places import read_places
+
+    read_places(points)
+    if not observations:
+        return None
+    from mmnet_maps.training.observations import read_observations
+
+    return read_observations(observations, shallow=shallow).to_pandas()
 
 
 @command("zones")

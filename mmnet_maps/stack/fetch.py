@@ -27,7 +27,7 @@ from mmnet_maps.sources.ranges import OutOfRange
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.layout import complete, create
 from mmnet_maps.stack.needs import Demand, Needs
-from mmnet_maps.stack.plan import Request, pace, plan, revisions
+from mmnet_maps.stack.plan import Plan, Request, pace, plan, revisions
 from mmnet_maps.stack.repair import Damage, clear, find_damage
 from mmnet_maps.stack.store import Stack, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -142,9 +142,8 @@ def fetch(
         _check_products(stack, chosen)
         damage = find_damage(stack, demand, quiet=quiet) if verify else []
         with _stopping(sources):
-            complete_already = not damage and not plan(stack, demand, today, chosen, refresh=refresh)
-        if complete_already:
-            return stack
+            if not damage and not plan(stack, demand, today, chosen, refresh=refresh):
+                return stack
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _writing(path), _stopping(sources):
@@ -152,11 +151,7 @@ def fetch(
             complete(path)
             stack = Stack(path, writable=True)
             clear(stack, damage)
-            found = plan(stack, demand, today, chosen, refresh=refresh)
-            found.report()
-            for group, window, day, number in found.settled:
-                stack.record_revision(group.name, window, day, number)
-            _run(stack, found.requests, chosen, today, quiet)
+            _run(stack, plan(stack, demand, today, chosen, refresh=refresh), chosen, today, quiet)
     except OSError as error:
         raise OutputError(
             f"cannot write the stack {path} ({error.strerror or error}); finished blocks are kept: free some space or "
@@ -277,15 +272,18 @@ def _writing(path: Path) -> Iterator[None]:
         held.release()
 
 
-def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source], today: date, quiet: bool) -> None:
-    """Carry out requests group by group, with a progress bar for each group."""
+def _run(stack: Stack, found: Plan, chosen: Mapping[str, Source], today: date, quiet: bool) -> None:
+    """Record what is settled, and carry out the requests group by group, with a progress bar for each group."""
     from tqdm import tqdm
 
+    found.report()
+    for group, window, day, number in found.settled:
+        stack.record_revision(group.name, window, day, number)
     reads, ranges = pace(chosen.values()).reads, OutOfRange()
     read = partial(_read, chosen=chosen, today=today, ranges=ranges)
     kept: dict[str, set[date]] = {}
     with ThreadPoolExecutor(reads) as pool, _stopping(chosen.values()):
-        for name, several in groupby(requests, key=lambda request: request.group.name):
+        for name, several in groupby(found.requests, key=lambda request: request.group.name):
             of_group = list(several)
             with tqdm(
                 total=sum(request.cells for request in of_group),
@@ -294,9 +292,9 @@ def _run(stack: Stack, requests: Sequence[Request], chosen: Mapping[str, Source]
                 desc=f"{name} ({', '.join(_products(of_group[0].group, chosen))})",
                 disable=quiet,
             ) as bar:
-                for request, found in in_order(pool, of_group, read, ahead=reads):
+                for request, rasters_of_days in in_order(pool, of_group, read, ahead=reads):
                     bar.set_postfix_str(str(request.days[0]) if request.group.temporal else "", refresh=False)
-                    for day, (rasters, revision) in zip(request.days, found, strict=True):
+                    for day, (rasters, revision) in zip(request.days, rasters_of_days, strict=True):
                         held = _without_inputs(stack, request, day, revision)
                         for gone in held:
                             kept.setdefault(gone, set()).add(day)

@@ -106,13 +106,11 @@ def make_samples(
     Raises
     ------
     RequestError, InputError, OutputError
-        An option, the observations, the inputs or the file to write are at fault.
     """
     source, stack = inputs.get("source"), inputs.get("stack")
     if (source is None) == (stack is None):
         raise RequestError("give either a source (--source) or a stack (--stack) that the inputs are read from")
-    out = _writable(Path(out))
-    needs = _needs(model, config)
+    out, needs = _writable(Path(out)), _needs(model, config)
     first, last = (parse_days(day)[0] if day is not None else None for day in (inputs.get("start"), inputs.get("end")))
     opened = Stack(stack) if stack is not None else open_source(str(source))
     table = read_observations(

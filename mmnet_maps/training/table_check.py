@@ -147,9 +147,7 @@ def check_samples(samples: Samples) -> SamplesCheck:
         elif name == TARGET and mostly_above(values):
             problems.append(f"most values of {name} are above 1 (their median is {np.nanmedian(values):g}); give m³/m³")
         elif found.impossible:
-            notices.append(
-                f"{name}: {_percent(found.impossible)} of the values are impossible and are treated as missing"
-            )
+            notices.append(f"{name}: {_percent(found.impossible)} of the values are impossible and count as missing")
         if name != TARGET:
             incomplete |= ~possible.reshape(len(rows), -1).all(axis=1)
         if values.ndim == 2 and values.size and (broken := _broken_windows(values[order], rows.iloc[order])):

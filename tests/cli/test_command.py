@@ -60,7 +60,7 @@ def inputs(command: click.Command) -> list[str]:
     return [param.name or "" for param in command.params if isinstance(param.type, Input)]
 
 
-def refused(command: click.Command, values: dict[str, str], message: str, error: type[MMNetError]) -> None:
+def assert_refused(command: click.Command, values: dict[str, str], message: str, error: type[MMNetError]) -> None:
     with pytest.raises(error, match=message) as found:
         parse(command, values)
     assert len(str(found.value)) < 300
@@ -87,11 +87,13 @@ def test_an_output_is_no_input(command: click.Command, out: click.Parameter) -> 
     os.symlink(".", "here")
     for one in inputs(command):
         for same in (f"mine{ending}", f"link{ending}", f"here/mine{ending}", os.path.abspath(f"mine{ending}")):
-            refused(command, {one: f"mine{ending}", out.name or "": same}, "is the input of", RequestError)
+            assert_refused(command, {one: f"mine{ending}", out.name or "": same}, "is the input of", RequestError)
         inside = f"here/store/group/made{ending}"
-        refused(command, {one: "store", out.name or "": inside}, "lies in store", RequestError)
+        assert_refused(command, {one: "store", out.name or "": inside}, "lies in store", RequestError)
         if isinstance(out.type, OutputFolder) and out.type.whole:
-            refused(command, {one: "here/store/zarr.json", out.name or "": "store"}, "holds here/store", RequestError)
+            assert_refused(
+                command, {one: "here/store/zarr.json", out.name or "": "store"}, "holds here/store", RequestError
+            )
         parse(command, {one: "store", out.name or "": f"made{ending}"})
 
 
@@ -100,11 +102,13 @@ def test_an_output_replaces_only_its_own_kind(command: click.Command, out: click
     assert isinstance(out.type, OutputFile)
     Path("folder.csv").mkdir()
     for value in ("", ".", "folder.csv", "/dev/null", "made.txt", "made"):
-        refused(command, {out.name or "": value}, f"expected one that ends in .*{out.type.endings[-1]}", RequestError)
+        assert_refused(
+            command, {out.name or "": value}, f"expected one that ends in .*{out.type.endings[-1]}", RequestError
+        )
     for ending in out.type.endings:
         path = Path(f"made{ending}")
         path.write_text("a letter")
-        refused(command, {out.name or "": str(path)}, "was not made by mmnet_maps", OutputError)
+        assert_refused(command, {out.name or "": str(path)}, "was not made by mmnet_maps", OutputError)
         path.write_text(" ".join(out.type.marks or ()))
         parse(command, {out.name or "": str(path)})
 
@@ -127,7 +131,7 @@ def test_an_option_of_one_value_is_given_once(command: click.Command) -> None:
 def test_a_stack_of_the_environment_is_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("s.zarr").mkdir()
     monkeypatch.setenv("MMNET_STACK", "s.zarr")
-    refused(cli.map_command, {"out": "s.zarr"}, "is the input of MMNET_STACK", RequestError)
+    assert_refused(cli.map_command, {"out": "s.zarr"}, "is the input of MMNET_STACK", RequestError)
 
 
 def test_a_stack_of_the_settings_file_is_an_input() -> None:
@@ -144,7 +148,7 @@ def test_the_picture_of_a_map_stays(tmp_path: Path) -> None:
     Path("aoi_20210808.json").write_text('{"properties": {"mmnet:fingerprint": "f"}}')
     Path("aoi_20210808.png").write_bytes(b"mmnet_maps")
     zones = cli.mmnet.commands["zones"]
-    refused(zones, {"picture": "aoi_20210808.png"}, "is the picture of the map aoi_20210808.json", OutputError)
+    assert_refused(zones, {"picture": "aoi_20210808.png"}, "is the picture of the map aoi_20210808.json", OutputError)
 
 
 NUMBERS = [

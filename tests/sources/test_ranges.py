@@ -34,18 +34,23 @@ def test_values_that_are_all_impossible_are_refused(name: str, values: np.ndarra
 
 
 @pytest.mark.parametrize(
-    ("name", "values"),
+    ("name", "values", "dropped"),
     [
-        ("smap", CLOUDS),
-        ("smap", PERCENT[:15]),  # too few to say something about all
-        ("lst", np.zeros(400, np.float32)),  # a fill value that nobody states
-        ("smap", np.concatenate([PERCENT, PERCENT / 100])),
-        ("landcover", np.zeros(20, np.uint8)),
-        ("landcover", np.full(20, 11, np.uint8)),
+        ("smap", CLOUDS, None),
+        ("smap", PERCENT[:15], "15 of 15"),  # too few to say something about all
+        ("lst", np.zeros(400, np.float32), "400 of 400"),  # a fill value that nobody states
+        ("smap", np.concatenate([PERCENT, PERCENT / 100]), "20 of 40"),
+        ("landcover", np.zeros(20, np.uint8), None),
+        ("landcover", np.full(20, 11, np.uint8), None),
     ],
 )
-def test_other_values_are_read(name: str, values: np.ndarray) -> None:
-    OutOfRange().check(VARIABLES[name], values, "x.nc")
+def test_other_values_are_read(
+    name: str, values: np.ndarray, dropped: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = OutOfRange()
+    found.check(VARIABLES[name], values, "x.nc")
+    found.report()
+    assert [message.split(" values")[0] for message in caplog.messages] == ([f"{name}: {dropped}"] if dropped else [])
 
 
 def test_dropped_values_are_reported_once_a_variable(caplog: pytest.LogCaptureFixture) -> None:

@@ -100,7 +100,7 @@ def test_notices_are_reported(table: pa.Table) -> None:
     about = {METADATA: b'{"synthetic": true, "inputs": {"smap": "an invented world"}}'}
     cases = {
         "smap is 0.508 on all days at S03: no correlation is defined there": replace(table, "smap", pa.array(constant)),
-        "smap: 0.2 % of the values are impossible and are treated as missing": replace(table, "smap", pa.array(some)),
+        "smap: 0.2 % of the values are impossible and count as missing": replace(table, "smap", pa.array(some)),
         "0.2 % of the rows miss an input": replace(table, "smap", pa.array(some)),
         "1 stations have gaps, the longest of 3 days at S00": pa.concat_tables([table.slice(0, 9), table.slice(12)]),
         "SYNTHETIC INPUTS": table.replace_schema_metadata(about),

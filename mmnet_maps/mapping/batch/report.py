@@ -277,7 +277,7 @@ def read_status(root: str | Path) -> Status:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What a report says of a run: when it was started, its plan, and its outcomes."""
+    """A run as its report describes it: when it was started, its plan, and its outcomes."""
 
     started: str
     days: tuple[date, ...]

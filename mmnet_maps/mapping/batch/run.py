@@ -77,7 +77,7 @@ def run_batch(
     Raises
     ------
     RequestError
-        An option is wrong, or workers of a scheduler do not see the same files or run another version.
+        An option is wrong, or workers of a scheduler see other files or run another version.
     OutputError
         Another run is writing to the same folder, or a file cannot be written.
     TilesFailedError
@@ -85,8 +85,7 @@ def run_batch(
     """
     if scheduler is not None and (workers or memory_limit):
         raise RequestError("with --scheduler workers are started elsewhere; leave --workers and --memory-limit out")
-    if time_limit is not None and not 0 < time_limit <= threading.TIMEOUT_MAX:
-        raise RequestError(f"--time-limit {time_limit} is out of bounds; expected seconds, such as 600")
+    _check_time_limit(time_limit)
     first = batch.requests[0]
     count = min(workers or default_workers(), len(first.day_batches(batch.days)) * len(batch.requests))
     threads = first.run.threads or (max(1, cores() // count) if scheduler is None else None)
@@ -101,6 +100,12 @@ def run_batch(
             write_catalog(batch.root, batch.days)
             write_styles(batch.root)
     return report
+
+
+def _check_time_limit(seconds: float | None) -> None:
+    """Raise RequestError unless a timer can wait so long."""
+    if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise RequestError(f"--time-limit {seconds} is out of bounds; expected seconds, such as 600")
 
 
 def _report(batch: Batch) -> Report:
