@@ -35,11 +35,10 @@ from numpy.typing import NDArray
 
 from mmnet_maps.analysis.areas import is_equal_area, pixel_areas, polygon_areas
 from mmnet_maps.analysis.zone_io import Zones, read_zones
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, counted
 from mmnet_maps.grid.polygons import listed
 from mmnet_maps.product.layers import LAYERS, Layer
 from mmnet_maps.product.reader import Maps
-from mmnet_maps.quantities import counted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,7 @@ import click
 from mmnet_maps.cli.checks import check_request, ends, period, requested_days, require, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, command
 from mmnet_maps.cli.options import AREA, DEBUG, MODEL, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
-from mmnet_maps.errors import RequestError
-from mmnet_maps.quantities import counted
+from mmnet_maps.errors import RequestError, counted
 
 SERIES = OutputFile(".csv", ".parquet", ".nc", marks=("soil_moisture_estimate",))
 STATISTICS = OutputFile(".csv", ".parquet", ".gpkg", marks=("valid_share", "area_ha"))

@@ -9,8 +9,7 @@ import click
 from mmnet_maps.cli.checks import period, refuse_options_before, require_options, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, group
 from mmnet_maps.cli.options import DEBUG, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
-from mmnet_maps.errors import InputError
-from mmnet_maps.quantities import counted
+from mmnet_maps.errors import InputError, counted
 from mmnet_maps.resources import find_model
 from mmnet_maps.sources import check_source
 

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.quantities import counted
+from mmnet_maps.errors import counted
 from mmnet_maps.stack.reader import Block
 from mmnet_maps.stack.store import Stack
 

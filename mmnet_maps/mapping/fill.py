@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, bytes_text, counted, number_text
 from mmnet_maps.grid.area import parse_days, read_aoi
 from mmnet_maps.grid.tiles import DEFAULT_CRS, DEFAULT_RESOLUTION, grid_of_tiles, target_grid, touched_tiles
 from mmnet_maps.mapping.request import needs_of
-from mmnet_maps.quantities import bytes_text, counted, number_text
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack.fetch import Estimate, estimate, fetch

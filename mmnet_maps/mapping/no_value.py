@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.errors import counted
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.quality import FLAG_MASKS, Mask
-from mmnet_maps.quantities import counted
 from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:

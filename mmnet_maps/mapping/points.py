@@ -16,7 +16,7 @@ from shapely.geometry import MultiPolygon
 from tqdm import tqdm
 
 from mmnet_maps import __version__
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError, RequestError, counted
 from mmnet_maps.grid.area import Area, parse_days
 from mmnet_maps.grid.places import place_name
 from mmnet_maps.grid.tiles import Tile, conus_grid, pixel_groups, pixels_of
@@ -27,7 +27,6 @@ from mmnet_maps.metrics import ESTIMATE
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.product.reader import open_maps
-from mmnet_maps.quantities import counted
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack.availability import Picked, fetched_at

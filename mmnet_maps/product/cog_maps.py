@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError
 
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError, RequestError, counted
 from mmnet_maps.files import DRIVER_ERRORS, MARK, gdal, read_json
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_item import COLLECTION, MEMBERS, PICTURE, fingerprint_of, inside
-from mmnet_maps.quantities import counted
 
 log = logging.getLogger(__name__)
 

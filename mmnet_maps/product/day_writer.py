@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.errors import OutputError
+from mmnet_maps.errors import OutputError, bytes_text
 from mmnet_maps.files import (
     DRIVER_ERRORS,
     MARK,
@@ -52,7 +52,6 @@ from mmnet_maps.product.stac_item import (
     sizes_of,
     version_of,
 )
-from mmnet_maps.quantities import bytes_text
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

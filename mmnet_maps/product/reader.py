@@ -17,13 +17,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, counted
 from mmnet_maps.grid.crs import crs_name
 from mmnet_maps.product.cog_maps import map_of_file, maps_in_folder, maps_of_items, read_content
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_item import fingerprint_of
 from mmnet_maps.product.zarr_maps import maps_of_store
-from mmnet_maps.quantities import counted
 
 if TYPE_CHECKING:
     from mmnet_maps.grid.lattice import Window

@@ -144,19 +144,12 @@ def fetch(
         with _stopping(sources):
             if not damage and not plan(stack, demand, today, chosen, refresh=refresh):
                 return stack
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _writing(path), _stopping(sources):
-            open_or_create(path, sources, demand.target)
-            complete(path)
-            stack = Stack(path, writable=True)
-            clear(stack, damage)
-            _run(stack, plan(stack, demand, today, chosen, refresh=refresh), chosen, today, quiet)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the stack {path} ({error.strerror or error}); finished blocks are kept: free some space or "
-            "choose another place, and run the same command again"
-        ) from error
+    with _writing(path), _stopping(sources):
+        open_or_create(path, sources, demand.target)
+        complete(path)
+        stack = Stack(path, writable=True)
+        clear(stack, damage)
+        _run(stack, plan(stack, demand, today, chosen, refresh=refresh), chosen, today, quiet)
     return Stack(path)
 
 
@@ -259,17 +252,24 @@ def _sum(costs: Sequence[Cost]) -> Cost:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Hold the store's writer lock, with a warning if another run holds it."""
-    held = lock(path)
+    """Hold the store's writer lock, with a warning if another run holds it; OutputError where it cannot be written."""
     try:
-        held.acquire(timeout=1)
-    except Timeout:
-        log.warning("another run is writing %s; waiting for it to end", path)
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = lock(path)
+        try:
+            held.acquire(timeout=1)
+        except Timeout:
+            log.warning("another run is writing %s; waiting for it to end", path)
+            held.acquire()
+        try:
+            yield
+        finally:
+            held.release()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the stack {path} ({error.strerror or error}); finished blocks are kept: free some space or "
+            "choose another place, and run the same command again"
+        ) from error
 
 
 def _run(stack: Stack, found: Plan, chosen: Mapping[str, Source], today: date, quiet: bool) -> None:

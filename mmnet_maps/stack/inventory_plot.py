@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.errors import bytes_text
 from mmnet_maps.plots.canvas import (
     SOFTWARE,
     SYNTHETIC,
@@ -21,7 +22,6 @@ from mmnet_maps.plots.canvas import (
     write_figure,
 )
 from mmnet_maps.plots.colours import INK, LAND_COVER, NODATA, PALE, RULE, beyond, dry_to_wet
-from mmnet_maps.quantities import bytes_text
 from mmnet_maps.stack.inventory import Inventory
 from mmnet_maps.stack.inventory_layers import read_layer, shown_day, shown_grid
 from mmnet_maps.stack.inventory_text import lattice_text, unit

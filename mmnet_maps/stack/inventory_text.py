@@ -10,8 +10,8 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
+from mmnet_maps.errors import bytes_text, counted
 from mmnet_maps.files import write_whole
-from mmnet_maps.quantities import bytes_text, counted
 from mmnet_maps.stack.inventory import Contents, DailyShares, Inventory
 from mmnet_maps.variables import SEARCH_DAYS, VARIABLES
 

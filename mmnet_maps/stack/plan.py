@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.errors import counted
 from mmnet_maps.grid.lattice import Window
-from mmnet_maps.quantities import counted
 from mmnet_maps.sources.base import Charged, Pace, Revised, Revision, Source
 from mmnet_maps.stack.availability import cut_days
 from mmnet_maps.stack.blocks import Group

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
+from mmnet_maps.errors import counted
 from mmnet_maps.grid.lattice import Window
-from mmnet_maps.quantities import counted
 from mmnet_maps.stack import checksums
 from mmnet_maps.stack.availability import look_up
 from mmnet_maps.stack.blocks import Group

@@ -118,9 +118,7 @@ def make_samples(
     )
     parts = out.with_name(f".{out.name}.parts") if source else None  # a stack is read quickly
     made = build_samples(
-        table,
-        opened,
-        needs,
+        *(table, opened, needs),
         start=first,
         end=last,
         smap_resampling=inputs.get("smap_resampling", "bilinear"),

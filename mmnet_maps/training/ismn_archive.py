@@ -16,8 +16,7 @@ from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mmnet_maps.errors import InputError, RequestError, brief
-from mmnet_maps.quantities import counted
+from mmnet_maps.errors import InputError, RequestError, brief, counted
 
 if TYPE_CHECKING:
     import pandas as pd

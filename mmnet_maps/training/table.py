@@ -17,6 +17,7 @@ from mmnet_maps.errors import InputError, OutputError, brief
 from mmnet_maps.metrics import TARGET
 from mmnet_maps.model.features import encode_series, encode_snapshot
 from mmnet_maps.training.released_csv import read_released_csv
+from mmnet_maps.training.table_rows import dated, is_text
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def read_samples(path: str | Path, *, target: bool = True) -> Samples:
             table = pq.read_table(path)
     if not table.num_rows:
         raise InputError(f"{path} holds no rows; expected one row per station and day")
-    return Samples(table=_dated(table, path), name=str(path))
+    return Samples(table=dated(table, path), name=str(path))
 
 
 def require_samples(path: str | Path, *, target: bool = True) -> None:
@@ -379,47 +380,6 @@ def day_of_year(date: NDArray[np.datetime64]) -> NDArray[np.float32]:
     """
     days = date.astype("datetime64[D]")
     return np.asarray((days - days.astype("datetime64[Y]")).astype(np.int64) + 1, dtype=np.float32)
-
-
-def _dated(table: pa.Table, path: str | Path) -> pa.Table:
-    """Return the table after checking its stations and dates."""
-    import pyarrow as pa
-
-    kind = table.schema.field("date").type
-    if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
-        raise InputError(f"{path}: column 'date' holds {kind}, expected dates")
-    for name in ("station", "date"):
-        if table.column(name).null_count:
-            raise InputError(f"{path}: {table.column(name).null_count} rows have no {name}; remove them")
-    _require_days(table.column("date"), path)
-    station = table.column("station")
-    if not (is_text(station.type) or pa.types.is_integer(station.type)):
-        raise InputError(f"{path}: column 'station' holds {station.type}, expected names")
-    if "" in station.unique().to_pylist():
-        raise InputError(f"{path}: some rows have the empty name '' in column 'station'; name or remove them")
-    return table
-
-
-def _require_days(dates: pa.ChunkedArray, path: str | Path) -> None:
-    """Refuse times of day, of which nobody knows which day they belong to at the station."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_timestamp(dates.type):
-        return
-    local = pc.local_timestamp(dates) if dates.type.tz else dates
-    day = pc.floor_temporal(local, unit="day")
-    if not pc.all(pc.equal(local, day)).as_py():
-        first = local.filter(pc.not_equal(local, day))[0].as_py()
-        raise InputError(f"{path}: column 'date' holds times such as {first}; expected days of local standard time")
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Return True for a column of texts, also of texts stored once each."""
-    import pyarrow as pa
-
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def mostly_above(values: NDArray[np.floating]) -> bool:

@@ -15,6 +15,7 @@ import yaml
 
 import earthengine_catalog as world
 from fake_earthengine import FakeEarthEngine, offline
+from mmnet_maps.errors import bytes_text, counted
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.tiles import target_grid
@@ -23,7 +24,6 @@ from mmnet_maps.mapping.pipeline import make_maps
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 from mmnet_maps.product.quality import FLAG_MASKS
-from mmnet_maps.quantities import bytes_text, counted
 from mmnet_maps.resources import packaged
 from mmnet_maps.stack.needs import Needs, uses
 from mmnet_maps.stack.store import Stack

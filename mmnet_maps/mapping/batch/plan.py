@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.errors import InputError, RequestError, counted
 from mmnet_maps.grid.area import Area, parse_days, read_aoi, transform_geometry
 from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.mask import holds_a_centre
@@ -30,7 +30,6 @@ from mmnet_maps.grid.tiles import (
 )
 from mmnet_maps.mapping.commands import place_options, quote
 from mmnet_maps.mapping.request import Request, draft_request, log_notices
-from mmnet_maps.quantities import counted
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.stack.availability import blocks_of_grids, look_up_blocks
 from mmnet_maps.stack.needs import Needs

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from mmnet_maps.errors import InputError, OutputError
+from mmnet_maps.errors import InputError, OutputError, bytes_text, counted, number_text
 from mmnet_maps.files import read_json, write_whole
 from mmnet_maps.product.stac_item import fingerprint_of, version_of
-from mmnet_maps.quantities import bytes_text, counted, number_text
 
 REPORTS = "reports"
 _REPORT = re.compile(r"_\d{8}_\d{8}\.json$")

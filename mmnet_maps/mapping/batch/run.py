@@ -76,10 +76,9 @@ def run_batch(
 
     Raises
     ------
-    RequestError
-        An option is wrong, or workers of a scheduler see other files or run another version.
-    OutputError
-        Another run is writing to the same folder, or a file cannot be written.
+    RequestError, OutputError
+        An option is wrong; workers of a scheduler see other files or run another version; another run is writing to the
+        same folder, or a file cannot be written.
     TilesFailedError
         The scheduler is lost.
     """
