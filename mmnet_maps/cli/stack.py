@@ -39,6 +39,12 @@ from mmnet_maps.errors import InputError, RequestError
 @setting("crs")
 @click.option("--dry-run", is_flag=True, help="Estimate what would be fetched, and fetch nothing.")
 @click.option("--refresh", is_flag=True, help="Fetch all days again that are not final, and ask about final ones too.")
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Compare stored data with their checksums and fetch damaged ones again; takes as long as reading them.",
+)
 @QUIET
 @DEBUG
 @click.pass_context
@@ -53,6 +59,7 @@ def stack_command(
     out: str | None,
     dry_run: bool,
     refresh: bool,
+    verify: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -77,7 +84,8 @@ def stack_command(
     from mmnet_maps.mapping.fill import fill_stack
 
     ids = tuple(tile.strip() for tile in tiles.split(",")) if tiles is not None else None
-    done = fill_stack(aoi, wanted, stack=out, tiles=ids, dry_run=dry_run, refresh=refresh, quiet=quiet, **options)
+    options |= {"stack": out, "tiles": ids, "dry_run": dry_run, "refresh": refresh, "verify": verify, "quiet": quiet}
+    done = fill_stack(aoi, wanted, **options)
     click.echo(done if dry_run else out)
 
 

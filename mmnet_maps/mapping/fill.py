@@ -23,6 +23,7 @@ def fill_stack(
     tiles: Sequence[str] | str | None = None,
     dry_run: bool = False,
     refresh: bool = False,
+    verify: bool = True,
     quiet: bool = False,
     **options: Unpack[MapOptions],
 ) -> Path | str:
@@ -38,6 +39,8 @@ def fill_stack(
         Only estimate what would be fetched.
     refresh
         Fetch all days again that are not final, and ask about final ones too.
+    verify
+        Compare the data that the maps read with their checksums, and fetch damaged ones again: as long as reading them.
     stack
         The store to fill.
 
@@ -70,7 +73,7 @@ def fill_stack(
     request = Path(out), open_source(str(source)), demand
     if dry_run:
         return format_estimates(estimate(*request, refresh=refresh))
-    return fetch(*request, refresh=refresh, quiet=quiet, verify=True).path
+    return fetch(*request, refresh=refresh, quiet=quiet, verify=verify).path
 
 
 def format_estimates(estimates: Sequence[Estimate]) -> str:
