@@ -20,8 +20,7 @@ import numpy as np
 from filelock import Timeout
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.errors import InputError, OutputError
-from mmnet_maps.quantities import counted
+from mmnet_maps.errors import InputError, OutputError, counted
 from mmnet_maps.sources.base import Charged, Cost, Rasters, Reporting, Revision, Source, Stoppable
 from mmnet_maps.sources.ranges import OutOfRange
 from mmnet_maps.stack.blocks import Group
