@@ -22,15 +22,15 @@ def test_the_stack_command_fills_as_before(
     monkeypatch.setattr("mmnet_maps.mapping.fill.fill_stack", fill)
     base = ("stack", "--start", DAY, "--source", "demo", "--out", "s.zarr")
     assert run(capsys, monkeypatch, *base, "--aoi", AREA, "-q") == (0, "s.zarr\n", "")
-    tiles = ("--tiles", "h06v03, h06v04", "--dry-run", "--refresh")
+    tiles = ("--tiles", "h06v03, h06v04", "--dry-run", "--refresh", "--no-verify")
     assert run(capsys, monkeypatch, *base, *tiles)[1] == "what it would take\n"
     rest = {"source": "demo", "stack": "s.zarr", "model": None, "resolution": None, "crs": None}
     assert asked == [
-        (AREA, [DAY], {**rest, "tiles": None, "dry_run": False, "refresh": False, "quiet": True}),
+        (AREA, [DAY], {**rest, "tiles": None, "dry_run": False, "refresh": False, "verify": True, "quiet": True}),
         (
             None,
             [DAY],
-            {**rest, "tiles": ("h06v03", "h06v04"), "dry_run": True, "refresh": True, "quiet": False},
+            {**rest, "tiles": ("h06v03", "h06v04"), "dry_run": True, "refresh": True, "verify": False, "quiet": False},
         ),
     ]
     assert_refused(*run(capsys, monkeypatch, *base), 2, "either --aoi or --tiles")
