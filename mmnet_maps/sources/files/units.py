@@ -22,6 +22,9 @@ _SPELLINGS = dict.fromkeys(_ONE, "1") | {
     **dict.fromkeys(("f", "deg f", "deg. f", "degree f", "degrees f", "degrees fahrenheit"), "degF"),
     **dict.fromkeys(("deg k", "degree k", "degrees k", "degrees kelvin"), "K"),
     **dict.fromkeys(("kph", "kmh", "kmph"), "km/hour"),
+    **dict.fromkeys(("us survey foot", "us survey feet", "foot_us"), "US_survey_foot"),
+    **dict.fromkeys(("wh/m2", "wh m-2", "wh/m^2", "wh m**-2"), "W hour m-2"),
+    "kpa": "kPa",
     "mb": "millibar",
     "mph": "mile/hour",
     "mps": "m/s",
@@ -32,6 +35,12 @@ _SPELLINGS = dict.fromkeys(_ONE, "1") | {
 _WATER = re.compile(r"\s*(?:\bof (?:liquid )?water(?: equivalent)?|\bw\.?\s?e\.?|\blwe\b)\s*", re.IGNORECASE)
 _MASS, _VOLUME = re.compile(r"\b[kmc]?g\b"), re.compile(r"m(?:\^|\*\*)?3\b")
 _FRACTIONS = ((_MASS, _VOLUME), (_VOLUME, _MASS))
+_INNER_NUMBER = re.compile(r"[\s/]\d+(?:\.\d+)?\s*[A-Za-z]")
+"""A number before a later unit, such as ``mm 3h-1``: UDUNITS reads 3 per hour where per three hours is meant."""
+
+_ABSURD = 1e9
+"""No published units convert by so much: ``Mm`` is a megametre."""
+
 _DECIBELS = {"db", "decibel", "decibels"}
 
 
@@ -102,6 +111,8 @@ def conversion(text: str, variable: Variable) -> Conversion:
         raise ValueError(f"{wrong}; expected {own} or units that convert to it")
     zero, one = float(stated.convert(0.0, wanted)), float(stated.convert(1.0, wanted))
     factor = one - zero
+    if factor >= _ABSURD:
+        raise ValueError(f"units {_short(text)} are {factor:g} {own}, which cannot be meant; expected {own}")
     return Conversion(factor=1.0 if math.isclose(factor, 1, rel_tol=1e-9) else factor, offset=zero, amount=amount)
 
 
@@ -110,6 +121,11 @@ def _parsed(text: str, own: str) -> Any:
     import cf_units
 
     plain = _WATER.sub(" ", text.strip()).strip()
+    if _INNER_NUMBER.search(plain):
+        raise ValueError(
+            f"units {_short(text)} have a number before a later unit, which may be meant in two ways; expected {own}, or "
+            "a form such as mm/(3 hour)"
+        )
     spelled = _SPELLINGS.get(plain.casefold(), plain)
     # Published files write "Kelvin", "MM" or "Degrees".
     for spelling in (spelled, spelled.lower()):

@@ -36,6 +36,9 @@ from mmnet_maps.variables import VARIABLES
         ("pr", "inch/day", 1.0, 25.4),
         ("elevation", "ft", 1000.0, 304.8),
         ("elevation", "US_survey_foot", 3937.0, 1200.0),
+        ("elevation", "US survey foot", 3937.0, 1200.0),  # GDAL
+        ("vpd", "kpa", 1.5, 1.5),
+        ("pr", "mm/(3 hour)", 1.0, 8.0),
         ("elevation", "metre", 7.0, 7.0),
         ("clay", "g kg-1", 250.0, 25.0),
         ("clay", "1", 0.25, 25.0),
@@ -122,3 +125,16 @@ def test_threads_may_convert_at_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda job: conversion.__wrapped__(*job), jobs))
     assert found == [conversion(*job) for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mm 3h-1", "a number before a later unit"),  # 3 per hour to UDUNITS
+        ("kg m-2/3h", "a number before a later unit"),
+        ("Mm", "are 1e.09 mm day-1, which cannot be meant"),
+    ],
+)
+def test_units_that_cannot_be_meant_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        conversion(text, VARIABLES["pr"])
