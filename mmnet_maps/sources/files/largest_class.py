@@ -8,17 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.grid.lattice import corner_cells
+from mmnet_maps.grid.lattice import corner_cells, nearest_cells
 
 _TIE = 1e-6
 """Areas that differ by less than this share of a pixel count as equal."""
+
+_MANY = 24**2
+"""With more cells below a pixel, whole cells are counted by their centres: exact areas would take an hour a tile."""
 
 
 def largest_class(codes: NDArray[np.uint8], lattice: GeoBox, geobox: GeoBox) -> NDArray[np.uint8]:
     """Return the class that covers most of each pixel.
 
-    Pixels are quadrilaterals between their reprojected corners; the area of each cell below them is exact. Of classes
-    with equal areas the lowest code is returned.
+    Pixels are quadrilaterals between their reprojected corners; the area of each cell below them is exact. Where cells
+    are much finer than pixels, below 4 m for pixels of 100 m, whole cells are counted by their centres. Of classes with
+    equal areas the lowest code is returned.
 
     Parameters
     ----------
@@ -41,19 +45,37 @@ def largest_class(codes: NDArray[np.uint8], lattice: GeoBox, geobox: GeoBox) -> 
     array([[41, 21]], dtype=uint8)
     """
     rows, cols = corner_cells(geobox, lattice)
+    classes = np.union1d(codes, 0)
+    many = (np.abs(np.diff(rows, axis=0)[:, :-1] * np.diff(cols, axis=1)[:-1]) > _MANY).mean() > 0.5
+    pixels, found, areas = _by_centres(codes, lattice, geobox) if many else _by_areas(codes, rows, cols)
+    keys = pixels * classes.size + np.searchsorted(classes, found)
+    size = geobox.shape.y * geobox.shape.x
+    totals = np.bincount(keys.ravel(), areas.ravel(), size * classes.size).reshape(size, classes.size)
+    shares = np.rint(totals / np.maximum(totals.sum(axis=1), np.finfo(float).tiny)[:, None] / _TIE)
+    shares[:, 0] = 0
+    best = classes[shares.argmax(axis=1)]
+    return np.where(shares.max(axis=1) > 0, best, 0).astype(np.uint8).reshape(geobox.shape)
+
+
+def _by_centres(codes: NDArray[np.uint8], lattice: GeoBox, geobox: GeoBox) -> tuple[NDArray[Any], ...]:
+    """Return the pixel, the class and the area of each cell whose centre lies in a pixel."""
+    rows, cols = nearest_cells(lattice, geobox)
+    inside = (rows >= 0) & (rows < geobox.shape.y) & (cols >= 0) & (cols < geobox.shape.x)
+    pixels = rows[inside].astype(np.intp) * geobox.shape.x + cols[inside]
+    return pixels, codes[inside], np.ones(pixels.shape)
+
+
+def _by_areas(
+    codes: NDArray[np.uint8], rows: NDArray[np.float64], cols: NDArray[np.float64]
+) -> tuple[NDArray[Any], ...]:
+    """Return the pixel, the class and the area of each cell below a pixel, (row, column, pixel); 0 beside the cells."""
     top, left, areas = _areas(_corners(rows), _corners(cols))
     row = top + np.arange(areas.shape[0])[:, None, None]
     col = left + np.arange(areas.shape[1])[:, None]
     height, width = codes.shape
     inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
     found = np.where(inside, codes[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)], 0)
-    classes = np.union1d(codes, 0)
-    keys = np.arange(areas.shape[2]) * classes.size + np.searchsorted(classes, found)
-    totals = np.bincount(keys.ravel(), areas.ravel(), areas.shape[2] * classes.size).reshape(-1, classes.size)
-    shares = np.rint(totals / np.maximum(areas.sum(axis=(0, 1)), np.finfo(float).tiny)[:, None] / _TIE)
-    shares[:, 0] = 0
-    best = classes[shares.argmax(axis=1)]
-    return np.where(shares.max(axis=1) > 0, best, 0).astype(np.uint8).reshape(geobox.shape)
+    return np.broadcast_to(np.arange(areas.shape[2]), areas.shape), found, areas
 
 
 def _corners(lines: NDArray[np.float64]) -> NDArray[np.float64]:

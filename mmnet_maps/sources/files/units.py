@@ -123,8 +123,8 @@ def _parsed(text: str, own: str) -> Any:
     plain = _WATER.sub(" ", text.strip()).strip()
     if _INNER_NUMBER.search(plain):
         raise ValueError(
-            f"units {_short(text)} have a number before a later unit, which may be meant in two ways; expected {own}, or "
-            "a form such as mm/(3 hour)"
+            f"units {_short(text)} have a number before a later unit, which may be meant in two ways; expected {own}, "
+            "or a form such as mm/(3 hour)"
         )
     spelled = _SPELLINGS.get(plain.casefold(), plain)
     # Published files write "Kelvin", "MM" or "Degrees".

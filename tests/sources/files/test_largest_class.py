@@ -77,6 +77,16 @@ def test_of_equal_areas_the_lowest_code_counts() -> None:
     assert largest_class(codes.astype(np.uint8), lattice, grid).tolist() == [[52, 21, 21]]
 
 
+def test_many_cells_are_counted_by_their_centres() -> None:
+    """Cells of 2 m below pixels of 100 m: 60 % of each pixel is forest, the lower part is cropland; none is halved."""
+    grid = GeoBox((2, 3), Affine(100, 0, 0, 0, -100, 0), "EPSG:5070")
+    lattice = GeoBox((100, 150), Affine(2, 0, 0, 0, -2, 0), "EPSG:5070")
+    codes = np.where(np.arange(100)[:, None] % 50 < 30, 42, 82).repeat(150, axis=1)
+    codes[:50, :50] = 0
+    codes[1, 1] = 11
+    assert largest_class(codes.astype(np.uint8), lattice, grid).tolist() == [[11, 42, 42], [42, 42, 42]]
+
+
 def test_pixels_without_a_place_in_the_lattice_are_missing() -> None:
     grid = GeoBox((2, 2), Affine(1e7, 0, -3e8, 0, -1e7, 3e8), "EPSG:5070")
     lattice = GeoBox((3, 3), Affine(30, 0, 0, 0, -30, 0), "EPSG:32611")
