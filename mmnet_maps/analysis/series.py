@@ -61,6 +61,12 @@ def series_for(
     check_request(start=start, end=end, maps=maps, **options)
     places = read_places(points)
     observed = read_observed(points, observations)
+    if observations is not None and not set(observations["station"]) & set(places["station"]):
+        names = (brief(", ".join(sorted(set(one["station"]))), 80) for one in (places, observations))
+        raise InputError(
+            "no observations are of a place: the places are called {}, the stations {}; give places the names of their "
+            "stations".format(*names)
+        )
     return series_at(places, _days(start, end), observed, maps=list(maps) or None, quiet=quiet, **options)
 
 

@@ -91,9 +91,10 @@ def requested_days(dates: Sequence[str], start: str | None, end: str | None, *, 
     click.UsageError
         When there are none though they are required, or a last day without a first one.
     RequestError
-        When the first or the last day is a range.
+        When both spellings are given, or the first or the last day is a range.
     """
     _refuse_ranges(start, end)
+    _refuse_both(dates, start, end)
     if end and not start:
         raise click.UsageError("--end is given without --start; give both, or --date A/B")
     found = [*dates, *([f"{start}/{end}" if end else start] if start else [])]
@@ -115,12 +116,16 @@ def period(dates: Sequence[str], start: str | None, end: str | None) -> tuple[st
     _refuse_ranges(start, end)
     if not dates:
         return start, end
-    if start or end:
-        raise RequestError("days are given twice; give either --date, or --start and --end")
+    _refuse_both(dates, start, end)
     days = parse_days(list(dates))
     if (days[-1] - days[0]).days + 1 != len(days):
         raise RequestError(f"the days of --date are no period ({days[0]} to {days[-1]} with gaps); give one range, A/B")
     return str(days[0]), str(days[-1])
+
+
+def _refuse_both(dates: Sequence[str], start: str | None, end: str | None) -> None:
+    if dates and (start or end):
+        raise RequestError("days are given twice; give either --date, or --start and --end")
 
 
 def _refuse_ranges(start: str | None, end: str | None) -> None:

@@ -190,8 +190,8 @@ def refuse_other_area(path: Path, area: str | None) -> None:
     corners = item.get("bbox")
     where = f" ({', '.join(f'{edge:.4f}' for edge in corners)})" if isinstance(corners, list) else ""
     raise OutputError(
-        f"{path} is the map of another area or grid{where}, which would be replaced; give another --out, rename the "
-        "area's file, or delete that item"
+        f"{path} is the map of another area or grid{where}, which would be replaced; give another --out, another "
+        "name for the area's file, or delete that item"
     )
 
 

@@ -64,7 +64,8 @@ class Group:
     def centre(self, row: int, col: int) -> tuple[float, float]:
         """Return longitude and latitude of the middle of a block, degrees."""
         rows, cols = self.cells((slice(row, row + 1), slice(col, col + 1)))
-        middle = self.lattice[(rows.start + rows.stop) // 2, (cols.start + cols.stop) // 2]
+        # A lattice is not indexed by the integers of numpy.
+        middle = self.lattice[int(rows.start + rows.stop) // 2, int(cols.start + cols.stop) // 2]
         longitude, latitude = lonlat(middle)
         return float(longitude[0, 0]), float(latitude[0, 0])
 

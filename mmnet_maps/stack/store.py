@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,9 +74,13 @@ class Stack:
         try:
             self._root: Any = zarr.open_group(self.path, mode="r+" if writable else "r", zarr_format=3)
         except (FileNotFoundError, NotADirectoryError) as error:
+            if os.path.lexists(self.path):
+                raise InputError(f"no stack at {self.path}, which is something else; give another path") from error
             raise InputError(f"no stack at {self.path}; build one with: mmnet stack --out {self.path} …") from error
         except (*BROKEN, OSError) as error:
-            raise InputError(f"{self.path} is not a readable stack ({_short(error)}); build it again") from error
+            raise InputError(
+                f"{self.path} is not a readable stack ({_short(error)}); delete it and build it again"
+            ) from error
         found = self._root.attrs.get("mmnet_stack_version")
         if found != VERSION:
             raise InputError(
@@ -145,7 +150,7 @@ class Stack:
 
     def _damaged(self, where: str, why: object, *, lost: str | None = None) -> DamagedError:
         return DamagedError(
-            f"the stack {self.path} is damaged in {where} ({_short(why)}); repair it with the command that filled it: "
+            f"the stack {self.path} is damaged in {where} ({_short(why)}); repair it with: "
             f"mmnet stack --aoi … --start … --source … --out {self.path}",
             lost,
         )

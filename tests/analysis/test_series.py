@@ -47,6 +47,13 @@ def test_observations_at_stations_of_the_same_name(tmp_path: Path, corner_stack:
     assert metrics(found[found["station"] == "-119.291,47.7901"]) is None
 
 
+def test_observations_of_other_stations_are_refused(tmp_path: Path) -> None:
+    uscrn(tmp_path, "WA_Here_1_N", {DAYS[0]: 0.21})
+    observations = read_observations([tmp_path]).to_pandas()
+    with pytest.raises(InputError, match="the places are called -119,47, the stations Here-1-N"):
+        series_for(["-119,47"], observations, source="demo", start=str(DAYS[0]), end=str(DAYS[0]))
+
+
 def test_observations_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     head = "station,lat,lon,date,soil_moisture\n"

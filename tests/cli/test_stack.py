@@ -36,6 +36,7 @@ def test_the_stack_command_fills_as_before(
     assert_refused(*run(capsys, monkeypatch, *base), 2, "either --aoi or --tiles")
     assert_refused(*run(capsys, monkeypatch, *base, "--aoi", AREA, "--tiles", "h06v03"), 2, "either --aoi or --tiles")
     assert_refused(*run(capsys, monkeypatch, "stack", "--aoi", AREA), 2, "no day is given; give --date, or --start")
+    assert_refused(*run(capsys, monkeypatch, *base, "--aoi", AREA, "--date", DAY), 2, "days are given twice")
     assert_refused(
         *run(capsys, monkeypatch, "stack", "--aoi", AREA, "info", "s.zarr"),
         2,

@@ -211,7 +211,9 @@ def test_another_area_does_not_overwrite_a_tile(tmp_path: Path, made: Path, stac
     before = contents(made)
     with pytest.raises(OutputError, match="the map of another area"):
         run_task(tasks_of(batch)[0])
-    assert contents(made) == before
+    with pytest.raises(OutputError, match="the map of another area"):
+        run_batch(batch, workers=1, quiet=True)
+    assert contents(made) == before  # the run is not marked as begun
 
 
 def test_a_tile_is_made_by_one_worker_at_a_time(

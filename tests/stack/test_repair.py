@@ -139,6 +139,14 @@ def test_equal_data_of_another_place_day_or_variable_differ() -> None:
     assert len(of) == 12
 
 
+def test_damage_is_named_by_the_inventory(path: Path) -> None:
+    deleted(path)
+    with pytest.raises(
+        InputError, match=f"damaged in smap on {DAY}, block [0-9]+/[0-9]+ of smap near -1[0-9.]+,[0-9.]+ "
+    ):
+        take_inventory(Stack(path), [DAY])
+
+
 def test_a_block_is_verified_once_a_run(path: Path) -> None:
     stack, cell = Stack(path), (slice(80, 82), slice(110, 112))
     assert np.isfinite(stack.read("smap", cell, DAY)).all()

@@ -163,7 +163,7 @@ def test_messages(path: Path, tmp_path: Path, source: AnalyticSource) -> None:
     with pytest.raises(InputError, match="no stack at .*nowhere"):
         Stack(tmp_path / "nowhere")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="no stack at"):
+    with pytest.raises(InputError, match="no stack at .*folder, which is something else; give another path"):
         Stack(tmp_path / "folder")
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="stack"):

@@ -25,9 +25,10 @@ from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.files import file_lock, write_whole
 from mmnet_maps.mapping.batch.cluster import Work, check_workers, connect, parse_memory, run_all
 from mmnet_maps.mapping.batch.plan import Batch, cores, default_workers
-from mmnet_maps.mapping.batch.report import Outcome, Report
+from mmnet_maps.mapping.batch.report import Outcome, Report, item_path
 from mmnet_maps.mapping.batch.worker import Task, finish_day, run_task
 from mmnet_maps.mapping.request import describe
+from mmnet_maps.product.day_writer import refuse_other_area
 from mmnet_maps.product.qgis import write_styles
 from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
 
@@ -89,6 +90,7 @@ def run_batch(
     count = min(workers or default_workers(), len(first.day_batches(batch.days)) * len(batch.requests))
     threads = first.run.threads or (max(1, cores() // count) if scheduler is None else None)
     limit = parse_memory(memory_limit)
+    _refuse_other_areas(batch)
     with _folder_lock(batch.root):
         check_catalog(batch.root, batch.days)
         _prepare_store(batch)
@@ -99,6 +101,14 @@ def run_batch(
             write_catalog(batch.root, batch.days)
             write_styles(batch.root)
     return report
+
+
+def _refuse_other_areas(batch: Batch) -> None:
+    """Refuse a folder with maps of another area, before it is marked as being written to and workers are started."""
+    for request in batch.requests:
+        for day in batch.days:
+            path = item_path(batch.root, request.area.name, day, request.synthetic)
+            refuse_other_area(path, request.recipe.place_id)
 
 
 def _check_time_limit(seconds: float | None) -> None:
