@@ -66,14 +66,19 @@ class Revision:
         For each variable that has an input on the day, a number that changes when that input does.
     final
         False while the publisher may still add or replace inputs.
+    known
+        False where the inputs cannot be looked up now, as those of a server that does not answer.
     """
 
     stamps: Mapping[str, int]
     final: bool = True
+    known: bool = True
 
     @property
     def number(self) -> int:
-        """As stacks keep it: an odd uint32 where it is final, else an even one, never 0."""
+        """As stacks keep it: an odd uint32 where it is final, else an even one; 0 only where it is not known."""
+        if not self.known:
+            return 0
         stamp = crc32(repr(sorted(self.stamps.items())).encode()) | 2
         return stamp | 1 if self.final else stamp & ~1
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from filelock import Timeout
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError, OutputError, counted
@@ -294,7 +295,7 @@ def _run(stack: Stack, found: Plan, chosen: Mapping[str, Source], today: date, q
                 for request, rasters_of_days in in_order(pool, of_group, read, ahead=reads):
                     bar.set_postfix_str(str(request.days[0]) if request.group.temporal else "", refresh=False)
                     for day, (rasters, revision) in zip(request.days, rasters_of_days, strict=True):
-                        held = _without_inputs(stack, request, day, revision)
+                        held = _without_inputs(stack, request, day, rasters, revision)
                         for gone in held:
                             kept.setdefault(gone, set()).add(day)
                         number = revision.number if revision else 0
@@ -308,16 +309,19 @@ def _run(stack: Stack, found: Plan, chosen: Mapping[str, Source], today: date, q
         log.warning("%s: the inputs of %s are gone; the stack keeps their values", name, counted(len(days), "day"))
 
 
-def _without_inputs(stack: Stack, request: Request, day: date, revision: Revision | None) -> Rasters:
-    """Return the values that a stack holds of variables whose inputs are gone."""
+def _without_inputs(stack: Stack, request: Request, day: date, rasters: Rasters, revision: Revision | None) -> Rasters:
+    """Return the values that a stack holds of variables whose inputs are gone, where reading gave none."""
+
+    def valued(name: str, values: NDArray[Any]) -> bool:
+        return bool((VARIABLES[name].pack(values) != VARIABLES[name].nodata).any())
+
     group, window = request.group, request.window
-    names = [name for name in group.variables if name not in revision.stamps] if revision else []
+    gone = [name for name in group.variables if name not in revision.stamps] if revision else []
+    names = [name for name in gone if name not in rasters or not valued(name, rasters[name])]
     if not names or not (stack.marks(group, window, [day]) > 1).any():
         return {}
     held = {name: stack.read(name, window, day) for name in names}
-    return {
-        name: values for name, values in held.items() if (VARIABLES[name].pack(values) != VARIABLES[name].nodata).any()
-    }
+    return {name: values for name, values in held.items() if valued(name, values)}
 
 
 @contextmanager

@@ -154,6 +154,7 @@ def _ask(part: _Part, chosen: Mapping[str, Source], today: date, refresh: bool) 
     """Return the revisions of days that were fetched as a whole, by their index, where they may have changed.
 
     A service is not asked about days that were final when they were read, nor about old ones of which that is unknown.
+    Days whose inputs cannot be looked up now are left out.
     """
     asked = [k for k, marks in enumerate(part.marks) if marks.all()]
     service = any(isinstance(chosen.get(name), Charged) for name in part.group.variables)
@@ -162,7 +163,7 @@ def _ask(part: _Part, chosen: Mapping[str, Source], today: date, refresh: bool) 
         final = (part.revisions % 2 == 1) | (old & (part.revisions == 0))
         asked = [k for k in asked if not final[k].all()]
     found = revisions(part.group, part.window, [part.days[k] for k in asked], chosen, today)
-    return dict(zip(asked, found, strict=False))
+    return {k: revision for k, revision in zip(asked, found, strict=False) if revision.known}
 
 
 def revisions(
@@ -178,7 +179,7 @@ def revisions(
         return []
     place = group.lattice[_around(group, window)] if group.kind in FINE_GROUPS else group.lattice
     stamps: list[dict[str, int]] = [{} for _ in days]
-    final = [True for _ in days]
+    final, known = [True for _ in days], [True for _ in days]
     for source in sources.values():
         mine = [name for name in group.variables if chosen.get(name) is source]
         if not isinstance(source, Revised):
@@ -188,7 +189,11 @@ def revisions(
         for k, revision in enumerate(source.revisions(group.kind, place, days, today)):
             stamps[k].update({name: revision.stamps[name] for name in mine if name in revision.stamps})
             final[k] &= revision.final
-    return [Revision(stamps=one, final=all_final) for one, all_final in zip(stamps, final, strict=True)]
+            known[k] &= revision.known
+    return [
+        Revision(stamps=one, final=all_final, known=all_known)
+        for one, all_final, all_known in zip(stamps, final, known, strict=True)
+    ]
 
 
 def _around(group: Group, window: Window) -> Window:

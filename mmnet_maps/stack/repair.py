@@ -42,10 +42,10 @@ class Damage:
 
 
 def find_damage(stack: Stack, demand: Demand, *, quiet: bool = True) -> list[Damage]:
-    """Verify the blocks that maps read, and no others; each is read once.
+    """Verify the blocks that maps read, in all variables of their groups; each is read once.
 
-    A block that was verified in this run is not read again. Stacks without checksums show only files that cannot be
-    decoded.
+    Variables that no map reads are verified too, because writing into a damaged file fails. A block that was verified
+    in this run is not read again. Stacks without checksums show only files that cannot be decoded.
     """
     from tqdm import tqdm
 
@@ -54,14 +54,12 @@ def find_damage(stack: Stack, demand: Demand, *, quiet: bool = True) -> list[Dam
         parts = [fine_window(tile.geobox, stack) for tile in demand.tiles] if group.kind in FINE_GROUPS else [window]
         wanted += [(group, group.whole_blocks(part), days) for part in parts]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        found = pool.map(lambda use: list(_damage(stack, demand.needs.variables, *use)), wanted)
+        found = pool.map(lambda use: list(_damage(stack, *use)), wanted)
         bar = tqdm(found, total=len(wanted), unit="window", desc="verifying", leave=False, disable=quiet)
         return [one for several in bar for one in several]
 
 
-def _damage(
-    stack: Stack, variables: Sequence[str], group: Group, window: Window, days: Sequence[date]
-) -> Iterator[Damage]:
+def _damage(stack: Stack, group: Group, window: Window, days: Sequence[date]) -> Iterator[Damage]:
     """Yield the damage in a window of blocks."""
     for day in days if group.temporal else days[:1]:
         of = partial(Damage, group=group, day=day)
@@ -71,7 +69,7 @@ def _damage(
         except DamagedError:
             yield of(window=window, lost="fetched")
             continue
-        for variable in (name for name in group.variables if name in variables) if marked.observed else ():
+        for variable in group.variables if marked.observed else ():
             error = _error(stack, variable, window, day)
             if error and error.lost == checksums.NAME:
                 yield of(window=window, lost=error.lost)

@@ -287,19 +287,22 @@ class Stack:
             Physical values (y, x) per variable; absent variables have no values on that day.
         revision
             Revision of the inputs (`sources.base.Revision.number`); 0 where there is none.
+
+        Raises
+        ------
+        DamagedError
+            A file that holds the blocks beside others cannot be decoded.
         """
         group = self.groups[name]
         packed = {variable: VARIABLES[variable].pack(values) for variable, values in sorted(rasters.items())}
-        marks = self._marks_of(group, window, packed)
         fetched, where = self._array(f"{name}/fetched"), self._index(group, group.blocks(window), day)
         before = np.asarray(fetched[where])
+        marks = self._new_marks(group, window, day, packed, before)
         if not np.array_equal(before, marks):
             if before.any():
                 fetched[where] = np.where(before == marks, before, 0)
             for variable in group.variables if packed else ():
-                self._array(f"{name}/{variable}")[self._index(group, window, day)] = packed.get(
-                    variable, VARIABLES[variable].nodata
-                )
+                self._store(group, variable, window, day, packed.get(variable, VARIABLES[variable].nodata))
             self._record_checksums(group, window, day, packed)
         self.record_revision(name, window, day, revision)
         fetched[where] = marks
@@ -314,24 +317,50 @@ class Stack:
     def _index(group: Group, window: Window, day: date) -> tuple[int | slice, ...]:
         return (day_index(day), *window) if group.temporal else window
 
-    @staticmethod
-    def _marks_of(group: Group, window: Window, packed: Mapping[str, NDArray[np.integer]]) -> NDArray[np.uint32]:
-        """Return the marks of the blocks of a window: 1, or a checksum of all variables with a value."""
-        marks = np.zeros(tuple(part.stop - part.start for part in group.blocks(window)), np.uint32)
+    def _store(
+        self, group: Group, variable: str, window: Window, day: date, values: NDArray[np.integer] | float
+    ) -> None:
+        """Write the integers of a variable; `DamagedError` where a file holds other blocks and cannot be decoded."""
+        try:
+            self._array(f"{group.name}/{variable}")[self._index(group, window, day)] = values
+        except OSError:  # no space, or no access
+            raise
+        except _DAMAGE as error:
+            when = f" on {day}" if group.temporal else ""
+            raise self._damaged(f"{group.name}/{variable}{when}", error, lost=variable) from error
+
+    def _new_marks(
+        self,
+        group: Group,
+        window: Window,
+        day: date,
+        packed: Mapping[str, NDArray[np.integer]],
+        before: NDArray[np.uint32],
+    ) -> NDArray[np.uint32]:
+        """Return the marks of the blocks of a window: 1, or a checksum of all variables with a value.
+
+        That checksum does not depend on the variables' names. A block that holds the same numbers of another variable
+        gets one that does; a block that holds the same data already keeps its mark.
+        """
+        marks = np.zeros(before.shape, np.uint32)
+        names = np.zeros(before.shape, np.uint32)
         for variable, values in packed.items():
             for place, part in checksums.cut(values, group.block, (0, 0)):
                 if (part != VARIABLES[variable].nodata).any():
                     marks[place] = zlib.crc32(np.ascontiguousarray(part).tobytes(), int(marks[place]))
-        return np.maximum(marks, 1)
+                    names[place] = zlib.crc32(variable.encode(), int(names[place]))
+        marks, named = np.maximum(marks, 1), np.maximum(marks ^ names, 2)
+        alike = (before > 1) & ((before == marks) | (before == named))
+        if not (group.verified and packed and alike.any()):
+            return marks
+        stored = self._checksums(group, window, [day] if group.temporal else None)[0]
+        same = ((stored == self._sums(group, window, day, packed)) | (stored == 0)).all(axis=0)
+        return np.where(alike, np.where(same, before, np.where(before == marks, named, marks)), marks)
 
-    def _record_checksums(
+    def _sums(
         self, group: Group, window: Window, day: date, packed: Mapping[str, NDArray[np.integer]]
-    ) -> None:
-        """Write the checksum of each variable in whole blocks; without any value there is nothing to verify."""
-        self._expected.clear()
-        self._verified.clear()
-        if not (group.verified and packed):
-            return
+    ) -> NDArray[np.uint32]:
+        """Return the checksum of each variable in whole blocks, (variable, block_y, block_x)."""
         blocks = group.blocks(window)
         first, shape = (blocks[0].start, blocks[1].start), tuple(part.stop - part.start for part in window)
         sums = np.zeros((len(group.variables), *(part.stop - part.start for part in blocks)), np.uint32)
@@ -341,8 +370,18 @@ class Stack:
             for place, part in checksums.cut(values, group.block, first):
                 of = day if group.temporal else None
                 sums[k, place[0] - first[0], place[1] - first[1]] = checksums.checksum(variable, of, place, part)
-        lead = (day_index(day),) if group.temporal else ()
-        self._array(f"{group.name}/{checksums.NAME}")[*lead, :, *blocks] = sums
+        return sums
+
+    def _record_checksums(
+        self, group: Group, window: Window, day: date, packed: Mapping[str, NDArray[np.integer]]
+    ) -> None:
+        """Write the checksum of each variable in whole blocks; without any value there is nothing to verify."""
+        self._expected.clear()
+        self._verified.clear()
+        if group.verified and packed:
+            lead = (day_index(day),) if group.temporal else ()
+            sums = self._sums(group, window, day, packed)
+            self._array(f"{group.name}/{checksums.NAME}")[*lead, :, *group.blocks(window)] = sums
 
     def clear_marks(self, group: Group, window: Window, day: date) -> None:
         """Remove the marks of blocks, so that their data are not used; they count as never fetched."""

@@ -20,9 +20,9 @@ from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
 from mmnet_maps.sources.base import Cost, Revision
 from mmnet_maps.stack.blocks import Group, day_index
-from mmnet_maps.stack.fetch import estimate, fetch
+from mmnet_maps.stack.fetch import _without_inputs, estimate, fetch
 from mmnet_maps.stack.needs import Demand, Needs, uses
-from mmnet_maps.stack.plan import revisions
+from mmnet_maps.stack.plan import Request, revisions
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
 
@@ -39,6 +39,7 @@ class Changing(AnalyticSource):
     state: dict[tuple[str, date], int | None] = field(default_factory=dict)
     touched: dict[tuple[str, date], int] = field(default_factory=dict)
     final: bool = True
+    known: bool = True
     asked: list[tuple[str, tuple[date, ...], GeoBox]] = field(default_factory=list)
 
     def names(self, group: str) -> list[str]:
@@ -50,7 +51,7 @@ class Changing(AnalyticSource):
         for day in days:
             there = [name for name in self.names(group) if self.state.get((name, day), 0) is not None]
             stamps = {name: (self.state.get((name, day)) or 0) + self.touched.get((name, day), 0) for name in there}
-            found.append(Revision(stamps=stamps, final=self.final))
+            found.append(Revision(stamps=stamps, final=self.final, known=self.known))
         return found
 
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
@@ -165,6 +166,30 @@ def test_values_whose_inputs_are_gone_are_kept(copy: Path, names: list[str], cap
     assert value(fill(copy, back), names[0]) == pytest.approx(
         before[names[0]] + 20 * VARIABLES[names[0]].scale, abs=1e-3
     )
+
+
+def test_days_whose_inputs_cannot_be_looked_up_stay_as_they_are(copy: Path) -> None:
+    source = changing(known=False, state={("pr", DAY): 3})
+    before = rain(copy, DAY)
+    fill(copy, source)
+    assert source.reads == []
+    assert rain(copy, DAY) == before
+    source.known = True
+    fill(copy, source)
+    assert rain(copy, DAY) == pytest.approx(before + 30 * VARIABLES["pr"].scale, abs=1e-3)
+
+
+def test_values_that_were_read_are_kept_although_their_inputs_seemed_gone(copy: Path) -> None:
+    """Only the stack's value of the variable without a new one is kept."""
+    stack = Stack(copy)
+    (window,) = (use.window for use in uses(stack, GRID, NEEDS, [DAY]) if "pr" in use.group.variables)
+    group = stack.group_of("pr")
+    window = group.whole_blocks(window)
+    shape = tuple(part.stop - part.start for part in window)
+    rasters = {"pr": np.full(shape, 4, np.float32), "tmmx": np.full(shape, np.nan, np.float32)}
+    request = Request(group=group, window=window, days=(DAY,))
+    assert list(_without_inputs(stack, request, DAY, rasters, Revision(stamps={}))) == ["tmmx"]
+    assert _without_inputs(stack, request, DAY, rasters, Revision(stamps={"pr": 1, "tmmx": 1})) == {}
 
 
 def test_days_that_are_not_final_are_read_again_at_once_with_refresh(tmp_path: Path) -> None:

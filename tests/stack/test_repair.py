@@ -24,6 +24,7 @@ from mmnet_maps.stack.inventory import take_inventory
 from mmnet_maps.stack.inventory_text import format_inventory
 from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.reader import read_block
+from mmnet_maps.stack.repair import find_damage
 from mmnet_maps.stack.store import Stack
 
 DAY, BEFORE = date(2021, 8, 8), date(2021, 8, 7)
@@ -126,6 +127,14 @@ def test_damage_is_named_and_repaired(path: Path, harm: Callable[[Path], None], 
     assert contents(path) == whole
     assert len({group for group, _ in source.reads}) == 1  # the damaged group alone
     read(path)
+
+
+def test_damage_of_a_variable_that_no_map_reads_is_found(path: Path) -> None:
+    for file in files(path / f"weather/srad/c/{D}"):
+        file.write_bytes(file.read_bytes()[:-100])
+    demand = replace(DEMAND, needs=replace(NEEDS, series=("pr", "smap")))
+    found = find_damage(Stack(path), demand)
+    assert {(one.group.name, one.lost, one.day) for one in found} == {("weather", "srad", DAY)}
 
 
 def test_equal_data_of_another_place_day_or_variable_differ() -> None:

@@ -22,7 +22,7 @@ from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.stack.blocks import Group, day_index
 from mmnet_maps.stack.layout import complete, create
-from mmnet_maps.stack.store import Stack
+from mmnet_maps.stack.store import DamagedError, Stack
 from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
 
 DAY = date(2021, 8, 8)
@@ -253,6 +253,32 @@ def test_equal_data_are_not_written_again(path: Path, source: AnalyticSource) ->
     stack.write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]), 7)
     assert [file.stat().st_ino for file in chunks] == before
     assert (stack.revisions(stack.groups["optical"], WINDOW, [DAY]) == 7).all()
+
+
+def test_equal_numbers_of_another_variable_are_written(path: Path) -> None:
+    """Red by mistake, then the same as near infrared, twice, then red again: each state has one mark."""
+    stack = Stack(path, writable=True)
+    group, values = stack.groups["optical"], np.full((256, 512), 0.25, np.float32)
+    marks = []
+    for k, name in enumerate(("red", "nir", "nir", "red")):
+        stack.write("optical", WINDOW, DAY, {name: values}, k + 1)
+        found = Stack(path)
+        shares = {one: np.isfinite(found.read(one, WINDOW, DAY)).mean() for one in ("red", "nir")}
+        assert shares == {"red": float(name == "red"), "nir": float(name == "nir")}
+        marks.append(stack.marks(group, WINDOW, [DAY]).tolist())
+    assert marks[0] == marks[3] != marks[1] == marks[2]
+
+
+def test_writing_into_a_damaged_file_is_reported(path: Path, source: AnalyticSource) -> None:
+    stack = Stack(path, writable=True)
+    stack.write("optical", WINDOW, DAY, rasters(source, ["red", "nir"]))
+    (file,) = (file for file in (path / "optical/nir/c").rglob("*") if file.is_file())
+    file.write_bytes(file.read_bytes()[:50])
+    beside = (slice(2304, 2560), slice(6144, 6400))
+    with pytest.raises(DamagedError, match=rf"damaged in optical/nir on {DAY}") as found:
+        stack.write("optical", beside, DAY, rasters(source, ["red", "nir"], beside))
+    assert found.value.lost == "nir"
+    assert (stack.marks(stack.groups["optical"], beside, [DAY]) == 0).all()
 
 
 def without_revisions(path: Path) -> None:

@@ -36,6 +36,7 @@ from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.listing import DatedFile, Listing, listed, seconds_of
 from mmnet_maps.sources.files.locations import Place, replaced, shown
 from mmnet_maps.sources.files.rasters import describe
+from mmnet_maps.sources.files.stamps import UNKNOWN as NO_ANSWER
 from mmnet_maps.sources.files.stamps import Stamps
 from mmnet_maps.sources.files.stated import Notices, scaling
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, Variable
@@ -48,6 +49,9 @@ class Part(NamedTuple):
     day: date
     times: tuple[int, ...] = ()
 
+
+UNKNOWN = -1
+"""The revision of days whose files cannot be looked up now."""
 
 _MARGIN = 2
 """Cells beyond a window that bilinear interpolation at its edge needs."""
@@ -131,8 +135,15 @@ class Archive:
         Returns
         -------
         list of int or None
-            None for a day without a file.
+            None for a day without a file; `UNKNOWN` where files cannot be looked up, or none is left at all. That is
+            no error, because nothing may have to be read.
         """
+        try:
+            _ = self.listing
+        except InputError as error:
+            reason = str(error).removeprefix(f"{self._name}: ").partition("; expected")[0]
+            self._notices.once(self._name, "revisions", f"{reason}; days that were fetched before stay as they are")
+            return [UNKNOWN for _ in days]
         fine, static = self._variable.group in FINE_GROUPS, self._variable.group == "static"
         near = self._tiles_near(geobox) if fine and self._boxes else None
         found = []
@@ -154,8 +165,15 @@ class Archive:
         stamps = []
         for file in files:
             stamp, mask = self._stamps.of(file), self._entry.mask and replaced(file.path, self._entry.mask.replace)
+            beside = self._stamps.at(mask) if mask else ""
+            if NO_ANSWER in (stamp, beside):
+                self._notices.once(
+                    self._name, "revisions", f"{shown(file.path)} cannot be looked up now; its days that were fetched "
+                    "before stay as they are",
+                )  # fmt: skip
+                return UNKNOWN
             if stamp is not None:
-                stamps.append(f"{PurePosixPath(shown(file.path)).name} {stamp} {self._stamps.at(mask) if mask else ''}")
+                stamps.append(f"{PurePosixPath(shown(file.path)).name} {stamp} {beside}")
         return crc32("\n".join(sorted(stamps)).encode(), self._recipe) if stamps else None
 
     def _by_tile(self, day: date | None) -> dict[str | None, list[DatedFile]]:

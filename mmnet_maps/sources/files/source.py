@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.base import Provenance, Rasters, Revision
 from mmnet_maps.sources.files.alignment import aligned, spanning
-from mmnet_maps.sources.files.archive import Archive
+from mmnet_maps.sources.files.archive import UNKNOWN, Archive
 from mmnet_maps.sources.files.config import load_sources
 from mmnet_maps.sources.files.stated import Notices
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain
@@ -126,12 +126,15 @@ class FilesSource:
     def revisions(self, group: str, geobox: GeoBox, days: Sequence[date], today: date) -> list[Revision]:
         """Return the state of the files of each day; they count as final, and are looked at by every fetch."""
         found: list[dict[str, int]] = [{} for _ in days]
+        known = [True for _ in days]
         for name, archive in self._group(group).items():
-            for stamps, stamp in zip(found, archive.revisions(geobox, days), strict=True):
-                if stamp is not None:
+            for k, (stamps, stamp) in enumerate(zip(found, archive.revisions(geobox, days), strict=True)):
+                if stamp == UNKNOWN:
+                    known[k] = False
+                elif stamp is not None:
                     names = (name, *TERRAIN) if name == "elevation" else (name,)
                     stamps.update({each: stamp for each in names if each == name or each not in self._archives})
-        return [Revision(stamps=stamps) for stamps in found]
+        return [Revision(stamps=stamps, known=one) for stamps, one in zip(found, known, strict=True)]
 
     def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
         """Read the group's variables; see `mmnet_maps.sources.base.Source.read`."""

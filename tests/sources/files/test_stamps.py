@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from datetime import date
+from email.message import Message
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
+import fsspec
 import numpy as np
 import pandas as pd
+import pytest
 import rasterio
 import xarray as xr
 import yaml
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from mmnet_maps.errors import InputError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
 from mmnet_maps.sources.files.source import FilesSource
@@ -122,6 +127,50 @@ def test_a_rewritten_chunk_of_a_zarr_store_counts(tmp_path: Path) -> None:
     assert stamps(path, "elevation")["slope"] != before["slope"]
     describe(tmp_path, {"elevation": {"files": "gone.zarr"}})
     assert stamps(path, "elevation") == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "known"),
+    [
+        (FileNotFoundError("x"), None, True),
+        (FileNotFoundError("x"), HTTPError("x", 404, "Not Found", Message(), None), True),
+        (FileNotFoundError("x"), HTTPError("x", 503, "Unavailable", Message(), None), False),
+        (FileNotFoundError("x"), TimeoutError(), False),  # so does fsspec for HTTP
+        (PermissionError("x"), None, False),
+    ],
+)
+def test_only_a_file_that_its_server_does_not_have_is_gone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: OSError,
+    cause: Exception | None,
+    known: bool,
+) -> None:
+    def info(*_: object, **__: object) -> None:
+        raise error from cause
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.info", info)
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (fsspec.filesystem("memory"), url))
+    path = describe(tmp_path, {"pr": {"files": "https://host/pr.nc"}, "vs": {"files": "https://host/pr.nc"}})
+    days = [DAY, NEXT]
+    found = FilesSource(path).revisions("weather", TILE, days, DAY)
+    assert [one.known for one in found] == [known, known]
+    assert [dict(one.stamps) for one in found] == [{}, {}]
+    notice = "https://host/pr.nc cannot be looked up now; its days that were fetched before stay as they are"
+    assert caplog.messages == ([] if known else [f"pr: {notice}", f"vs: {notice}"])
+
+
+def test_a_pattern_without_any_file_is_an_error_only_where_a_file_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = FilesSource(describe(tmp_path, {"red": SCENES}))
+    assert [one.known for one in source.revisions("optical", TILE, [DAY, NEXT], DAY)] == [False, False]
+    assert len(caplog.messages) == 1
+    assert "matches no file" in caplog.text
+    assert "stay as they are" in caplog.text
+    with pytest.raises(InputError, match="matches no file"):
+        source.days("optical", TILE, DAY, NEXT)
 
 
 GRID = target_grid(read_aoi("-119.60,47.10,-119.57,47.12"))
