@@ -30,7 +30,7 @@ from mmnet_maps.sources.files.alignment import (
     same,
 )
 from mmnet_maps.sources.files.config import VariableFiles
-from mmnet_maps.sources.files.daily import fields_a_day, reduced
+from mmnet_maps.sources.files.daily import reduced
 from mmnet_maps.sources.files.decode import in_range, read_fields, smoothed
 from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.listing import DatedFile, Listing, listed, seconds_of
@@ -39,15 +39,20 @@ from mmnet_maps.sources.files.rasters import describe
 from mmnet_maps.sources.files.stamps import UNKNOWN as NO_ANSWER
 from mmnet_maps.sources.files.stamps import Stamps
 from mmnet_maps.sources.files.stated import Notices, scaling
+from mmnet_maps.sources.files.steps import Steps
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, Variable
 
 
 class Part(NamedTuple):
-    """A file, the day or release to read from it, and the seconds of the day of its fields, where they are known."""
+    """A file, the day or release to read from it, and the seconds of the day of its fields, where they are known.
+
+    `named` is True where the time is that of the file's name.
+    """
 
     raster: Raster
     day: date
     times: tuple[int, ...] = ()
+    named: bool = False
 
 
 UNKNOWN = -1
@@ -221,10 +226,15 @@ class Archive:
     def coarse(self, geobox: GeoBox, day: date) -> NDArray[Any]:
         """Return a coarse variable on a window of its lattice, (y, x); files of different times are fields of a day."""
         parts = self._parts(geobox, day)
+        whole = None if self._passes else self._steps.whole({time for part in parts for time in part.times}, day)
+        if whole is None and not self._passes:
+            parts = self._versions(parts, day)
         found = self._assembled(geobox, parts)
         if found is None:
             return empty(self._variable, geobox.shape.yx)
-        return self._of_day(*found, parts[0].raster, day)
+        if whole is None and parts[0].named and not self._entry.fields and not self._passes:
+            whole = len(found[0]) + 1  # one of an unknown number of hours
+        return self._of_day(*found, parts[0].raster, day, whole)
 
     def _describe(self, file: DatedFile) -> Raster:
         entry = self._entry
@@ -319,8 +329,24 @@ class Archive:
             values = smoothed(values, self._entry.smooth)
         return reprojected(values, window, geobox, self._variable)
 
-    def _of_day(self, fields: NDArray[Any], covered: NDArray[np.integer], raster: Raster, day: date) -> NDArray[Any]:
-        """Reduce the fields of a day; `covered` counts those of each cell, and decides where no time step is known."""
+    @cached_property
+    def _steps(self) -> Steps:
+        return Steps(self.listing, self._describe)
+
+    @property
+    def _passes(self) -> bool:
+        """Whether observations come when satellites pass, not at a time step."""
+        return self._variable.group in {*FINE_GROUPS, *SEARCH_DAYS}
+
+    def _of_day(
+        self,
+        fields: NDArray[Any],
+        covered: NDArray[np.integer],
+        raster: Raster,
+        day: date,
+        whole: int | None = None,
+    ) -> NDArray[Any]:
+        """Reduce the fields of a day, of which `covered` counts those of each cell; a whole day has `whole`."""
         if fields.dtype == np.uint8:
             return np.asarray(fields[0])
         settled = scaling(raster, self._entry, self._variable, self._notices)
@@ -329,39 +355,47 @@ class Archive:
                 f"{self._name}: {settled.doubt}, which contradict each other; expected sums in units such as "
                 f"{self._variable.amount or self._variable.units}; add the right 'units' to the sources YAML"
             )
-        # Observations come when satellites pass, not at a time step.
-        passes = self._variable.group in {*FINE_GROUPS, *SEARCH_DAYS}
-        whole = covered if passes else fields_a_day(self._times(raster)) or covered
-        complete = settled.daily != "mean" or self._variable.group == "weather"
-        least = self._entry.fields or (whole if complete else (whole + 1) // 2)
-        if np.ndim(least) == 0 and len(fields) < least:
-            self._notices.once(
-                self._name,
-                "fields",
-                f"{day} is missing: {shown(raster.spec.path)} and other files hold {len(fields)} of the {least} fields "
-                "that a day needs; add the files of the other times, or set 'fields' in the sources YAML",
-            )
-        values = reduced(fields, settled.daily, whole, least)
+        least: int | NDArray[np.integer] = self._entry.fields or 0
+        if self._passes:
+            least = least or (covered + 1) // 2
+        elif whole is None:
+            # One field of no known step is a daily value; of several, nobody knows how many are absent.
+            least = least or (1 if len(fields) == 1 else len(fields) + 1)
+        else:
+            complete = settled.daily != "mean" or self._variable.group == "weather"
+            least = least or (whole if complete else (whole + 1) // 2)
+            if settled.daily == "sum" and len(fields) > whole:
+                least = len(fields) + 1
+        if isinstance(least, int) and len(fields) < least:
+            self._note_fields(len(fields), whole, least, raster, day)
+        values = reduced(fields, settled.daily, covered if whole is None else whole, least)
         if len(fields) == 1:
             return values
         return in_range(values, self._entry, self._variable, self._notices, shown(raster.spec.path))
 
-    def _times(self, raster: Raster) -> list[int]:
-        """Return the times, in seconds, whose steps decide how many fields a day has: those of a file, else of all."""
-        if raster.days and len(raster.seconds) > 1:
-            return [
-                there.toordinal() * 86400 + second for there, second in zip(raster.days, raster.seconds, strict=True)
-            ]
-        by_day = self.listing.by_day
-        if any(file.time for file in self.listing.files):
-            return [
-                there.toordinal() * 86400 + (seconds_of(file.time) or 0)
-                for there, files in by_day.items()
-                for file in files
-            ]
-        busiest = max(by_day.values(), key=len, default=[])
-        seconds = sorted({second for file in busiest for second in self._describe(file).seconds})
-        return seconds if len(seconds) > 2 else []
+    def _note_fields(self, count: int, whole: int | None, least: int, raster: Raster, day: date) -> None:
+        where = shown(raster.spec.path)
+        if whole is None:
+            why = f"{where} and other files hold {count} fields of no known time step"
+        elif count > whole and count < least:
+            why = f"{where} and other files hold {count} fields, and a whole day {whole} by its time step"
+        else:
+            why = f"{where} and other files hold {count} of the {least} fields that a day needs"
+        todo = "add the files of the other times, or set 'fields' in the sources YAML"
+        self._notices.once(self._name, "fields", f"{day} is missing: {why}; {todo}")
+
+    def _versions(self, parts: list[Part], day: date) -> list[Part]:
+        """Return files of one field each as versions of one field, the first on top: no time step is known."""
+        lone = [part for part in parts if len(part.times) == 1 and not part.named]
+        if len(lone) < len(parts) or len({part.times for part in lone}) < 2:
+            return parts
+        self._notices.once(
+            self._name,
+            "versions",
+            f"{day} has files of different times, of which {shown(parts[0].raster.spec.path)} is used; if they are "
+            "fields of a day, add %H to the pattern in the sources YAML",
+        )
+        return [part._replace(times=parts[0].times) for part in parts]
 
     def _assembled(self, geobox: GeoBox, parts: Sequence[Part]) -> tuple[NDArray[Any], NDArray[np.integer]] | None:
         """Join files on a window of their cells: fields of one time are adjacent, the first with a value on top.
@@ -413,5 +447,5 @@ def _part(raster: Raster, day: date, named: int | None) -> Part:
     there = day if day in days else next(iter(days), None)
     times = tuple(second for at, second in zip(days, raster.seconds, strict=False) if at == there)
     if len(times) < 2 and named is not None:
-        times = (named,)
+        return Part(raster, day, (named,), named=True)
     return Part(raster, day, times)

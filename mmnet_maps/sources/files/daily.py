@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,23 +34,59 @@ def fields_a_day(times: Iterable[int]) -> int | None:
     return max(1, round(_DAY / 60 / float(steps[counts.argmax()])))
 
 
+def whole_day(own: Sequence[int], axes: Iterable[Sequence[int]]) -> int | None:
+    """Return the number of fields in a whole day; more than a day has where it may be incomplete.
+
+    Parameters
+    ----------
+    own
+        The times of a day's fields, in seconds. Eight or more that fill the day evenly are a whole day.
+    axes
+        Times of fields of that and other days, in seconds; the axis with the shortest step decides.
+
+    Returns
+    -------
+    int or None
+        None where no step is known: two times alone give none, unless the day has one of them only.
+
+    Examples
+    --------
+    >>> hours = range(0, 86400, 3600)
+    >>> whole_day([0, 43200], [hours]), whole_day(hours[::3], [hours]), whole_day([0, 43200], [[0, 43200]])
+    (24, 8, None)
+    """
+    if fields_a_day(own) == len(own) >= 8:
+        return len(own)
+    least = 3 if len(own) > 1 else 2
+    found = [fields_a_day(axis) for axis in (own, *axes) if len(axis) >= least]
+    return max(filter(None, found), default=None)
+
+
 def of_field(variable: Variable, daily: Daily) -> Variable:
     """Return a variable with the range of one of several fields of a day, in place of that of a day's value.
 
-    The hottest hour may be above any daily minimum, and rain or sunshine of a day may fall in an hour.
+    The hottest hour may be above any daily minimum, rain or sunshine of a day may fall in an hour, and dew or noise of
+    a sensor at night is below 0.
 
     Examples
     --------
     >>> from mmnet_maps.variables import VARIABLES
     >>> of_field(VARIABLES["srad"], "mean").valid_max, of_field(VARIABLES["tmmn"], "min").valid_max
     (12000, 430)
+    >>> of_field(VARIABLES["srad"], "mean").valid_min, of_field(VARIABLES["pr"], "sum").valid_min
+    (-25.0, 0)
     """
     width = variable.valid_max - variable.valid_min
     if daily == "max":
         return replace(variable, valid_min=variable.valid_min - width)
     if daily == "min":
         return replace(variable, valid_max=variable.valid_max + width)
-    return replace(variable, valid_max=24 * variable.valid_max) if variable.amount and daily == "mean" else variable
+    if not variable.amount:
+        return variable
+    # Rain is never below 0, and a small share of the range keeps out numbers such as -9 that mean missing.
+    low = variable.valid_min - (0 if variable.name == "pr" else width / (20 if daily == "mean" else 100))
+    high = variable.valid_max * (24 if daily == "mean" else 1)
+    return replace(variable, valid_min=low, valid_max=high)
 
 
 def reduced(
@@ -85,5 +121,5 @@ def reduced(
         found = extreme(np.where(valid, values, np.float32(other)), axis=0)
         return np.where(enough, found, np.nan).astype(np.float32)
     total = np.nansum(values, axis=0, dtype=np.float64)
-    parts = np.maximum(count, 1) if daily == "mean" else np.maximum(count, 1) / whole
+    parts = np.maximum(count, 1) if daily == "mean" else np.minimum(np.maximum(count, 1) / whole, 1)
     return np.where(enough, total / parts, np.nan).astype(np.float32)

@@ -8,7 +8,7 @@ from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.files.config import DATE_CODES, VariableFiles
@@ -68,6 +68,16 @@ class Listing:
     def days(self, start: date, end: date) -> list[date]:
         """Return the stated days from `start` to `end`, both included."""
         return self._days[bisect_left(self._days, start) : bisect_right(self._days, end)]
+
+    def around(self, day: date, count: int) -> list[date]:
+        """Return `count` stated days before and after a day, itself, and the oldest day and that of the most files."""
+        place = bisect_left(self._days, day)
+        near = self._days[max(0, place - count) : place + count + 1]
+        return sorted({*near, *self._typical})
+
+    @cached_property
+    def _typical(self) -> list[date]:
+        return [self._days[0], max(self._days, key=lambda day: len(self.by_day[day]))] if self._days else []
 
     def on(self, day: date) -> list[DatedFile]:
         """Return the files that may hold a day, by their names."""

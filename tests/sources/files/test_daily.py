@@ -174,6 +174,62 @@ def test_one_file_a_field_without_the_hour_in_its_name(tmp_path: Path) -> None:
     assert np.isnan(read(made, "pr", NEXT)).all()
 
 
+def test_an_incomplete_file_is_known_by_those_of_other_days(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One hour, and two hours 12 apart, are 1 and 2 of the 24 that the file of the day before has."""
+    for steps in ([24], [24, 36]):
+        write(tmp_path / "r_20210808.nc", np.full(24, 1.0), HOURS[:24], units="mm")
+        write(tmp_path / "r_20210809.nc", np.full(len(steps), 1.0), HOURS[steps], units="mm")
+        made = source(tmp_path, pr={"pattern": "r_{date:%Y%m%d}.nc"})
+        assert (read(made, "pr") == 24).all()
+        assert np.isnan(read(made, "pr", NEXT)).all()
+        assert (
+            f"2021-08-09 is missing: {tmp_path}/r_20210809.nc and other files hold {len(steps)} of the 24"
+            in caplog.text
+        )
+    (tmp_path / "r_20210808.nc").unlink()
+    made = source(tmp_path, pr={"pattern": "r_{date:%Y%m%d}.nc"})
+    assert np.isnan(read(made, "pr", NEXT)).all(), "no step is known"
+    assert "hold 2 fields of no known time step" in caplog.text
+
+
+def test_one_field_of_smap_is_not_a_day(tmp_path: Path) -> None:
+    write(tmp_path / "s_20210808.nc", np.full(8, 0.2), HOURS[1:24:3])
+    write(tmp_path / "s_20210809.nc", np.full(1, 0.2), HOURS[25:26])
+    made = source(tmp_path, smap={"pattern": "s_{date:%Y%m%d}.nc"})
+    found = made.read("smap", made.lattice("smap"), [DAY, NEXT])["smap"]
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1]).all()
+
+
+def test_a_step_that_changes_within_a_file(tmp_path: Path) -> None:
+    """3 mm in each of 8 steps, then 1 mm an hour: 24 mm on both days."""
+    times = np.concatenate([HOURS[:24:3], HOURS[24:]])
+    write(tmp_path / "a.nc", np.where(np.arange(32) < 8, 3.0, 1.0), times, units="mm")
+    made = source(tmp_path, pr={"files": "a.nc"})
+    assert (read(made, "pr") == 24).all()
+    assert (read(made, "pr", NEXT) == 24).all()
+
+
+def test_two_versions_of_an_amount_are_not_added(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "v_20210808_early.nc", np.full(1, 8.0), HOURS[:1], units="mm")
+    write(tmp_path / "v_20210808_final.nc", np.full(1, 10.0), HOURS[12:13], units="mm")
+    assert (read(source(tmp_path, pr={"pattern": "v_{date:%Y%m%d}_*.nc"}), "pr") == 10).all()
+    assert "files of different times, of which" in caplog.text
+    assert "v_20210808_final.nc is used" in caplog.text
+
+
+def test_dew_and_noise_at_night_are_part_of_the_day(tmp_path: Path) -> None:
+    """10 h of -0.01 mm and 14 h of 0.4 mm are 5.5 mm; 10 h of -0.5 and 14 h of 500 W m-2 are 6995 / 24."""
+    night = (np.arange(24) < 6) | (np.arange(24) > 19)
+    write(tmp_path / "eto.nc", np.where(night, -0.01, 0.4), HOURS[:24], units="mm")
+    write(tmp_path / "srad.nc", np.where(night, -0.5, 500), HOURS[:24], units="W m-2")
+    made = source(tmp_path, eto={"files": "eto.nc"}, srad={"files": "srad.nc"})
+    np.testing.assert_allclose(read(made, "eto"), 5.5, rtol=1e-6)
+    np.testing.assert_allclose(read(made, "srad"), 6995 / 24, rtol=1e-6)
+    write(tmp_path / "eto.nc", np.where(night, -9, 0.4), HOURS[:24], units="mm")
+    assert np.isnan(read(source(tmp_path, eto={"files": "eto.nc"}), "eto")).all(), "-9 means missing"
+
+
 def test_an_hour_in_two_files_counts_once(tmp_path: Path) -> None:
     write(tmp_path / "a.nc", np.full(48, 1.0), units="mm")
     write(tmp_path / "b.nc", np.full(6, 5.0), HOURS[20:26], units="mm")
