@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 _NUMBERS = ("lat", "lon", "elevation", "soil_moisture")
 _COLUMNS = ("station", "date", *_NUMBERS)
-_POSITIONS = {"lat": ("lat", "latitude", "y"), "lon": ("lon", "long", "longitude", "lng", "x")}
+_SPELLINGS = {
+    "station": ("station", "name"),
+    "lat": ("lat", "latitude", "y"),
+    "lon": ("lon", "long", "longitude", "lng", "x"),
+}
 _BESIDE_LETTERS = re.compile(r"[(\[].*|[^a-z]")
 _QUOTED = re.compile(r'"[^"]*"')
 
@@ -94,7 +98,7 @@ def read_table(path: str | Path, *needed: str) -> pd.DataFrame:
     """Read a CSV of stations as spreadsheets write it, every value as text.
 
     Columns may be separated by commas, semicolons or tabs, with spaces around; numbers may have a decimal comma; names
-    of columns may be in capitals, and those of positions ``latitude`` and ``longitude``, ``lng``, ``y`` and ``x``.
+    of columns may be in capitals, and ``name``, ``latitude``, ``longitude``, ``lng``, ``y`` and ``x`` are understood.
 
     Parameters
     ----------
@@ -164,7 +168,7 @@ def _names(given: list[str], path: str | Path) -> list[str]:
     plain = [name.strip().lower() for name in given]
     found = [low if low in _COLUMNS else name.strip() for name, low in zip(given, plain, strict=True)]
     letters = [_BESIDE_LETTERS.sub("", name) for name in plain]
-    for name, others in _POSITIONS.items():
+    for name, others in _SPELLINGS.items():
         used = next((other for other in others if other in letters), "")
         if letters.count(used) > 1 and used:
             raise InputError(f"{shown(path)} has {letters.count(used)} columns for {name}; keep one")

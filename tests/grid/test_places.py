@@ -13,7 +13,7 @@ from mmnet_maps.grid.places import read_places, read_positions
 
 def test_places(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("station,lat,lon,more\n7,47.0,-119.0,x\n")
-    (tmp_path / "no.csv").write_text("name\n7\n")
+    (tmp_path / "no.csv").write_text("who\n7\n")
     found = read_places([str(tmp_path / "s.csv"), "-119.25,47.5"])
     assert found.to_dict("list") == {"station": ["7", "-119.25,47.5"], "lat": [47.0, 47.5], "lon": [-119.0, -119.25]}
     near = read_places(["-119.60001,47.1", "-119.60002,47.1", "-119.0,-0.0"])
@@ -49,7 +49,7 @@ def test_tables_as_spreadsheets_write_them(
         text = f"{value:g}".replace(".", "," if comma else ".")
         return f'"{text}"' if "," in text and "," in separator else text
 
-    rows = [["Station", lat, lon, "notes"]]
+    rows = [["Station" if comma else "name", lat, lon, "notes"]]
     rows += [[f'"{name}"', number(y), number(x), "Café"] for name, (y, x) in POSITIONS.items()]
     text = end.join([*(separator.join(row) for row in rows), separator.strip(" ") * 3, ""])
     with TemporaryDirectory() as folder:

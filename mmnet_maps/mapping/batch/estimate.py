@@ -69,7 +69,11 @@ def dry_run(batch: Batch, *, workers: int | None = None) -> str:
             )
     missing = min(len(requests), _TRIES)
     return "\n".join(
-        [*lines, f"nothing could be measured: {counted(missing, 'tile')} without all inputs; see mmnet stack check"]
+        [
+            *lines,
+            f"nothing could be measured: {counted(missing, 'tile')} without all inputs; see: mmnet stack check "
+            f"{first.stack} --date DAY",
+        ]
     )
 
 
