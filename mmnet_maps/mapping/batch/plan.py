@@ -295,8 +295,8 @@ def newest_day(stack: Stack, grids: Sequence[GeoBox], needs: Needs, today: date)
     ends = {group: max(look_up_blocks(stack, group, mask, since).complete, default=None) for group, mask in blocks}
     known = ", ".join(f"{group.name} {end or 'none'}" for group, end in ends.items() if group.temporal or not end)
     raise InputError(
-        f"no day up to {today} has every input for whole tiles; the newest day of each: {known}; fetch more, map a stack "
-        f"of an area with --aoi, or see: mmnet stack check {stack.path} --date DAY"
+        f"no day up to {today} has every input for whole tiles; the newest day of each: {known}; fetch more, map a "
+        f"stack of an area with --aoi, or see: mmnet stack check {stack.path} --date DAY"
     )
 
 
