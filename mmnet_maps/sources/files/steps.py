@@ -13,13 +13,13 @@ from mmnet_maps.sources.files.listing import DatedFile, Listing, seconds_of
 _DAY = 86400
 
 _NEAR = 3
-"""Days before and after a day whose fields tell its time step."""
+"""Days before and after a day whose fields show its time step."""
 
 
 class Steps:
     """The time steps of the files of a variable.
 
-    The file of a day alone cannot tell: it may be the one that is incomplete.
+    The file of a day alone does not show them: it may be the one that is incomplete.
 
     Parameters
     ----------
