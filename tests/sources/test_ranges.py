@@ -61,3 +61,32 @@ def test_dropped_values_are_reported_once_a_variable(caplog: pytest.LogCaptureFi
     found.report()
     found.report()
     assert caplog.messages == ["pr: 6 of 3,000 values outside 0 to 650 mm day-1 were dropped"]
+
+
+def test_a_window_of_impossible_values_among_others_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    found = OutOfRange()
+    found.check(VARIABLES["smap"], PERCENT / 100, "x.nc")
+    found.check(VARIABLES["smap"], PERCENT, "x.nc")
+    found.report()
+    assert caplog.messages == ["smap: 20 of 40 values outside 0 to 0.9 m3 m-3 were dropped"]
+    with pytest.raises(InputError, match="all smap values"):  # of the next run
+        found.check(VARIABLES["smap"], PERCENT, "x.nc")
+
+
+def test_small_windows_are_judged_together() -> None:
+    found = OutOfRange()
+    found.check(VARIABLES["smap"], PERCENT[:10], "x.nc")
+    with pytest.raises(InputError, match="all smap values of y.nc lie outside"):
+        found.check(VARIABLES["smap"], PERCENT[10:], "y.nc")
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("vv", -40, -36), ("red", 1.8, 2.4)])
+def test_the_border_of_a_scene_and_bright_clouds_are_not_refused(
+    name: str, low: float, high: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = OutOfRange()
+    found.check(VARIABLES[name], np.linspace(low, high, 100, dtype=np.float32), "x.tif")
+    found.report()
+    (message,) = caplog.messages
+    assert message.startswith(f"{name}: 100 of 100 values outside ")
+    assert message.endswith("were dropped; check units, scale and offset")

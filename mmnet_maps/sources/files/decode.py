@@ -68,7 +68,7 @@ def read_fields(
     stored, missing = read_window(raster, *window, day, entry.nodata)
     kept = np.ones(1, bool)
     if entry.mask:
-        kept = _kept(raster, entry.mask, window, day)
+        kept = _kept(raster, entry.mask, window, day, len(stored))
         missing |= ~kept
     if entry.nodata is None:
         _check_legal(stored, kept, raster, settled, entry, variable, notices)
@@ -92,7 +92,7 @@ def _check_range(
     notices: Notices,
     where: str,
 ) -> None:
-    """Count the numbers that are impossible values; InputError where that is all a file holds here."""
+    """Count the numbers that are impossible values; InputError where all are (`OutOfRange.check`)."""
     if variable.dtype == "uint8" and entry.codes:
         return  # all other codes are missing by the YAML
     present = int(missing.size - np.count_nonzero(missing))
@@ -141,13 +141,13 @@ def _check_legal(
         )
 
 
-def _kept(raster: Raster, mask: Mask, window: Window, day: date) -> NDArray[np.bool_]:
-    """Return the pixels of a window that the mask beside a file keeps, (field, y, x).
+def _kept(raster: Raster, mask: Mask, window: Window, day: date, fields: int) -> NDArray[np.bool_]:
+    """Return the pixels of a window that the mask beside a file of some fields keeps, (field, y, x).
 
     Raises
     ------
     InputError
-        When the mask is absent, broken, or on another grid.
+        When the mask is absent, broken, or on another grid, or does not hold the day and its fields.
     """
     spec = raster.spec
     path = replaced(spec.path, mask.replace)
@@ -164,8 +164,20 @@ def _kept(raster: Raster, mask: Mask, window: Window, day: date) -> NDArray[np.b
             f"{spec.key}: the mask {shown(path)} lies on another grid than {shown(spec.path)}; expected the same grid; "
             "correct mask in the sources YAML"
         )
+    if beside.days is not None and day not in beside.days:
+        if len(set(beside.days)) != 1:
+            raise InputError(
+                f"{spec.key}: the mask {shown(path)} does not hold {day}; expected the days of {shown(spec.path)}; "
+                "correct mask in the sources YAML"
+            )
+        day = beside.days[0]
     # A number that the mask's file marks as nodata counts like any other: 0 is the best quality in MODIS.
     stored, _ = read_window(beside, *window, day)
+    if len(stored) not in (1, fields):
+        raise InputError(
+            f"{spec.key}: the mask {shown(path)} holds {len(stored)} fields of {day}, {shown(spec.path)} {fields}; "
+            "expected the same times or one; correct mask in the sources YAML"
+        )
     try:
         return clear(stored, mask)
     except ValueError as error:
