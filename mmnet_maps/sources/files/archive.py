@@ -58,6 +58,8 @@ class Part(NamedTuple):
 UNKNOWN = -1
 """The revision of days whose files cannot be looked up now."""
 
+_KEPT = "days that were fetched before stay as they are"
+
 _MARGIN = 2
 """Cells beyond a window that bilinear interpolation at its edge needs."""
 
@@ -147,7 +149,7 @@ class Archive:
             _ = self.listing
         except InputError as error:
             reason = str(error).removeprefix(f"{self._name}: ").partition("; expected")[0]
-            self._notices.once(self._name, "revisions", f"{reason}; days that were fetched before stay as they are")
+            self._notices.once(self._name, "revisions", f"{reason}; {_KEPT}")
             return [UNKNOWN for _ in days]
         fine, static = self._variable.group in FINE_GROUPS, self._variable.group == "static"
         near = self._tiles_near(geobox) if fine and self._boxes else None
@@ -172,10 +174,7 @@ class Archive:
             stamp, mask = self._stamps.of(file), self._entry.mask and replaced(file.path, self._entry.mask.replace)
             beside = self._stamps.at(mask) if mask else ""
             if NO_ANSWER in (stamp, beside):
-                self._notices.once(
-                    self._name, "revisions", f"{shown(file.path)} cannot be looked up now; its days that were fetched "
-                    "before stay as they are",
-                )  # fmt: skip
+                self._notices.once(self._name, "revisions", f"{shown(file.path)} cannot be looked up now; its {_KEPT}")
                 return UNKNOWN
             if stamp is not None:
                 stamps.append(f"{PurePosixPath(shown(file.path)).name} {stamp} {beside}")

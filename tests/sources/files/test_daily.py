@@ -304,3 +304,21 @@ def test_reductions() -> None:
         assert reduced(values, daily, 4, 3)[0, 0] == pytest.approx(expected)  # type: ignore[arg-type]
         assert np.isnan(reduced(values, daily, 4, 4)).all()  # type: ignore[arg-type]
     assert np.isnan(reduced(values[2:3], "mean", 1, 1)).all()
+
+
+def test_a_mask_that_does_not_hold_the_day_or_its_fields_is_reported(tmp_path: Path) -> None:
+    """Rain of one field a day; a mask of one other day alone counts, as such a file of rain would."""
+    days = HOURS[::24]  # 8 and 9 August
+    entry = {"files": "pr.nc", "mask": {"replace": {"pr": "q"}, "variable": "v", "values": [0]}}
+    write(tmp_path / "pr.nc", np.array([3.0, 4.0]), days, units="mm")
+    write(tmp_path / "q.nc", np.array([0.0, 1.0]), days)
+    assert (read(source(tmp_path, pr=entry), "pr") == 3).all()
+    assert np.isnan(read(source(tmp_path, pr=entry), "pr", NEXT)).all()
+    write(tmp_path / "q.nc", np.array([0.0]), days[:1])
+    assert (read(source(tmp_path, pr=entry), "pr", NEXT) == 4).all()
+    write(tmp_path / "q.nc", np.array([0.0, 0.0]), days - np.timedelta64(1, "D"))
+    with pytest.raises(InputError, match=r"the mask .*q\.nc does not hold 2021-08-09; .* correct mask"):
+        read(source(tmp_path, pr=entry), "pr", NEXT)
+    write(tmp_path / "q.nc", np.zeros(48))
+    with pytest.raises(InputError, match=r"q\.nc holds 24 fields of 2021-08-08, .*pr\.nc 1; .* correct mask"):
+        read(source(tmp_path, pr=entry), "pr")
