@@ -78,19 +78,18 @@ def run_batch(
     Raises
     ------
     RequestError, OutputError
-        An option is wrong; workers of a scheduler see other files or run another version; another run is writing to the
-        same folder, or a file cannot be written.
+        An option is wrong; workers see other files or run another version; another run is writing to the same folder.
     TilesFailedError
         The scheduler is lost.
     """
     if scheduler is not None and (workers or memory_limit):
         raise RequestError("with --scheduler workers are started elsewhere; leave --workers and --memory-limit out")
     _check_time_limit(time_limit)
+    _refuse_other_areas(batch)
     first = batch.requests[0]
     count = min(workers or default_workers(), len(first.day_batches(batch.days)) * len(batch.requests))
     threads = first.run.threads or (max(1, cores() // count) if scheduler is None else None)
     limit = parse_memory(memory_limit)
-    _refuse_other_areas(batch)
     with _folder_lock(batch.root):
         check_catalog(batch.root, batch.days)
         _prepare_store(batch)
