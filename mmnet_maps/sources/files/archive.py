@@ -39,7 +39,7 @@ from mmnet_maps.sources.files.rasters import describe
 from mmnet_maps.sources.files.stamps import UNKNOWN as NO_ANSWER
 from mmnet_maps.sources.files.stamps import Stamps
 from mmnet_maps.sources.files.stated import Notices, scaling
-from mmnet_maps.sources.files.steps import Steps
+from mmnet_maps.sources.files.steps import Steps, refuse_hours_before
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, Variable
 
 
@@ -247,7 +247,7 @@ class Archive:
             offset=entry.offset,
             valid=entry.valid,
         )
-        raster = describe(spec)
+        refuse_hours_before(file, raster := describe(spec))
         for note in raster.spec.notes:
             self._notices.once(self._name, note, f"{shown(file.path).rpartition('/')[2]}: {note}")
         key = self._grid_key(file)

@@ -115,8 +115,9 @@ def _check_legal(
 ) -> None:
     """Refuse a stored number that the file marks as missing although it is a legal value, where a mask keeps it.
 
-    The number 0 of a scene (optical, SAR) is exempt: it marks the pixels outside of the swath. So is the fill value 0
-    that Zarr sets where nobody states one: it is read as a value, with a notice.
+    The number 0 of a scene (optical, SAR) is exempt: it marks the pixels outside of the swath. So are the last number
+    of the type of packed integers, and the fill value 0 that Zarr sets where nobody states one, which is read as a
+    value, with a notice.
     """
 
     def legal(value: float) -> bool:
@@ -126,7 +127,12 @@ def _check_legal(
     where, name = shown(raster.spec.path), variable.name
     for value in raster.nodata:
         scene = value == 0 and variable.group in ("optical", "sar")
-        if not scene and legal(value) and ((stored == value) & kept).any():
+        if (
+            not scene
+            and not _ends_type(value, stored.dtype, raster, entry)
+            and legal(value)
+            and ((stored == value) & kept).any()
+        ):
             raise InputError(
                 f"{name}: {where} marks {value:g} as missing, which is a legal value ({variable.valid_min:g} to "
                 f"{variable.valid_max:g} {variable.units}); add 'nodata: []' to {name} in the sources YAML to read it "
@@ -139,6 +145,15 @@ def _check_legal(
             f"{raster.fill:g} is read as a value from {where}, where it is only the fill value that Zarr sets by "
             f"default; add 'nodata: [{raster.fill:g}]' to {name} in the sources YAML if it means missing",
         )
+
+
+def _ends_type(value: float, dtype: np.dtype[Any], raster: Raster, entry: VariableFiles) -> bool:
+    """Return True for the lowest or highest number of packed integers, which packing leaves to what is missing."""
+    packed = {raster.scale, entry.scale} - {1, None} or {raster.offset, entry.offset} - {0, None}
+    if dtype.kind not in "iu" or not packed:
+        return False
+    ends = np.iinfo(dtype)
+    return value in ({ends.max} if dtype.kind == "u" else {ends.min, -ends.max, ends.max})
 
 
 def _kept(raster: Raster, mask: Mask, window: Window, day: date, fields: int) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.sources.files.daily import whole_day
 from mmnet_maps.sources.files.description import Raster
 from mmnet_maps.sources.files.listing import DatedFile, Listing, seconds_of
+from mmnet_maps.sources.files.locations import shown
 
 _DAY = 86400
 
@@ -84,3 +85,20 @@ class Steps:
         middle = day.toordinal() * _DAY
         near = [time for time in moments if middle - _NEAR * _DAY <= time < middle + (_NEAR + 1) * _DAY]
         return near if len(near) > 2 else moments
+
+
+def refuse_hours_before(file: DatedFile, raster: Raster) -> None:
+    """Refuse a file with an hour of the day before those of its name, as bounds of time state it.
+
+    Raises
+    ------
+    InputError
+        When it has one: the hour would be lost, or counted on the wrong day.
+    """
+    days = set(raster.days or ())
+    before = file.first and file.first - timedelta(days=1)
+    if before in days and (file.time or days != {before}):
+        raise InputError(
+            f"{raster.spec.key}: {shown(file.path)} holds an hour of {before} by its bounds of time, the day before "
+            "its name; put * in place of the date in 'pattern', so that the time axes of the files state their days"
+        )

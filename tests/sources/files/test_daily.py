@@ -92,6 +92,25 @@ def test_an_hour_named_after_its_end_belongs_to_the_day_before(tmp_path: Path) -
     assert (read(made, "pr", NEXT) == 48).all()
 
 
+@pytest.mark.parametrize("hourly", [False, True])
+def test_hours_of_the_day_before_the_name_of_a_file(tmp_path: Path, hourly: bool) -> None:
+    """Files named after the end of their hours: the first of a day belongs to the day before, the one with 100 mm."""
+    hour, ends = np.timedelta64(1, "h"), HOURS
+    rain = np.where(ends == np.datetime64("2021-08-09T00"), 100.0, 1.0)
+    encoding = {"time": {"units": "hours since 2021-08-01"}}
+    for part in np.arange(48).reshape(-1, 1 if hourly else 24):
+        axes = {"time": ("time", ends[part], {"bounds": "time_bnds"}), "lat": LAT, "lon": LON}
+        values = np.broadcast_to(rain[part][:, None, None], (len(part), 3, 4)).astype("f4")
+        bounds = np.stack([ends[part] - hour, ends[part]], axis=1)
+        fields = {"v": (("time", "lat", "lon"), values, {"units": "mm"}), "time_bnds": (("time", "bnds"), bounds)}
+        name = np.datetime_as_string(ends[part[0]], "h").replace("-", "")
+        xr.Dataset(fields, axes).to_netcdf(tmp_path / f"a{name if hourly else name[:8]}.nc", encoding=encoding)
+    stated = "a{date:%Y%m%dT%H}.nc" if hourly else "a{date:%Y%m%d}.nc"
+    with pytest.raises(InputError, match="an hour of 2021-08-0. by its bounds .*put . in place of the date"):
+        read(source(tmp_path, pr={"pattern": stated}), "pr")
+    assert (read(source(tmp_path, pr={"pattern": "a*.nc"}), "pr") == 123).all()
+
+
 def test_temperatures_are_the_extremes_of_the_day(tmp_path: Path) -> None:
     hours = np.arange(48)
     write(tmp_path / "t.nc", 290 + 10 * np.sin((hours - 9) / 24 * 2 * np.pi), units="K", cell_methods="time: mean")

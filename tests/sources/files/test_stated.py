@@ -218,6 +218,9 @@ def test_ordinary_fill_values_are_missing_without_a_word(tmp_path: Path, caplog:
         ("vh", np.array([[0, 0.01, 0, 0.01]] * 3, np.float32), 0, {"units": "linear"}, -20),
         ("clay", np.array([[-9999, 30, -9999, 30]] * 3, np.float32), -9999, {}, 30),
         ("landcover", np.array([[0, 82, 0, 82]] * 3, np.uint8), 0, {}, 82),
+        # The last numbers of packed integers would be 0.3277 and 0.65535 here.
+        ("red", np.array([[32767, 3000, 32767, 3000]] * 3, np.int16), 32767, {"scale": 1e-5}, 0.03),
+        ("nir", np.array([[65535, 3000, 65535, 3000]] * 3, np.uint16), 65535, {"scale": 1e-5}, 0.03),
     )
     with caplog.at_level(logging.WARNING, "mmnet_maps"):
         for name, values, nodata, entry, expected in cases:
