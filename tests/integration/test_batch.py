@@ -337,9 +337,14 @@ def test_one_run_at_a_time(tmp_path: Path, made: Path, stack: Path, model: Path,
 
 
 def test_other_tiles_need_another_name(made: Path, stack: Path, model: Path) -> None:
-    batch = plan_batch(None, SPAN, tiles="h06v02", stack=stack, model=model, out=made, name="corner")
-    with pytest.raises(RequestError, match="give this run another --name"):
-        run_batch(batch)
+    for tile, error, message in (
+        ("h05v02", RequestError, "give this run another --name"),
+        ("h06v02", OutputError, "the map of another area"),  # the whole tile, of which a part is there
+    ):
+        batch = plan_batch(None, SPAN, tiles=tile, stack=stack, model=model, out=made, name="corner")
+        with pytest.raises(error, match=message):
+            run_batch(batch)
+    assert not (made / ".mmnet-batch.json").exists()  # nothing was begun
 
 
 def test_a_store_is_filled_from_maps_that_are_there(

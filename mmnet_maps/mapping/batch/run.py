@@ -196,11 +196,17 @@ def _folder_lock(root: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"cannot write to {root} ({error.strerror}); give another --out") from error
     try:
-        if note.exists():
+        unfinished = note.exists()
+        if unfinished:
             log.warning("an earlier batch in %s ended without finishing (%s); it is continued", root, _owner(note))
         started = datetime.now(UTC).isoformat("T", "seconds")
         write_whole(note, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started}))
-        yield
+        try:
+            yield
+        except RequestError:  # refused before anything was made
+            if not unfinished:
+                note.unlink(missing_ok=True)
+            raise
         with suppress(OSError):
             note.unlink(missing_ok=True)
     finally:
