@@ -224,6 +224,7 @@ def test_a_place_is_typed_and_a_wrong_one_is_refused(chromium: Any, site: tuple[
         box.fill(box.get_attribute("placeholder"))
         box.press("Enter")
         found.page.get_by_text("SMAP, 9 km: ").wait_for()
+        found.page.get_by_role("alert").wait_for(state="hidden")
         assert not found.page.get_by_role("alert").is_visible()
 
 
