@@ -3,7 +3,7 @@
 # make stress  batches whose workers, scheduler and command are killed repeatedly (up to an hour)
 # make docs   the documentation site, in build/site
 # make screenshots  rebuild the pictures of the viewer in docs from the demo world (needs Chromium)
-# make bench  the engine's speed, against the plain network and this machine's peak
+# make bench  the speed of this code beside the machine's limits; AGAINST=REV compares it with another revision, in turn
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -34,7 +34,8 @@ stress: $(INSTALLED)
 	MMNET_STRESS=1 $(BIN)/pytest -m stress -s tests/integration
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/bench.py --json build/bench.json
+	mkdir -p build
+	$(BIN)/python benchmarks/bench.py $(if $(AGAINST),--against $(AGAINST)) --json build/bench.json
 
 install: $(INSTALLED)
 
