@@ -19,7 +19,7 @@ def check_ensemble(checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse models with different inputs or targets, and a model that is given twice."""
     first = checkpoints[0]
     for k, other in enumerate(checkpoints):
-        for field in ("snapshot", "series", "steps", "includes_day", "step_days", "target"):
+        for field in ("snapshot", "series", "series_groups", "steps", "includes_day", "step_days", "target"):
             if getattr(first.spec, field) != getattr(other.spec, field):
                 raise RequestError(
                     f"the models {first.spec.name!r} and {other.spec.name!r} differ in {field!r} of model.json; "

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mmnet_maps.model.features import encoded_columns, onehot_table
-from mmnet_maps.model.network import MLP, MMNet, Transformer
+from mmnet_maps.model.network import MLP, GroupedMMNet, MMNet, StepsMLP, Transformer
 from mmnet_maps.model.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -260,6 +260,31 @@ class _Encoder:
         return found
 
 
+class _Branch:
+    """A group's branch and its columns of the fusion layer: their product is the group's share of the term."""
+
+    def __init__(self, network: Any, columns: slice, fusion: _Layer, like: Tensor) -> None:
+        self.columns = columns
+        self.encoder: _Encoder | _Chain
+        if isinstance(network, StepsMLP):
+            entry, *layers = _fused_layers(network.encoder)
+            self.encoder = _Chain("steps", layers, like)
+            fusion = _Layer(fusion.weight, fusion.bias + fusion.weight @ self.encoder.rest)
+        else:
+            self.encoder = _Encoder(network, like)
+            entry = self.encoder.entry
+        self.entry, self.fusion = entry.to(like.float()), fusion.to(like)
+
+    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        """Return the group's share of each map's term from standardised series (every, n, columns of all groups)."""
+        series = series[..., self.columns]
+        if isinstance(self.encoder, _Encoder):
+            embeddings = self.encoder(linear(series, *self.entry), places)
+            return [linear(e.to(self.fusion.weight), *self.fusion) for e in embeddings]
+        rows = [series[place].movedim(0, 1).flatten(1) for place in places]  # (n, steps * columns) each
+        return [linear(self.encoder(torch.relu_(linear(row, *self.entry))), *self.fusion) for row in rows]
+
+
 class SplitNetwork(Protocol):
     """A network in two parts: one depends on the series alone, the other on the snapshot too."""
 
@@ -275,24 +300,30 @@ class SplitNetwork(Protocol):
 
 
 class _MMNet:
-    """Two branches fused late: the fusion layer's sum over the temporal embedding is the term."""
+    """Branches fused late: the fusion layer's sum over the embeddings of all groups of series is the term."""
 
-    def __init__(self, network: MMNet, spec: ModelSpec, like: Tensor) -> None:
+    def __init__(self, network: MMNet | GroupedMMNet, spec: ModelSpec, like: Tensor) -> None:
         entry, *layers = _fused_layers(network.encoder_s)
         (fusion,) = _fused_layers(network.fusion)
         of_snapshot, of_series = _split(fusion, spec.d_model)
-        self.encoder = _Encoder(network, like)
-        self.series_entry = self.encoder.entry.to(like.float())
         self.entry, self.chain = _Entry(entry, spec, like), _Chain("snapshot", layers, like)
-        self.of_series = _Layer(of_series.weight, of_series.bias + of_snapshot.weight @ self.chain.rest).to(like)
         self.of_snapshot, self.regression = (
             of_snapshot.weight.T.contiguous().to(like),
             _Regression(network.decoder, like),
         )
+        weight, bias = of_series.weight, of_series.bias + of_snapshot.weight @ self.chain.rest
+        self.branches = []
+        column = 0
+        branches = network.branches if isinstance(network, GroupedMMNet) else [network]
+        for branch, features in zip(branches, spec.feature_groups, strict=True):
+            columns = slice(column, column := column + len(encoded_columns(features)))
+            own = _Layer(weight[:, : branch.width], bias)
+            self.branches.append(_Branch(branch, columns, own, like))
+            weight, bias = weight[:, branch.width :], torch.zeros_like(bias)  # the bias counts once
 
     def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
-        embeddings = self.encoder(linear(series, *self.series_entry), places)
-        return [linear(e.to(self.of_snapshot), *self.of_series) for e in embeddings]
+        first, *others = (branch.terms(series, places) for branch in self.branches)
+        return [sum(shares, term) for term, *shares in zip(first, *others, strict=True)]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
         e = self.chain(torch.relu_(self.entry(x, codes)))
@@ -357,7 +388,7 @@ class _FullTransformer:
 def split(network: nn.Module, spec: ModelSpec, like: Tensor) -> SplitNetwork:
     """Return a network in the form that the engine runs; products of weights are formed in float64, then rounded."""
     exact = copy.deepcopy(network).double().cpu()
-    if isinstance(exact, MMNet):
+    if isinstance(exact, MMNet | GroupedMMNet):
         return _MMNet(exact, spec, like)
     if isinstance(exact, MLP):
         return _MLP(exact, spec, like)

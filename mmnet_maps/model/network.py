@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mmnet_maps.model.sizes import Architecture, Sizes
+from mmnet_maps.model.sizes import Architecture, Branch, Sizes
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -89,7 +89,8 @@ class _SeriesNetwork(nn.Module):
 
     def __init__(self, sizes: Sizes, columns: int) -> None:
         super().__init__()
-        d_model, dropout = sizes.d_model, sizes.dropout
+        self.width = d_model = sizes.d_model
+        dropout = sizes.dropout
         widths = (columns, d_model // 4, d_model // 2, d_model)
         self.encoder_d = nn.Sequential(*(SeriesLayer(a, b, dropout) for a, b in pairwise(widths)))
         self.inlayernorm = nn.LayerNorm(d_model)
@@ -136,6 +137,51 @@ class MMNet(_SeriesNetwork):
         return self.fuse(self.encode_snapshot(s), self.encode_series(x))
 
 
+class StepsMLP(nn.Module):
+    """A small branch: an MLP over all steps of a group of series, a quarter as wide as the Transformer's embedding."""
+
+    def __init__(self, sizes: Sizes, columns: int) -> None:
+        super().__init__()
+        self.width = sizes.d_model // 4
+        widths = (sizes.steps * columns, sizes.d_model // 2, self.width)
+        self.encoder = nn.Sequential(*_layers(*widths, dropout=sizes.dropout))
+
+    def encode_series(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n width"]:
+        """Return the embedding of standardised series, oldest step first."""
+        encoded: Tensor = self.encoder(x.flatten(1))
+        return encoded
+
+
+_BRANCHES: dict[Branch, type[_SeriesNetwork] | type[StepsMLP]] = {"transformer": _SeriesNetwork, "mlp": StepsMLP}
+
+
+class GroupedMMNet(nn.Module):
+    """MMNet with a branch of its own for each group of series, fused late: a group is that of a source grid.
+
+    The branch of a group can then be run once per cell of its own grid, instead of once per combination of cells.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        d_model, dropout = sizes.d_model, sizes.dropout
+        self.columns = [columns for columns, _ in sizes.groups]
+        branches = [_BRANCHES[kind](sizes, columns) for columns, kind in sizes.groups]
+        self.branches = nn.ModuleList(branches)
+        self.encoder_s = _encoder(sizes.snapshot, d_model, dropout)
+        width = d_model + sum(branch.width for branch in branches)
+        self.fusion = nn.Sequential(*_layers(width, d_model, dropout=dropout))
+        self.decoder = _regression(d_model, dropout)
+
+    def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
+        """Return the target, one value per row."""
+        embeddings = [self.encoder_s(s)]
+        for branch, part in zip(self.branches, torch.split(x, self.columns, dim=2), strict=True):
+            assert isinstance(branch, _SeriesNetwork | StepsMLP)
+            embeddings.append(branch.encode_series(part))  # (n, branch.width)
+        estimate: Tensor = self.decoder(self.fusion(torch.cat(embeddings, dim=1)))  # (n, 1)
+        return estimate.squeeze(1)
+
+
 class MLP(nn.Module):
     """The paper's MLP: snapshot beside the last step of the series, or beside all steps (``full``)."""
 
@@ -179,7 +225,7 @@ def build(architecture: Architecture, sizes: Sizes) -> nn.Module:
         ``mmnet``; ``mlp``: snapshot and the last step; ``mlp_full``: snapshot and all steps; ``transformer``: the
         series alone; ``transformer_full``: the snapshot appended to every step.
     sizes
-        Sizes of inputs and layers.
+        Sizes of inputs and layers; MMNet with groups of series has a branch for each.
 
     Examples
     --------
@@ -188,7 +234,7 @@ def build(architecture: Architecture, sizes: Sizes) -> nn.Module:
     199681
     """
     if architecture == "mmnet":
-        return MMNet(sizes)
+        return GroupedMMNet(sizes) if sizes.groups else MMNet(sizes)
     kind = MLP if architecture.startswith("mlp") else Transformer
     return kind(sizes, full=architecture.endswith("_full"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -21,7 +21,7 @@ from pydantic import (
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.features import Feature, encoded_columns
-from mmnet_maps.model.sizes import Architecture, Sizes
+from mmnet_maps.model.sizes import Architecture, Branch, Sizes
 from mmnet_maps.resources import find_model, packaged
 from mmnet_maps.settings import first_error, read_model
 from mmnet_maps.variables import VARIABLES
@@ -56,6 +56,23 @@ def _feature(value: Any) -> Feature:
         raise ValueError(str(error)) from None
 
 
+class SeriesGroup(BaseModel):
+    """Series that have a branch of their own in MMNet: those of one source grid.
+
+    Attributes
+    ----------
+    features
+        Names of the series.
+    branch
+        ``transformer``: the paper's; ``mlp``: a small MLP over all steps, whose embedding is a quarter as wide.
+    """
+
+    model_config = _CONFIG
+
+    features: Annotated[tuple[str, ...], Field(min_length=1)]
+    branch: Branch
+
+
 class Profile(BaseModel):
     """The inputs of a network, and its architecture.
 
@@ -65,6 +82,9 @@ class Profile(BaseModel):
         One of the five of `network.build`.
     snapshot, series
         Features in column order.
+    series_groups
+        For MMNet, groups of series with a branch for each; every series once, in the order of `series`. By default, one
+        Transformer reads all series, as in the paper.
     steps, includes_day
         Number of steps of a series, oldest first; true if the last step is the day of the estimate, false if it is the
         day before.
@@ -80,10 +100,19 @@ class Profile(BaseModel):
     architecture: Architecture
     snapshot: Annotated[tuple[Feature, ...], Field(min_length=1)]
     series: Annotated[tuple[Feature, ...], Field(min_length=1)]
+    series_groups: Annotated[tuple[SeriesGroup, ...], Field(min_length=1)] | None = None
     steps: Count
     includes_day: bool
     step_days: tuple[Count, ...] | None = None
     may_lack: tuple[str, ...] = ()
+
+    @property
+    def feature_groups(self) -> tuple[tuple[Feature, ...], ...]:
+        """The series features of each group, in column order; one group with all by default."""
+        if self.series_groups is None:
+            return (self.series,)
+        features = iter(self.series)
+        return tuple(tuple(islice(features, len(group.features))) for group in self.series_groups)
 
     @property
     def days(self) -> int:
@@ -122,6 +151,7 @@ class Profile(BaseModel):
             if len(set(columns)) != len(columns):
                 twice = next(name for name in columns if columns.count(name) > 1)
                 raise ValueError(f"{kind} has the column {twice!r} twice")
+        self._check_groups()
         if self.step_days is not None and len(self.step_days) != self.steps:
             raise ValueError(f"step_days has {len(self.step_days)} entries for {self.steps} steps")
         if self.step_days is not None and self.step_days[-1] != 1:
@@ -131,6 +161,19 @@ class Profile(BaseModel):
             if name not in whole:
                 raise ValueError(f"may_lack names {name!r}, which is no snapshot variable of encoding identity")
         return self
+
+    def _check_groups(self) -> None:
+        if self.series_groups is None:
+            return
+        if self.architecture != "mmnet":
+            raise ValueError(f"series_groups are for the architecture mmnet alone, not {self.architecture}")
+        grouped = [name for group in self.series_groups for name in group.features]
+        series = [feature.name for feature in self.series]
+        if grouped != series:
+            raise ValueError(
+                f"series_groups hold {', '.join(grouped)}; expected every series once, in their order: "
+                f"{', '.join(series)}"
+            )
 
 
 class Target(BaseModel):
@@ -246,6 +289,10 @@ class ModelSpec(Profile):
             snapshot=len(encoded_columns(self.snapshot)),
             series=len(encoded_columns(self.series)),
             steps=self.steps,
+            groups=tuple(
+                (len(encoded_columns(features)), group.branch)
+                for features, group in zip(self.feature_groups, self.series_groups or (), strict=False)
+            ),
             d_model=self.d_model,
             heads=self.heads,
             layers=self.layers,
@@ -256,12 +303,14 @@ class ModelSpec(Profile):
         return build(self.architecture, sizes)
 
     def to_json(self) -> str:
-        """Return the text of ``model.json``, with one line per field and per feature."""
+        """Return the text of ``model.json``, with one line per field and per feature; no groups of series, no line."""
         values = self.model_dump(mode="json")
         lines = []
         for key in _ORDER:
+            if key == "series_groups" and self.series_groups is None:
+                continue  # as in files of earlier versions
             text = json.dumps(values[key], ensure_ascii=False, allow_nan=False)
-            if key in ("snapshot", "series"):
+            if key in ("snapshot", "series", "series_groups"):
                 items = ",\n    ".join(json.dumps(item) for item in values[key])
                 text = f"[\n    {items}\n  ]"
             lines.append(f"  {json.dumps(key)}: {text}")
@@ -277,7 +326,7 @@ def _check_size(what: str, values: Iterable[float]) -> None:
 
 _ORDER = (
     *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
-    *("snapshot", "series", "steps", "includes_day", "step_days", "may_lack"),
+    *("snapshot", "series", "series_groups", "steps", "includes_day", "step_days", "may_lack"),
     *("snapshot_mean", "snapshot_std", "series_mean", "series_std"),
     *("snapshot_range", "series_range", "inputs", "target", "training", "weights_sha256"),
 )

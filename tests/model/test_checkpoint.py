@@ -114,6 +114,19 @@ def test_the_comparison_networks_are_kept_too(tmp_path: Path, architecture: str)
     assert check_golden(load_checkpoint(tmp_path / "m")) == 0.0
 
 
+def test_a_grouped_network_is_kept_too(tmp_path: Path) -> None:
+    groups = ({"features": ("pr",), "branch": "transformer"}, {"features": ("lst",), "branch": "mlp"})
+    loaded = saved(tmp_path / "m", series_groups=groups)
+    assert list(json.loads((tmp_path / "m" / "model.json").read_text())) == [
+        *FIELDS[:11],
+        "series_groups",
+        *FIELDS[11:],
+    ]
+    assert check_golden(loaded) == 0.0
+    rewrite(tmp_path / "m", lambda fields: fields.pop("series_groups"))
+    assert "has no 'encoder_d.0.bn.bias'" in refusal(tmp_path / "m")
+
+
 def test_model_json_reads_well(tmp_path: Path) -> None:
     text = (saved(tmp_path / "m", snapshot_range=None).path / "model.json").read_text()
     fields = json.loads(text)

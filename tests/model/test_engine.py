@@ -24,7 +24,7 @@ from mmnet_maps.model.network import draw_member
 from mmnet_maps.model.spec import ModelSpec, profile
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
-ARCHITECTURES = ("mmnet", "mlp", "transformer", "mlp_full", "transformer_full")
+ARCHITECTURES = ("mmnet", "mmnet by group", "mlp", "transformer", "mlp_full", "transformer_full")
 TYPICAL = {  # where the inputs lie, so that standardised ones are of order one
     "elevation": (500, 300), "slope": (5, 4), "aspect": (180, 100), "clay": (20, 8), "sand": (45, 15),
     "bulk_density": (1.4, 0.1), "blue": (0.05, 0.01), "green": (0.08, 0.02), "red": (0.1, 0.03), "nir": (0.3, 0.08),
@@ -65,13 +65,22 @@ def checkpoint(
     architecture: str, seed: int = 1, layers: int = 1, step_days: tuple[int, ...] | None = None
 ) -> Checkpoint:
     """Make a model of the released sizes, with random weights and BatchNorm statistics that matter."""
-    base = profile("released") | {"architecture": architecture}
+    base = profile("released") | {"architecture": architecture.split()[0]}
+    if architecture == "mmnet by group":
+        *weather, lst = (feature.name for feature in base["series"])
+        order = [*weather[:3], lst, *weather[3:]]
+        base["series_groups"] = (
+            {"features": weather[:3], "branch": "transformer"},
+            {"features": [lst], "branch": "mlp"},
+            {"features": weather[3:], "branch": "mlp"},
+        )
+        base["series"] = tuple(sorted(base["series"], key=lambda one: order.index(one.name)))
     columns, series = columns_for(400), series_for(400, len(step_days or (1,) * 11))
     columns["doy"] = np.linspace(1, 366, 400, dtype=np.float32)
     snapshot = encode_snapshot(physical(columns, 400), base["snapshot"])
     days = encode_series(series, base["series"])
     spec = ModelSpec(
-        name=f"{architecture}-{seed}",
+        name=f"{architecture.replace(' ', '-')}-{seed}",
         **base | {"steps": len(step_days or (1,) * 11), "step_days": step_days},
         layers=layers,
         snapshot_mean=tuple(snapshot.mean(0).tolist()),
@@ -223,7 +232,7 @@ def test_the_same_call_gives_the_same_bytes_and_torch_keeps_its_threads() -> Non
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("architecture", ["mmnet", "mlp_full", "transformer_full"])
+@pytest.mark.parametrize("architecture", ["mmnet", "mmnet by group", "mlp_full", "transformer_full"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_incomplete_pixels_are_missing_and_leave_the_others_alone(architecture: str, precision: str) -> None:
     columns, series, series_id = columns_for(400), series_for(20, 11), series_ids(400, 20)

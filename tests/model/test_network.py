@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -7,9 +8,18 @@ import torch
 from torch import nn
 
 from mmnet_maps.model import network
-from mmnet_maps.model.network import GaussianDropout, MMNet, PositionalTable, Sizes, build
+from mmnet_maps.model.network import (
+    GaussianDropout,
+    GroupedMMNet,
+    MMNet,
+    PositionalTable,
+    Sizes,
+    build,
+    draw_member,
+)
 
 ARCHITECTURES = ("mmnet", "mlp", "transformer", "mlp_full", "transformer_full")
+GROUPED = Sizes(snapshot=3, series=4, steps=5, groups=((3, "transformer"), (1, "mlp")), d_model=16, heads=4)
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -35,6 +45,8 @@ def shapes_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         network.PositionalTable: ["forward"],
         network._SeriesNetwork: ["encode_series"],
         network.MMNet: ["encode_snapshot", "fuse", "forward"],
+        network.StepsMLP: ["encode_series"],
+        network.GroupedMMNet: ["forward"],
         network.MLP: ["forward"],
         network.Transformer: ["forward"],
     }
@@ -144,6 +156,40 @@ def test_the_order_of_days_matters_and_rows_are_independent() -> None:
         assert (model(s, x.flip(1)) - out).abs().max() > 1e-4
         torch.testing.assert_close(model(s.flip(0), x.flip(0)).flip(0), out, atol=1e-6, rtol=0)
         torch.testing.assert_close(model.fuse(model.encode_snapshot(s), model.encode_series(x)), out)
+
+
+@pytest.mark.usefixtures("shapes_checked")
+def test_each_group_of_series_has_a_branch_of_its_own() -> None:
+    model = randomise(build("mmnet", GROUPED))
+    assert isinstance(model, GroupedMMNet)
+    s, x = torch.randn(6, 3), torch.randn(6, 5, 4)
+    weather, lst = model.branches
+    with torch.inference_mode():
+        embeddings = [model.encoder_s(s), weather.encode_series(x[..., :3]), lst.encode_series(x[..., 3:])]
+        assert [e.shape[1] for e in embeddings] == [16, 16, 4]
+        expected = model.decoder(model.fusion(torch.cat(embeddings, 1)))[:, 0]
+        torch.testing.assert_close(model(s, x), expected)
+    assert model.train()(s, x).shape == (6,)
+
+
+def test_one_transformer_group_is_the_papers_network() -> None:
+    sizes = Sizes(snapshot=3, series=4, steps=5, d_model=16, heads=4)
+    paper = randomise(build("mmnet", sizes))
+    grouped = build("mmnet", dataclasses.replace(sizes, groups=((4, "transformer"),))).eval()
+    of_series = ("encoder_d", "inlayernorm", "position_enc", "transformerencoder")
+    state = {f"branches.0.{k}" if k.startswith(of_series) else k: v for k, v in paper.state_dict().items()}
+    grouped.load_state_dict(state)
+    s, x = torch.randn(6, 3), torch.randn(6, 5, 4)
+    with torch.inference_mode():
+        assert torch.equal(grouped(s, x), paper(s, x))
+
+
+def test_members_of_a_grouped_network_have_noise_in_every_hidden_layer() -> None:
+    model = randomise(build("mmnet", GROUPED))
+    before, after = model.state_dict(), draw_member(model, 3).state_dict()
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)}
+    assert {f"branches.1.encoder.{i}" for i in (1, 5)} | {"branches.0.encoder_d.2.bn"} <= norms
+    assert all(not torch.equal(before[f"{name}.weight"], after[f"{name}.weight"]) for name in norms)
 
 
 def test_gaussian_dropout_has_mean_one_and_the_stated_spread() -> None:

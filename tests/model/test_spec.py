@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.features import Feature, encoded_columns
-from mmnet_maps.model.network import MLP
+from mmnet_maps.model.network import MLP, GroupedMMNet
 from mmnet_maps.model.spec import ModelSpec, Profile, Target, profile
 from mmnet_maps.resources import packaged
 from mmnet_maps.settings import first_error
@@ -121,6 +121,46 @@ def test_what_may_lack_is_a_plain_snapshot_variable(name: str) -> None:
     assert small_spec(may_lack=("smap",)).may_lack == ("smap",)
     with pytest.raises(ValidationError, match=f"may_lack names '{name}', which is no snapshot variable"):
         small_spec(may_lack=(name,))
+
+
+GROUPED = {
+    "architecture": "mmnet",
+    "series": ({"name": "pr", "encoding": "log1p"}, *({"name": n, "encoding": "identity"} for n in ("vpd", "lst"))),
+    "series_mean": (0.3, 1.0, 290.0),
+    "series_std": (0.5, 1.0, 11.0),
+    "series_groups": ({"features": ("pr", "vpd"), "branch": "transformer"}, {"features": ("lst",), "branch": "mlp"}),
+}
+
+
+def test_groups_of_series() -> None:
+    spec = small_spec(**GROUPED)
+    assert [[feature.name for feature in group] for group in spec.feature_groups] == [["pr", "vpd"], ["lst"]]
+    assert small_spec().feature_groups == (small_spec().series,)
+    assert isinstance(spec.network(), GroupedMMNet)
+    assert ModelSpec.model_validate_json(spec.to_json(), strict=True) == spec
+    assert '    {"features": ["lst"], "branch": "mlp"}\n' in spec.to_json()
+    assert "series_groups" not in small_spec().to_json()
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([["pr", "vpd"]], "series_groups hold pr, vpd; expected every series once, in their order: pr, vpd, lst"),
+        ([["lst"], ["pr", "vpd"]], "series_groups hold lst, pr, vpd; expected"),
+        ([["pr", "vpd"], ["lst", "lst"]], "series_groups hold pr, vpd, lst, lst; expected"),
+        ([], "series_groups: Tuple should have at least 1 item"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(groups: list[list[str]], message: str) -> None:
+    asked = tuple({"features": tuple(names), "branch": "mlp"} for names in groups)
+    with pytest.raises(ValidationError) as caught:
+        small_spec(**GROUPED | {"series_groups": asked})
+    assert first_error(caught.value).startswith(message)
+
+
+def test_only_mmnet_has_groups() -> None:
+    with pytest.raises(ValidationError, match="architecture mmnet alone, not mlp"):
+        small_spec(**GROUPED | {"architecture": "mlp"})
 
 
 def test_days_of_steps() -> None:

@@ -65,6 +65,18 @@ def test_a_seed_gives_one_network_and_another_seed_another(samples: Samples, tra
     assert not same_weights(trained, train(samples, small_config(seed=8), progress=False))
 
 
+def test_a_network_with_groups_of_series_is_trained(samples: Samples, trained: Trained) -> None:
+    groups = ({"features": ("pr",), "branch": "transformer"}, {"features": ("lst",), "branch": "mlp"})
+    config = small_config(series_groups=groups)
+    grouped = train(samples, config, progress=False)
+    assert grouped.spec.series_groups == config.series_groups
+    assert same_weights(grouped, train(samples, config, progress=False))
+    weights = grouped.network.state_dict()
+    assert weights["branches.1.encoder.0.weight"].shape == (8, 5)
+    columns = encoded_columns(grouped.spec.snapshot)
+    assert (weights["encoder_s.0.weight"][:, columns.index("landcover_developed")] == 0).all()
+
+
 def test_a_progress_bar_changes_nothing(samples: Samples, trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     assert same_weights(trained, train(samples, small_config(), progress=True))
     assert "training" in capsys.readouterr().err
