@@ -105,8 +105,8 @@ def run(stack: str, tile: str, day: date, quick: bool) -> dict[str, Any]:
     checkpoint = load_checkpoint("mmnet-uscrn")
     (request,) = route.requests(stack, "maps", [tile], [day])
     part = route.read(request, day)
-    part.series_id[:] = part.block.series_id.ravel()  # water too
-    pixels, pairs = part.series_id.size, len(next(iter(part.block.series.values())))
+    part.series_id[:] = part.block.series_id.reshape(part.series_id.shape)  # water too
+    pixels, pairs = part.series_id.shape[1], len(next(iter(part.block.series.values())))
     assert part.series_id.min() >= 0
     found: dict[str, Any] = {"pixels": pixels, "pairs": pairs, "matmul_gflop_s": matrix_peak(torch.float32)}
     say(f"tile {tile}: {pixels} pixels, {pairs} series cells; {torch.get_num_threads()} threads")
@@ -160,7 +160,7 @@ def on_gpu(checkpoint: Checkpoint, part: Part) -> dict[str, Any]:
     """Measure the engine on a GPU, and the bus alone for the same bytes."""
     engine = Engine(checkpoint, device="cuda")
     engine_run(engine, part)
-    rows, size = part.series_id.size, sum(values.nbytes for values in part.columns.values()) + part.series_id.nbytes
+    rows, size = part.series_id.shape[1], sum(values.nbytes for values in part.columns.values()) + part.series_id.nbytes
     pinned = torch.empty(size, dtype=torch.uint8).pin_memory()
 
     def over() -> None:

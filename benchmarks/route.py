@@ -47,6 +47,7 @@ def write(request: Request, days: Sequence[date]) -> None:
 
 def inputs(part: Part) -> dict[str, np.ndarray]:
     """Return what the network sees of a tile: columns by pixel, and sums of the series over all days by pixel."""
-    ids = part.series_id.astype(np.intp)
-    sums = {f"series of {name}": values.sum(1)[ids] for name, values in part.block.series.items()}
-    return {"inside": ids >= 0, **part.columns, **sums}
+    inside = part.series_id[0] >= 0
+    rows = {name: np.where(inside, part.block.rows_of(name).ravel(), -1) for name in part.block.series}
+    sums = {f"series of {name}": values.sum(1)[rows[name]] for name, values in part.block.series.items()}
+    return {"inside": inside, **part.columns, **sums}

@@ -105,6 +105,7 @@ def check(stack: Stack, needs: Needs, days: Sequence[date], area: Area | None = 
         needs,
         snapshot=tuple(name for name in needs.snapshot if name in present),
         series=tuple(name for name in needs.series if name in present),
+        groups=(),
     )
     if set(known.kinds) <= {"static"}:
         return Check(days=days, gaps=tuple(gaps), quality={})

@@ -75,7 +75,7 @@ class Tally:
         end = block.starts[number] + needs.steps
         for name, series in block.series.items():
             cells = np.isnan(series[:, end - (needs.valued or needs.steps) : end]).any(axis=1)
-            self.missing[name] += int(np.count_nonzero(np.append(cells, True)[block.series_id] & wanted))
+            self.missing[name] += int(np.count_nonzero(np.append(cells, True)[block.rows_of(name)] & wanted))
 
     def why(self) -> str | None:
         """Return why no pixel has a value, as the end of a sentence; None where one has."""

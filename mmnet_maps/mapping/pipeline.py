@@ -169,7 +169,8 @@ class Part:
     block, snapshot, number
         Inputs of the tile on all days that are mapped together, those of this day, and its position among the days.
     columns, series_id
-        Arguments of `engine.Engine.predict`, (pixels,); no series cell outside and on unknown land cover.
+        Arguments of `engine.Engine.predict`, (pixels,) and (groups, pixels); no series cell outside and on unknown land
+        cover.
     """
 
     tile: Tile
@@ -203,7 +204,7 @@ def read_pixels(request: Request, tile: Tile, picked: Picked, days: Sequence[dat
     """Read some pixels of a tile, each day in turn; arrays are (1, n)."""
     stack, smap_resampling = open_stack(request.stack), request.recipe.smap_resampling
     block = read_block(stack, tile.geobox, request.needs, days, smap_resampling=smap_resampling, picked=picked)
-    yield from _parts(request, tile, np.ones_like(block.series_id, bool), block, picked)
+    yield from _parts(request, tile, np.ones(block.series_id.shape[1:], bool), block, picked)
 
 
 def _parts(request: Request, tile: Tile, inside: Mask, block: Block, picked: Picked | None = None) -> Iterator[Part]:
@@ -224,7 +225,7 @@ def _parts(request: Request, tile: Tile, inside: Mask, block: Block, picked: Pic
                 **place,
                 "doy": np.array([snapshot.day.timetuple().tm_yday], np.float32),
             },
-            series_id=np.where(unknown, np.int32(-1), block.series_id).ravel(),
+            series_id=np.where(unknown, np.int32(-1), block.series_id).reshape(len(block.groups), -1),
         )
 
 
@@ -286,13 +287,8 @@ def map_tile(request: Request, tile: Tile, day: date) -> Layers:
 
 
 def _quality_flags(request: Request, part: Part, outside: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    """Return the quality bits of every pixel: its own and those of its series cell."""
+    """Return the quality bits of every pixel: its own and those of its series cells."""
     snapshot = part.snapshot
-    of_cells = QualityFlags(
-        lst_filled=snapshot.lst_filled,
-        surface_temperature=snapshot.surface_temperature,
-        gap_filled=snapshot.series_gap_filled,
-    ).bits(snapshot.lst_filled.shape)
     bits = QualityFlags(
         ages=snapshot.ages,
         backscatter={name: snapshot.fine[name] for name in ("vv", "vh") if name in snapshot.fine},
@@ -300,7 +296,10 @@ def _quality_flags(request: Request, part: Part, outside: NDArray[np.bool_]) -> 
         outside_training=outside,
         synthetic=request.synthetic,
     ).bits(part.inside.shape)
-    bits |= np.append(of_cells, np.uint16(0))[part.block.series_id]  # series_id -1 takes the 0 at the end
+    for names, rows, filled in zip(part.block.groups, part.block.series_id, snapshot.series_gap_filled, strict=True):
+        lst = (snapshot.lst_filled, snapshot.surface_temperature) if "lst" in names else (None, None)
+        of_cells = QualityFlags(lst_filled=lst[0], surface_temperature=lst[1], gap_filled=filled).bits(filled.shape)
+        bits |= np.append(of_cells, np.uint16(0))[rows]  # row -1 takes the 0 at the end
     return bits
 
 

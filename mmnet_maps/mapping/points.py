@@ -231,9 +231,8 @@ def _rain(request: Request) -> list[str]:
 
 def _last(part: Part, name: str, steps: int) -> NDArray[np.float32]:
     """Return the last value of a series, that of the day itself, for every pixel."""
-    series_id, series = part.block.series_id, part.block.series[name]
-    last = series[:, part.block.starts[part.number] + steps - 1]
-    return np.append(last, np.float32(np.nan))[series_id]  # series_id -1 takes the NaN at the end
+    last = part.block.series[name][:, part.block.starts[part.number] + steps - 1]
+    return np.append(last, np.float32(np.nan))[part.block.rows_of(name)]  # row -1 takes the NaN at the end
 
 
 def _from_source(request: Request, source: str, table: pd.DataFrame, *, quiet: bool) -> PointSeries:

@@ -281,6 +281,7 @@ def needs_of(spec: Profile) -> Needs:
     return Needs(
         snapshot=tuple(dict.fromkeys((*required(spec.snapshot), "smap", "landcover"))),
         series=required(spec.series),
+        groups=tuple(required(features) for features in spec.feature_groups),
         steps=spec.days,
         includes_day=spec.includes_day,
         valued=spec.needed_days,

@@ -4,7 +4,8 @@ The temporal branch is 98 % of MMNet's arithmetic, and about forty pixels below 
 share its input. Five steps make use of that:
 
 1. every pixel has a *series cell*, the distinct combination of coarse cells above it (`reader.Block.series_id`);
-2. `Engine.encode_series` runs the temporal encoder (`fused._Encoder`) once per series cell, not once per pixel;
+2. `Engine.encode_series` runs the temporal encoder (`fused._Encoder`) once per series cell, not once per pixel, and
+   where the model has several groups of series (`series_groups`), each branch once per cell of its own group;
 3. `fused._fuse` puts every BatchNorm into its Linear, and `fused._split` divides a layer that reads snapshot and series
    side by side in two, W [s; t] + b = W_s s + (W_t t + b), so that the second term is computed once per series cell;
 4. `Engine.predict` runs the other layers pixel by pixel, in blocks that stay in the cache, and adds the term of the
@@ -38,6 +39,7 @@ from mmnet_maps.model.features import (
     as_numbers,
     by_column,
     encode,
+    encoded_columns,
     fill_steps,
     step_means,
     unpacked,
@@ -68,14 +70,15 @@ class SeriesTerms:
     networks
         Numbers of the engine's networks.
     values
-        For each of them a tensor (cells, width), NaN where a value of the series is missing.
+        For each of them, for each group of the series, a tensor (cells of the group, width), NaN where a value of the
+        series is missing.
     outside
-        Series cells with a value outside the range seen in training, bool (cells,).
+        For each group the series cells with a value outside the range seen in training, bool (cells,).
     """
 
     networks: range
-    values: list[Tensor]
-    outside: Tensor
+    values: list[list[Tensor]]
+    outside: list[Tensor]
 
 
 class StoppedError(Exception):
@@ -131,6 +134,10 @@ class Engine:
             self._networks = split_networks(checkpoints, draws, like)
         self._ranges = [TrainingRange(checkpoint.spec, self.device) for checkpoint in checkpoints]
         self._numeric = [feature for feature in self.spec.snapshot if feature.encoding != "onehot"]
+        every = encoded_columns(self.spec.series)
+        self._columns = [
+            [every.index(column) for column in encoded_columns(features)] for features in self.spec.feature_groups
+        ]
         self._coded = len(self._numeric) < len(self.spec.snapshot)
         self._process = os.getpid()
         self._pool = _pool(threads or torch.get_num_threads()) if self.device.type == "cpu" else None
@@ -173,7 +180,7 @@ class Engine:
         Parameters
         ----------
         series
-            By variable, (cells, days) in physical units, oldest day first, NaN where missing.
+            By variable, (cells of its group, days) in physical units, oldest day first, NaN where missing.
         starts
             First day of the series of each map. Steps that several maps share are computed once.
         networks
@@ -187,37 +194,42 @@ class Engine:
             One for each map, in order; for `predict`.
         """
         networks = range(len(self._networks)) if networks is None else networks
-        used = {name: np.ascontiguousarray(series[name]) for name in used_columns(series, self.spec.series)}
-        count = len(next(iter(used.values())))
+        found = [SeriesTerms(networks=networks, values=[[] for _ in networks], outside=[]) for _ in starts]
+        for group, features in enumerate(self.spec.feature_groups):
+            used = {name: np.ascontiguousarray(series[name]) for name in used_columns(series, features)}
+            count = len(next(iter(used.values())))
 
-        def run(rows: slice) -> list[tuple[list[Tensor], Tensor]]:
-            return self._terms({name: self._to_device(values[rows]) for name, values in used.items()}, starts, networks)
+            def run(
+                rows: slice, group: int = group, used: dict[str, NDArray[np.float32]] = used
+            ) -> list[tuple[list[Tensor], Tensor]]:
+                block = {name: self._to_device(values[rows]) for name, values in used.items()}
+                return self._terms(group, block, starts, networks)
 
-        blocks = self._each_block(run, max(count, 1), self.series_cells, stop)
-        return [
-            SeriesTerms(
-                networks=networks,
-                values=[torch.cat(pieces) for pieces in zip(*(values for values, _ in window), strict=True)],
-                outside=torch.cat([outside for _, outside in window]),
-            )
-            for window in zip(*blocks, strict=True)
-        ]
+            blocks = self._each_block(run, max(count, 1), self.series_cells, stop)
+            for terms, window in zip(found, zip(*blocks, strict=True), strict=True):
+                for of_network, pieces in zip(
+                    terms.values, zip(*(values for values, _ in window), strict=True), strict=True
+                ):
+                    of_network.append(torch.cat(pieces))
+                terms.outside.append(torch.cat([outside for _, outside in window]))
+        return found
 
     def _terms(
-        self, block: Mapping[str, Tensor], starts: Sequence[int], networks: range
+        self, group: int, block: Mapping[str, Tensor], starts: Sequence[int], networks: range
     ) -> list[tuple[list[Tensor], Tensor]]:
-        """Return, for every map, the terms of some networks and the series cells outside the range of any model."""
+        """Return, for every map, a group's terms of some networks and its cells outside the range of any model."""
         windows, places = self._steps(starts)
+        columns = self._columns[group]
         steps = {name: step_means(days, windows) for name, days in block.items()}
-        x = _finite(encode(steps, self.spec.series)).permute(2, 1, 0)  # (steps, cells, columns)
+        x = _finite(encode(steps, self.spec.feature_groups[group])).permute(2, 1, 0)  # (steps, cells, columns)
         strange = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         for known in self._ranges:
-            strange |= known.outside_series(x)
+            strange |= known.outside_series(x, columns)
         values = []
         for network in (self._networks[k] for k in networks):
-            scaled = (x - network.series_mean) / network.series_std
+            scaled = (x - network.series_mean[columns]) / network.series_std[columns]
             fill_steps(scaled.movedim(0, 1), windows)
-            values.append(network.split.terms(scaled, places))
+            values.append(network.split.terms(group, scaled, places))
         outside = [strange[place].any(0) for place in places]
         return [(list(terms), part) for *terms, part in zip(*values, outside, strict=True)]
 
@@ -272,13 +284,15 @@ class Engine:
         terms
             The terms of the map's day from `encode_series`, or groups of them from `encode_days`; every network once.
         series_id
-            The row of `terms` for each pixel, (n,); negative for pixels to skip.
+            The row of `terms` for each pixel, (groups, n), or (n,) if it is the same in all groups; negative for
+            pixels to skip.
         keep_members
             Return the members themselves as well.
         stop
             Once it is set, the computation ends with `StoppedError`.
         """
-        spec, rows = self.spec, np.flatnonzero(series_id >= 0)
+        spec, series_id = self.spec, np.broadcast_to(series_id, (len(self._columns), series_id.shape[-1]))
+        rows = np.flatnonzero(series_id[0] >= 0)
         used = {name: columns[name] for name in used_columns(columns, spec.snapshot)}
         if spec.target.residual_of:
             used[spec.target.residual_of] = columns[spec.target.residual_of]
@@ -293,10 +307,11 @@ class Engine:
         def run(part: slice, group: SeriesTerms) -> None:
             """Add the output of a group of networks for some of the rows."""
             block, which = self._block(used, series_id, rows[part])
-            codes = block["landcover"].long().expand_as(which) if self._coded else None
+            codes = block["landcover"].long().expand_as(which[0]) if self._coded else None
             x = _finite(encode({name: unpacked(name, values) for name, values in block.items()}, self._numeric))
-            x = x.expand(-1, which.numel())
-            running.outside[part] |= group.outside[which]
+            x = x.expand(-1, which.shape[1])
+            for outside, of_group in zip(group.outside, which, strict=True):
+                running.outside[part] |= outside[of_group]
             for known in self._ranges:
                 running.outside[part] |= known.outside_snapshot(x, codes)
             for network, values in self._outputs(x, codes, which, group):
@@ -307,7 +322,7 @@ class Engine:
         for group in [terms] if isinstance(terms, SeriesTerms) else terms:
             self._each_block(partial(run, group=group), rows.size, self.pixels, stop)
             del group  # before the next one is made
-        return running.prediction(rows, series_id.size, spec.target.std_factor)
+        return running.prediction(rows, series_id.shape[1], spec.target.std_factor)
 
     @torch.inference_mode()
     def predict_standardised(self, snapshot: NDArray[np.float32], series: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -336,33 +351,40 @@ class Engine:
         scaled = torch.from_numpy(series).to(self.device).movedim(0, 1)
         network = self._networks[0].split
         x = encoded[:, numeric].T.to(self.device)
-        return network.target(x, codes, network.terms(scaled, [slice(0, self.spec.steps)])[0]).cpu().numpy()
+        every = [slice(0, self.spec.steps)]
+        terms = [network.terms(group, scaled[..., columns], every)[0] for group, columns in enumerate(self._columns)]
+        return network.target(x, codes, torch.stack(terms).sum(0)).cpu().numpy()
 
     def _outputs(
         self, x: Tensor, codes: Tensor | None, which: Tensor, group: SeriesTerms
     ) -> Iterator[tuple[Network, Tensor]]:
         """Yield every network of a group and its output, (n,)."""
         size = _ROWS[self.device.type]
-        for k, term in zip(group.networks, group.values, strict=True):
-            network, found = self._networks[k], torch.empty(len(which), device=self.device)
-            for part in (slice(start, start + size) for start in range(0, len(which), size)):
-                rows = which[part]
+        count = which.shape[1]
+        for k, (term, *others) in zip(group.networks, group.values, strict=True):
+            network, found = self._networks[k], torch.empty(count, device=self.device)
+            for part in (slice(start, start + size) for start in range(0, count, size)):
+                rows, *of_others = which[:, part]
                 gathered = torch.index_select(term, 0, rows, out=scratch("term", (len(rows), term.shape[1]), term))
+                for other, cells in zip(others, of_others, strict=True):
+                    gathered += torch.index_select(other, 0, cells, out=scratch("other", gathered.shape, term))
                 found[part] = network.split.target(x[:, part], None if codes is None else codes[part], gathered)
             yield network, found
 
     def _block(
         self, columns: Mapping[str, NDArray[Any]], series_id: NDArray[np.integer], rows: NDArray[np.intp]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return columns and series cells of some pixels on the device; a GPU copies them while computing the last."""
+        """Return columns and series cells (groups, n) of pixels on the device; a GPU copies while computing the last."""
         picked = {name: values if values.size == 1 else values[rows] for name, values in columns.items()}
         if "landcover" in picked:  # may be class names
             picked["landcover"] = as_numbers("landcover", picked["landcover"])
         if self._copies is None:
-            return {name: self._to_device(values) for name, values in picked.items()}, self._to_device(series_id[rows])
+            return {name: self._to_device(values) for name, values in picked.items()}, self._to_device(
+                series_id[:, rows]
+            )
         with torch.cuda.stream(self._copies):
             block = {name: self._to_device(values) for name, values in picked.items()}
-            which = self._to_device(series_id[rows])
+            which = self._to_device(series_id[:, rows])
         computing = torch.cuda.current_stream(self.device)
         computing.wait_stream(self._copies)
         for tensor in (*block.values(), which):

@@ -263,8 +263,7 @@ class _Encoder:
 class _Branch:
     """A group's branch and its columns of the fusion layer: their product is the group's share of the term."""
 
-    def __init__(self, network: Any, columns: slice, fusion: _Layer, like: Tensor) -> None:
-        self.columns = columns
+    def __init__(self, network: Any, fusion: _Layer, like: Tensor) -> None:
         self.encoder: _Encoder | _Chain
         if isinstance(network, StepsMLP):
             entry, *layers = _fused_layers(network.encoder)
@@ -276,8 +275,7 @@ class _Branch:
         self.entry, self.fusion = entry.to(like.float()), fusion.to(like)
 
     def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
-        """Return the group's share of each map's term from standardised series (every, n, columns of all groups)."""
-        series = series[..., self.columns]
+        """Return the group's share of each map's term from its standardised series (every, n, columns)."""
         if isinstance(self.encoder, _Encoder):
             embeddings = self.encoder(linear(series, *self.entry), places)
             return [linear(e.to(self.fusion.weight), *self.fusion) for e in embeddings]
@@ -289,14 +287,14 @@ class SplitNetwork(Protocol):
     """A network in two parts: one depends on the series alone, the other on the snapshot too."""
 
     def terms(
-        self, series: Float[Tensor, "every n columns"], places: Sequence[slice | Tensor]
+        self, group: int, series: Float[Tensor, "every n columns"], places: Sequence[slice | Tensor]
     ) -> list[Float[Tensor, "n width"]]:
-        """Return the part of each map that depends on the series alone; `places` are the steps of each map."""
+        """Return the part of each map that depends on a group of the series alone; `places` are the steps of each map."""
 
     def target(
         self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, term: Float[Tensor, "n width"]
     ) -> Float[Tensor, " n"]:
-        """Return the target from the encoded snapshot and each pixel's term, which is overwritten."""
+        """Return the target from the encoded snapshot and each pixel's terms, added up, which are overwritten."""
 
 
 class _MMNet:
@@ -313,17 +311,14 @@ class _MMNet:
         )
         weight, bias = of_series.weight, of_series.bias + of_snapshot.weight @ self.chain.rest
         self.branches = []
-        column = 0
         branches = network.branches if isinstance(network, GroupedMMNet) else [network]
-        for branch, features in zip(branches, spec.feature_groups, strict=True):
-            columns = slice(column, column := column + len(encoded_columns(features)))
+        for branch in branches:
             own = _Layer(weight[:, : branch.width], bias)
-            self.branches.append(_Branch(branch, columns, own, like))
+            self.branches.append(_Branch(branch, own, like))
             weight, bias = weight[:, branch.width :], torch.zeros_like(bias)  # the bias counts once
 
-    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
-        first, *others = (branch.terms(series, places) for branch in self.branches)
-        return [sum(shares, term) for term, *shares in zip(first, *others, strict=True)]
+    def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+        return self.branches[group].terms(series, places)
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
         e = self.chain(torch.relu_(self.entry(x, codes)))
@@ -341,7 +336,7 @@ class _MLP:
         self.regression = _Regression(network.decoder, like)
         self.rest = self.chain.rest.to(like)
 
-    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+    def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         own = [series[place] for place in places]  # (steps, n, columns) each
         rows = [steps.movedim(0, 1).flatten(1) if self.full else steps[-1] for steps in own]
         return [linear(row, *self.of_series).to(self.entry.weight) for row in rows]
@@ -357,7 +352,7 @@ class _Transformer:
         self.encoder = _Encoder(network, like)
         self.series_entry, self.regression = self.encoder.entry.to(like.float()), _Regression(network.decoder, like)
 
-    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+    def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         return [self.regression(e)[:, None] for e in self.encoder(linear(series, *self.series_entry), places)]
 
     def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
@@ -373,7 +368,7 @@ class _FullTransformer:
         self.entry, self.of_series = _Entry(of_snapshot, spec, like), of_series.to(like.float())
         self.regression = _Regression(network.decoder, like)
 
-    def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
+    def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         entered = linear(series, *self.of_series).to(self.entry.weight).movedim(0, 1)  # (n, every, width)
         return [entered[:, place].flatten(1) for place in places]
 

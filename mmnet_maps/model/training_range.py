@@ -31,12 +31,12 @@ class TrainingRange:
             self._numeric = [end[numeric, None].to(device) for end in (low, high)]
             self._strange_codes = _strange_codes(spec.snapshot, low, high).to(device)
 
-    def outside_series(self, x: Tensor) -> Tensor:
-        """Mark encoded series (steps, n, columns) with a value outside the range, by step: bool (steps, n)."""
+    def outside_series(self, x: Tensor, columns: Sequence[int]) -> Tensor:
+        """Mark encoded series (steps, n, columns), of some columns, with a value outside the range: bool (steps, n)."""
         if self._series is None:
             return torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         low, high = self._series
-        return ((x < low) | (x > high)).any(2)
+        return ((x < low[columns]) | (x > high[columns])).any(2)
 
     def outside_snapshot(self, x: Tensor, codes: Tensor | None) -> Tensor:
         """Mark pixels with an encoded numeric input (columns, n) or a land cover code outside the range: bool (n,)."""

@@ -30,6 +30,8 @@ class Needs:
     ----------
     snapshot, series
         Names of variables.
+    groups
+        The variables of `series` by the branch of the model that reads them, each in one group; by default all in one.
     steps
         Days of the series.
     includes_day
@@ -44,6 +46,12 @@ class Needs:
     steps: int
     includes_day: bool
     valued: int | None = None
+    groups: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def series_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The variables of the series, by group."""
+        return self.groups or (self.series,)
 
     @property
     def variables(self) -> tuple[str, ...]:

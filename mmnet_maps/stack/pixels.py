@@ -129,10 +129,10 @@ def read_pixel(
         columns[name] = VARIABLES[name].unpack(values) if values.dtype == np.int16 else values
     for kind in snapshots[0].ages:
         columns[f"{kind}_age"] = np.array([snapshot.ages[kind][0, 0] for snapshot in snapshots])
-    series_id = int(block.series_id[0, 0])
     for name, series in block.series.items():
-        windows = [series[series_id, start : start + needs.steps] for start in block.starts]
+        row = int(block.rows_of(name)[0, 0])
+        windows = [series[row, start : start + needs.steps] for start in block.starts]
         columns[f"{name}_series" if name in columns else name] = (
-            np.stack(windows) if series_id >= 0 else np.full((len(days), needs.steps), np.nan, np.float32)
+            np.stack(windows) if row >= 0 else np.full((len(days), needs.steps), np.nan, np.float32)
         )
     return columns

@@ -50,19 +50,20 @@ class Snapshot:
     gap_filled
         Pixels (y, x) with a coarse value of `fine` from a neighbouring cell.
     series_gap_filled
-        Series cells with a value from a neighbouring cell, bool (cells,).
+        For each group of the series its cells with a value from a neighbouring cell, bool (cells,).
     lst_filled
-        Share of the series' days without an observation of surface temperature, float32 (cells,); 0 where not used.
+        Share of the series' days without an observation of surface temperature, float32 (cells,) of its group; None
+        where not used.
     surface_temperature
-        K on the last day of the series, float32 (cells,); None where not used.
+        K on the last day of the series, likewise.
     """
 
     day: date
     fine: dict[str, NDArray[Any]]
     ages: dict[str, NDArray[np.uint8]]
     gap_filled: NDArray[np.bool_]
-    series_gap_filled: NDArray[np.bool_]
-    lst_filled: Float
+    series_gap_filled: tuple[NDArray[np.bool_], ...]
+    lst_filled: Float | None
     surface_temperature: Float | None
 
 
@@ -72,11 +73,14 @@ class Block:
 
     Attributes
     ----------
+    groups
+        Variables of the series by group, as `needs.Needs.series_groups`.
     series_id
-        Series cell of every pixel (y, x), the distinct combination of coarse cells that it lies in and its row of the
-        series, int32; −1 off a lattice and where no map is wanted.
+        For each group the series cell of every pixel, (group, y, x) int32: the distinct combination of coarse cells of
+        the group's variables that it lies in, and its row of their series; −1 in all groups off a lattice and where no
+        map is wanted.
     series
-        Series variables (cells, days), float32, NaN missing, oldest day first.
+        Series variables (cells of the group, days), float32, NaN missing, oldest day first.
     starts
         For each day of a map, in order, the index of the first day of its own series.
     snapshots
@@ -86,12 +90,18 @@ class Block:
         them that have a value from a neighbouring cell on any of the days.
     """
 
+    groups: tuple[tuple[str, ...], ...]
     series_id: NDArray[np.int32]
     series: dict[str, Float]
     starts: tuple[int, ...]
     snapshots: Iterator[Snapshot]
     cells: dict[str, NDArray[np.intp]]
     borrowed: dict[str, NDArray[np.intp]]
+
+    def rows_of(self, name: str) -> NDArray[np.int32]:
+        """Return the row of a variable's series for each pixel (y, x); −1 for none."""
+        rows: NDArray[np.int32] = self.series_id[[name in group for group in self.groups].index(True)]
+        return rows
 
 
 def read_block(
@@ -133,16 +143,23 @@ def read_block(
         for name, group in ((name, stack.group_of(name)) for name in needs.variables)
         if group.kind not in FINE_GROUPS
     }
-    series_id, places = _series_cells(pixels, {fields[name].group.name: fields[name] for name in needs.series}, wanted)
+    groups = needs.series_groups
+    series_id, places = _series_cells(pixels, [[fields[name] for name in group] for group in groups], wanted)
+    place = {
+        name: of_group[fields[name].group.name]
+        for group, of_group in zip(groups, places, strict=True)
+        for name in group
+    }
     first, last = needs.series_days(days[0])[0], needs.series_days(days[-1])[-1]
-    series = {name: fields[name].on(first, last, places[fields[name].group.name]) for name in needs.series}
+    series = {name: fields[name].on(first, last, place[name]) for name in needs.series}
     cells = {name: field.cells_of(pixels, wanted) for name, field in fields.items()}
     observations = _Observations(stack, found, pixels, [name for name in needs.snapshot if name not in fields])
     return Block(
+        groups=groups,
         series_id=series_id,
         series={name: np.ascontiguousarray(values.T) for name, (values, _, _) in series.items()},
         starts=tuple((needs.series_days(day)[0] - first).days for day in days),
-        snapshots=(_snapshot(day, observations, fields, places, needs, smap_resampling) for day in days),
+        snapshots=(_snapshot(day, observations, fields, place, needs, smap_resampling) for day in days),
         cells=cells,
         borrowed={name: fields[name].borrowed(own) for name, own in cells.items()},
     )
@@ -248,36 +265,51 @@ def _read_field(stack: Stack, use: Use, found: Availability, name: str, needs: N
 
 
 def _series_cells(
-    pixels: _Pixels, fields: Mapping[str, _Field], wanted: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.int32], dict[str, NDArray[np.intp]]]:
-    """Enumerate the distinct combinations of cells.
+    pixels: _Pixels, groups: Sequence[Sequence[_Field]], wanted: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int32], list[dict[str, NDArray[np.intp]]]]:
+    """Enumerate the distinct combinations of cells, for each group of fields.
 
     Returns
     -------
     series_id
-        The one of each pixel (y, x), −1 for none.
+        The one of each pixel (group, y, x), −1 for none.
     places
-        For each group the cell of every combination, counted along the rows of the field's window.
+        For each group, by lattice the cell of every combination, counted along the rows of the field's window.
     """
-    key = np.zeros(pixels.shape, np.int64)
-    off = np.zeros(pixels.shape, bool) if wanted is None else ~wanted
-    sizes = {name: field.values[0].shape for name, field in fields.items()}
-    for name, field in fields.items():
+    lattices = {field.group.name: field for group in groups for field in group}
+    on = np.ones(pixels.shape, bool) if wanted is None else wanted.copy()
+    cell = {}
+    for name, field in lattices.items():
         rows, cols = pixels.cells(field.group.lattice)
-        off |= rows < 0
-        key *= sizes[name][0] * sizes[name][1]
-        key += (rows - field.window[0].start) * np.int64(sizes[name][1]) + (cols - field.window[1].start)
-    key[off] = -1
+        on &= rows >= 0
+        width = np.int64(field.values.shape[2])
+        cell[name] = (rows - field.window[0].start) * width + (cols - field.window[1].start)
+    found = []
+    for group in groups:
+        sizes = {field.group.name: field.values[0].size for field in group}
+        found.append(_combinations({name: cell[name] for name in sizes}, sizes, on))
+    return np.stack([series_id for series_id, _ in found]), [places for _, places in found]
+
+
+def _combinations(
+    cell: Mapping[str, NDArray[np.int64]], sizes: Mapping[str, int], on: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], dict[str, NDArray[np.intp]]]:
+    """Enumerate the distinct combinations of the cells of some lattices, of which each has a number of cells."""
+    key = np.zeros(on.shape, np.int64)
+    for name, of_pixels in cell.items():
+        key *= sizes[name]
+        key += of_pixels
+    key[~on] = -1
     # Neighbours share cells, so there are far fewer runs of one key to sort than pixels.
     flat = key.ravel()
     runs = np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))
     distinct, which = np.unique(flat[runs], return_inverse=True)
     none = int(distinct[0] == -1)
-    series_id = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(pixels.shape)
+    series_id = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(on.shape)
     remainder = distinct[none:]
     places = {}
-    for name, (height, width) in reversed(sizes.items()):
-        remainder, places[name] = np.divmod(remainder, height * width)
+    for name, size in reversed(sizes.items()):
+        remainder, places[name] = np.divmod(remainder, size)
     return series_id, places
 
 
@@ -347,14 +379,15 @@ def _snapshot(
         fine[name], filled = fields[name].to_pixels(observations.pixels, day, resampling)
         gap_filled |= filled
     own = needs.series_days(day)
-    series = {name: fields[name].on(own[0], own[-1], places[fields[name].group.name]) for name in needs.series}
-    count = len(next(iter(places.values())))
+    series = {name: fields[name].on(own[0], own[-1], places[name]) for name in needs.series}
     return Snapshot(
         day=day,
         fine=fine,
         ages=ages,
         gap_filled=gap_filled,
-        series_gap_filled=np.any([filled.any(0) for _, _, filled in series.values()], axis=0),
-        lst_filled=(series["lst"][1] > 0).mean(0, dtype=np.float32) if "lst" in series else np.zeros(count, np.float32),
+        series_gap_filled=tuple(
+            np.any([series[name][2].any(0) for name in group], axis=0) for group in needs.series_groups
+        ),
+        lst_filled=(series["lst"][1] > 0).mean(0, dtype=np.float32) if "lst" in series else None,
         surface_temperature=series["lst"][0][-1] if "lst" in series else None,
     )

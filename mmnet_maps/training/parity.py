@@ -16,7 +16,14 @@ from mmnet_maps.mapping.pipeline import read_parts
 from mmnet_maps.mapping.request import prepare
 from mmnet_maps.model.checkpoint import Checkpoint, read_golden
 from mmnet_maps.model.engine import PRECISIONS, Engine
-from mmnet_maps.model.features import encode_series, encode_snapshot, fill_steps, standardise, used_columns
+from mmnet_maps.model.features import (
+    encode_series,
+    encode_snapshot,
+    encoded_columns,
+    fill_steps,
+    standardise,
+    used_columns,
+)
 from mmnet_maps.variables import VARIABLES
 
 TILE, DAY = "h06v03", "2021-08-08"
@@ -63,7 +70,7 @@ def parity(checkpoint: Checkpoint, *, quiet: bool = False) -> Iterator[Deviation
             yield _deviation(device, precision, "golden", found, exact)
     request = prepare(tile_geobox(TILE).geographic_extent.geom, DAY, source="demo", model=checkpoint.path, quiet=quiet)
     part = next(read_parts(request, [tile for tile in request.tiles if tile.id == TILE], request.days))
-    rows = np.flatnonzero(part.series_id >= 0)
+    rows = np.flatnonzero(part.series_id[0] >= 0)
     rows = np.sort(np.random.default_rng(0).choice(rows, min(_PIXELS, rows.size), replace=False))
     exact = reference(checkpoint, *plain_inputs(checkpoint, part.columns, part.block.series, part.series_id, rows))
     for device, precision in modes:
@@ -102,11 +109,16 @@ def plain_inputs(
         else values[rows]
         for name, values in used.items()
     }
-    steps = standardise(encode_series(series, spec.series, spec.windows), spec.series_mean, spec.series_std)
-    fill_steps(steps, spec.windows)
-    return standardise(encode_snapshot(picked, spec.snapshot), spec.snapshot_mean, spec.snapshot_std), steps[
-        series_id[rows]
-    ]
+    every = encoded_columns(spec.series)
+    days = np.empty((len(rows), spec.steps, len(every)), np.float32)
+    for features, of_group in zip(
+        spec.feature_groups, np.broadcast_to(series_id, (len(spec.feature_groups), series_id.shape[-1])), strict=True
+    ):
+        columns = [every.index(column) for column in encoded_columns(features)]
+        days[..., columns] = encode_series(series, features, spec.windows)[of_group[rows]]
+    days = standardise(days, spec.series_mean, spec.series_std)
+    fill_steps(days, spec.windows)
+    return standardise(encode_snapshot(picked, spec.snapshot), spec.snapshot_mean, spec.snapshot_std), days
 
 
 def reference(

@@ -79,10 +79,11 @@ def never_written(full: Stack) -> Stack:
 def contents(block: Block) -> dict[str, np.ndarray]:
     """Return all arrays of a block with one day."""
     (snapshot,) = block.snapshots
-    arrays = {"series_id": block.series_id, **{f"series {name}": values for name, values in block.series.items()}}
+    arrays = {"series_id": block.series_id[0], **{f"series {name}": values for name, values in block.series.items()}}
     arrays |= {f"fine {name}": values for name, values in snapshot.fine.items()}
     arrays |= {f"age {name}": values for name, values in snapshot.ages.items()}
-    return arrays | {name: getattr(snapshot, name) for name in ("gap_filled", "series_gap_filled", "lst_filled")}
+    arrays["series_gap_filled"] = snapshot.series_gap_filled[0]
+    return arrays | {name: getattr(snapshot, name) for name in ("gap_filled", "lst_filled")}
 
 
 def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> set[str]:

@@ -83,7 +83,7 @@ def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_map(
                 expected = snapshot.fine[name][place]
                 expected = VARIABLES[name].unpack(np.asarray(expected)) if expected.dtype == np.int16 else expected
                 np.testing.assert_array_equal(rows[name][row], expected, err_msg=name)
-            series_id, start = block.series_id[place], block.starts[k]
+            series_id, start = block.series_id[0][place], block.starts[k]
             for name in NEEDS.series:
                 column = "smap_series" if name == "smap" else name
                 np.testing.assert_array_equal(rows[column][row], block.series[name][series_id, start : start + 4])

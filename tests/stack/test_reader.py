@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from analytic import LATTICES, AnalyticSource, source_of
@@ -61,7 +64,7 @@ def test_a_block_holds_the_formula(stack: Stack, grid: GeoBox) -> None:
     before, after = (source.value("red", grid, DAY + timedelta(days=k)) for k in (-1, 2))
     np.testing.assert_allclose(snapshot.fine["red"], before + (after - before) / 3, atol=2e-4, equal_nan=True)
     assert (snapshot.ages["optical"][~np.isnan(before)] == 1).all()
-    assert block.series["pr"].shape == (block.series_id.max() + 1, 4)
+    assert block.series["pr"].shape == (block.series_id[0].max() + 1, 4)
     assert block.starts == (0,)
     assert set(np.unique(snapshot.lst_filled)) == {0.75, 1.0}  # one day of four observed; a cell in seven never
     assert snapshot.surface_temperature is not None
@@ -76,7 +79,7 @@ def test_every_pixel_finds_the_cell_it_lies_in(stack: Stack, grid: GeoBox, varia
     whole = AnalyticSource().value(variable, lattice[:, :], DAY)
     row = np.floor((lattice.affine.f - latitude.astype(float)) / lattice.affine.a).astype(int)
     col = np.floor((longitude.astype(float) - lattice.affine.c) / lattice.affine.a).astype(int)
-    found = block.series[variable][block.series_id, -1]
+    found = block.series[variable][block.series_id[0], -1]
     same = np.abs(found - whole[row, col]) <= VARIABLES[variable].scale
     assert same.mean() > 0.999
 
@@ -86,15 +89,15 @@ def test_series_cells_are_distinct_and_only_of_wanted_pixels(stack: Stack, grid:
     wanted = np.zeros(grid.shape, bool)
     wanted[40:90, 13:77] = True
     some, _ = one_day(stack, grid, wanted=wanted)
-    np.testing.assert_array_equal(some.series_id >= 0, wanted)
-    assert np.unique(some.series_id[wanted]).tolist() == list(range(len(some.series["pr"])))
+    np.testing.assert_array_equal(some.series_id[0] >= 0, wanted)
+    assert np.unique(some.series_id[0][wanted]).tolist() == list(range(len(some.series["pr"])))
     assert 1 < len(some.series["pr"]) < len(whole.series["pr"])
     for name, values in some.series.items():
-        np.testing.assert_array_equal(values[some.series_id[wanted]], whole.series[name][whole.series_id[wanted]])
+        np.testing.assert_array_equal(values[some.series_id[0][wanted]], whole.series[name][whole.series_id[0][wanted]])
     distinct = np.concatenate(list(whole.series.values()), axis=1)
     assert len(np.unique(distinct, axis=0)) > 0.8 * len(distinct)  # cells may hold equal values
     none, _ = one_day(stack, grid, wanted=np.zeros(grid.shape, bool))
-    assert (none.series_id == -1).all()
+    assert (none.series_id[0] == -1).all()
     assert none.series["pr"].shape == (0, 4)
 
 
@@ -112,7 +115,7 @@ def test_days_together_are_as_each_alone(tmp_path: Path, grid: GeoBox) -> None:
     for day, start, snapshot in zip(days, together.starts, together.snapshots, strict=True):
         alone = read_block(stack, grid, NEEDS, [day], smap_resampling="bilinear")
         expected = next(alone.snapshots)
-        np.testing.assert_array_equal(together.series_id, alone.series_id)
+        np.testing.assert_array_equal(together.series_id[0], alone.series_id[0])
         for name, values in alone.series.items():
             np.testing.assert_array_equal(together.series[name][:, start : start + 4], values)
         assert snapshot.day == day
@@ -131,10 +134,12 @@ def test_a_window_of_a_block_is_the_block_of_a_window(stack: Stack, grid: GeoBox
     for name, values in of_part.fine.items():
         np.testing.assert_array_equal(values, of_whole.fine[name][window], err_msg=name)
     for name in ("pr", "lst", "smap"):
-        np.testing.assert_array_equal(part.series[name][part.series_id], whole.series[name][whole.series_id[window]])
+        np.testing.assert_array_equal(
+            part.series[name][part.series_id[0]], whole.series[name][whole.series_id[0][window]]
+        )
     for name in ("series_gap_filled", "lst_filled", "surface_temperature"):
         np.testing.assert_array_equal(
-            getattr(of_part, name)[part.series_id], getattr(of_whole, name)[whole.series_id[window]]
+            of_cells(of_part, name)[part.series_id[0]], of_cells(of_whole, name)[whole.series_id[0][window]]
         )
     np.testing.assert_array_equal(of_part.gap_filled, of_whole.gap_filled[window])
     np.testing.assert_array_equal(of_part.ages["sar"], of_whole.ages["sar"][window])
@@ -178,9 +183,9 @@ def test_picked_pixels_are_those_of_the_whole(
     picked = index[:, 0], index[:, 1]
     whole = read_block(coast, grid, NEEDS, days, smap_resampling=resampling)
     some = read_block(coast, grid, NEEDS, days, smap_resampling=resampling, picked=picked)
-    assert some.series_id.shape == (1, len(places))
+    assert some.series_id[0].shape == (1, len(places))
     assert some.starts == whole.starts
-    series_id, of_whole = some.series_id[0], whole.series_id[picked]
+    series_id, of_whole = some.series_id[0][0], whole.series_id[0][picked]
     np.testing.assert_array_equal(series_id < 0, of_whole < 0)
     on = series_id >= 0
     for name, values in some.series.items():
@@ -192,7 +197,33 @@ def test_picked_pixels_are_those_of_the_whole(
             np.testing.assert_array_equal(ages[0], other.ages[kind][picked])
         np.testing.assert_array_equal(mine.gap_filled[0], other.gap_filled[picked])
         for name in ("series_gap_filled", "lst_filled", "surface_temperature"):
-            np.testing.assert_array_equal(getattr(mine, name)[series_id[on]], getattr(other, name)[of_whole[on]])
+            np.testing.assert_array_equal(of_cells(mine, name)[series_id[on]], of_cells(other, name)[of_whole[on]])
+
+
+def of_cells(snapshot: Snapshot, name: str) -> NDArray[Any]:
+    """Return values of the series cells of the first group."""
+    values = getattr(snapshot, name)
+    found: NDArray[Any] = values[0] if isinstance(values, tuple) else values
+    return found
+
+
+def test_groups_of_the_series_have_cells_of_their_own_and_give_each_pixel_the_same_series(
+    stack: Stack, grid: GeoBox
+) -> None:
+    one, of_one = one_day(stack, grid)
+    needs = replace(NEEDS, groups=(("pr", "smap"), ("lst",)))
+    two = read_block(stack, grid, needs, [DAY], smap_resampling="bilinear")
+    (of_two,) = two.snapshots
+    for name in NEEDS.series:
+        np.testing.assert_array_equal(two.series[name][two.rows_of(name)], one.series[name][one.rows_of(name)])
+        assert len(two.series[name]) == two.rows_of(name).max() + 1
+    assert len(two.series["lst"]) < len(one.series["lst"])
+    filled = [values[rows] for values, rows in zip(of_two.series_gap_filled, two.series_id, strict=True)]
+    np.testing.assert_array_equal(filled[0] | filled[1], of_one.series_gap_filled[0][one.series_id[0]])
+    for name in ("lst_filled", "surface_temperature"):
+        np.testing.assert_array_equal(
+            getattr(of_two, name)[two.rows_of("lst")], getattr(of_one, name)[one.series_id[0]]
+        )
 
 
 def test_gap_filled_cells_are_counted_by_variable(coast: Stack, grid: GeoBox) -> None:
@@ -212,8 +243,8 @@ def test_gap_filled_cells_are_counted_by_variable(coast: Stack, grid: GeoBox) ->
 
 def test_the_coast_has_missing_and_gap_filled_cells(coast: Stack, grid: GeoBox) -> None:
     block, snapshot = one_day(coast, grid)
-    assert (block.series_id < 0).any()
-    assert snapshot.series_gap_filled.any()
+    assert (block.series_id[0] < 0).any()
+    assert snapshot.series_gap_filled[0].any()
     assert np.isnan(block.series["pr"]).any()
 
 
@@ -240,5 +271,5 @@ def test_pixels_beyond_a_coarse_lattice_are_missing_not_made_up(tmp_path: Path, 
         block, snapshot = one_day(stack, grid, resampling)
         assert np.isnan(snapshot.fine["smap"][beyond]).all()
         assert np.isfinite(snapshot.fine["smap"][inside]).all()
-        assert (block.series_id[beyond] == -1).all()
-        assert (block.series_id[inside] >= 0).all()
+        assert (block.series_id[0][beyond] == -1).all()
+        assert (block.series_id[0][inside] >= 0).all()

@@ -294,7 +294,7 @@ def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_stack(tmp_path: Path, se
         expected = VARIABLES[name].unpack(np.asarray(expected)) if expected.dtype == np.int16 else expected
         np.testing.assert_array_equal(rows[name][0], expected, err_msg=name)
     for name in SOME.series:
-        np.testing.assert_array_equal(rows[name][0], block.series[name][block.series_id[place]])
+        np.testing.assert_array_equal(rows[name][0], block.series[name][block.series_id[0][place]])
 
 
 def test_radar_at_a_pixel_centre_is_that_of_a_small_window(source: EarthEngineSource) -> None:
