@@ -374,7 +374,7 @@ class Engine:
     def _block(
         self, columns: Mapping[str, NDArray[Any]], series_id: NDArray[np.integer], rows: NDArray[np.intp]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return columns and series cells (groups, n) of pixels on the device; a GPU copies while computing the last."""
+        """Return columns and series cells (groups, n) of pixels on the device; a GPU copies while it computes."""
         picked = {name: values if values.size == 1 else values[rows] for name, values in columns.items()}
         if "landcover" in picked:  # may be class names
             picked["landcover"] = as_numbers("landcover", picked["landcover"])

@@ -289,7 +289,7 @@ class SplitNetwork(Protocol):
     def terms(
         self, group: int, series: Float[Tensor, "every n columns"], places: Sequence[slice | Tensor]
     ) -> list[Float[Tensor, "n width"]]:
-        """Return the part of each map that depends on a group of the series alone; `places` are the steps of each map."""
+        """Return the part that depends on a group of the series alone; `places` are the steps of each map."""
 
     def target(
         self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, term: Float[Tensor, "n width"]
