@@ -308,7 +308,7 @@ def _combinations(
     series_id = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(on.shape)
     remainder = distinct[none:]
     places = {}
-    for name, size in reversed(sizes.items()):
+    for name, size in reversed([*sizes.items()]):
         remainder, places[name] = np.divmod(remainder, size)
     return series_id, places
 

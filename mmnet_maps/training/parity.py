@@ -114,8 +114,8 @@ def plain_inputs(
     for features, of_group in zip(
         spec.feature_groups, np.broadcast_to(series_id, (len(spec.feature_groups), series_id.shape[-1])), strict=True
     ):
-        columns = [every.index(column) for column in encoded_columns(features)]
-        days[..., columns] = encode_series(series, features, spec.windows)[of_group[rows]]
+        place = [every.index(column) for column in encoded_columns(features)]
+        days[..., place] = encode_series(series, features, spec.windows)[of_group[rows]]
     days = standardise(days, spec.series_mean, spec.series_std)
     fill_steps(days, spec.windows)
     return standardise(encode_snapshot(picked, spec.snapshot), spec.snapshot_mean, spec.snapshot_std), days
