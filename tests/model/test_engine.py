@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -189,6 +190,75 @@ def test_days_together_equal_each_alone(architecture: str) -> None:
         alone = terms_of(engine, {name: values[:, start : start + 11] for name, values in series.items()})
         first, second = (engine.predict(columns, part, series_id).estimate for part in (terms, alone))
         assert np.abs(first - second).max() <= 1e-6
+
+
+def by_group(days: int, n: int, seed: int = 0) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int32]]:
+    """Return series for the grouped model, each group with cells of its own, and the cells (groups, n) of pixels."""
+    series: dict[str, NDArray[np.float32]] = {}
+    ids = []
+    for group, (features, cells) in enumerate(
+        zip(MODELS["mmnet by group"].spec.feature_groups, (7, 40, 3), strict=True)
+    ):
+        drawn = series_for(cells, days, seed + group)
+        series |= {feature.name: drawn[feature.name] for feature in features}
+        ids.append(series_ids(n, cells, seed + group))
+    return series, np.stack(ids)
+
+
+def by_pixel(series: Mapping[str, NDArray[np.float32]], ids: NDArray[np.int32]) -> dict[str, NDArray[np.float32]]:
+    """Give each pixel its own copy of its series."""
+    groups = zip(MODELS["mmnet by group"].spec.feature_groups, ids, strict=True)
+    return {feature.name: series[feature.name][rows] for features, rows in groups for feature in features}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 3), st.integers(0, 3))
+def test_each_group_has_cells_of_its_own(pixels: int, cells: int, threads: int, seed: int) -> None:
+    model = MODELS["mmnet by group"]
+    columns = columns_for(211, seed)
+    series, ids = by_group(15, 211, seed)
+    series["lst"][5, 12] = np.nan
+    ids[:, 7] = -1
+    engine = Engine(model, device="cpu", draws=2, pixels=pixels, series_cells=cells, threads=threads)
+    for start, terms in zip((0, 2, 4), engine.encode_series(series, starts=(0, 2, 4)), strict=True):
+        mine = by_pixel({name: days[:, start : start + 11] for name, days in series.items()}, ids)
+        expected = plain(model, columns, mine, np.arange(211))
+        expected[7] = np.nan
+        found = engine.predict(columns, terms, ids, keep_members=True)
+        np.testing.assert_allclose(found.estimate, expected, atol=1e-5, rtol=0)
+        np.testing.assert_array_equal(np.isnan(expected), (ids[1] == 5) & (start > 1) | (ids[0] < 0))
+        drawn = [plain(model, columns, mine, np.arange(211), draw_member(model.network, model.seed(k))) for k in (0, 1)]
+        assert found.members is not None
+        complete = np.isfinite(expected)
+        np.testing.assert_allclose(found.members[:, complete], np.array(drawn)[:, complete], atol=2e-5, rtol=0)
+
+
+def test_groups_of_series_run_once_per_cell_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, (series, ids) = columns_for(211), by_group(15, 211)
+    engine = Engine(MODELS["mmnet by group"], device="cpu", series_cells=16)
+    split, rows = engine._networks[0].split, {0: 0, 1: 0, 2: 0}
+
+    class Counting:
+        def terms(self, group: int, x: torch.Tensor, places: Any) -> list[torch.Tensor]:
+            rows[group] += x.shape[1]
+            return split.terms(group, x, places)
+
+        target = split.target
+
+    network = dataclasses.replace(engine._networks[0], split=Counting())
+    monkeypatch.setattr(engine, "_networks", [network])
+    engine.predict(columns, engine.encode_series(series, starts=(0, 4))[1], ids)
+    assert rows == {0: 7, 1: 40, 2: 3}
+
+
+def test_a_group_outside_the_training_range_is_marked_for_its_own_pixels() -> None:
+    columns, (series, ids) = columns_for(211), by_group(11, 211)
+    engine = Engine(MODELS["mmnet by group"], device="cpu")
+    series = {name: 0.5 * values + 0.5 * np.float32(TYPICAL[name][0]) for name, values in series.items()}
+    before = engine.predict(columns, terms_of(engine, series), ids).outside
+    series["lst"][5, 2], series["vpd"][2, 0] = 400.0, 14.0
+    after = engine.predict(columns, terms_of(engine, series), ids).outside
+    np.testing.assert_array_equal(after, before | (ids[1] == 5) | (ids[2] == 2))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -455,6 +525,10 @@ def test_refusals() -> None:
         Engine(MODELS["mlp"], MODELS["mlp"])
     with pytest.raises(RequestError, match="differ in 'steps'"):
         Engine(MODELS["mlp"], short)
+    grouped = MODELS["mmnet by group"]
+    one_group = dataclasses.replace(grouped, spec=grouped.spec.model_copy(update={"series_groups": None}))
+    with pytest.raises(RequestError, match="differ in 'series_groups'"):
+        Engine(grouped, one_group)
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
