@@ -85,7 +85,13 @@ def source_of(needs: Needs, **options: Any) -> AnalyticSource:
     return AnalyticSource(without=tuple(name for name in VARIABLES if name not in needs.variables), **options)
 
 
-def make_model(folder: Path, architecture: str = "mmnet", name: str = "random", seed: int = 7) -> Path:
+GROUPS = ({"features": ("pr", "vpd"), "branch": "transformer"}, {"features": ("lst",), "branch": "mlp"})
+"""Groups of series for `make_model`."""
+
+
+def make_model(
+    folder: Path, architecture: str = "mmnet", name: str = "random", seed: int = 7, groups: Any = None
+) -> Path:
     """Write a checkpoint with random weights whose inputs are scaled by the analytic source's ranges."""
     import torch
 
@@ -122,6 +128,7 @@ def make_model(folder: Path, architecture: str = "mmnet", name: str = "random", 
         architecture=architecture,
         snapshot=tuple(snapshot),
         series=tuple(series),
+        series_groups=groups,
         steps=4,
         includes_day=True,
         d_model=32,

@@ -23,7 +23,7 @@ import torch
 import xarray as xr
 
 import mmnet_maps as mm
-from analytic import AnalyticSource, make_model
+from analytic import GROUPS, AnalyticSource, make_model
 from mmnet_maps.cli.stack import stack_command
 from mmnet_maps.errors import InputError, OutputError, RequestError
 from mmnet_maps.grid.area import read_aoi, transform_geometry
@@ -119,10 +119,12 @@ def test_tiled_equals_whole(job: Request) -> None:
     np.testing.assert_array_equal(whole["smap"], tiled["smap"])
 
 
-@pytest.mark.parametrize("architecture", ["mmnet", "mlp", "transformer_full"])
-def test_every_pixel_equals_the_plain_network(inputs: Path, tmp_path: Path, architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "groups"), [("mmnet", None), ("mmnet", GROUPS), ("mlp", None), ("transformer_full", None)]
+)
+def test_every_pixel_equals_the_plain_network(inputs: Path, tmp_path: Path, architecture: str, groups: Any) -> None:
     """Features by hand from the closed formula's packed values, through the plain forward pass in float64."""
-    model = make_model(tmp_path / "m", architecture)
+    model = make_model(tmp_path / "m", architecture, groups=groups)
     job = prepare(AREA, DAYS[1], stack=inputs, model=model, smap_resampling="nearest")
     tile = job.tiles[1]
     found = map_tile(job, tile, job.days[0])

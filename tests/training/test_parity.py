@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import mmnet_maps.training.parity as parity_module
-from analytic import make_model
+from analytic import GROUPS, make_model
 from mmnet_maps.model.checkpoint import load_checkpoint, read_golden, save_checkpoint
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.training.parity import format_parity, parity, reference
 
 
-@pytest.mark.parametrize("architecture", ["mmnet", "mlp_full", "transformer_full"])
+@pytest.mark.parametrize(
+    ("architecture", "groups"), [("mmnet", None), ("mmnet", GROUPS), ("mlp_full", None), ("transformer_full", None)]
+)
 def test_every_mode_is_reported_and_float32_is_exact(
-    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    architecture: str, groups: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity_module, "_PIXELS", 500)
     monkeypatch.setattr(parity_module, "tile_geobox", lambda name: TINY)
-    model = load_checkpoint(make_model(tmp_path / "m", architecture))
+    model = load_checkpoint(make_model(tmp_path / "m", architecture, groups=groups))
     draw = np.random.default_rng(0)
     spec = model.spec
     snapshot = draw.standard_normal((40, len(spec.snapshot_mean))).astype(np.float32)
