@@ -23,6 +23,7 @@ from measure import Code, Cost, measured
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+COUNTY = ROOT / "examples" / "grant_county.geojson"
 DAY = date(2021, 8, 8)
 HOME = "h06v03"
 TILES = [HOME, *(tile for v in range(2, 6) for h in range(5, 9) if (tile := f"h{h:02d}v{v:02d}") != HOME)]
@@ -90,23 +91,24 @@ def check_code(code: Code, folder: Path) -> None:
         raise SystemExit(f"{code.name}: Python runs {text.strip()}, not the code in {code.folder}")
 
 
-def fill(code: Code, tiles: Sequence[str], folder: Path, days: int = 1, county: bool = True) -> None:
+def fill(code: Code, tiles: Sequence[str], folder: Path, days: int = 1) -> None:
     """Fill the stack of a revision: tiles on the day, its first days of the home tile, and Grant County.
 
     A note beside the stack says what was fetched, because asking the stack takes as long as reading it.
     """
-    last = DAY + timedelta(days - 1)
-    wanted = [["--tiles", ",".join(tiles), "--start", str(DAY)]]
-    wanted += [["--tiles", HOME, "--start", str(DAY), "--end", str(last)]] if days > 1 else []
-    wanted += [["--aoi", str(ROOT / "examples/grant_county.geojson"), "--start", str(DAY)]] if county else []
     note = code.stack.with_suffix(".filled.json")
-    done = json.loads(note.read_text(encoding="utf-8")) if note.exists() and code.stack.exists() else []
-    for options in wanted:
-        if options not in done:
-            print(f"{code.name}: filling {code.stack} with {' '.join(options[1:2])} …", flush=True)
-            measured(code.mmnet("stack", *options, "--source", "demo", "--out", str(code.stack), "-q"), code, folder)
-            done.append(options)
-            note.write_text(json.dumps(done), encoding="utf-8")
+    done = set(json.loads(note.read_text(encoding="utf-8"))) if note.exists() and code.stack.exists() else set()
+    span = [str(DAY + timedelta(k)) for k in range(days)]
+    for what, where, names in (
+        ("tiles", ["--tiles", ",".join(tiles), "--start", span[0]], {f"{tile} {span[0]}" for tile in tiles}),
+        ("days", ["--tiles", HOME, "--start", span[0], "--end", span[-1]], {f"{HOME} {day}" for day in span}),
+        ("Grant County", ["--aoi", str(COUNTY), "--start", span[0]], {f"county {span[0]}"}),
+    ):
+        if not names <= done:
+            print(f"{code.name}: filling {code.stack} with {what} of the demo world …", flush=True)
+            measured(code.mmnet("stack", *where, "--source", "demo", "--out", str(code.stack), "-q"), code, folder)
+            done |= names
+            note.write_text(json.dumps(sorted(done)), encoding="utf-8")
 
 
 def batch(code: Code, tiles: Sequence[str], folder: Path, *options: str, workers: int = 2) -> Cost:
@@ -120,8 +122,7 @@ def batch(code: Code, tiles: Sequence[str], folder: Path, *options: str, workers
 def county(code: Code, folder: Path) -> Cost:
     """Run `mmnet-map` of Grant County into an empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    area = str(ROOT / "examples/grant_county.geojson")
-    given = ["--aoi", area, "--date", str(DAY), "--stack", str(code.stack), "--out", str(folder / "maps"), "-q"]
+    given = ["--aoi", str(COUNTY), "--date", str(DAY), "--stack", str(code.stack), "--out", str(folder / "maps"), "-q"]
     return measured(code.mmnet_map(*given), code, folder)[0]
 
 

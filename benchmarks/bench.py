@@ -51,7 +51,7 @@ def this_code(folder: Path, quick: bool) -> dict[str, Any]:
     """Measure this code alone: parts of a tile, the engine, a day of CONUS, cores, threads and days."""
     code, work = working_tree(folder), folder / "bench-work"
     tiles, few, days = (TILES[:4], 1, 2) if quick else (CONUS_BLOCK, 8, 10)
-    fill(code, tiles, work, days=days, county=False)
+    fill(code, tiles, work, days)
     parts = stages(code, work / "stages", tiles[: 2 if quick else 5], "--days", str(days))
     for name, cost in parts.items():
         print(f"{name}: {cost.user:.2f} core-s user, {cost.system:.2f} system, {cost.wall:.2f} s", flush=True)

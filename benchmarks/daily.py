@@ -45,7 +45,7 @@ class MemoryWatch:
                     sizes.append(process.memory_info().rss)
                 except psutil.Error:  # it has ended
                     continue
-            self.seen.append((len([*self.maps.glob("*/*.json")]), max(sizes) / 1e6))
+            self.seen.append((len([*self.maps.glob(f"{DAY:%Y%m%d}/h*.json")]), max(sizes) / 1e6))
 
     def quarters(self, tiles: int) -> list[float]:
         """Return the largest process, MB, while each quarter of the tiles was made."""
