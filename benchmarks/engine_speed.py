@@ -21,10 +21,20 @@ from limits import best, matrix_peak
 from mmnet_maps.mapping.pipeline import Part
 from mmnet_maps.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mmnet_maps.model.engine import Engine
+from mmnet_maps.model.features import encoded_columns
 from mmnet_maps.training.parity import plain_inputs
 
 PLAIN_BATCHES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 MPX = 1e6
+
+
+def read_tile(stack: str, tile: str, day: date, model: str | Path) -> Part:
+    """Read a tile as a model needs it, water too, so that every pixel counts."""
+    (request,) = route.requests(stack, "maps", [tile], [day], model=model)
+    part = route.read(request, day)
+    part.series_id[:] = part.block.series_id.reshape(part.series_id.shape)
+    assert part.series_id.min() >= 0
+    return part
 
 
 def plain(checkpoint: Checkpoint, part: Part, pixels: int) -> dict[int, float]:
@@ -54,15 +64,23 @@ def plain_tile(checkpoint: Checkpoint, part: Part, pixels: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def multiply_adds(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Count multiply-adds of the fused MMNet per pixel and per series cell; one-hot columns cost none."""
+def multiply_adds(checkpoint: Checkpoint) -> tuple[int, list[int]]:
+    """Count multiply-adds of the fused MMNet per pixel and per series cell of each group; one-hot columns cost none."""
     spec = checkpoint.spec
     d, steps, wide = spec.d_model, spec.steps, spec.feedforward
     numeric = sum(len(feature.columns) for feature in spec.snapshot if feature.encoding != "onehot")
     chain = (d // 4) * (d // 2) + (d // 2) * d
     pixel = numeric * (d // 4) + chain + d * d + d * (d // 2) + (d // 2) * (d // 4) + d // 4
-    token = len(spec.series_mean) * (d // 4) + chain + spec.layers * (3 * d * d + d * d + 2 * d * wide)
-    return pixel, steps * token + spec.layers * 2 * steps * steps * d + d * d
+    branches = [group.branch for group in spec.series_groups or ()] or ["transformer"]
+    cells = []
+    for branch, features in zip(branches, spec.feature_groups, strict=True):
+        columns = len(encoded_columns(features))
+        if branch == "mlp":
+            cells.append(steps * columns * (d // 2) + (d // 2) * (d // 4) + (d // 4) * d)
+        else:
+            token = columns * (d // 4) + chain + spec.layers * (3 * d * d + d * d + 2 * d * wide)
+            cells.append(steps * token + spec.layers * 2 * steps * steps * d + d * d)
+    return pixel, cells
 
 
 def engine_run(engine: Engine, part: Part) -> Any:
@@ -70,9 +88,11 @@ def engine_run(engine: Engine, part: Part) -> Any:
 
 
 def other_architectures(checkpoint: Checkpoint, folder: Path) -> Iterable[Checkpoint]:
-    """Yield the comparison networks with random weights and the inputs of the model, spread like soil moisture."""
-    for architecture in ("mlp", "mlp_full", "transformer", "transformer_full"):
-        spec = checkpoint.spec.model_copy(update={"architecture": architecture, "name": architecture})
+    """Yield the paper's networks with random weights and the inputs of the model, spread like soil moisture."""
+    for architecture in ("mmnet", "mlp", "mlp_full", "transformer", "transformer_full"):
+        spec = checkpoint.spec.model_copy(
+            update={"architecture": architecture, "name": f"random-{architecture}", "series_groups": None}
+        )
         torch.manual_seed(0)
         network = spec.network().eval()
         with torch.inference_mode():
@@ -83,16 +103,17 @@ def other_architectures(checkpoint: Checkpoint, folder: Path) -> Iterable[Checkp
         yield save_checkpoint(folder / architecture, spec, network)
 
 
-def differences(checkpoint: Checkpoint, part: Part, pixels: int) -> dict[str, float]:
+def differences(checkpoint: Checkpoint, stack: str, tile: str, day: date, pixels: int | None) -> dict[str, float]:
     """Return the largest difference of the engine from the plain network, m³/m³, over the first pixels of a tile."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for model in (checkpoint, *other_architectures(checkpoint, Path(folder))):
-            expected = plain_tile(model, part, pixels)
+            part = read_tile(stack, tile, day, model.path)
             estimate = engine_run(Engine(model, device="cpu"), part).estimate[:pixels]
+            expected = plain_tile(model, part, estimate.size)
             np.testing.assert_array_equal(np.isnan(estimate), np.isnan(expected))
-            found[model.spec.architecture] = float(np.nanmax(np.abs(estimate - expected)))
-            say(f"  {model.spec.architecture}: {found[model.spec.architecture]:.1e}")
+            found[model.spec.name] = float(np.nanmax(np.abs(estimate - expected)))
+            say(f"  {model.spec.name}: {found[model.spec.name]:.1e}")
     return found
 
 
@@ -103,13 +124,14 @@ def say(text: str) -> None:
 def run(stack: str, tile: str, day: date, quick: bool) -> dict[str, Any]:
     """Measure everything of this file; with `quick`, differences are those of some pixels."""
     checkpoint = load_checkpoint("mmnet-uscrn")
-    (request,) = route.requests(stack, "maps", [tile], [day])
-    part = route.read(request, day)
-    part.series_id[:] = part.block.series_id.reshape(part.series_id.shape)  # water too
-    pixels, pairs = part.series_id.shape[1], len(next(iter(part.block.series.values())))
-    assert part.series_id.min() >= 0
-    found: dict[str, Any] = {"pixels": pixels, "pairs": pairs, "matmul_gflop_s": matrix_peak(torch.float32)}
-    say(f"tile {tile}: {pixels} pixels, {pairs} series cells; {torch.get_num_threads()} threads")
+    part = read_tile(stack, tile, day, checkpoint.path)
+    pixels = part.series_id.shape[1]
+    cells = [len(part.block.series[group[0]]) for group in part.block.groups]
+    found: dict[str, Any] = {"pixels": pixels, "cells": cells, "matmul_gflop_s": matrix_peak(torch.float32)}
+    say(
+        f"tile {tile}: {pixels} pixels, {' + '.join(map(str, cells))} series cells; {torch.get_num_threads()} threads, "
+        f"matrix products {found['matmul_gflop_s']:.0f} GFLOP/s"
+    )
 
     rates = plain(checkpoint, part, 16_384)
     found |= {"plain_mpx_s": rates, "plain_512_mpx_s": rates[512], "plain_best_mpx_s": max(rates.values())}
@@ -117,13 +139,14 @@ def run(stack: str, tile: str, day: date, quick: bool) -> dict[str, Any]:
 
     engine = Engine(checkpoint, device="cpu")
     seconds = best(lambda: engine_run(engine, part), 5)
-    per_pixel, per_pair = multiply_adds(checkpoint)
-    bound = 2 * (per_pixel * pixels + per_pair * pairs) / found["matmul_gflop_s"] / 1e9
+    per_pixel, per_cell = multiply_adds(checkpoint)
+    of_series = sum(each * count for each, count in zip(per_cell, cells, strict=True))
+    bound = 2 * (per_pixel * pixels + of_series) / found["matmul_gflop_s"] / 1e9
     found |= {
         "engine_mpx_s": pixels / seconds / MPX,
         "terms_seconds": best(lambda: engine.encode_series(part.block.series), 3),
         "multiply_adds_per_pixel": per_pixel,
-        "multiply_adds_per_pair": per_pair,
+        "multiply_adds_per_cell": per_cell,
         "share_of_peak": bound / seconds,
     }
     found["times_plain_512"] = found["engine_mpx_s"] / rates[512]
@@ -133,8 +156,8 @@ def run(stack: str, tile: str, day: date, quick: bool) -> dict[str, Any]:
         f"{found['times_plain_best']:.1f} x its best; {found['terms_seconds']:.2f} of {seconds:.2f} s for the series"
     )
     say(
-        f"  {per_pixel} multiply-adds per pixel, {per_pair} per series cell: {100 * found['share_of_peak']:.0f} % of "
-        "the matrix peak"
+        f"  {per_pixel} multiply-adds per pixel, {' + '.join(map(str, per_cell))} per series cell: "
+        f"{100 * found['share_of_peak']:.0f} % of the matrix peak"
     )
     half = Engine(checkpoint, device="cpu", precision="bfloat16")
     found["engine_bfloat16_mpx_s"] = pixels / best(lambda: engine_run(half, part), 3) / MPX
@@ -148,7 +171,7 @@ def run(stack: str, tile: str, day: date, quick: bool) -> dict[str, Any]:
     )
 
     say("largest difference from the plain network, m3/m3:")
-    found["differences"] = differences(checkpoint, part, 65_536 if quick else pixels)
+    found["differences"] = differences(checkpoint, stack, tile, day, 65_536 if quick else None)
     found["max_abs_difference"] = max(found["differences"].values())
 
     if torch.cuda.is_available():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,25 @@ from mmnet_maps.mapping.pipeline import Part, read_parts, write_days
 from mmnet_maps.mapping.request import Request
 
 
-def requests(stack: str, out: str, tiles: Sequence[str], days: Sequence[date], members: int = 0) -> list[Request]:
+def requests(
+    stack: str,
+    out: str,
+    tiles: Sequence[str],
+    days: Sequence[date],
+    members: int = 0,
+    model: str | Path = "mmnet-uscrn",
+) -> list[Request]:
     """Return a request a tile, as a worker of a batch gets it, in the order of the tiles, with its engine loaded."""
     batch = plan_batch(
-        None, list(days), tiles=list(tiles), stack=stack, out=out, uncertainty=members, device="cpu", threads=1
+        None,
+        list(days),
+        tiles=list(tiles),
+        stack=stack,
+        out=out,
+        model=model,
+        uncertainty=members,
+        device="cpu",
+        threads=1,
     )
     by_tile = {request.area.name: request for request in batch.requests}
     _ = batch.requests[0].engine
