@@ -32,6 +32,7 @@ from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack import checksums
 from mmnet_maps.stack.blocks import Group, day_index, hide_blocks
 from mmnet_maps.stack.checksums import Place
+from mmnet_maps.stack.kept_days import KeptDays
 from mmnet_maps.stack.layout import VERSION
 from mmnet_maps.stack.metadata import BROKEN, read_groups, read_root
 from mmnet_maps.variables import VARIABLES
@@ -94,6 +95,7 @@ class Stack:
             raise InputError(f"{self.path} is a damaged stack ({_short(error)}); build it again") from error
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
         self._arrays: dict[str, Any] = {}
+        self._days: dict[str, KeptDays] = {}
         self._expected: dict[tuple[Any, ...], NDArray[np.uint32]] = {}
         self._verified: set[tuple[str, date | None, Place]] = set()
         self._reader = nullcontext if writable else fast_zarr
@@ -134,18 +136,19 @@ class Stack:
         return self._of_blocks("revision", group, window, days)
 
     def _of_blocks(self, name: str, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
-        array = self._array(f"{group.name}/{name}")
-        rows, cols = group.blocks(window)
-        index = [day_index(day) for day in days]
-        if group.temporal and not index:
-            return np.zeros((0, rows.stop - rows.start, cols.stop - cols.start), np.uint32)
+        where, blocks = f"{group.name}/{name}", group.blocks(window)
         try:
             if not group.temporal:
-                return np.asarray(array[rows, cols])[None]
-            span: NDArray[np.uint32] = np.asarray(array[min(index) : max(index) + 1, rows, cols])
+                return np.asarray(self._array(where)[blocks])[None]
+            if where not in self._days:
+                self._days[where] = KeptDays(self._array(where), self.path / where)
+            parts = self._days[where].read([day_index(day) for day in days])
         except _DAMAGE as error:
-            raise self._damaged(f"{group.name}/{name}", error, lost=name) from error
-        found: NDArray[np.uint32] = span[np.array(index) - min(index)]
+            raise self._damaged(where, error, lost=name) from error
+        found = np.zeros((len(parts), *(part.stop - part.start for part in blocks)), np.uint32)
+        for out, part in zip(found, parts, strict=True):
+            if part is not None:
+                out[...] = part[blocks]
         return found
 
     def _damaged(self, where: str, why: object, *, lost: str | None = None) -> DamagedError:

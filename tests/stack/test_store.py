@@ -93,6 +93,27 @@ def test_marks_change_with_the_data(path: Path, source: AnalyticSource) -> None:
     assert stack.fingerprint([(group, elsewhere, [DAY])]) == stack.fingerprint([(group, elsewhere, [DAY])])
 
 
+def test_an_open_stack_sees_marks_that_others_write_and_remove(path: Path, source: AnalyticSource) -> None:
+    stack, days = Stack(path), [date(2021, 8, 6), DAY, date(2021, 8, 7)]
+    group = stack.groups["optical"]
+    other = Stack(path, writable=True)
+    for change in (
+        lambda: None,
+        lambda: other.write("optical", WINDOW, days[0], {}),
+        lambda: other.write("optical", WINDOW, DAY, rasters(source, ["red", "nir"])),
+        lambda: other.write("optical", WINDOW, days[0], rasters(source, ["red"])),
+        lambda: other.clear_marks(group, WINDOW, DAY),
+        lambda: shutil.rmtree(path / "optical/fetched/c"),
+    ):
+        change()
+        for _ in range(2):
+            found = stack.marks(group, WINDOW, days)
+            np.testing.assert_array_equal(found, Stack(path).marks(group, WINDOW, days))
+            for k, day in enumerate(days):
+                np.testing.assert_array_equal(found[k : k + 1], stack.marks(group, WINDOW, [day]))
+    assert not found.any()
+
+
 def test_a_killed_write_leaves_no_mark(path: Path, source: AnalyticSource, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack(path, writable=True)
     packed = type(VARIABLES["red"]).pack
