@@ -100,6 +100,10 @@ def batch_command(
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
     check_request(options, aoi=aoi, dates=given)
     require("distributed", "mmnet batch", "mmnet-maps[batch]")
+    if not (dry_run or scheduler):
+        from mmnet_maps.mapping.batch.forks import start_preloading
+
+        start_preloading()
     from mmnet_maps.mapping.batch.estimate import dry_run as plan_text
     from mmnet_maps.mapping.batch.plan import plan_batch
     from mmnet_maps.mapping.batch.report import format_report, report_path

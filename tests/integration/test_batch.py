@@ -12,6 +12,8 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import dask
 import numpy as np
@@ -28,6 +30,7 @@ from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailed
 from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.batch.cluster import Work, check_workers, connect, run_all
+from mmnet_maps.mapping.batch.dashboard import offer_dashboard
 from mmnet_maps.mapping.batch.plan import Batch, plan_batch
 from mmnet_maps.mapping.batch.run import run_batch, tasks_of
 from mmnet_maps.mapping.batch.worker import run_task
@@ -373,6 +376,20 @@ def test_a_time_limit_needs_workers_of_one_thread() -> None:
         pytest.raises(RequestError, match="runs 2 tasks in one; start the workers with --nthreads 1"),
     ):
         check_workers(client, Path(), [], time_limit=60.0)
+
+
+def test_the_dashboard_is_imported_when_it_is_opened() -> None:
+    with LocalCluster(
+        n_workers=0, processes=False, dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False}
+    ) as cluster:
+        offer_dashboard(cluster.scheduler)
+        address = f"http://127.0.0.1:{cluster.scheduler.http_server.port}"
+        for _ in range(2):
+            with urlopen(f"{address}/status") as page:  # noqa: S310
+                assert page.url == f"{address}/status"
+                assert "Dask" in page.read().decode()
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"{address}/no-such-page")  # noqa: S310
 
 
 def test_a_server_of_another_kind_is_no_scheduler() -> None:

@@ -153,8 +153,12 @@ def kill_workers(
 
 
 def _is_worker(process: psutil.Process) -> bool:
+    """Return whether a process is a worker: on Linux a fork of the server of forks, elsewhere one that was spawned."""
     with suppress(psutil.NoSuchProcess):
-        return "spawn_main" in " ".join(process.cmdline())
+        mine, parents = (" ".join(one.cmdline()) for one in (process, process.parent() or process))
+        return "spawn_main" in mine or (
+            "multiprocessing.forkserver" in mine and "multiprocessing.forkserver" in parents
+        )
     return False
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mmnet_maps import __version__
 from mmnet_maps.errors import MMNetError, RequestError, TilesFailedError
 from mmnet_maps.files import write_whole
+from mmnet_maps.mapping.batch.forks import METHOD, start_preloading
 from mmnet_maps.mapping.batch.worker import LATE, refuse_threads, version_and_missing
 
 if TYPE_CHECKING:
@@ -53,14 +54,19 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
         The scheduler is lost.
     """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, utils
+
+    from mmnet_maps.mapping.batch.dashboard import offer_dashboard
 
     if scheduler is not None:
         with _connected(scheduler) as client, _lost_scheduler(client):
             _log_dashboard(client)
             yield client
         return
+    start_preloading()
+    utils._forkserver_preload_set = True  # else Dask would choose what is imported there, and import it here as well
     settings = {
+        "distributed.worker.multiprocessing-method": METHOD,
         # Tasks that wait on a worker would be blamed for its death, so none does.
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.worker-saturation": 1.0,
@@ -76,8 +82,10 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
                 memory_limit=memory_limit or "auto",
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:8787",
+                scheduler_kwargs={"dashboard": False},
                 silence_logs=logging.CRITICAL,
             )
+        offer_dashboard(cluster.scheduler)
         try:
             with Client(cluster) as client, _keep_workers(cluster, workers):
                 _log_dashboard(client)

@@ -1,0 +1,34 @@
+"""Dask's dashboard, imported when somebody opens it: Bokeh takes a second."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tornado.web import Application, RequestHandler
+
+if TYPE_CHECKING:
+    from distributed import Scheduler
+
+
+class _FirstVisit(RequestHandler):
+    """Add the dashboard to the scheduler's web server, and send the visitor there."""
+
+    def initialize(self, scheduler: Scheduler) -> None:
+        """Keep the scheduler."""
+        self._scheduler = scheduler
+
+    def get(self) -> None:
+        """Answer the first request for a page that the server does not have."""
+        from distributed.dashboard.scheduler import connect
+
+        server = self._scheduler.http_application
+        if self.application in server.applications:
+            server.applications.remove(self.application)
+            connect(server, self._scheduler.http_server, self._scheduler)
+        self.redirect(self.request.uri or "/")
+
+
+def offer_dashboard(scheduler: Scheduler) -> None:
+    """Let a scheduler that was started without its dashboard show it when it is opened."""
+    first = Application([(r".*", _FirstVisit, {"scheduler": scheduler})])
+    scheduler.http_application.add_application(first)
