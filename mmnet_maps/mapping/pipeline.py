@@ -355,7 +355,8 @@ def _writer(request: Request, day: date) -> DayWriter:
 
     about = describe(request)
     tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
-    tags |= {"date": day.isoformat(), "stack_fingerprint": request.inputs_fingerprint(day)}
+    inputs = request.inputs_fingerprint(day)
+    tags |= {"date": day.isoformat(), "stack_fingerprint": inputs}
     revision = Revision(
         name=request.area.name,
         day=day,
@@ -364,7 +365,7 @@ def _writer(request: Request, day: date) -> DayWriter:
         layers=request.layers,
         tags=tags,
         properties={f"mmnet:{key}": value for key, value in about.items()} | {"mmnet:area": request.recipe.place_id},
-        fingerprint=request.fingerprint(day),
+        fingerprint=request.recipe.fingerprint(day, inputs),
         members=request.engine.members if request.recipe.members else 0,
     )
     return DayWriter(request.run.out, revision)

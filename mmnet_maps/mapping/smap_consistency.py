@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mmnet_maps.stack.store import Stack
 
 Float = NDArray[np.float64]
+Sums = NDArray[np.int64]
+"""Cells with a value, numbered along the rows of SMAP's lattice, their pixels and the sums of their packed values."""
 
 LEAST_SHARE = 0.5
 """Cells of which a smaller share has a value are listed but not compared."""
@@ -95,7 +98,32 @@ class SmapConsistency:
         return report
 
 
-def compare_with_smap(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: date) -> SmapConsistency:
+def sum_cells(packed: NDArray[np.uint16], grid: GeoBox, stack: Stack) -> Sums:
+    """Sum the pixels with a value of a map by cell of SMAP's grid.
+
+    Parameters
+    ----------
+    packed
+        Soil moisture on `grid`, as in the files.
+    grid
+        Grid of the map.
+    stack
+        The inputs, with SMAP on its own grid.
+
+    Returns
+    -------
+    ndarray of int64 (3, cell)
+        See `Sums`.
+    """
+    starts, cells = _runs(grid, stack.group_of("smap").lattice)
+    values = packed.ravel()
+    known = values != _MOISTURE.nodata
+    counts = np.add.reduceat(known, starts, dtype=np.int64)
+    totals = np.add.reduceat(np.where(known, values, 0), starts, dtype=np.int64)
+    return _gather(np.stack([cells, counts, totals])[:, (cells >= 0) & (counts > 0)])
+
+
+def compare_with_smap(stack: Stack, tiles: Iterable[tuple[GeoBox, Path | Sums]], day: date) -> SmapConsistency:
     """Average a map over the cells of SMAP's grid and compare it with SMAP.
 
     A pixel counts in the cell that holds its centre. Cells shared by several tiles are summed over them, so the result
@@ -106,7 +134,8 @@ def compare_with_smap(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: d
     stack
         The inputs, with SMAP on its own grid.
     tiles
-        Grid and ``soil_moisture`` file of each part of the map; they do not overlap and lie on one grid.
+        Grid of each part of the map, and its ``soil_moisture`` file or what `sum_cells` returned for it; the parts do
+        not overlap and lie on one grid.
     day
         The day of the map.
 
@@ -116,21 +145,20 @@ def compare_with_smap(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: d
         A file cannot be read or is not on its grid, the parts are not on one grid, or the stack has no SMAP.
     """
     lattice = stack.group_of("smap").lattice
-    width = lattice.shape.x
     first: GeoBox | None = None
-    parts: list[tuple[NDArray[np.intp], ...]] = []
-    for geobox, path in tiles:
+    parts = [np.empty((3, 0), np.int64)]
+    for geobox, part in tiles:
         first = first or geobox
         if (geobox.crs, geobox.affine.a) != (first.crs, first.affine.a):
             raise InputError(
-                f"{path} has another CRS or resolution than the parts before it; compare one map at a time"
+                f"{part} has another CRS or resolution than the parts before it; compare one map at a time"
             )
-        for window, packed in _read(path, geobox):
-            parts.append(_sums(*nearest_cells(window, lattice), packed, width))
-    listed, counts, totals = np.concatenate([np.empty((3, 0), np.intp), *map(np.stack, parts)], axis=1)
-    cells, where = np.unique(listed, return_inverse=True)
-    count, total = (np.bincount(where, values, len(cells)) for values in (counts, totals))
-    row, col = np.divmod(cells, width)
+        if isinstance(part, Path):
+            parts += [sum_cells(packed, window, stack) for window, packed in _read(part, geobox)]
+        else:
+            parts.append(part)
+    cells, count, total = _gather(np.concatenate(parts, axis=1))
+    row, col = np.divmod(cells, lattice.shape.x)
     # Packed integers are summed and scaled last, so that the mean of equal values is exactly that value.
     mean = total / count * _MOISTURE.scale
     share = (
@@ -152,7 +180,9 @@ def compare_with_smap(stack: Stack, tiles: Iterable[tuple[GeoBox, Path]], day: d
     )
 
 
-def day_consistency(folder: Path, day: date, stack: Stack, *, synthetic: bool) -> dict[str, Any]:
+def day_consistency(
+    folder: Path, day: date, stack: Stack, *, synthetic: bool, sums: Mapping[str, tuple[str, Sums]] | None = None
+) -> dict[str, Any]:
     """Return the figures of `compare_with_smap`, for JSON, over the finished tiles in the folder of a day.
 
     They are kept, with all cells, as ``closure_{YYYYMMDD}[_synthetic].json`` beside the tiles, and read from there as
@@ -166,6 +196,8 @@ def day_consistency(folder: Path, day: date, stack: Stack, *, synthetic: bool) -
         Select the tiles in the folder.
     stack
         The inputs, with SMAP on its own grid.
+    sums
+        By tile, the fingerprint of a map and what `sum_cells` returned for it; tiles without are read from their files.
 
     Raises
     ------
@@ -177,12 +209,14 @@ def day_consistency(folder: Path, day: date, stack: Stack, *, synthetic: bool) -
     path = folder / f"closure_{day:%Y%m%d}{'_synthetic' if synthetic else ''}.json"
     refuse_foreign(path, lambda file: _MARK in read_json(file))
     items = finished_items(folder, day, synthetic=synthetic)
-    known = sorted((tile, fingerprint_of(item)) for tile, item in items.items())
-    fingerprint = hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    known = {tile: fingerprint_of(item) for tile, item in items.items()}
+    fingerprint = hashlib.sha256(json.dumps(sorted(known.items())).encode()).hexdigest()
     report = read_json(path) if path.exists() else {}
     if report.get(_MARK) != fingerprint:
+        summed = {tile: part for tile, (of, part) in (sums or {}).items() if known.get(tile) == of}
         tiles = finished_tiles(folder, day, synthetic=synthetic, layer=_MOISTURE.name)
-        report = {_MARK: fingerprint, **compare_with_smap(stack, tiles, day).as_dict()}
+        parts = ((geobox, summed.get(file.name[:6], file)) for geobox, file in tiles)
+        report = {_MARK: fingerprint, **compare_with_smap(stack, parts, day).as_dict()}
         write_whole(path, json.dumps(report) + "\n")
     return {key: value for key, value in report.items() if key not in (_MARK, "cells")}
 
@@ -204,21 +238,23 @@ def _read(path: Path, geobox: GeoBox) -> Iterator[tuple[GeoBox, NDArray[np.uint1
         raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); make the map again") from error
 
 
-def _sums(
-    row: NDArray[np.int32], col: NDArray[np.int32], packed: NDArray[np.uint16], width: int
-) -> tuple[NDArray[np.intp], ...]:
-    """Return the cells with a value, numbered along the rows of the lattice, their pixel counts and sums."""
-    known = (packed != _MOISTURE.nodata) & (row >= 0)
-    if not known.any():
-        return (np.empty(0, np.intp),) * 3
-    row, col = row[known], col[known]
-    top, left, right = int(row.min()), int(col.min()), int(col.max()) + 1
-    place = (row - top) * (right - left) + (col - left)
-    count = np.bincount(place)
-    total = np.bincount(place, packed[known]).astype(np.intp)
-    found = np.flatnonzero(count)
-    down, along = np.divmod(found, right - left)
-    return (down + top) * width + along + left, count[found], total[found]
+@lru_cache(maxsize=1)  # of a tile, for all its days
+def _runs(grid: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Find runs of pixels, row by row, in the same cell: the first pixel of each, and its cell, negative for none."""
+    row, col = nearest_cells(grid, lattice)
+    place = (row * np.int32(lattice.shape.x) + col).ravel()
+    starts = np.flatnonzero(np.diff(place, prepend=-2))
+    return starts, place[starts].astype(np.int64)
+
+
+def _gather(parts: Sums) -> Sums:
+    """Add up parts of the same cell; cells ascend."""
+    cells, where = np.unique(parts[0], return_inverse=True)
+    sums = np.zeros((3, cells.size), np.int64)
+    sums[0] = cells
+    for values, total in zip(parts[1:], sums[1:], strict=True):
+        np.add.at(total, where, values)
+    return sums
 
 
 def _areas(lattice: GeoBox, row: NDArray[np.intp], col: NDArray[np.intp], grid: GeoBox) -> Float:

@@ -36,6 +36,7 @@ from mmnet_maps.mapping.batch.run import run_batch, tasks_of
 from mmnet_maps.mapping.batch.worker import run_task
 from mmnet_maps.mapping.lazy import downscale_product
 from mmnet_maps.mapping.pipeline import Packed, write_days
+from mmnet_maps.mapping.smap_consistency import day_consistency
 from mmnet_maps.product import day_writer as write
 from mmnet_maps.stack.store import Stack
 
@@ -84,6 +85,17 @@ def test_catalogue_and_report(made: Path) -> None:
     assert report["pixels_with_value"] > 2000
     assert set(report["closure"]) == {str(day) for day in DAYS}
     assert (made / "styles/soil_moisture.qml").exists()
+
+
+def test_smap_consistency_from_the_arrays_in_hand_is_that_of_the_files(tmp_path: Path, made: Path, stack: Path) -> None:
+    report = json.loads((made / "reports/corner_20210807_20210809.json").read_text())
+    for day in DAYS:
+        shutil.copytree(made / f"{day:%Y%m%d}", tmp_path / str(day))
+        kept = tmp_path / str(day) / f"closure_{day:%Y%m%d}.json"
+        before = kept.read_text()
+        kept.unlink()
+        assert day_consistency(tmp_path / str(day), day, Stack(stack), synthetic=False) == report["closure"][str(day)]
+        assert kept.read_text() == before
 
 
 def test_a_second_run_keeps_all(made: Path, stack: Path, model: Path, workers: list[str]) -> None:

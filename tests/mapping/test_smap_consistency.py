@@ -22,7 +22,7 @@ from pyproj import Transformer
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.grid.lattice import nearest_cells
 from mmnet_maps.grid.tiles import conus_grid, tile_geobox
-from mmnet_maps.mapping.smap_consistency import SmapConsistency, compare_with_smap, day_consistency
+from mmnet_maps.mapping.smap_consistency import SmapConsistency, compare_with_smap, day_consistency, sum_cells
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.sources.base import Provenance
 from mmnet_maps.stack.layout import create
@@ -141,12 +141,21 @@ def cut(
             yield write(folder / f"{top}_{left}.tif", geobox[top:bottom, left:right], packed[top:bottom, left:right])
 
 
+def packed_in(path: Path) -> NDArray[np.uint16]:
+    with rasterio.open(path) as data:
+        values: NDArray[np.uint16] = data.read(1)
+    return values
+
+
 def test_it_does_not_matter_how_a_map_is_cut(stack: Stack, tmp_path: Path) -> None:
     packed = noise(AREA)
     whole = compare_with_smap(stack, [write(tmp_path / "a.tif", AREA, packed)], DAY)
     parts = list(cut(AREA, packed, [0, 37, 180, 300], [0, 101, 320], tmp_path))
     assert_same(whole, compare_with_smap(stack, iter(parts), DAY))
     assert_same(whole, compare_with_smap(stack, parts[::-1], DAY))
+    for known in (parts[:2], parts):
+        summed = [(grid, sum_cells(packed_in(path), grid, stack)) for grid, path in known]
+        assert_same(whole, compare_with_smap(stack, [*summed, *parts[len(known) :]], DAY))
 
 
 def test_a_map_over_several_tiles_is_read_tile_by_tile(stack: Stack, tmp_path: Path) -> None:
@@ -276,6 +285,11 @@ def test_a_day_is_compared_over_its_finished_tiles(stack: Stack, tmp_path: Path)
     assert found["n"] > 50
     assert (found["bias"], found["r"]) == (0.01, 1)
     assert day_consistency(tmp_path / "20210808", DAY, stack, synthetic=True)["n"] == 0
+    kept.unlink()
+    sums = sum_cells(packed, TILE, stack)
+    for fingerprint, wrong in (("f00d", 0), ("beef", 1)):  # sums of another map are not used
+        known = {"h06v03": (fingerprint, sums + wrong)}
+        assert day_consistency(tmp_path / "20210808", DAY, stack, synthetic=False, sums=known) == found
     kept.write_text("mine")
     with pytest.raises(OutputError, match="was not made by mmnet_maps"):
         day_consistency(tmp_path / "20210808", DAY, stack, synthetic=False)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from mmnet_maps.errors import InputError, OutputError, bytes_text, counted, number_text
 from mmnet_maps.files import read_json, write_whole
+from mmnet_maps.mapping.smap_consistency import Sums
 from mmnet_maps.product.stac_item import fingerprint_of, version_of
 
 REPORTS = "reports"
@@ -42,6 +43,9 @@ class Outcome:
         The reason of a failure, one line.
     why_empty
         Why no pixel of a map that was made has a value; None where one has.
+    sums
+        Fingerprint of a map that was made, and its sums by cell of SMAP (`smap_consistency.sum_cells`); no part of the
+        report.
     """
 
     tile: str
@@ -53,6 +57,7 @@ class Outcome:
     seconds: float = 0.0
     error: str | None = None
     why_empty: str | None = None
+    sums: tuple[str, Sums] | None = None
 
 
 @dataclass(kw_only=True)
@@ -148,7 +153,7 @@ class Report:
             "pixels_per_second": round(pixels / self.seconds) if self.seconds else None,
             "closure": {str(day): figures for day, figures in self.smap_consistency.items()},
             "outcomes": [
-                {**asdict(one), "day": str(one.day), "seconds": round(one.seconds, 2)}
+                {**asdict(replace(one, sums=None)), "day": str(one.day), "seconds": round(one.seconds, 2)}
                 | {"tried": self.tried.get((one.tile, one.day), 1)}
                 for one in sorted(self.outcomes, key=lambda one: (one.day, one.tile))
             ],

@@ -36,8 +36,14 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from mmnet_maps.mapping.request import Request
+    from mmnet_maps.mapping.smap_consistency import Sums
 
 log = logging.getLogger("mmnet_maps")
+
+DaySums = dict[date, dict[str, tuple[str, "Sums"]]]
+"""By day and tile, the fingerprint of a map and its sums by cell of SMAP."""
+
+_SUMS = 50_000  # maps of a run whose sums are kept; the later ones are read from their files
 
 
 def run_batch(
@@ -95,8 +101,8 @@ def run_batch(
         _prepare_store(batch)
         with _report(batch) as report, connect(scheduler, count, limit) as client:
             check_workers(client, batch.root, _input_files(first), time_limit)
-            _map_all(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
-            _finish_days(client, batch, report, retries)
+            sums = _map_all(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
+            _finish_days(client, batch, report, sums, retries)
             write_catalog(batch.root, batch.days)
             write_styles(batch.root)
     return report
@@ -222,17 +228,22 @@ def _owner(note: Path) -> str:
         return "its process is not known"
 
 
-def _map_all(client: Client, tasks: Sequence[Task], report: Report, retries: int, quiet: bool) -> None:
-    """Run all tasks; failures are reported and the others go on."""
+def _map_all(client: Client, tasks: Sequence[Task], report: Report, retries: int, quiet: bool) -> DaySums:
+    """Run all tasks, and return the sums of the maps that were made; failures are reported and the others go on."""
     from tqdm import tqdm
+
+    sums: DaySums = {}
 
     by_name = {(task.tile, task.days): task for task in tasks}
     work = [Work(name=name, call=partial(run_task, task), size=len(task.days)) for name, task in by_name.items()]
     with tqdm(total=sum(one.size for one in work), unit="map", desc=report.name, disable=quiet) as bar:
 
         def done(one: Work, outcomes: list[Outcome], tried: int) -> None:
-            """Add outcomes to the report and the progress bar."""
-            report.add(outcomes, tried)
+            """Add outcomes to the report and the progress bar, and keep their sums, each of which takes 4 kB."""
+            for outcome in outcomes:
+                if outcome.sums and len(report.outcomes) < _SUMS:
+                    sums.setdefault(outcome.day, {})[outcome.tile] = outcome.sums
+            report.add([replace(outcome, sums=None) for outcome in outcomes], tried)
             bar.update(one.size)
             if report.failures:
                 bar.set_postfix(failed=report.failures, refresh=False)
@@ -244,9 +255,10 @@ def _map_all(client: Client, tasks: Sequence[Task], report: Report, retries: int
             done(one, [task.failure(day, text) for day in task.days], tried)
 
         run_all(client, work, retries, done, failed)
+    return sums
 
 
-def _finish_days(client: Client, batch: Batch, report: Report, retries: int) -> None:
+def _finish_days(client: Client, batch: Batch, report: Report, sums: DaySums, retries: int) -> None:
     """Make mosaics and SMAP figures of every day, from all of its tiles."""
     finish = partial(finish_day, batch.root, synthetic=batch.synthetic, stack=batch.requests[0].stack)
     days = [day for day in batch.days if (batch.root / f"{day:%Y%m%d}").is_dir()]
@@ -259,4 +271,5 @@ def _finish_days(client: Client, batch: Batch, report: Report, retries: int) -> 
         """Keep the reason in the report."""
         done(one, {"error": why}, tried)
 
-    run_all(client, [Work(name=str(day), call=partial(finish, day)) for day in days], retries, done, failed)
+    work = [Work(name=str(day), call=partial(finish, day, sums=sums.get(day, {}))) for day in days]
+    run_all(client, work, retries, done, failed)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -22,6 +21,7 @@ from mmnet_maps.mapping.batch.report import Outcome, item_path, map_version
 from mmnet_maps.mapping.commands import fill_command, model_text, place_options
 from mmnet_maps.mapping.pipeline import Packed, write_days
 from mmnet_maps.mapping.request import Request, open_stack
+from mmnet_maps.mapping.smap_consistency import Sums, day_consistency, sum_cells
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.stack.availability import NotFetchedError, require, require_values
 
@@ -166,12 +166,15 @@ def _existing(task: Task, day: date) -> dict[date, Outcome]:
 def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
     """Make the maps of some days of a tile."""
     request, started = task.request, time.perf_counter()
-    pixels: Counter[date] = Counter()
-    fingerprints = {day: request.fingerprint(day) for day in days} if task.store else {}
+    fingerprints = {day: request.fingerprint(day) for day in days}
+    pixels: dict[date, int] = {}
+    sums: dict[date, Sums] = {}
 
     def also(tile: Tile, day: date, packed: Packed) -> None:
-        """Count the pixels, and write them to the store as well."""
-        pixels[day] += int(np.count_nonzero(packed["soil_moisture"] != LAYERS["soil_moisture"].nodata))
+        """Count the pixels, sum them by cell of SMAP, and write them to the store as well; the task has one tile."""
+        moisture = packed["soil_moisture"]
+        pixels[day] = int(np.count_nonzero(moisture != LAYERS["soil_moisture"].nodata))
+        sums[day] = sum_cells(moisture, tile.geobox, open_stack(request.stack))
         if task.store:
             _write_to_store(task, fingerprints[day], tile, day, packed)
 
@@ -187,6 +190,7 @@ def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
             bytes=sum(path.stat().st_size for path in product.layers.values()),
             seconds=seconds,
             why_empty=product.why_empty,
+            sums=(fingerprints[day], sums[day]),
         )
         for day, product in made.items()
     }
@@ -260,18 +264,19 @@ def _give_up(late: dict[str, Any], worker: Worker, done: threading.Event) -> Non
         os._exit(1)
 
 
-def finish_day(root: Path, day: date, *, synthetic: bool, stack: Path) -> dict[str, Any]:
-    """Write the mosaics of a day, and return the figures of its comparison with SMAP.
+def finish_day(
+    root: Path, day: date, *, synthetic: bool, stack: Path, sums: Mapping[str, tuple[str, Sums]]
+) -> dict[str, Any]:
+    """Write the mosaics of a day, and return the figures of its comparison with SMAP, of which some sums are known.
 
     Where SMAP cannot be read they are an ``error``, since the maps are finished all the same.
     """
-    from mmnet_maps.mapping.smap_consistency import day_consistency
     from mmnet_maps.product.mosaic import write_mosaics
 
     folder = root / f"{day:%Y%m%d}"
     write_mosaics(folder, day, synthetic=synthetic)
     try:
-        return day_consistency(folder, day, open_stack(stack), synthetic=synthetic)
+        return day_consistency(folder, day, open_stack(stack), synthetic=synthetic, sums=sums)
     except InputError as error:
         return {"error": str(error)}
 
