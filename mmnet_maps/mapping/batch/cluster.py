@@ -70,6 +70,9 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
         # Tasks that wait on a worker would be blamed for its death, so none does.
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.worker-saturation": 1.0,
+        # By default each process examines itself fifty to a hundred times a second.
+        "distributed.admin.tick.interval": "500ms",
+        "distributed.worker.profile.interval": "100ms",
         # Torch and caches keep memory, so a paused worker would never resume.
         **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
     }
