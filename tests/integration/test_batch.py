@@ -394,7 +394,7 @@ def test_the_dashboard_is_imported_when_it_is_opened() -> None:
     with LocalCluster(
         n_workers=0, processes=False, dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False}
     ) as cluster:
-        offer_dashboard(cluster.scheduler)
+        offer_dashboard(cluster)
         address = f"http://127.0.0.1:{cluster.scheduler.http_server.port}"
         for _ in range(2):
             with urlopen(f"{address}/status") as page:  # noqa: S310

@@ -88,7 +88,7 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
                 scheduler_kwargs={"dashboard": False},
                 silence_logs=logging.CRITICAL,
             )
-        offer_dashboard(cluster.scheduler)
+        offer_dashboard(cluster)
         try:
             with Client(cluster) as client, _keep_workers(cluster, workers):
                 _log_dashboard(client)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tornado.web import Application, RequestHandler
 
 if TYPE_CHECKING:
-    from distributed import Scheduler
+    from distributed import LocalCluster, Scheduler
 
 
 class _FirstVisit(RequestHandler):
@@ -28,7 +28,8 @@ class _FirstVisit(RequestHandler):
         self.redirect(self.request.uri or "/")
 
 
-def offer_dashboard(scheduler: Scheduler) -> None:
-    """Let a scheduler that was started without its dashboard show it when it is opened."""
+def offer_dashboard(cluster: LocalCluster) -> None:
+    """Let the scheduler of a cluster that was started without the dashboard show it when it is opened."""
+    scheduler: Any = cluster.scheduler
     first = Application([(r".*", _FirstVisit, {"scheduler": scheduler})])
     scheduler.http_application.add_application(first)
