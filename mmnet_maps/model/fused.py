@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import local
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -260,27 +260,35 @@ class _Encoder:
         return found
 
 
+class _StepsMLP:
+    """A branch of a linear layer over all steps, a chain and a normalisation."""
+
+    def __init__(self, network: StepsMLP, like: Tensor) -> None:
+        self.entry, *layers = _fused_layers(network.encoder)
+        self.chain, full = _Chain("steps", layers, like), like.float()
+        self.rest, self.norm = self.chain.rest.to(full), _Layer.of(network.norm).to(full)
+
+    def __call__(self, entered: Float[Tensor, "n width"]) -> Float[Tensor, "n d_model"]:
+        """Return the embedding from the output of `entry`."""
+        return _normalise(self.chain(torch.relu_(entered)).float().add_(self.rest), self.norm)
+
+
 class _Branch:
     """A group's branch and its columns of the fusion layer: their product is the group's share of the term."""
 
-    def __init__(self, network: Any, fusion: _Layer, like: Tensor) -> None:
-        self.encoder: _Encoder | _Chain
-        if isinstance(network, StepsMLP):
-            entry, *layers = _fused_layers(network.encoder)
-            self.encoder = _Chain("steps", layers, like)
-            fusion = _Layer(fusion.weight, fusion.bias + fusion.weight @ self.encoder.rest)
-        else:
-            self.encoder = _Encoder(network, like)
-            entry = self.encoder.entry
-        self.entry, self.fusion = entry.to(like.float()), fusion.to(like)
+    def __init__(self, network: nn.Module, fusion: _Layer, like: Tensor) -> None:
+        self.encoder = _StepsMLP(network, like) if isinstance(network, StepsMLP) else _Encoder(network, like)
+        self.entry, self.fusion = self.encoder.entry.to(like.float()), fusion.to(like)
 
     def terms(self, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         """Return the group's share of each map's term from its standardised series (every, n, columns)."""
+        embeddings: Iterable[Tensor]
         if isinstance(self.encoder, _Encoder):
             embeddings = self.encoder(linear(series, *self.entry), places)
-            return [linear(e.to(self.fusion.weight), *self.fusion) for e in embeddings]
-        rows = [series[place].movedim(0, 1).flatten(1) for place in places]  # (n, steps * columns) each
-        return [linear(self.encoder(torch.relu_(linear(row, *self.entry))), *self.fusion) for row in rows]
+        else:
+            rows = (series[place].movedim(0, 1).flatten(1) for place in places)  # (n, steps * columns) each
+            embeddings = (self.encoder(linear(row, *self.entry)) for row in rows)  # each in the memory of the last
+        return [linear(e.to(self.fusion.weight), *self.fusion) for e in embeddings]
 
 
 class SplitNetwork(Protocol):
@@ -303,19 +311,15 @@ class _MMNet:
     def __init__(self, network: MMNet | GroupedMMNet, spec: ModelSpec, like: Tensor) -> None:
         entry, *layers = _fused_layers(network.encoder_s)
         (fusion,) = _fused_layers(network.fusion)
-        of_snapshot, of_series = _split(fusion, spec.d_model)
+        of_snapshot, *of_groups = fusion.weight.split(spec.d_model, dim=1)
         self.entry, self.chain = _Entry(entry, spec, like), _Chain("snapshot", layers, like)
-        self.of_snapshot, self.regression = (
-            of_snapshot.weight.T.contiguous().to(like),
-            _Regression(network.decoder, like),
-        )
-        weight, bias = of_series.weight, of_series.bias + of_snapshot.weight @ self.chain.rest
+        self.of_snapshot, self.regression = of_snapshot.T.contiguous().to(like), _Regression(network.decoder, like)
+        bias = fusion.bias + of_snapshot @ self.chain.rest
         self.branches = []
         branches = network.branches if isinstance(network, GroupedMMNet) else [network]
-        for branch in branches:
-            own = _Layer(weight[:, : branch.width], bias)
-            self.branches.append(_Branch(branch, own, like))
-            weight, bias = weight[:, branch.width :], torch.zeros_like(bias)  # the bias counts once
+        for branch, weight in zip(branches, of_groups, strict=True):
+            self.branches.append(_Branch(branch, _Layer(weight, bias), like))
+            bias = torch.zeros_like(bias)  # it counts once
 
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         return self.branches[group].terms(series, places)

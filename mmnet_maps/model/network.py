@@ -89,8 +89,7 @@ class _SeriesNetwork(nn.Module):
 
     def __init__(self, sizes: Sizes, columns: int) -> None:
         super().__init__()
-        self.width = d_model = sizes.d_model
-        dropout = sizes.dropout
+        d_model, dropout = sizes.d_model, sizes.dropout
         widths = (columns, d_model // 4, d_model // 2, d_model)
         self.encoder_d = nn.Sequential(*(SeriesLayer(a, b, dropout) for a, b in pairwise(widths)))
         self.inlayernorm = nn.LayerNorm(d_model)
@@ -138,17 +137,20 @@ class MMNet(_SeriesNetwork):
 
 
 class StepsMLP(nn.Module):
-    """A small branch: an MLP over all steps of a group of series, a quarter as wide as the Transformer's embedding."""
+    """A small branch: an MLP over all steps of a group of series, normalised like the Transformer's embedding.
+
+    Without the normalisation it extrapolates in hot deserts, which cost R at held-out stations there.
+    """
 
     def __init__(self, sizes: Sizes, columns: int) -> None:
         super().__init__()
-        self.width = sizes.d_model // 4
-        widths = (sizes.steps * columns, sizes.d_model // 2, self.width)
+        widths = (sizes.steps * columns, sizes.d_model // 2, sizes.d_model)
         self.encoder = nn.Sequential(*_layers(*widths, dropout=sizes.dropout))
+        self.norm = nn.LayerNorm(sizes.d_model)
 
-    def encode_series(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n width"]:
+    def encode_series(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n d_model"]:
         """Return the embedding of standardised series, oldest step first."""
-        encoded: Tensor = self.encoder(x.flatten(1))
+        encoded: Tensor = self.norm(self.encoder(x.flatten(1)))
         return encoded
 
 
@@ -168,8 +170,7 @@ class GroupedMMNet(nn.Module):
         branches = [_BRANCHES[kind](sizes, columns) for columns, kind in sizes.groups]
         self.branches = nn.ModuleList(branches)
         self.encoder_s = _encoder(sizes.snapshot, d_model, dropout)
-        width = d_model + sum(branch.width for branch in branches)
-        self.fusion = nn.Sequential(*_layers(width, d_model, dropout=dropout))
+        self.fusion = nn.Sequential(*_layers((1 + len(branches)) * d_model, d_model, dropout=dropout))
         self.decoder = _regression(d_model, dropout)
 
     def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
@@ -177,7 +178,7 @@ class GroupedMMNet(nn.Module):
         embeddings = [self.encoder_s(s)]
         for branch, part in zip(self.branches, torch.split(x, self.columns, dim=2), strict=True):
             assert isinstance(branch, _SeriesNetwork | StepsMLP)
-            embeddings.append(branch.encode_series(part))  # (n, branch.width)
+            embeddings.append(branch.encode_series(part))  # (n, d_model)
         estimate: Tensor = self.decoder(self.fusion(torch.cat(embeddings, dim=1)))  # (n, 1)
         return estimate.squeeze(1)
 

@@ -64,7 +64,7 @@ class SeriesGroup(BaseModel):
     features
         Names of the series.
     branch
-        ``transformer``: the paper's; ``mlp``: a small MLP over all steps, whose embedding is a quarter as wide.
+        ``transformer``: the paper's; ``mlp``: a small MLP over all steps.
     """
 
     model_config = _CONFIG

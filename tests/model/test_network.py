@@ -166,7 +166,7 @@ def test_each_group_of_series_has_a_branch_of_its_own() -> None:
     weather, lst = model.branches
     with torch.inference_mode():
         embeddings = [model.encoder_s(s), weather.encode_series(x[..., :3]), lst.encode_series(x[..., 3:])]
-        assert [e.shape[1] for e in embeddings] == [16, 16, 4]
+        assert [e.shape[1] for e in embeddings] == [16, 16, 16]
         expected = model.decoder(model.fusion(torch.cat(embeddings, 1)))[:, 0]
         torch.testing.assert_close(model(s, x), expected)
     assert model.train()(s, x).shape == (6,)
