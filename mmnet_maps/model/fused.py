@@ -215,7 +215,7 @@ class _Encoder:
     heads is then plain arithmetic along the rows, five times faster than a product of tiny matrices.
     """
 
-    def __init__(self, network: MMNet | Transformer, like: Tensor) -> None:
+    def __init__(self, network: Any, like: Tensor) -> None:
         transformer = network.transformerencoder
         assert isinstance(transformer.norm, nn.LayerNorm)
         self.entry, *layers = (_fuse(layer.lin, layer.bn) for layer in network.encoder_d)
@@ -311,7 +311,7 @@ class _MMNet:
     def __init__(self, network: MMNet | GroupedMMNet, spec: ModelSpec, like: Tensor) -> None:
         entry, *layers = _fused_layers(network.encoder_s)
         (fusion,) = _fused_layers(network.fusion)
-        of_snapshot, *of_groups = fusion.weight.split(spec.d_model, dim=1)
+        of_snapshot, *of_groups = torch.split(fusion.weight, spec.d_model, dim=1)
         self.entry, self.chain = _Entry(entry, spec, like), _Chain("snapshot", layers, like)
         self.of_snapshot, self.regression = of_snapshot.T.contiguous().to(like), _Regression(network.decoder, like)
         bias = fusion.bias + of_snapshot @ self.chain.rest
