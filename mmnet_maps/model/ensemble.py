@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.checkpoint import Checkpoint
+from mmnet_maps.model.features import by_column
 from mmnet_maps.model.fused import SplitNetwork, split
 from mmnet_maps.model.network import draw_member
 
@@ -39,6 +41,8 @@ class Network:
         The network in the form that the engine runs.
     series_mean, series_std
         Scales of its encoded series.
+    snapshot_scales
+        Mean and standard deviation of its encoded numeric snapshot columns, (columns, 1) each.
     in_estimate
         True for a checkpoint's own network: the estimate is the mean of these.
     member
@@ -48,6 +52,7 @@ class Network:
     split: SplitNetwork
     series_mean: Tensor
     series_std: Tensor
+    snapshot_scales: tuple[Tensor, Tensor]
     in_estimate: bool
     member: int | None
 
@@ -59,7 +64,10 @@ def split_networks(checkpoints: Sequence[Checkpoint], draws: int, like: Tensor) 
     own_are_members = len(checkpoints) > 1 and not draws
     for checkpoint in checkpoints:
         spec = checkpoint.spec
-        scales = {
+        numeric = [k for k, feature in enumerate(by_column(spec.snapshot)) if feature.encoding != "onehot"]
+        means, stds = (torch.tensor(values)[numeric, None] for values in (spec.snapshot_mean, spec.snapshot_std))
+        scales: dict[str, Any] = {
+            "snapshot_scales": (means.to(like.device), stds.where(stds != 0, 1.0).to(like.device)),
             "series_mean": torch.tensor(spec.series_mean, device=like.device),
             "series_std": torch.tensor([value or 1.0 for value in spec.series_std], device=like.device),
         }

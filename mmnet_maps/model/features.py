@@ -271,18 +271,36 @@ def _parts(columns: Iterable[str], name: str) -> tuple[str, ...]:
     return (_STORED_AS.get(name, name),)
 
 
-def unpacked(name: str, values: Tensor) -> Tensor:
-    """Unpack a stored variable's int16 to physical float32, NaN where missing; return other types unchanged."""
+def unpack(names: Sequence[str], steps: Tensor, out: Tensor) -> Tensor:
+    """Unpack stored variables on the device where they are.
+
+    Parameters
+    ----------
+    names
+        The variables.
+    steps
+        Their packed values, int16 (variables, n).
+    out
+        float32 (variables, n); overwritten.
+
+    Returns
+    -------
+    Tensor
+        `out`, in physical units, NaN where missing; the numbers of `Variable.unpack`.
+    """
     import torch
 
-    if values.dtype != torch.int16:
-        return values
-    variable = VARIABLES[name]
-    physical = values.float().mul_(variable.scale).add_(variable.offset)
-    return physical.masked_fill_(values == variable.nodata, math.nan)
+    variables = [VARIABLES[name] for name in names]
+    scale, offset, nodata = (
+        torch.tensor([float(getattr(variable, field)) for variable in variables], device=steps.device)[:, None]
+        for field in ("scale", "offset", "nodata")
+    )
+    known = torch.sub(steps, nodata, out=out)
+    known.div_(known)  # NaN where 0 / 0, else 1: masks take four times as long
+    return known.mul_(steps).mul_(scale).add_(offset)
 
 
-def encode(columns: Mapping[str, Tensor], features: Sequence[Feature]) -> Tensor:
+def encode(columns: Mapping[str, Tensor], features: Sequence[Feature], out: Tensor | None = None) -> Tensor:
     """Encode features, on the device where the columns are.
 
     Parameters
@@ -292,6 +310,8 @@ def encode(columns: Mapping[str, Tensor], features: Sequence[Feature]) -> Tensor
         tensor of one element applies to all. An index that is not among them is computed from its bands.
     features
         What to encode, in column order.
+    out
+        float32 (columns, *shape), overwritten; by default new memory, in the shape of the largest column.
 
     Returns
     -------
@@ -300,17 +320,18 @@ def encode(columns: Mapping[str, Tensor], features: Sequence[Feature]) -> Tensor
     """
     import torch
 
-    shape = np.broadcast_shapes(*(values.shape for values in columns.values()))
-    like = next(iter(columns.values()))
-    encoded = torch.empty((len(encoded_columns(features)), *shape), dtype=torch.float32, device=like.device)
+    if out is None:
+        shape = np.broadcast_shapes(*(values.shape for values in columns.values()))
+        like = next(iter(columns.values()))
+        out = torch.empty((len(encoded_columns(features)), *shape), dtype=torch.float32, device=like.device)
     place = 0
     for feature in features:
         parts = [columns[name] for name in _parts(columns, feature.name)]
         values = parts[0] if len(parts) == 1 else INDICES[feature.name].formula(*parts)
         width = len(feature.columns)
-        _fill(feature, values, encoded[place : place + width])
+        _fill(feature, values, out[place : place + width])
         place += width
-    return encoded
+    return out
 
 
 def _fill(feature: Feature, values: Tensor, out: Tensor) -> None:
@@ -321,8 +342,7 @@ def _fill(feature: Feature, values: Tensor, out: Tensor) -> None:
     elif feature.encoding == "identity":
         out[0] = values
     elif feature.encoding == "log1p":
-        logs = torch.log1p(values)
-        out[0] = logs.masked_fill_(~logs.isfinite(), math.nan)
+        out[0] = torch.log1p(values).nan_to_num_(nan=math.nan, posinf=math.nan, neginf=math.nan)
     elif feature.encoding == "half_cosine":
         turn = (values - 1.0) / 365.0 if feature.name == "doy" else values / 360.0
         out[0] = torch.cos(turn * math.pi)

@@ -104,18 +104,16 @@ class _Entry:
                 table = table + scaled @ layer.weight[:, [*columns]].T
             else:
                 numeric += columns
-        self.weight, self.table = layer.weight[:, numeric].to(like), table.to(like)
-        self.mean, self.std = (part[numeric, None].float().to(like.device) for part in (mean, std))
+        self.weight, self.table = layer.weight[:, numeric].T.contiguous().to(like), table.to(like)
 
     def __call__(self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None) -> Float[Tensor, "n out"]:
-        """Return the layer before activation, from encoded numeric columns and land cover codes."""
-        scaled = torch.sub(x, self.mean, out=scratch("scaled", x.shape, x)).div_(self.std).to(self.weight)
-        entered = scratch("entered", (x.shape[1], len(self.weight)), scaled)
+        """Return the layer before activation, from standardised numeric columns and land cover codes."""
+        entered = scratch("entered", (x.shape[1], self.weight.shape[1]), self.weight)
         if codes is None:
             entered.copy_(self.table[:1].expand_as(entered))
         else:
             torch.index_select(self.table, 0, codes, out=entered)
-        return entered.addmm_(scaled.T, self.weight.T)
+        return entered.addmm_(x.T.to(self.weight), self.weight)
 
 
 class _Chain:
@@ -163,10 +161,10 @@ class _Regression:
     def __init__(self, decoder: nn.Sequential, like: Tensor) -> None:
         *layers, last = _fused_layers(decoder)
         self.chain = _Chain("decoder", layers, like)
-        self.last = _Layer(last.weight, last.bias + last.weight @ self.chain.rest).to(like.float())
+        self.last = _Layer(last.weight[0], last.bias + last.weight @ self.chain.rest).to(like.float())
 
     def __call__(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
-        return linear(self.chain(x).float(), *self.last)[:, 0]
+        return torch.mv(self.chain(x).float(), self.last.weight).add_(self.last.bias)
 
 
 class _Attention:
@@ -302,7 +300,7 @@ class SplitNetwork(Protocol):
     def target(
         self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, term: Float[Tensor, "n width"]
     ) -> Float[Tensor, " n"]:
-        """Return the target from the encoded snapshot and each pixel's terms, added up, which are overwritten."""
+        """Return the target from the standardised snapshot and each pixel's terms, added up, which are overwritten."""
 
 
 class _MMNet:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmnet_maps.model.features import Feature, by_column, onehot_table
+from mmnet_maps.model.fused import scratch
 from mmnet_maps.model.spec import ModelSpec
 
 
@@ -21,14 +22,15 @@ class TrainingRange:
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:
         self._series: list[Tensor] | None = None
-        self._numeric: list[Tensor] | None = None
+        self._numeric: list[Tensor] | None = None  # the middle of each column's range, and 1 / half its width
         self._strange_codes = torch.zeros(256, dtype=torch.bool, device=device)
         if spec.series_range is not None:
             self._series = [end.to(device) for end in limits(spec.series_range)]
         if spec.snapshot_range is not None:
             low, high = limits(spec.snapshot_range)
             numeric = [k for k, feature in enumerate(by_column(spec.snapshot)) if feature.encoding != "onehot"]
-            self._numeric = [end[numeric, None].to(device) for end in (low, high)]
+            ends = [end[numeric, None].double() for end in (low, high)]
+            self._numeric = [part.float().to(device) for part in ((ends[0] + ends[1]) / 2, 2 / (ends[1] - ends[0]))]
             self._strange_codes = _strange_codes(spec.snapshot, low, high).to(device)
 
     def outside_series(self, x: Tensor, columns: Sequence[int]) -> Tensor:
@@ -42,8 +44,9 @@ class TrainingRange:
         """Mark pixels with an encoded numeric input (columns, n) or a land cover code outside the range: bool (n,)."""
         if self._numeric is None:
             return torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
-        low, high = self._numeric
-        found = ((x < low) | (x > high)).any(0)
+        middle, scale = self._numeric  # arithmetic, NaN counting as the middle: comparisons take four times as long
+        from_middle = torch.sub(x, middle, out=scratch("range", x.shape, x)).mul_(scale).abs_()
+        found = from_middle.nan_to_num_(nan=0.0).amax(0) > 1
         return found if codes is None else found | self._strange_codes[codes]
 
 

@@ -17,7 +17,7 @@ from mmnet_maps.model.features import (
     encoded_columns,
     required,
     standardise,
-    unpacked,
+    unpack,
 )
 from mmnet_maps.model.indices import INDICES
 from mmnet_maps.model.training_range import limits
@@ -281,11 +281,11 @@ def test_limits_forgive_rounding() -> None:
 
 
 def test_packed_integers_are_unpacked_as_a_stack_unpacks_them() -> None:
-    packed = np.array([2500, -32768, 0, -7], np.int16)
-    for name in ("smap", "tmmx", "vv"):
-        np.testing.assert_array_equal(unpacked(name, torch.from_numpy(packed)), VARIABLES[name].unpack(packed))
-    codes = torch.tensor([82, 0], dtype=torch.uint8)
-    assert unpacked("landcover", codes) is codes
+    packed = np.array([2500, -32768, 0, -7, 32767, -32767], np.int16)
+    names = [name for name, variable in VARIABLES.items() if variable.dtype == "int16"]
+    steps = torch.from_numpy(packed).expand(len(names), -1)
+    found = unpack(names, steps, torch.empty(steps.shape))
+    np.testing.assert_array_equal(found, [VARIABLES[name].unpack(packed) for name in names])
 
 
 def test_one_value_stands_for_all_rows() -> None:
