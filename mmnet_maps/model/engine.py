@@ -56,7 +56,7 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Rows of a matrix product: on a CPU its activations stay in the cache, on a GPU they keep all of it busy.
-_ROWS = {"cpu": 2_048, "cuda": 262_144}
+_ROWS = {"cpu": 4_096, "cuda": 262_144}
 _TERMS = 10  # networks times days whose terms are kept at once
 _PIXELS = {"cpu": 16_384, "cuda": 262_144}  # pixels that are gathered and encoded at once
 
@@ -392,18 +392,15 @@ class Engine:
         if "landcover" in others:  # may be class names
             others["landcover"] = as_numbers("landcover", others["landcover"])
         cells = np.array(series_id[:, pixels])
-        if self._copies is None:
+        with torch.cuda.stream(self._copies):  # None on a CPU
             block = {name: self._to_device(values) for name, values in others.items()}
             of_stack, which = self._to_device(steps), self._to_device(cells)
-        else:
-            with torch.cuda.stream(self._copies):
-                block = {name: self._to_device(values) for name, values in others.items()}
-                of_stack, which = self._to_device(steps), self._to_device(cells)
+        if self._copies is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_stream(self._copies)
             for tensor in (*block.values(), of_stack, which):
                 tensor.record_stream(computing)
-        physical = unpack(packed, of_stack, scratch("physical", of_stack.shape, self._like))
+        physical = unpack(packed, of_stack, scratch("physical", (2, *of_stack.shape), self._like))
         return block | dict(zip(packed, physical, strict=True)), which
 
     def _to_device(self, values: NDArray[Any]) -> Tensor:

@@ -272,7 +272,7 @@ def _parts(columns: Iterable[str], name: str) -> tuple[str, ...]:
 
 
 def unpack(names: Sequence[str], steps: Tensor, out: Tensor) -> Tensor:
-    """Unpack stored variables on the device where they are.
+    """Unpack stored variables, on the device where they are.
 
     Parameters
     ----------
@@ -281,12 +281,12 @@ def unpack(names: Sequence[str], steps: Tensor, out: Tensor) -> Tensor:
     steps
         Their packed values, int16 (variables, n).
     out
-        float32 (variables, n); overwritten.
+        float32 (2, variables, n), overwritten.
 
     Returns
     -------
-    Tensor
-        `out`, in physical units, NaN where missing; the numbers of `Variable.unpack`.
+    Tensor, float32 (variables, n)
+        Physical values, NaN where missing, in `out`; the numbers of `Variable.unpack`.
     """
     import torch
 
@@ -295,9 +295,11 @@ def unpack(names: Sequence[str], steps: Tensor, out: Tensor) -> Tensor:
         torch.tensor([float(getattr(variable, field)) for variable in variables], device=steps.device)[:, None]
         for field in ("scale", "offset", "nodata")
     )
-    known = torch.sub(steps, nodata, out=out)
-    known.div_(known)  # NaN where 0 / 0, else 1: masks take four times as long
-    return known.mul_(steps).mul_(scale).add_(offset)
+    values, known = out
+    values.copy_(steps)
+    torch.sub(values, nodata, out=known)
+    known.div_(known)  # 0 / 0 is NaN, all else 1: a mask takes four times as long
+    return values.mul_(scale).add_(offset).mul_(known)
 
 
 def encode(columns: Mapping[str, Tensor], features: Sequence[Feature], out: Tensor | None = None) -> Tensor:

@@ -41,7 +41,8 @@ class RunningPrediction:
 
     def __init__(self, rows: int, device: torch.device, *, models: int, members: int, keep_members: bool) -> None:
         self._models, self._members, self._keep = models, members, keep_members and members > 0
-        self._estimate, self._mean, self._spread = torch.zeros((3, rows), device=device)
+        self._estimate = torch.zeros(rows, device=device)
+        self._mean, self._spread = torch.zeros((2, rows if members else 0), device=device)
         self._kept = torch.empty((members if self._keep else 0, rows), device=device)
         self.outside = torch.zeros(rows, dtype=torch.bool, device=device)
 
@@ -58,7 +59,7 @@ class RunningPrediction:
 
     def prediction(self, rows: NDArray[np.intp], n: int, std_factor: float) -> Prediction:
         """Return the prediction for n pixels, of which `rows` were computed."""
-        std = (self._spread / max(1, self._members - 1)).sqrt() * std_factor
+        std = self._spread.div_(max(1, self._members - 1)).sqrt_().mul_(std_factor)
         return Prediction(
             estimate=_placed(self._estimate, rows, n, np.nan),
             std=_placed(std, rows, n, np.nan) if self._members else None,

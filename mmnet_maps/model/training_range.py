@@ -47,7 +47,7 @@ class TrainingRange:
         middle, scale = self._numeric  # arithmetic, NaN counting as the middle: comparisons take four times as long
         from_middle = torch.sub(x, middle, out=scratch("range", x.shape, x)).mul_(scale).abs_()
         found = from_middle.nan_to_num_(nan=0.0).amax(0) > 1
-        return found if codes is None else found | self._strange_codes[codes]
+        return found if codes is None else found.logical_or_(torch.index_select(self._strange_codes, 0, codes))
 
 
 def _strange_codes(features: Sequence[Feature], low: Tensor, high: Tensor) -> Tensor:

@@ -284,7 +284,7 @@ def test_packed_integers_are_unpacked_as_a_stack_unpacks_them() -> None:
     packed = np.array([2500, -32768, 0, -7, 32767, -32767], np.int16)
     names = [name for name, variable in VARIABLES.items() if variable.dtype == "int16"]
     steps = torch.from_numpy(packed).expand(len(names), -1)
-    found = unpack(names, steps, torch.empty(steps.shape))
+    found = unpack(names, steps, torch.empty(2, *steps.shape))
     np.testing.assert_array_equal(found, [VARIABLES[name].unpack(packed) for name in names])
 
 
