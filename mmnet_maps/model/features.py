@@ -295,7 +295,7 @@ def unpack(names: Sequence[str], steps: Tensor, out: Tensor) -> Tensor:
         torch.tensor([float(getattr(variable, field)) for variable in variables], device=steps.device)[:, None]
         for field in ("scale", "offset", "nodata")
     )
-    values, known = out
+    values, known = out[0], out[1]
     values.copy_(steps)
     torch.sub(values, nodata, out=known)
     known.div_(known)  # 0 / 0 is NaN, all else 1: a mask takes four times as long
