@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mmnet_maps import __version__
 from mmnet_maps.errors import MMNetError, RequestError, TilesFailedError
 from mmnet_maps.files import write_whole
-from mmnet_maps.mapping.batch.forks import METHOD, start_preloading
+from mmnet_maps.mapping.batch.forks import METHOD, start_preloading, stop_preloading
 from mmnet_maps.mapping.batch.worker import LATE, refuse_threads, version_and_missing
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
         finally:
             with suppress(TimeoutError):  # a worker that died while starting may block it for ever
                 cluster.close(timeout=_CLOSE)
+            stop_preloading()
 
 
 def _connected(scheduler: str) -> Client:

@@ -35,7 +35,7 @@ _ENVIRONMENT = {
 
 
 def start_preloading() -> None:
-    """Start the process, once; it ends with this one, and imports in the background.
+    """Start the process, once; it imports in the background, and ends with this one at the latest.
 
     It starts no threads, and none of the libraries does while it is imported.
     """
@@ -49,3 +49,9 @@ def start_preloading() -> None:
     finally:
         for name in _ENVIRONMENT.keys() - before.keys():
             del os.environ[name]
+
+
+def stop_preloading() -> None:
+    """End the process and wait for it, so that what its workers took is accounted to this one."""
+    if METHOD == "forkserver":
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # there is no public way
