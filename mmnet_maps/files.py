@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from glob import escape
 from mmap import ACCESS_READ, mmap
@@ -39,6 +39,7 @@ _SOFTWARE = b"mmnet_maps"
 _SIDECARS = (".aux.xml", ".ovr", ".ovr.aux.xml", ".msk", ".msk.aux.xml", ".msk.ovr")
 _TRIES = 10
 _OPENING = Lock()
+_NEARLY_FULL = 64 << 20  # bytes; GDAL removes a file that it could not finish, so that some are free again
 _CACHE = 256 << 20  # bytes; the default is a twentieth of the memory
 
 
@@ -56,13 +57,6 @@ def fast_zarr() -> Iterator[None]:
     import zarr
 
     with _OPENING, zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-        yield
-
-
-@contextmanager
-def plain_zarr() -> Iterator[None]:
-    """Open arrays that zarr reads and writes with its own codecs, whatever other threads are opening."""
-    with _OPENING:
         yield
 
 
@@ -176,23 +170,42 @@ def write_whole(path: Path, data: bytes | str) -> None:
         remove_leftovers(path.parent, f".{escape(path.name)}.*.partial")
         if path.is_file() and path.read_bytes() == content:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(_TRIES):
-            hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-            if file := claim(hidden):
-                break
-        else:  # no other process took it: files cannot be created here, as in /proc
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        with file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                remove_sidecars(path)  # before it: a killed process must not leave those of the old file beside the new
-                os.replace(hidden, path)
-            finally:
-                with suppress(OSError):
-                    hidden.unlink(missing_ok=True)
+        replace_file(path, content, sidecars(path))
+
+
+def replace_file(path: Path, content: bytes, outdated: Sequence[Path] = ()) -> None:
+    """Write a file beside its final name, flush it to the disk and rename it; missing folders are made.
+
+    Parameters
+    ----------
+    path, content
+        The file and what it will hold.
+    outdated
+        Files to remove before the renaming: a killed process must not leave those of the old file beside the new one.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written; an existing file is unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(_TRIES):
+        hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+        if file := claim(hidden):
+            break
+    else:  # no other process took it: files cannot be created here, as in /proc
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    with file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            for found in outdated:
+                found.unlink(missing_ok=True)
+            os.replace(hidden, path)
+        finally:
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)
 
 
 def sidecars(path: Path) -> list[Path]:
@@ -234,12 +247,11 @@ def write_errors(path: Path, kept: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException, path: Path) -> str:
-    """Return why a write failed; GDAL loses the system's error number, so a full disk is looked for."""
-    number = getattr(error, "errno", None)
-    if isinstance(number, int):
-        return os.strerror(number)
+    """Return why a write failed; GDAL loses the system's error number, so a nearly full disk is looked for."""
+    if isinstance(error, OSError) and error.errno is not None:  # the `errno` of GDAL's own errors is not the system's
+        return os.strerror(error.errno)
     with suppress(OSError):
-        if shutil.disk_usage(nearest_existing(path)).free < 1 << 20:
+        if shutil.disk_usage(nearest_existing(path)).free < _NEARLY_FULL:
             return os.strerror(errno.ENOSPC)
     return " ".join(str(error).split())
 

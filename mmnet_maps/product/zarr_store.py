@@ -2,8 +2,8 @@
 
 Layout: arrays (time, y, x) with one shard per tile and day, and ``issue`` (time, tile_y, tile_x), the commit marks: the
 first 64 bits of the product's fingerprint, 0 where nothing was written. A mark is written last. The store is created
-with all its metadata; later only shards and marks are written, each by one process, each file whole or not at all
-(zarr writes beside the final name and renames).
+with all its metadata; later only shards and marks are written, each by one process, each file whole or not at all.
+Shards are encoded here from the packed values, because zarr's own codec takes much longer, and read back through zarrs.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr.api.asynchronous
 from affine import Affine
+from numcodecs import Blosc
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import OutputError
-from mmnet_maps.files import plain_zarr, remove_leftovers, staging_folder, sync
+from mmnet_maps.files import fast_zarr, remove_leftovers, replace_file, staging_folder
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, Tile, tiles
-from mmnet_maps.product.layers import LAYERS, array_attributes, global_attributes
-from mmnet_maps.product.quality import FLAG_MASKS
+from mmnet_maps.product.layers import LAYERS, Layer, array_attributes, global_attributes
 from mmnet_maps.product.zarr_grid import (
     COMPRESSOR,
     DAMAGE,
     consolidate,
     create_coordinate,
     create_grid,
-    one_nan,
     run_to_end,
 )
 
@@ -44,6 +44,7 @@ ISSUE = "issue"
 _VERSION = "mmnet_run_store_version"
 _EPOCH = date(1970, 1, 1)
 _CHUNK = 256
+_BLOSC = Blosc(cname=COMPRESSOR.cname.value, clevel=COMPRESSOR.clevel, shuffle=Blosc.SHUFFLE)
 # The conventions that GeoZarr builds on, with the identifiers of their first release, v0.1.
 _CONVENTIONS = [
     {
@@ -128,7 +129,7 @@ class RunStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            with plain_zarr():
+            with fast_zarr():
                 self._attributes, self._arrays, times = run_to_end(_open(self.path))
             attributes = self._attributes
             found = attributes.get(_VERSION)
@@ -153,12 +154,11 @@ class RunStore:
     def is_current(self, tile: Tile, day: date, fingerprint: str) -> bool:
         """Return whether a region was written whole with this fingerprint (hexadecimal)."""
         try:
-            mark = run_to_end(self._arrays[ISSUE].getitem(self._region(tile, day)))
-        except (OSError, *DAMAGE):
+            return self._file(ISSUE, self._region(tile, day)).read_bytes() == _mark(fingerprint)
+        except OSError:
             return False
-        return bool(mark == _mark(fingerprint))
 
-    def write(self, tile: Tile, day: date, layers: Mapping[str, NDArray[Any]], fingerprint: str) -> None:
+    def write(self, tile: Tile, day: date, layers: Mapping[str, NDArray[np.uint16]], fingerprint: str) -> None:
         """Write one region, read it back and mark it; its earlier mark and shards are removed first.
 
         Parameters
@@ -166,7 +166,7 @@ class RunStore:
         tile, day
             The region; `tile` is one of `tiles.tiles` of the store's grid.
         layers
-            All layers, (1024, 1024): float32 in the units of ``layers.LAYERS``, NaN where missing; ``quality`` uint16.
+            All layers, packed (1024, 1024).
         fingerprint
             Fingerprint of the product, hexadecimal; `is_current` compares its first 64 bits.
 
@@ -177,11 +177,12 @@ class RunStore:
         """
         assert set(layers) == set(self.layers), (list(layers), self.layers)
         region = self._region(tile, day)
-        window = (region[0], tile.rows, tile.cols)
         try:
             for name in (ISSUE, *self.layers):
                 self._remove(name, region)
-            same = run_to_end(self._write(region, window, layers, fingerprint))
+            same = run_to_end(self._write(region, (region[0], tile.rows, tile.cols), layers))
+            if same:
+                replace_file(self._file(ISSUE, region), _mark(fingerprint))
         except OSError as error:
             raise OutputError(
                 f"cannot write tile {tile.id} on {day} to {self.path} ({error.strerror}); make room or give another "
@@ -203,42 +204,60 @@ class RunStore:
         return self.path / name / str(self._arrays[name].metadata.encode_chunk_key(region))
 
     def _remove(self, name: str, region: tuple[int, int, int]) -> None:
-        """Remove a shard or mark and leftovers of killed writers; zarr would read a broken shard before writing it."""
+        """Remove a shard or mark and leftovers of killed writers."""
         file = self._file(name, region)
         file.unlink(missing_ok=True)
-        for leftover in file.parent.glob(f"{file.name}.*.partial"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(file.parent, f".{escape(file.name)}.*.partial")
 
     async def _write(
         self,
         region: tuple[int, int, int],
         window: tuple[int, slice, slice],
-        layers: Mapping[str, NDArray[Any]],
-        fingerprint: str,
+        layers: Mapping[str, NDArray[np.uint16]],
     ) -> bool:
-        """Write and compare all layers, then the mark; return False, without a mark, if a layer did not read back."""
+        """Write all layers and compare them; return False if one did not read back.
+
+        Not in the main thread, in which Blosc would use threads of its own, and give other bytes each time.
+        """
         for name, values in layers.items():
-            array = self._arrays[name]
-            assert (values.shape, values.dtype) == ((TILE_PIXELS, TILE_PIXELS), array.dtype), name
-            if values.dtype.kind == "f":
-                values = one_nan(values)
-            await array.setitem(window, values)
+            assert (values.shape, values.dtype.str) == ((TILE_PIXELS, TILE_PIXELS), "<u2"), name
+            layer, file = LAYERS[name], self._file(name, region)
+            if shard := _shard(layer, values):
+                replace_file(file, shard)
             try:
-                found = await array.getitem(window)
+                found = await self._arrays[name].getitem(window)
             except DAMAGE:
                 return False
-            if found.tobytes() != values.tobytes():
+            expected = layer.unpack(np.ascontiguousarray(values))
+            if found.dtype != expected.dtype or not np.array_equal(found.view(np.uint8), expected.view(np.uint8)):
                 return False
-            file = self._file(name, region)
-            if file.exists():  # a shard of fill values alone is not stored
-                sync(file)  # before it is marked, so that a mark also holds after a power cut
-        await self._arrays[ISSUE].setitem(region, _mark(fingerprint))
         return True
 
 
-def _mark(fingerprint: str) -> np.uint64:
+def _shard(layer: Layer, values: NDArray[np.uint16]) -> bytes:
+    """Encode a region as a shard of Zarr v3: its chunks in physical units, then their places with a checksum.
+
+    Chunks of fill values alone are left out; a shard without any is empty, and is not stored.
+    """
+    side = TILE_PIXELS // _CHUNK
+    places = np.full((side * side, 2), np.iinfo(np.uint64).max, "<u8")  # offset and size; no such chunk
+    chunks, at = [], 0
+    for number, (row, col) in enumerate(np.ndindex(side, side)):
+        packed = values[row * _CHUNK : (row + 1) * _CHUNK, col * _CHUNK : (col + 1) * _CHUNK]
+        if (packed != layer.fill).any():
+            chunk = _BLOSC.encode(np.ascontiguousarray(layer.unpack(packed)))
+            chunks.append(chunk)
+            places[number] = at, len(chunk)
+            at += len(chunk)
+    if not chunks:
+        return b""
+    index = places.tobytes()
+    return b"".join([*chunks, index, google_crc32c.value(index).to_bytes(4, "little")])
+
+
+def _mark(fingerprint: str) -> bytes:
     """Return the first 64 bits of a fingerprint; 0, one in 2^64, would mean that nothing was written."""
-    return np.uint64(int(fingerprint[:16], 16) or 1)
+    return (int(fingerprint[:16], 16) or 1).to_bytes(8, "little")
 
 
 async def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any], NDArray[np.int32]]:
@@ -276,7 +295,7 @@ async def _create(
             shards=(1, TILE_PIXELS, TILE_PIXELS),
             chunks=(1, _CHUNK, _CHUNK),
             dtype="uint16" if flags else "float32",
-            fill_value=FLAG_MASKS["outside_area"] if flags else np.nan,
+            fill_value=LAYERS[name].fill if flags else np.nan,
             compressors=COMPRESSOR,
             dimension_names=("time", "y", "x"),
             attributes=attributes,

@@ -75,7 +75,7 @@ def test_synthetic_maps_have_names_of_their_own(tmp_path: Path) -> None:
     assert real.item.exists()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (511, 513), (1200, 30), (700, 1300)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (511, 513), (1200, 30), (700, 1300), (1030, 2060)])
 def test_every_layer_is_a_strict_cog_that_other_software_understands(tmp_path: Path, shape: tuple[int, int]) -> None:
     values = packed(*shape)
     product = produce(tmp_path, values)
@@ -94,6 +94,34 @@ def test_every_layer_is_a_strict_cog_that_other_software_understands(tmp_path: P
     opened = rioxarray.open_rasterio(product.layers["soil_moisture"], mask_and_scale=True)
     expected = np.where(values["soil_moisture"] == 65535, np.nan, values["soil_moisture"] * 0.0001)
     np.testing.assert_allclose(opened.to_numpy()[0], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(600, 512), (2048, 1024)])
+def test_a_width_of_one_block_is_a_cog_too(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """rio-cogeo takes such a file, or such an overview, for one that is not tiled."""
+    values = packed(*shape)
+    for name, path in produce(tmp_path, values).layers.items():
+        with rasterio.open(path) as data:
+            assert data.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            assert data.block_shapes == [(512, 512)]
+            np.testing.assert_array_equal(data.read(1), values[name])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (511, 513), (700, 1024), (1024, 1024)])
+def test_a_file_collected_in_memory_equals_one_collected_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    values = packed(*shape)
+    half = shape[0] // 2
+    made = {}
+    for place, side in {"memory": 1024, "disk": 0}.items():
+        monkeypatch.setattr(cog, "_IN_MEMORY", side)
+        with writer(tmp_path / place, grid(*shape)) as at:  # pixels without a window in the upper half
+            at.write(slice(half, shape[0]), slice(0, shape[1]), {name: one[half:] for name, one in values.items()})
+            assert bool([*tmp_path.rglob("*.plain.tif")]) == (place == "disk")
+            at.finish(None)
+        made[place] = content(tmp_path / place)
+    assert made["memory"] == made["disk"]
 
 
 def test_the_file_names_its_quality_bits(tmp_path: Path) -> None:
@@ -451,7 +479,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("side", [700, 1000])
+@pytest.mark.parametrize("side", [1100, 1000])
 def test_a_disk_that_is_really_full(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], side: int
 ) -> None:
@@ -482,11 +510,8 @@ def test_too_little_space_is_reported_before_anything_is_computed(
 def test_a_write_that_does_not_read_back_is_never_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = rasterio.shutil.copy
 
-    def flip(source: Path, target: Path, **options: Any) -> None:
-        with rasterio.open(source, "r+") as data:
-            values = data.read(1)
-            values[2, 3] ^= 1
-            data.write(values, 1)
+    def flip(source: Any, target: Path, **options: Any) -> None:
+        source.write(np.array([[12345]], np.uint16), 1, window=rasterio.windows.Window(2, 3, 1, 1))
         copy(source, target, **options)
 
     monkeypatch.setattr(cog.rasterio.shutil, "copy", flip)
@@ -495,12 +520,22 @@ def test_a_write_that_does_not_read_back_is_never_published(tmp_path: Path, monk
     assert content(tmp_path) == {}
 
 
+@pytest.mark.parametrize("options", [{"driver": "GTiff", "predictor": 1}, {"blocksize": 256}, {"overviews": "NONE"}])
+def test_another_file_than_the_cog_is_never_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    copy = rasterio.shutil.copy
+    monkeypatch.setattr(cog.rasterio.shutil, "copy", lambda *paths, **given: copy(*paths, **given | options))
+    with pytest.raises(OutputError, match="is not a COG"):
+        produce(tmp_path, packed(520, 5))
+    assert content(tmp_path) == {}
+
+
 def test_a_value_where_nothing_was_written_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = rasterio.shutil.copy
 
-    def spill(source: Path, target: Path, **options: Any) -> None:
-        with rasterio.open(source, "r+") as data:
-            data.write(np.array([[7]], np.uint16), 1, window=rasterio.windows.Window(4, 4, 1, 1))
+    def spill(source: Any, target: Path, **options: Any) -> None:
+        source.write(np.array([[7]], np.uint16), 1, window=rasterio.windows.Window(4, 4, 1, 1))
         copy(source, target, **options)
 
     monkeypatch.setattr(cog.rasterio.shutil, "copy", spill)

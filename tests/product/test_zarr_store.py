@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr.storage
+from numpy.typing import NDArray
 
 from cf_checker import faults
 from mmnet_maps.errors import OutputError
 from mmnet_maps.grid.tiles import Tile, grid_of_tiles, tiles
+from mmnet_maps.product.layers import LAYERS as PHYSICAL
 from mmnet_maps.product.layers import attributes
 from mmnet_maps.product.zarr_store import ISSUE, RunStore, create_store
 
@@ -35,16 +37,16 @@ def create(path: Path, **changes: Any) -> RunStore:
     return RunStore(path)
 
 
-def layers_of(tile: Tile, day: date) -> dict[str, np.ndarray[Any, Any]]:
-    """Return values unique to a region; one region holds fill values alone, one in part."""
+def layers_of(tile: Tile, day: date) -> dict[str, NDArray[np.uint16]]:
+    """Return packed values unique to a region; one region holds fill values alone, one in part."""
     number = REGIONS.index((tile, day))
-    moisture = np.linspace(0, 0.5, 1 << 20, dtype=np.float32).reshape(1024, 1024) + np.float32(number)
+    moisture = np.linspace(0, 5000, 1 << 20).astype(np.uint16).reshape(1024, 1024) + np.uint16(5000 * number)
     quality = np.full((1024, 1024), number, np.uint16)
     if number == 3:
-        moisture[:], quality[:] = np.nan, 1
+        moisture[:], quality[:] = 65535, 1
     elif number == 4:
-        moisture[:512], quality[:300] = -np.float32(np.nan), 1  # NaN of other bits
-    return {"soil_moisture": moisture, "quality": quality, "smap": moisture.T.copy()}
+        moisture[:512], quality[:300] = 65535, 1
+    return {"soil_moisture": moisture, "quality": quality, "smap": moisture.T}  # the last one not contiguous
 
 
 def fingerprint_of(tile: Tile, day: date) -> str:
@@ -92,10 +94,27 @@ def test_other_software_understands_it(undisturbed: Path, options: dict[str, Any
             values = array.to_numpy()
             for (tile, day), layers in zip(REGIONS, expected):
                 found = values[DAYS.index(day), tile.rows, tile.cols]
-                assert np.array_equal(found, layers[name], equal_nan=name != "quality")
+                assert np.array_equal(found, PHYSICAL[name].unpack(layers[name]), equal_nan=name != "quality")
         assert data.attrs["model"] == "net"
         assert data.attrs["source"] == "model net from SPL3SMP_E"
         assert data[ISSUE].to_numpy()[2, 0, 1] == int("06" * 8, 16)
+
+
+def test_the_files_hold_what_zarr_itself_would_write(tmp_path: Path, undisturbed: Path) -> None:
+    """zarr's codec in place of ours: the same values, sizes and missing shards; the order of chunks is free."""
+    create(tmp_path / "a.zarr")
+    group, ours = zarr.open_group(tmp_path / "a.zarr", mode="r+"), zarr.open_group(undisturbed, mode="r")
+    for tile, day in REGIONS:
+        for name, values in layers_of(tile, day).items():
+            physical = PHYSICAL[name].unpack(values)
+            group[name][DAYS.index(day), tile.rows, tile.cols] = physical  # type: ignore[index]
+        group[ISSUE][REGIONS.index((tile, day)) // 2, 0, tile.cols.start // 1024] = int(  # type: ignore[index]
+            fingerprint_of(tile, day)[:16], 16
+        )
+    written, expected = content(undisturbed), content(tmp_path / "a.zarr")
+    assert {name: len(data) for name, data in written.items()} == {name: len(data) for name, data in expected.items()}
+    for name in (*LAYERS, ISSUE):
+        np.testing.assert_array_equal(ours[name][:], group[name][:])  # type: ignore[index]
 
 
 def test_its_georeference_follows_geozarr(tmp_path: Path) -> None:
@@ -150,22 +169,21 @@ def together(path: str) -> None:
 
 def killed(path: str) -> None:
     """Let processes write until they are killed: in the middle of a file, before its renaming, at any step."""
-    real = zarr.storage._local._put
+    real = os.replace
 
     def child(number: int, half: bool) -> None:
         began = 0
 
-        def put(file: Path, value: Any, exclusive: bool = False) -> int:
+        def replace(hidden: Path, file: Path) -> None:
             nonlocal began
             began += 1
             if began == number:
-                data = value.to_bytes()
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.with_suffix(".0.partial").write_bytes(data[: len(data) // 2] if half else data)
+                if half:
+                    os.truncate(hidden, hidden.stat().st_size // 2)
                 os.kill(os.getpid(), 9)
-            return int(real(file, value, exclusive))
+            real(hidden, file)
 
-        zarr.storage._local._put = put
+        os.replace = replace  # type: ignore[assignment]
         write(Path(path), range(len(REGIONS)))
         os._exit(0)
 
@@ -204,22 +222,22 @@ def test_a_revision_replaces_a_region(tmp_path: Path) -> None:
     assert shards == [f"{ISSUE}/c/0/0/0"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbled", "full"])
+@pytest.mark.parametrize("damage", ["cut", "garbled", "gone", "full"])
 def test_a_region_must_read_back_to_be_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
-    store, put = create(tmp_path / "a.zarr"), zarr.storage._local._put
+    store, replace = create(tmp_path / "a.zarr"), os.replace
     tile, day = REGIONS[0]
     store.write(tile, day, layers_of(tile, day), "f00d")
 
-    def broken(path: Path, value: Any, exclusive: bool = False) -> int:
-        if "smap" in path.parts and damage == "full":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        count: int = put(path, value, exclusive)
+    def broken(hidden: Path, path: Path) -> None:
         if "smap" in path.parts:
-            data = path.read_bytes()
-            path.write_bytes(data[: len(data) // 2] if damage == "cut" else bytes(9999) + data[9999:])
-        return count
+            data = hidden.read_bytes()
+            if damage == "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            changed = {"cut": data[: len(data) // 2], "garbled": bytes(9999) + data[9999:], "gone": b""}[damage]
+            hidden.write_bytes(changed)
+        replace(hidden, path)
 
-    monkeypatch.setattr(zarr.storage._local, "_put", broken)
+    monkeypatch.setattr(os, "replace", broken)
     message = "No space left" if damage == "full" else "did not read back"
     with pytest.raises(OutputError, match=f"tile h06v03 on 2021-08-08 .*{message}"):
         store.write(tile, day, layers_of(tile, day), "f00d")

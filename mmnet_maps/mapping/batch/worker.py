@@ -205,13 +205,11 @@ def _store(path: Path) -> Any:
 def _write_to_store(task: Task, fingerprint: str, part: Tile, day: date, packed: Packed) -> None:
     """Write a part of the tile, and nodata around it, to the run's store: the values that the COGs hold."""
     assert task.store is not None
-    layers = {}
+    whole: Packed = {}
     for name, values in packed.items():
-        layer = LAYERS[name]
-        full = np.full(task.place.geobox.shape, layer.fill, np.uint16)
-        full[part.rows, part.cols] = values
-        layers[name] = layer.unpack(full)
-    _store(task.store).write(task.place, day, layers, fingerprint)
+        whole[name] = np.full(task.place.geobox.shape, LAYERS[name].fill, np.uint16)
+        whole[name][part.rows, part.cols] = values
+    _store(task.store).write(task.place, day, whole, fingerprint)
 
 
 @contextmanager
