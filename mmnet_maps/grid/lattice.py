@@ -69,6 +69,7 @@ def _place(geobox: GeoBox) -> str:
     return f"{geobox.affine.c:g}, {geobox.affine.f:g} ({crs_name(geobox.crs)}, cell {geobox.affine.a:g})"
 
 
+@lru_cache(maxsize=64)  # for a tile and each group of a stack, again and again
 def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:
     """Return the rows and columns of a lattice, in any CRS, that cover a grid.
 

@@ -22,7 +22,9 @@ class Borrowed:
         self._cells: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}
 
     def add(self, block: Block) -> None:
-        """Add the cells of a tile."""
+        """Add the cells of a tile, unless the report would not be shown, as in the workers of a batch."""
+        if not log.isEnabledFor(logging.INFO):
+            return
         for name, cells in block.cells.items():
             if name not in self._cells:
                 height, width = self._stack.group_of(name).lattice.shape
