@@ -20,7 +20,8 @@ from mmnet_maps.model.features import (
     unpack,
 )
 from mmnet_maps.model.indices import INDICES
-from mmnet_maps.model.training_range import limits
+from mmnet_maps.model.spec import ModelSpec, profile
+from mmnet_maps.model.training_range import TrainingRange, limits
 from mmnet_maps.variables import VARIABLES
 
 CLASS_CODES = {  # NLCD legend, by hand
@@ -278,6 +279,34 @@ def test_limits_forgive_rounding() -> None:
     low, high = (ends.numpy() for ends in limits([[-1.0, 1.0], [300.0, 310.0]]))
     rows = np.array([[0, 305], [1, 310.0001], [1.001, 305], [0, 299], [np.nan, 305], [-1.0000005, 300]], np.float32)
     assert ((rows < low) | (rows > high)).any(1).tolist() == [False, False, True, True, False, False]
+
+
+def test_inputs_outside_the_range_are_those_below_or_above_its_limits() -> None:
+    spec = profile("released")
+    columns = encoded_columns(spec["snapshot"])
+    ends = np.sort(np.random.default_rng(0).normal(300, 40, (len(columns), 2)), axis=1)
+    numeric = [k for k, column in enumerate(columns) if not column.startswith("landcover_")]
+    ends[numeric[1]] = 0  # one value alone
+    model = ModelSpec(
+        name="range",
+        **spec,
+        snapshot_mean=(0.0,) * len(columns),
+        snapshot_std=(1.0,) * len(columns),
+        series_mean=(0.0,) * len(encoded_columns(spec["series"])),
+        series_std=(1.0,) * len(encoded_columns(spec["series"])),
+        snapshot_range=tuple(map(tuple, ends.tolist())),
+    )
+    x = np.random.default_rng(1).uniform(*ends[numeric].T, (2000, len(numeric))).T.astype(np.float32)
+    x[:, 0], x[:, 1] = ends[numeric].T
+    x[1, 2:4] = 1e-6, -1e-6
+    far = np.random.default_rng(2).random(x.shape) < 0.02
+    x[far] *= np.float32(1.5)
+    x[np.random.default_rng(3).random(x.shape) < 0.05] = np.nan  # is never outside
+    low, high = (end[numeric, None].numpy() for end in limits(ends))
+    found = TrainingRange(model, torch.device("cpu")).outside_snapshot(torch.from_numpy(x), None)
+    np.testing.assert_array_equal(found, ((x < low) | (x > high)).any(0))
+    assert found[:4].tolist() == [bool(far[:, 0].any()), bool(far[:, 1].any()), True, True]
+    assert 0.1 < found.float().mean() < 0.9
 
 
 def test_packed_integers_are_unpacked_as_a_stack_unpacks_them() -> None:
