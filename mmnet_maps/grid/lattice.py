@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +28,9 @@ pixel edges."""
 
 _CELL_TOLERANCE = 1e-4
 """An interpolated position may be wrong by this share of a cell: one metre on a lattice of 10 km."""
+
+_NARROW = 256
+"""In float32, positions of up to so many cells are rounded by less than `_CELL_TOLERANCE`."""
 
 _DEGREE_TOLERANCE = 1e-6
 """An interpolated longitude or latitude may be wrong by this: 0.1 m, less than float32 resolves at these longitudes."""
@@ -177,25 +181,71 @@ def _transformer(source: str, target: str) -> Any:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
-def _strips(
-    geobox: GeoBox, lattice: GeoBox, tolerance: float, *, floor_exact: bool = False
-) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Locate the pixel centres of a grid in a lattice, strip by strip.
+@dataclass(frozen=True, kw_only=True)
+class _Control:
+    """Exact positions in a lattice at the knots of a grid, between which positions are interpolated.
 
     PROJ transforms about five million positions per second, so it transforms a few knots only. The mapping between two
     CRSs is smooth, and the error of a parabola between knots, along either axis, is negligible. That is measured in
     every control cell, not assumed; where it does not hold (a CRS ends, the mapping jumps at the antimeridian, pixels
     are very wide), PROJ transforms every position in the control cell.
 
-    Parameters
+    Attributes
     ----------
-    geobox, lattice
-        The grid and the lattice.
-    tolerance
-        Largest error of a position, in cells along either axis.
-    floor_exact
-        Make the floor of each position that of the exact one, by transforming exactly those within `tolerance` of an
-        edge of a cell.
+    row_cells, row_shares, col_cells, col_shares
+        See `_control`.
+    knots
+        Rows and columns in the lattice of the knots.
+    trusted
+        Control cells in which positions may be interpolated.
+    """
+
+    row_cells: NDArray[np.intp]
+    row_shares: NDArray[np.floating]
+    col_cells: NDArray[np.intp]
+    col_shares: NDArray[np.floating]
+    knots: tuple[NDArray[np.float64], NDArray[np.float64]]
+    trusted: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, geobox: GeoBox, lattice: GeoBox, tolerance: float) -> _Control:
+        """Locate the knots; an interpolated position may be wrong by `tolerance`, in cells along either axis."""
+        first_col, first_row = origin(geobox)
+        row_cells, row_shares, row_knots, row_checks = _control(-(first_row or 0), geobox.shape.y)
+        col_cells, col_shares, col_knots, col_checks = _control(first_col or 0, geobox.shape.x)
+        knots = _positions(geobox, lattice, *np.meshgrid(row_knots, col_knots, indexing="ij"))
+        checks = _positions(geobox, lattice, *np.meshgrid(row_checks, col_checks, indexing="ij"))
+        return cls(
+            row_cells=row_cells,
+            row_shares=row_shares,
+            col_cells=col_cells,
+            col_shares=col_shares,
+            knots=knots,
+            trusted=_interpolates(knots[0], checks[0], tolerance) & _interpolates(knots[1], checks[1], tolerance),
+        )
+
+    def strips(self) -> Iterator[tuple[slice, list[NDArray[np.float64]], NDArray[np.bool_]]]:
+        """Yield each strip of control cells.
+
+        Yields
+        ------
+        strip : slice
+            Rows of the grid.
+        columns : list of ndarray (3, column)
+            Rows and columns in the lattice of the three knots in each column of pixels.
+        trusted : ndarray of bool (column,)
+            Columns of pixels in which positions may be interpolated.
+        """
+        for strip in _runs(self.row_cells):
+            cell = self.row_cells[strip.start]
+            columns = [_along(part[2 * cell : 2 * cell + 3], self.col_cells, self.col_shares) for part in self.knots]
+            yield strip, columns, self.trusted[cell, self.col_cells]
+
+
+def _strips(
+    geobox: GeoBox, lattice: GeoBox, tolerance: float
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Locate the pixel centres of a grid in a lattice, strip by strip; the parameters are those of `_Control.of`.
 
     Yields
     ------
@@ -206,25 +256,14 @@ def _strips(
         and a row that broadcast to the strip.
     """
     row_centres, col_centres = np.arange(geobox.shape.y) + 0.5, np.arange(geobox.shape.x) + 0.5
-    first_col, first_row = origin(geobox)
-    row_cells, row_shares, row_knots, row_checks = _control(-(first_row or 0), geobox.shape.y)
-    col_cells, col_shares, col_knots, col_checks = _control(first_col or 0, geobox.shape.x)
     if geobox.crs == lattice.crs:
-        y, x = _positions(geobox, lattice, row_centres[:, None], col_centres[None])
-        for strip in _runs(row_cells):
-            yield strip, y[strip], x
+        yield slice(0, geobox.shape.y), *_positions(geobox, lattice, row_centres[:, None], col_centres[None])
         return
-    knots = _positions(geobox, lattice, *np.meshgrid(row_knots, col_knots, indexing="ij"))
-    checks = _positions(geobox, lattice, *np.meshgrid(row_checks, col_checks, indexing="ij"))
-    trusted = _interpolates(knots[0], checks[0], tolerance) & _interpolates(knots[1], checks[1], tolerance)
-    for strip in _runs(row_cells):
-        cell, share = row_cells[strip.start], row_shares[strip, None]
-        y, x = (_parabola(_along(part[2 * cell : 2 * cell + 3], col_cells, col_shares), share) for part in knots)
-        inexact = np.broadcast_to(~trusted[cell, col_cells], y.shape)
-        if floor_exact:
-            inexact = inexact | _near_whole(y, tolerance) | _near_whole(x, tolerance)
-        if inexact.any():
-            i, j = np.nonzero(inexact)
+    control = _Control.of(geobox, lattice, tolerance)
+    for strip, columns, trusted in control.strips():
+        y, x = (_at(control.row_shares[strip, None], *_parabola(*knots)) for knots in columns)
+        if not trusted.all():
+            i, j = np.nonzero(np.broadcast_to(~trusted, y.shape))
             y[i, j], x[i, j] = _positions(geobox, lattice, row_centres[strip][i], col_centres[j])
         yield strip, y, x
 
@@ -258,14 +297,24 @@ def _runs(cells: NDArray[np.intp]) -> Iterator[slice]:
 
 def _along(knots: NDArray[np.float64], cells: NDArray[np.intp], shares: NDArray[np.floating]) -> NDArray[np.float64]:
     """Interpolate along the last axis at shares of control cells."""
-    return _parabola((knots[..., 2 * cells + k] for k in range(3)), shares)
+    return _at(
+        shares,
+        *(part[..., cells] for part in _parabola(*(knots[..., k::2][..., : knots.shape[-1] // 2] for k in range(3)))),
+    )
 
 
-def _parabola(knots: Iterable[NDArray[np.float64]], share: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Interpolate between knots at 0, ½ and 1, element by element, so that no value depends on its neighbours."""
-    start, middle, end = knots
-    value = (2 * start - 4 * middle + 2 * end) * share
-    value += 4 * middle - 3 * start - end
+def _parabola(
+    start: NDArray[np.float64], middle: NDArray[np.float64], end: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the coefficients of parabolas through knots at 0, ½ and 1, that of the square first."""
+    return 2 * start - 4 * middle + 2 * end, 4 * middle - 3 * start - end, start
+
+
+def _at(share: NDArray[np.floating], *parabola: NDArray[np.floating]) -> NDArray[Any]:
+    """Evaluate parabolas, element by element, so that no value depends on its neighbours."""
+    square, slope, start = parabola
+    value: NDArray[Any] = square * share
+    value += slope
     value *= share
     value += start
     return value
@@ -279,15 +328,6 @@ def _interpolates(knots: NDArray[np.float64], checks: NDArray[np.float64], toler
     good = _SAFETY * np.abs(found - checks) <= tolerance
     met: NDArray[np.bool_] = np.all(good.reshape(len(down) // 2, 2, len(right) // 2, 2), axis=(1, 3))
     return met
-
-
-def _near_whole(positions: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """Mark the positions within `tolerance` of an edge of a cell."""
-    distance = np.rint(positions)
-    distance -= positions
-    np.abs(distance, out=distance)
-    near: NDArray[np.bool_] = distance <= tolerance
-    return near
 
 
 def fractional_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -366,13 +406,49 @@ def nearest_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], N
 
 
 def _nearest(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    row, col = np.empty(geobox.shape, np.int32), np.empty(geobox.shape, np.int32)
-    for strip, y, x in _strips(geobox, lattice, _CELL_TOLERANCE, floor_exact=True):
-        down, right = np.floor(y), np.floor(x)
-        inside = (down >= 0) & (down < lattice.shape.y) & (right >= 0) & (right < lattice.shape.x)
-        row[strip] = np.where(inside, down, -1)
-        col[strip] = np.where(inside, right, -1)
-    return _read_only(row), _read_only(col)
+    row_centres, col_centres = np.arange(geobox.shape.y) + 0.5, np.arange(geobox.shape.x) + 0.5
+    if geobox.crs == lattice.crs:
+        cells = _whole(*_positions(geobox, lattice, row_centres[:, None], col_centres[None]))
+    else:
+        *cells, unsure = _interpolated_cells(_Control.of(geobox, lattice, _CELL_TOLERANCE))
+        i, j = np.divmod(np.flatnonzero(unsure), geobox.shape.x)
+        cells[0][i, j], cells[1][i, j] = _whole(*_positions(geobox, lattice, row_centres[i], col_centres[j]))
+    inside = [(part >= 0) & (part < size) for part, size in zip(cells, lattice.shape, strict=True)]
+    if not (inside[0].all() and inside[1].all()):
+        cells = [np.where(inside[0] & inside[1], part, np.int32(-1)) for part in cells]
+    row, col = (_read_only(np.broadcast_to(part, geobox.shape)) for part in cells)
+    return row, col
+
+
+def _whole(*positions: NDArray[np.float64]) -> list[NDArray[np.int32]]:
+    """Return the cells of positions; −1 where there is no position or none that a lattice has."""
+    return [np.where((part >= 0) & (part < 2**31), np.floor(part), -1).astype(np.int32) for part in positions]
+
+
+def _interpolated_cells(control: _Control) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+    """Return row and column of the cell of each pixel, and which are unsure: those within the error of a cell's edge.
+
+    Positions are counted from near the strip and in float32, which is half as long, where that adds less to the error
+    than interpolation does.
+    """
+    shape = control.row_cells.size, control.col_cells.size
+    cells = np.empty(shape, np.int32), np.empty(shape, np.int32)
+    unsure = np.empty(shape, bool)
+    for strip, columns, trusted in control.strips():
+        unsure[strip] = ~trusted
+        share = control.row_shares[strip, None]
+        for found, knots in zip(cells, columns, strict=True):
+            knots[:, ~trusted] = knots[:, trusted].mean() if trusted.any() else 0
+            first = np.floor(knots.min()) - 1
+            precision = np.float32 if knots.max() - first < _NARROW else np.float64
+            position = _at(share.astype(precision), *(part.astype(precision) for part in _parabola(*(knots - first))))
+            cell = np.floor(position)
+            np.add(cell.astype(np.int32), np.int32(first), out=found[strip])
+            position -= cell
+            position -= precision(0.5)
+            np.abs(position, out=position)
+            unsure[strip] |= position >= 0.5 - 2 * _CELL_TOLERANCE
+    return *cells, unsure
 
 
 # A tile takes 8 MB here, and there are three coarse lattices: 96 MB at most.

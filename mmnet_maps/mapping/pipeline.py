@@ -34,7 +34,6 @@ from mmnet_maps.product.quality import Mask, QualityFlags, unknown_cover
 from mmnet_maps.settings import MapOptions
 from mmnet_maps.stack.availability import Picked
 from mmnet_maps.stack.reader import Block, Snapshot, read_block
-from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
     from mmnet_maps.model.engine import SeriesTerms
@@ -273,7 +272,7 @@ def compute_layers(request: Request, parts: Iterator[Part], stop: Event | None =
             std=None if found.std is None else found.std.reshape(shape),
             inside=part.inside,
             unknown=part.unknown,
-            bulk_density=VARIABLES["bulk_density"].unpack(fine["bulk_density"]) if "bulk_density" in fine else None,
+            bulk_density=part.snapshot.physical("bulk_density") if "bulk_density" in fine else None,
             flags=_quality_flags(request, part, found.outside.reshape(shape)),
         )
         if found.members is not None:
@@ -291,7 +290,7 @@ def _quality_flags(request: Request, part: Part, outside: NDArray[np.bool_]) -> 
     snapshot = part.snapshot
     bits = QualityFlags(
         ages=snapshot.ages,
-        backscatter={name: snapshot.fine[name] for name in ("vv", "vh") if name in snapshot.fine},
+        backscatter={name: snapshot.physical(name) for name in ("vv", "vh") if name in snapshot.fine},
         gap_filled=snapshot.gap_filled,
         outside_training=outside,
         synthetic=request.synthetic,

@@ -22,6 +22,7 @@ FILL_CELLS = 2
 """Distance in cells over which gaps are filled, along rows and columns."""
 
 _STRIP = 64  # rows
+_FAR = 10_000  # days
 _OFFSETS = sorted(
     (
         (i, j)
@@ -33,48 +34,73 @@ _OFFSETS = sorted(
 )
 
 
-def interpolate_series(values: Float, own: NDArray[np.integer], reach: int) -> tuple[Float, Float]:
-    """Interpolate many days at once, see `interpolate_days`, of a field that is in memory as a whole.
+def interpolate_series(packed: Packed, own: range, reach: int, variable: Variable) -> Float:
+    """Interpolate many days at once, see `interpolate_days`, of cells whose observations are all in memory.
 
     Parameters
     ----------
-    values
-        Observations (day, y, x), consecutive days, NaN where missing.
+    packed
+        Observations (day, …) on consecutive days, as stored.
     own
-        Index of each day to interpolate, (k,).
+        Days to interpolate, consecutive.
     reach
-        Search window in days.
+        Search window in days; with 0, every day stands for itself.
+    variable
+        The observed variable.
 
     Returns
     -------
-    value, age : ndarray (k, y, x)
-        float32; NaN and infinity where there is no observation within reach.
+    ndarray (own, …)
+        float32, physical; NaN where there is no observation within reach.
     """
     if reach == 0:
-        return values[own], np.where(np.isnan(values[own]), np.float32(np.inf), np.float32(0))
-    count = len(values)
-    day = np.arange(count, dtype=np.int16)[:, None, None]
-    missing = np.isnan(values)
-    last = np.maximum.accumulate(np.where(missing, np.int16(-2 * count), day), axis=0)[own]
-    following = np.minimum.accumulate(np.where(missing, np.int16(3 * count), day)[::-1], axis=0)[::-1]
-    following = np.concatenate([following[1:], np.full_like(following[:1], 3 * count)])[own]
-    sides = []
-    for index, gap in ((last, day[own] - last), (following, following - day[own])):
-        value = np.take_along_axis(values, np.clip(index, 0, count - 1), axis=0)
-        near = gap <= reach
-        sides.append((np.where(near, value, np.nan), np.where(near, gap, np.inf).astype(np.float32)))
-    return _between(*sides[0], *sides[1])
+        values: Float = variable.unpack(packed[own.start : own.stop])
+        return values
+    flipped = range(len(packed) - own.stop, len(packed) - own.start)
+    befores, gaps_before = _last_seen(packed, own, variable.nodata)
+    afters, gaps_after = (part[::-1] for part in _last_seen(packed[::-1], flipped, variable.nodata))
+    values = np.empty(befores.shape, np.float32)
+    # Day by day, so that intermediate results stay in the cache.
+    for value, *sides in zip(values, befores, gaps_before, afters, gaps_after, strict=True):
+        before, gap_before, after, gap_after = sides
+        far_before, far_after = (_mask(gap > reach) for gap in (gap_before, gap_after))
+        first = before ^ ((before ^ after) & far_before)
+        second = after ^ ((before ^ after) & far_after)
+        share = gap_before / np.maximum(gap_before + gap_after, 1, dtype=np.float32)
+        value[...] = _mixed(first, second, share, variable)
+        value.view(np.int32)[...] |= far_before & far_after  # all bits set are a NaN
+    return values
 
 
-def _between(before: Float, gap_before: Float, after: Float, gap_after: Float) -> tuple[Float, Float]:
-    """Interpolate linearly between two observations, given the days to them; where one is missing, hold the other."""
-    with np.errstate(invalid="ignore"):
-        value = after - before
-        value *= gap_before / (gap_before + gap_after)
-        value += before
-    np.copyto(value, before, where=np.isnan(after))
-    np.copyto(value, after, where=np.isnan(before))
-    return value, np.minimum(gap_before, gap_after)
+def _last_seen(packed: Packed, own: range, nodata: int) -> tuple[Packed, NDArray[np.int16]]:
+    """Return the last valid value on or before each day, packed, and the days since; a large number where none."""
+    shape = (len(own), *packed.shape[1:])
+    found, gaps = np.empty(shape, packed.dtype), np.empty(shape, np.int16)
+    value, gap = np.full(shape[1:], nodata, packed.dtype), np.full(shape[1:], _FAR, np.int16)
+    for day, observed in enumerate(packed[: own.stop]):
+        missing = _mask(observed == nodata)
+        value = observed ^ ((observed ^ value) & missing)
+        gap += 1
+        gap &= missing
+        if day in own:
+            found[day - own.start], gaps[day - own.start] = value, gap
+    return found, gaps
+
+
+def _mask(where: NDArray[np.bool_]) -> NDArray[np.int16]:
+    """Return a mask with all bits set where true; choosing bit by bit is ten times as fast as `numpy.where`."""
+    mask = where.astype(np.int16)
+    return np.negative(mask, out=mask)
+
+
+def _mixed(before: Packed, after: Packed, share: Float, variable: Variable) -> Float:
+    """Return physical values between two packed ones, at a share of the way, which is overwritten."""
+    first, value = before.astype(np.float32), after.astype(np.float32)
+    variable.scaled(first), variable.scaled(value)
+    value -= first
+    value *= share
+    value += first
+    return value
 
 
 def interpolate_days(
@@ -84,7 +110,7 @@ def interpolate_days(
     reach: int,
     shape: tuple[int, int],
     variable: Variable,
-) -> tuple[Float, NDArray[np.uint8]]:
+) -> tuple[Float | Packed, NDArray[np.uint8]]:
     """Interpolate a day from the valid observations around it, pixel by pixel.
 
     Linear between the nearest valid observation on or before `day` and the nearest after it, both within `reach` days;
@@ -109,7 +135,8 @@ def interpolate_days(
     Returns
     -------
     value : ndarray (y, x)
-        float32, physical; NaN where there is no observation within reach.
+        float32, physical, NaN where there is no observation within reach; packed, if all observations within reach lie
+        on one side of the day.
     age : ndarray (y, x)
         Days to the nearer observation, uint8; `NEVER` where there is none.
 
@@ -128,27 +155,29 @@ def interpolate_days(
     if not sides:
         raise InputError(f"no observation within {reach} days of {day}")
     if len(sides) == 1:
-        return variable.unpack(sides[0][0]), sides[0][1]
+        return sides[0]
     return _between_packed(*sides[0], *sides[1], variable)
 
 
 def _between_packed(
     before: Packed, gap_before: NDArray[np.uint8], after: Packed, gap_after: NDArray[np.uint8], variable: Variable
 ) -> tuple[Float, NDArray[np.uint8]]:
-    """Interpolate as `_between` does, from packed values, which are overwritten."""
+    """Interpolate linearly between packed observations, given the days to them; hold one where the other is missing."""
     value = np.empty(before.shape, np.float32)
     # A few rows at a time, so that intermediate results stay in the cache.
     for top in range(0, len(value), _STRIP):
         rows = slice(top, top + _STRIP)
-        one, other = before[rows], after[rows]
-        np.copyto(one, other, where=one == variable.nodata)
-        np.copyto(other, one, where=other == variable.nodata)
-        first = gap_before[rows].astype(np.float32)
-        share = first / (first + gap_after[rows])
+        no_before, no_after = _mask(before[rows] == variable.nodata), _mask(after[rows] == variable.nodata)
+        difference = before[rows] ^ after[rows]
+        one, other = before[rows] ^ (difference & no_before), after[rows] ^ (difference & no_after)
+        first, total = gap_before[rows].astype(np.float32), gap_after[rows].astype(np.float32)
+        total += first
+        share = np.divide(first, total, out=first)
         share *= np.subtract(other, one, dtype=np.float32)
         share += one
         value[rows] = variable.scaled(share)
-        value[rows][one == variable.nodata] = np.nan
+        no_before &= no_after
+        value[rows].view(np.int32)[...] |= no_before  # all bits set are a NaN
     return value, np.minimum(gap_before, gap_after)
 
 
@@ -159,49 +188,72 @@ def _nearest(
 
     Of each further day only the rows and columns that still hold a missing pixel are read.
     """
-    value = read(ordered[0], whole).copy()
-    empty = value == nodata
-    gap = np.where(empty, NEVER, np.uint8(abs((ordered[0] - day).days)))
+    value = read(ordered[0], whole)
+    missing = value == nodata
+    gap = _age(abs((ordered[0] - day).days), missing)
     part = whole
     for other in ordered[1:]:
-        rows, cols = np.flatnonzero(empty.any(1)), np.flatnonzero(empty.any(0))
+        rows, cols = np.flatnonzero(missing.any(1)), np.flatnonzero(missing.any(0))
         if not rows.size:
             break
+        value = value.copy() if part is whole else value
         top, left = part[0].start, part[1].start
-        part = slice(top + rows[0], top + rows[-1] + 1), slice(left + cols[0], left + cols[-1] + 1)
-        found, here = read(other, part), value[part]
+        part = slice(top + int(rows[0]), top + int(rows[-1]) + 1), slice(left + int(cols[0]), left + int(cols[-1]) + 1)
+        here, found = value[part], read(other, part)
+        here ^= (here ^ found) & _mask(here == nodata)
         missing = here == nodata
-        np.copyto(here, found, where=missing)
-        empty = here == nodata
-        np.copyto(gap[part], np.uint8(abs((other - day).days)), where=missing & ~empty)
+        # A gap found before is smaller, because the days are in order.
+        np.minimum(gap[part], _age(abs((other - day).days), missing), out=gap[part])
     return value, gap
 
 
-def fill_gaps(values: Float) -> tuple[Float, NDArray[np.bool_]]:
-    """Fill missing cells with the nearest valid cell at most two cells away (coasts).
+def _age(days: int, missing: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return an age in days for every pixel, `NEVER`, which has all bits set, where missing."""
+    age = np.negative(missing.view(np.uint8))
+    age |= np.uint8(days)
+    return age
+
+
+def fill_gaps(values: Float, cells: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Fill missing cells with the nearest valid cell at most two cells away (coasts), in place.
 
     Parameters
     ----------
     values
-        (time, row, col) float32, NaN where missing.
+        (time, cell) float32, NaN where missing.
+    cells
+        The cells, counted along the rows of a window, ascending; others of the window have no values.
+    shape
+        Rows and columns of the window.
 
     Returns
     -------
-    filled : ndarray (time, row, col)
-    gap_filled : ndarray of bool (time, row, col)
-        Cells that were filled.
+    ndarray of bool (time, cell)
+        Values that were filled.
     """
+    filled = np.zeros(values.shape, bool)
     missing = np.isnan(values)
-    if not missing.any():
-        return values, missing
-    filled = values.copy()
-    around = np.pad(values, ((0, 0), (FILL_CELLS, FILL_CELLS), (FILL_CELLS, FILL_CELLS)), constant_values=np.nan)
-    height, width = values.shape[1:]
-    for i, j in _OFFSETS:
-        top, left = FILL_CELLS + i, FILL_CELLS + j
-        np.copyto(filled, around[:, top : top + height, left : left + width], where=np.isnan(filled))
-    gap_filled: NDArray[np.bool_] = missing & ~np.isnan(filled)
-    return filled, gap_filled
+    time, cell = np.nonzero(missing)
+    if not time.size:
+        return filled
+    # The window with a margin, so that each of its cells has all neighbours.
+    width = shape[1] + 2 * FILL_CELLS
+    row, col = np.divmod(cells, shape[1])
+    place = (row + FILL_CELLS) * width + col + FILL_CELLS
+    number = np.full((shape[0] + 2 * FILL_CELLS) * width, len(cells))
+    number[place] = np.arange(len(cells))
+    ever = np.append(~missing.all(axis=0), False)
+    steps = [i * width + j for i, j in _OFFSETS]
+    able = np.any([ever[number[place + step]] for step in steps], axis=0)
+    time, cell = time[able[cell]], cell[able[cell]]
+    known = np.append(values, np.full((len(values), 1), np.float32(np.nan)), axis=1)
+    for step in steps:
+        found = known[time, number[place[cell] + step]]
+        valid = ~np.isnan(found)
+        values[time[valid], cell[valid]] = found[valid]
+        filled[time[valid], cell[valid]] = True
+        time, cell = time[~valid], cell[~valid]
+    return filled
 
 
 def bilinear(values: Float, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> Float:

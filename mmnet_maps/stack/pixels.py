@@ -20,7 +20,6 @@ from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.reader import SmapResampling, read_block
 from mmnet_maps.stack.store import Stack
-from mmnet_maps.variables import VARIABLES
 
 
 def sample(
@@ -125,8 +124,7 @@ def read_pixel(
     snapshots = list(block.snapshots)
     columns: dict[str, NDArray[Any]] = {}
     for name in needs.snapshot:
-        values = np.array([snapshot.fine[name][0, 0] for snapshot in snapshots])
-        columns[name] = VARIABLES[name].unpack(values) if values.dtype == np.int16 else values
+        columns[name] = np.array([snapshot.physical(name)[0, 0] for snapshot in snapshots])
     for kind in snapshots[0].ages:
         columns[f"{kind}_age"] = np.array([snapshot.ages[kind][0, 0] for snapshot in snapshots])
     for name, series in block.series.items():

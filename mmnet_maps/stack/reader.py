@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.grid.lattice import Window, fractional_cells, nearest_cells
+from mmnet_maps.grid.lattice import Window
 from mmnet_maps.stack.availability import Availability, Picked, look_up
-from mmnet_maps.stack.blocks import Group
-from mmnet_maps.stack.interpolate import (
-    NEVER,
-    Float,
-    Packed,
-    bilinear,
-    fill_gaps,
-    interpolate_days,
-    interpolate_series,
-)
+from mmnet_maps.stack.cells import Pixels, cells_below, combinations
+from mmnet_maps.stack.fields import Field, SmapResampling, marks_of, read_field
+from mmnet_maps.stack.interpolate import NEVER, Float, Packed, interpolate_days
 from mmnet_maps.stack.needs import Needs, Use, fine_window, uses
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
-
-SmapResampling = Literal["nearest", "bilinear"]
 
 _OBSERVATIONS = 48  # of 2 MB a tile: all that two successive days share
 
@@ -42,8 +33,8 @@ class Snapshot:
     day
         The day of the map.
     fine
-        Variables on the tile's grid, (y, x): float32, NaN missing; of the static group as stored, int16, which is half
-        the size; land cover uint8, 0 missing.
+        Variables on the tile's grid, (y, x): float32, NaN missing, or as stored, int16, where values of one observation
+        are used as they are, which is half the size (see `physical`); land cover uint8, 0 missing.
     ages
         Days to the nearest observation, (y, x) uint8, `interpolate.NEVER` where there is none, for ``optical`` and
         ``sar``.
@@ -65,6 +56,11 @@ class Snapshot:
     series_gap_filled: tuple[NDArray[np.bool_], ...]
     lst_filled: Float | None
     surface_temperature: Float | None
+
+    def physical(self, name: str) -> NDArray[Any]:
+        """Return a variable of `fine` in its units: float32, NaN missing; land cover uint8."""
+        values = self.fine[name]
+        return values if values.dtype.kind == "f" else VARIABLES[name].unpack(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,189 +131,64 @@ def read_block(
     picked
         The only pixels to read, in place of `wanted`: their values are those of the whole tile, of shape (1, n).
     """
-    pixels = _Pixels(grid=grid, picked=picked)
+    pixels = Pixels(grid=grid, picked=picked)
     used = {use.group.name: use for use in uses(stack, grid, needs, days)}
-    found = {name: look_up(stack, *use) for name, use in used.items()}
+    coarse = [name for name in needs.variables if stack.group_of(name).kind not in FINE_GROUPS]
+    lattices = {
+        name: cells_below(pixels, used[name].group, used[name].window, wanted)
+        for name in dict.fromkeys(stack.group_of(name).name for name in coarse)
+    }
+    marks = {name: marks_of(stack, used[name]) for name in lattices}
     fields = {
-        name: _read_field(stack, used[group.name], found[group.name], name, needs, days)
-        for name, group in ((name, stack.group_of(name)) for name in needs.variables)
-        if group.kind not in FINE_GROUPS
+        name: read_field(stack, used[group], marks[group], lattices[group], name, needs, days)
+        for name, group in ((name, stack.group_of(name).name) for name in coarse)
     }
-    groups = needs.series_groups
-    series_id, places = _series_cells(pixels, [[fields[name] for name in group] for group in groups], wanted)
-    place = {
-        name: of_group[fields[name].group.name]
-        for group, of_group in zip(groups, places, strict=True)
-        for name in group
-    }
+    series_id, places = _series_cells(needs.series_groups, fields)
     first, last = needs.series_days(days[0])[0], needs.series_days(days[-1])[-1]
-    series = {name: fields[name].on(first, last, place[name]) for name in needs.series}
-    cells = {name: field.cells_of(pixels, wanted) for name, field in fields.items()}
-    observations = _Observations(stack, found, pixels, [name for name in needs.snapshot if name not in fields])
+    observations = _Observations(stack, used, pixels, [name for name in needs.snapshot if name not in fields])
     return Block(
-        groups=groups,
+        groups=needs.series_groups,
         series_id=series_id,
-        series={name: np.ascontiguousarray(values.T) for name, (values, _, _) in series.items()},
+        series={
+            name: np.ascontiguousarray(fields[name].values[fields[name].days(first, last)].T[place])
+            for name, place in places.items()
+        },
         starts=tuple((needs.series_days(day)[0] - first).days for day in days),
-        snapshots=(_snapshot(day, observations, fields, place, needs, smap_resampling) for day in days),
-        cells=cells,
-        borrowed={name: fields[name].borrowed(own) for name, own in cells.items()},
+        snapshots=(_snapshot(day, observations, fields, places, needs, smap_resampling) for day in days),
+        cells={name: field.cells.on_lattice(field.cells.used) for name, field in fields.items()},
+        borrowed={name: field.borrowed() for name, field in fields.items()},
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pixels:
-    """Pixels to read: all of a grid, or picked ones as a row."""
-
-    grid: GeoBox
-    picked: Picked | None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of every field that is read."""
-        return (self.grid.shape.y, self.grid.shape.x) if self.picked is None else (1, self.picked[0].size)
-
-    def of(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the values of these pixels, given those of the whole grid."""
-        return values if self.picked is None else values[self.picked][None]
-
-    def cells(self, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return the row and column of the cell that each pixel lies in; −1 off the lattice."""
-        rows, cols = nearest_cells(self.grid, lattice)
-        return self.of(rows), self.of(cols)
-
-    def positions(self, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the position of each pixel in cells of a lattice."""
-        rows, cols = fractional_cells(self.grid, lattice)
-        return self.of(rows), self.of(cols)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Field:
-    """A coarse variable on consecutive days from `first` on, in a window of its lattice; arrays (time, row, col)."""
-
-    group: Group
-    window: Window
-    first: date
-    values: Float
-    gaps: Float
-    gap_filled: NDArray[np.bool_]
-
-    def on(self, first: date, last: date, places: NDArray[np.intp]) -> tuple[Float, Float, NDArray[np.bool_]]:
-        """Return values, days to the observation and gap-filled cells, (days, places), for some cells of the window."""
-        days = slice((first - self.first).days, (last - self.first).days + 1)
-
-        def cells(part: NDArray[Any]) -> NDArray[Any]:
-            return part[days].reshape(-1, part[0].size)[:, places]
-
-        return cells(self.values), cells(self.gaps), cells(self.gap_filled)
-
-    def cells_of(self, pixels: _Pixels, wanted: NDArray[np.bool_] | None) -> NDArray[np.intp]:
-        """Return the cells of the lattice, counted along its rows, that pixels lie in."""
-        rows, cols = pixels.cells(self.group.lattice)
-        inside = rows >= 0 if wanted is None else (rows >= 0) & wanted
-        held = np.zeros(self.values.shape[1:], bool)
-        held[rows[inside] - self.window[0].start, cols[inside] - self.window[1].start] = True
-        row, col = np.nonzero(held)
-        index: NDArray[np.intp] = (row + self.window[0].start) * self.group.lattice.shape.x + col + self.window[1].start
-        return index
-
-    def borrowed(self, cells: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return those of some cells that are gap-filled on any day."""
-        row, col = np.divmod(cells, self.group.lattice.shape.x)
-        filled: NDArray[np.bool_] = np.any(self.gap_filled, axis=0)
-        found: NDArray[np.intp] = cells[filled[row - self.window[0].start, col - self.window[1].start]]
-        return found
-
-    def to_pixels(self, pixels: _Pixels, day: date, resampling: SmapResampling) -> tuple[Float, NDArray[np.bool_]]:
-        """Return the day's value of every pixel, NaN off the lattice, and whether its cell is gap-filled."""
-        today = (day - self.first).days
-        values, filled = self.values[today], self.gap_filled[today]
-        top, left = self.window[0].start, self.window[1].start
-        gap_filled = np.zeros(pixels.shape, bool)
-        if filled.any() or resampling == "nearest":
-            rows, cols = pixels.cells(self.group.lattice)
-            on_lattice = rows >= 0
-            index = np.where(on_lattice, rows - top, 0), np.where(on_lattice, cols - left, 0)
-            gap_filled = filled[index] & on_lattice if filled.any() else gap_filled
-            if resampling == "nearest":
-                return np.where(on_lattice, values[index], np.float32(np.nan)), gap_filled
-        y, x = pixels.positions(self.group.lattice)
-        sampled = bilinear(values, y - top, x - left)
-        height, width = self.group.lattice.shape
-        if not (y.min() >= 0 and x.min() >= 0 and y.max() < height and x.max() < width):
-            sampled[~((y >= 0) & (x >= 0) & (y < height) & (x < width))] = np.nan
-        return sampled, gap_filled
-
-
-def _read_field(stack: Stack, use: Use, found: Availability, name: str, needs: Needs, days: Sequence[date]) -> _Field:
-    """Read a coarse variable and interpolate it on the maps' own days."""
-    start = use.days[0]
-    packed = stack.read_packed_days(name, use.window, start, use.days[-1])
-    for k, values in enumerate(packed):
-        found.hide(values, use.window, start + timedelta(days=k), VARIABLES[name].nodata)
-    kind = use.group.kind
-    first, last = needs.own_days(kind, days[0])[0], needs.own_days(kind, days[-1])[-1]
-    own = np.arange((first - start).days, (last - start).days + 1)
-    values, gaps = interpolate_series(VARIABLES[name].unpack(packed), own, SEARCH_DAYS.get(kind, 0))
-    values, gap_filled = fill_gaps(values)
-    return _Field(group=use.group, window=use.window, first=first, values=values, gaps=gaps, gap_filled=gap_filled)
-
-
 def _series_cells(
-    pixels: _Pixels, groups: Sequence[Sequence[_Field]], wanted: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.int32], list[dict[str, NDArray[np.intp]]]]:
-    """Enumerate the distinct combinations of cells, for each group of fields.
+    groups: Sequence[Sequence[str]], fields: Mapping[str, Field]
+) -> tuple[NDArray[np.int32], dict[str, NDArray[np.intp]]]:
+    """Enumerate the distinct combinations of cells, for each group of variables.
 
     Returns
     -------
     series_id
         The one of each pixel (group, y, x), −1 for none.
     places
-        For each group, by lattice the cell of every combination, counted along the rows of the field's window.
+        For each variable the column of its field for every combination.
     """
-    lattices = {field.group.name: field for group in groups for field in group}
-    on = np.ones(pixels.shape, bool) if wanted is None else wanted.copy()
-    cell = {}
-    for name, field in lattices.items():
-        rows, cols = pixels.cells(field.group.lattice)
-        on &= rows >= 0
-        width = np.int64(field.values.shape[2])
-        cell[name] = (rows - field.window[0].start) * width + (cols - field.window[1].start)
-    found = []
-    for group in groups:
-        sizes = {field.group.name: field.values[0].size for field in group}
-        found.append(_combinations({name: cell[name] for name in sizes}, sizes, on))
-    return np.stack([series_id for series_id, _ in found]), [places for _, places in found]
-
-
-def _combinations(
-    cell: Mapping[str, NDArray[np.int64]], sizes: Mapping[str, int], on: NDArray[np.bool_]
-) -> tuple[NDArray[np.int32], dict[str, NDArray[np.intp]]]:
-    """Enumerate the distinct combinations of the cells of some lattices, of which each has a number of cells."""
-    key = np.zeros(on.shape, np.int64)
-    for name, of_pixels in cell.items():
-        key *= sizes[name]
-        key += of_pixels
-    key[~on] = -1
-    # Neighbours share cells, so there are far fewer runs of one key to sort than pixels.
-    flat = key.ravel()
-    runs = np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))
-    distinct, which = np.unique(flat[runs], return_inverse=True)
-    none = int(distinct[0] == -1)
-    series_id = np.repeat((which - none).astype(np.int32), np.diff(runs, append=flat.size)).reshape(on.shape)
-    remainder = distinct[none:]
+    lattices = [{fields[name].cells.group.name: fields[name].cells for name in group} for group in groups]
+    series_id, found = combinations([[*of_group.values()] for of_group in lattices])
     places = {}
-    for name, size in reversed([*sizes.items()]):
-        remainder, places[name] = np.divmod(remainder, size)
+    for names, of_group, used in zip(groups, lattices, found, strict=True):
+        of_lattice = dict(zip(of_group, used, strict=True))
+        places |= {name: fields[name].places(of_lattice[fields[name].cells.group.name]) for name in names}
     return series_id, places
 
 
 class _Observations:
     """Fine variables of some pixels; an observation that successive days share is read once."""
 
-    def __init__(self, stack: Stack, found: Mapping[str, Availability], pixels: _Pixels, names: Sequence[str]) -> None:
+    def __init__(self, stack: Stack, used: Mapping[str, Use], pixels: Pixels, names: Sequence[str]) -> None:
         self.pixels = pixels
+        found = {
+            name: look_up(stack, *used[name]) for name in dict.fromkeys(stack.group_of(name).name for name in names)
+        }
         self._found = {name: found[stack.group_of(name).name] for name in names}
         self._window = window = fine_window(pixels.grid, stack)
         self._read = read = partial(_read_marked, stack, self._found)
@@ -368,7 +239,7 @@ def _read_marked(
 def _snapshot(
     day: date,
     observations: _Observations,
-    fields: Mapping[str, _Field],
+    fields: Mapping[str, Field],
     places: Mapping[str, NDArray[np.intp]],
     needs: Needs,
     resampling: SmapResampling,
@@ -379,15 +250,19 @@ def _snapshot(
         fine[name], filled = fields[name].to_pixels(observations.pixels, day, resampling)
         gap_filled |= filled
     own = needs.series_days(day)
-    series = {name: fields[name].on(own[0], own[-1], places[name]) for name in needs.series}
+    of_series = {name: (fields[name], fields[name].days(own[0], own[-1]), place) for name, place in places.items()}
+    filled = {name: field.gap_filled[days].any(axis=0)[place] for name, (field, days, place) in of_series.items()}
+    lst_filled = surface_temperature = None
+    if "lst" in of_series:
+        field, days, place = of_series["lst"]
+        lst_filled = (~field.observed[days]).mean(axis=0, dtype=np.float32)[place]
+        surface_temperature = field.values[days.stop - 1][place]
     return Snapshot(
         day=day,
         fine=fine,
         ages=ages,
         gap_filled=gap_filled,
-        series_gap_filled=tuple(
-            np.any([series[name][2].any(0) for name in group], axis=0) for group in needs.series_groups
-        ),
-        lst_filled=(series["lst"][1] > 0).mean(0, dtype=np.float32) if "lst" in series else None,
-        surface_temperature=series["lst"][0][-1] if "lst" in series else None,
+        series_gap_filled=tuple(np.any([filled[name] for name in group], axis=0) for group in needs.series_groups),
+        lst_filled=lst_filled,
+        surface_temperature=surface_temperature,
     )

@@ -32,10 +32,11 @@ from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack import checksums
 from mmnet_maps.stack.blocks import Group, day_index, hide_blocks
 from mmnet_maps.stack.checksums import Place
+from mmnet_maps.stack.kept_blocks import KeptBlocks
 from mmnet_maps.stack.kept_days import KeptDays
 from mmnet_maps.stack.layout import VERSION
 from mmnet_maps.stack.metadata import BROKEN, read_groups, read_root
-from mmnet_maps.variables import VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -98,6 +99,7 @@ class Stack:
         self._days: dict[str, KeptDays] = {}
         self._expected: dict[tuple[Any, ...], NDArray[np.uint32]] = {}
         self._verified: set[tuple[str, date | None, Place]] = set()
+        self.kept_blocks = KeptBlocks(self._values)
         self._reader = nullcontext if writable else fast_zarr
 
     def group_of(self, variable: str) -> Group:
@@ -258,20 +260,25 @@ class Stack:
 
     def _checksums(self, group: Group, window: Window, days: Sequence[date] | None) -> NDArray[np.uint32]:
         """Read the checksums of blocks, (day, variable, block_y, block_x); 0 where there are none."""
-        rows, cols = group.blocks(window)
-        key = group.name, *((days[0], days[-1]) if days else ()), rows.start, rows.stop, cols.start, cols.stop
+        blocks = group.blocks(window)
+        # Those of a day are one chunk; of coarse blocks, which are few, all are kept, for the other tiles of a batch.
+        held = blocks if group.kind in FINE_GROUPS else tuple(slice(0, size) for size in group.shape)
+        key = group.name, *((days[0], days[-1]) if days else ()), *((part.start, part.stop) for part in held)
         found = self._expected.get(key)  # other threads may clear the table
         if found is None:
             where = f"{group.name}/{checksums.NAME}"
             try:
                 span = (slice(day_index(days[0]), day_index(days[-1]) + 1),) if days else ()
-                stored = np.asarray(self._array(where)[*span, :, rows, cols])
+                stored = np.asarray(self._array(where)[*span, :, *held])
             except _DAMAGE as error:
                 raise self._damaged(where, error, lost=checksums.NAME) from error
             if len(self._expected) >= _KEPT:
                 self._expected.clear()
             self._expected[key] = found = stored if days else stored[None]
-        return found
+        rows, cols = (
+            slice(part.start - own.start, part.stop - own.start) for part, own in zip(blocks, held, strict=True)
+        )
+        return found[:, :, rows, cols]
 
     def write(self, name: str, window: Window, day: date, rasters: Rasters, revision: int = 0) -> None:
         """Write all variables of a group in a window of whole blocks, then their checksums, then the marks.

@@ -257,7 +257,7 @@ def test_the_picture_shows_what_a_map_takes(patchy: Stack) -> None:
     for name in ("red", "vv", "smap"):
         layer = read_layer(found, name, DAY, grid, step)[: tile.shape.y, : tile.shape.x]
         clear = ~snapshot.gap_filled if name == "smap" else np.ones(tile.shape, bool)
-        np.testing.assert_allclose(layer[clear], snapshot.fine[name][clear], rtol=1e-5)
+        np.testing.assert_allclose(layer[clear], snapshot.physical(name)[clear], rtol=1e-5)
     codes = read_layer(found, "landcover", DAY, grid, step)[: tile.shape.y, : tile.shape.x]
     np.testing.assert_array_equal(np.nan_to_num(codes), snapshot.fine["landcover"])
 

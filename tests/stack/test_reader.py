@@ -48,17 +48,12 @@ def one_day(stack: Stack, grid: GeoBox, resampling: str = "nearest", **options: 
     return block, next(block.snapshots)
 
 
-def physical(snapshot: Snapshot, name: str) -> np.ndarray:
-    values = snapshot.fine[name]
-    return VARIABLES[name].unpack(values) if values.dtype == np.int16 else values
-
-
 def test_a_block_holds_the_formula(stack: Stack, grid: GeoBox) -> None:
     source = AnalyticSource()
     block, snapshot = one_day(stack, grid)
     clay = source.value("clay", grid, DAY)
     assert snapshot.fine["clay"].dtype == np.int16
-    np.testing.assert_allclose(physical(snapshot, "clay"), clay, atol=VARIABLES["clay"].scale)
+    np.testing.assert_allclose(snapshot.physical("clay"), clay, atol=VARIABLES["clay"].scale)
     assert snapshot.fine["landcover"].dtype == np.uint8
     assert DAY.toordinal() % 3 == 1
     before, after = (source.value("red", grid, DAY + timedelta(days=k)) for k in (-1, 2))
