@@ -310,7 +310,7 @@ def _parabola(
     return 2 * start - 4 * middle + 2 * end, 4 * middle - 3 * start - end, start
 
 
-def _at(share: NDArray[np.floating], *parabola: NDArray[np.floating]) -> NDArray[Any]:
+def _at(share: NDArray[np.floating], *parabola: NDArray[Any]) -> NDArray[Any]:
     """Evaluate parabolas, element by element, so that no value depends on its neighbours."""
     square, slope, start = parabola
     value: NDArray[Any] = square * share
