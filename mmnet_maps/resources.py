@@ -1,4 +1,4 @@
-"""Packaged files, and the folders of models."""
+"""Packaged files, the folders of models, and the cores of the machine."""
 
 from __future__ import annotations
 
@@ -41,3 +41,8 @@ def find_model(path: str | os.PathLike[str]) -> Path:
         f"model {brief(path)!r} does not exist; give a checkpoint folder or one of the packaged models: "
         f"{', '.join(names) or 'none'}"
     )
+
+
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -111,7 +111,7 @@ def experiment_command(config: str, data: str, out: str, workers: int | None, qu
     from mmnet_maps.training.experiment.config import read_experiment
 
     settings = read_experiment(config)
-    from mmnet_maps.mapping.batch.plan import cores
+    from mmnet_maps.resources import cores
     from mmnet_maps.training.experiment.results import write_results
     from mmnet_maps.training.experiment.run import execute_all
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,12 @@ from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.borrowed import Borrowed
 from mmnet_maps.mapping.no_value import Tally, sentence, why_in_files
+from mmnet_maps.mapping.prefetch import abreast, ahead
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
 from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
 from mmnet_maps.product.quality import Mask, QualityFlags, unknown_cover
+from mmnet_maps.resources import cores
 from mmnet_maps.settings import MapOptions
 from mmnet_maps.stack.availability import Picked
 from mmnet_maps.stack.reader import Block, Snapshot, read_block
@@ -44,7 +45,8 @@ log = logging.getLogger("mmnet_maps")
 
 Layers = dict[str, NDArray[Any]]
 Packed = dict[str, NDArray[np.uint16]]
-T = TypeVar("T")
+
+_MOST_READERS = 4  # tiles read at once; each takes .3 s of a core, and the network on a GPU a tenth of that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,15 +189,25 @@ class Part:
         return self.snapshot.day
 
 
-def read_parts(request: Request, tiles: Iterable[Tile], days: Sequence[date]) -> Iterator[Part]:
-    """Read tiles, each day in turn; at the end, log which coarse variables have values from neighbouring cells."""
+def read_parts(
+    request: Request, tiles: Iterable[Tile], days: Sequence[date], readers: int | None = None
+) -> Iterator[Part]:
+    """Read tiles, each day in turn; at the end, log which coarse variables have values from neighbouring cells.
+
+    On machines with many cores several tiles are read at once, at most `_MOST_READERS` (see `abreast`).
+    """
     stack, smap_resampling = open_stack(request.stack), request.recipe.smap_resampling
-    borrowed = Borrowed(stack)
-    for tile in tiles:
+
+    def of_tile(tile: Tile) -> Iterator[Part]:
         inside = area_mask(request.area, tile.geobox, touched=request.touched)
         block = read_block(stack, tile.geobox, request.needs, days, smap_resampling=smap_resampling, wanted=inside)
-        borrowed.add(block)
         yield from _parts(request, tile, inside, block)
+
+    borrowed = Borrowed(stack)
+    for part in abreast(map(of_tile, tiles), readers or min(_MOST_READERS, max(1, cores() // 4))):
+        if part.number == 0:
+            borrowed.add(part.block)
+        yield part
     borrowed.report()
 
 
@@ -239,8 +251,9 @@ def _place(spec: ModelSpec, tile: Tile, picked: Picked | None) -> Layers:
 def compute_layers(request: Request, parts: Iterator[Part], stop: Event | None = None) -> Iterator[tuple[Part, Layers]]:
     """Run the engine on each part and compose its layers, prefetching the next part.
 
-    Three parts are in memory at most: one being read, one waiting, one being computed, about 70 MB each. What depends
-    on the series alone is computed on the first day of a tile, for all its days.
+    Parts take about 70 MB each. Three are in memory at most: one being read, one waiting, one being computed; where
+    several tiles are read at once, two and as many as are read. What depends on the series alone is computed on the
+    first day of a tile, for all its days.
 
     Parameters
     ----------
@@ -300,23 +313,6 @@ def _quality_flags(request: Request, part: Part, outside: NDArray[np.bool_]) -> 
         of_cells = QualityFlags(lst_filled=lst[0], surface_temperature=lst[1], gap_filled=filled).bits(filled.shape)
         bits |= np.append(of_cells, np.uint16(0))[rows]  # row -1 takes the 0 at the end
     return bits
-
-
-def ahead(items: Iterator[T], stop: Event | None = None) -> Generator[T]:
-    """Yield the same items, each made in another thread while the one before is in use.
-
-    If the iteration is left early, `stop` is set, so that the next item need not be waited for.
-    """
-    end = object()
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            waiting = pool.submit(next, items, end)
-            while (item := waiting.result()) is not end:
-                waiting = pool.submit(next, items, end)
-                yield item  # type: ignore[misc]
-        finally:
-            if stop is not None:
-                stop.set()
 
 
 def _check_targets(request: Request) -> None:

@@ -8,7 +8,7 @@ import os
 import pickle
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from threading import Event
@@ -31,7 +31,7 @@ from mmnet_maps.grid.lattice import lonlat, window_of
 from mmnet_maps.grid.polygons import LONLAT
 from mmnet_maps.grid.tiles import Tile, conus_grid, target_grid, touched_tiles
 from mmnet_maps.mapping.lazy import lazy
-from mmnet_maps.mapping.pipeline import ahead, compute_layers, make_maps, map_tile, read_parts, write_days
+from mmnet_maps.mapping.pipeline import compute_layers, make_maps, map_tile, read_parts, write_days
 from mmnet_maps.mapping.request import Request, needs_of, prepare
 from mmnet_maps.product.day_writer import DayProduct
 from mmnet_maps.product.layers import LAYERS
@@ -373,45 +373,6 @@ def test_refusals(inputs: Path, model: Path, tmp_path: Path) -> None:
     assert prepare(AREA, DAYS, stack=inputs, model=thin).needs.snapshot.count("sand") == 1
 
 
-def test_ahead_keeps_order_works_ahead_by_one_and_passes_errors_on() -> None:
-    made: list[int] = []
-
-    def items() -> Iterator[int]:
-        for k in range(5):
-            made.append(k)
-            yield k
-        raise InputError("broken")
-
-    taken = []
-
-    def take() -> None:
-        for item in ahead(items()):
-            taken.append(item)
-            assert len(made) <= item + 2
-
-    with pytest.raises(InputError, match="broken"):
-        take()
-    assert taken == made == [0, 1, 2, 3, 4]
-    closed = ahead(items())
-    assert next(closed) == 0
-    closed.close()
-    assert len(made) <= 7
-
-
-def test_leaving_early_does_not_wait_for_what_is_under_way() -> None:
-    stop, seen = Event(), []
-
-    def items() -> Iterator[int]:
-        yield 0
-        seen.append(stop.wait(30))
-        yield 1
-
-    left = ahead(items(), stop)
-    assert next(left) == 0
-    left.close()
-    assert seen == [True]
-
-
 def test_an_interrupted_map_stops_the_engine(
     write: Callable[..., list[DayProduct]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -450,6 +411,18 @@ def test_days_together_equal_each_alone(job: Request) -> None:
         alone = map_tile(job, part.tile, part.day)
         for name in job.layers:
             np.testing.assert_allclose(layers[name], alone[name], atol=1e-6, err_msg=name)
+
+
+def test_tiles_read_at_once_are_as_one_after_the_other(job: Request) -> None:
+    tiles = job.tiles * 3
+    alone, together = (list(read_parts(job, tiles, job.days, readers)) for readers in (1, 3))
+    for one, other in zip(alone, together, strict=True):
+        assert (one.tile, one.day, one.number) == (other.tile, other.day, other.number)
+        np.testing.assert_array_equal(one.series_id, other.series_id)
+        for name, values in one.columns.items():
+            np.testing.assert_array_equal(values, other.columns[name], err_msg=name)
+        for name, values in one.block.series.items():
+            np.testing.assert_array_equal(values, other.block.series[name], err_msg=name)
 
 
 def test_a_map_without_a_value_says_why(

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from mmnet_maps.errors import InputError, bytes_text, counted, number_text
-from mmnet_maps.mapping.batch.plan import Batch, cores, default_workers
+from mmnet_maps.mapping.batch.plan import Batch, default_workers
 from mmnet_maps.mapping.batch.report import item_path
 from mmnet_maps.mapping.pipeline import write_days
 from mmnet_maps.mapping.request import Request, describe
+from mmnet_maps.resources import cores
 from mmnet_maps.stack.availability import look_up, require, require_values
 from mmnet_maps.stack.needs import Use, uses
 from mmnet_maps.stack.store import Stack

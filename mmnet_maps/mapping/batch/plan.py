@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from mmnet_maps.grid.tiles import (
 )
 from mmnet_maps.mapping.commands import place_options, quote
 from mmnet_maps.mapping.request import Request, draft_request, log_notices
+from mmnet_maps.resources import cores
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.stack.availability import blocks_of_grids, look_up_blocks
 from mmnet_maps.stack.needs import Needs
@@ -298,11 +298,6 @@ def newest_day(stack: Stack, grids: Sequence[GeoBox], needs: Needs, today: date)
         f"no day up to {today} has every input for whole tiles; the newest day of each: {known}; fetch more, map a "
         f"stack of an area with --aoi, or see: mmnet stack check {stack.path} --date DAY"
     )
-
-
-def cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers() -> int:

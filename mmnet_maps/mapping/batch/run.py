@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.files import file_lock, write_whole
 from mmnet_maps.mapping.batch.cluster import Work, check_workers, connect, parse_memory, run_all
-from mmnet_maps.mapping.batch.plan import Batch, cores, default_workers
+from mmnet_maps.mapping.batch.plan import Batch, default_workers
 from mmnet_maps.mapping.batch.report import Outcome, Report, item_path
 from mmnet_maps.mapping.batch.worker import Task, finish_day, run_task
 from mmnet_maps.mapping.request import describe
 from mmnet_maps.product.day_writer import refuse_other_area
 from mmnet_maps.product.qgis import write_styles
 from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
+from mmnet_maps.resources import cores
 
 if TYPE_CHECKING:
     from distributed import Client
