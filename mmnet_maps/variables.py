@@ -85,6 +85,10 @@ class Variable:
         values[packed == self.nodata] = np.nan
         return values
 
+    def physical(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return packed values as `unpack` does, and floats, which are physical already, as they are."""
+        return values if values.dtype.kind == "f" else self.unpack(values)
+
     def scaled(self, steps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale packed values, which may lie between whole numbers, to physical ones, in place."""
         steps *= np.float32(self.scale)

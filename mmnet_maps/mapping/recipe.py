@@ -11,7 +11,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.area import Area
-from mmnet_maps.stack.reader import SmapResampling
+from mmnet_maps.stack.fields import SmapResampling
 
 PRODUCT_VERSION = 2
 

@@ -55,7 +55,7 @@ class Field:
 
     def borrowed(self) -> NDArray[np.intp]:
         """Return the cells below pixels that are gap-filled on any day, counted along the rows of the lattice."""
-        filled = self.gap_filled.any(axis=0)[np.searchsorted(self.kept, self.cells.used)]
+        filled = np.any(self.gap_filled, axis=0, keepdims=True)[0, np.searchsorted(self.kept, self.cells.used)]
         return self.cells.on_lattice(self.cells.used[filled])
 
     def to_pixels(self, pixels: Pixels, day: date, resampling: SmapResampling) -> tuple[Float, NDArray[np.bool_]]:

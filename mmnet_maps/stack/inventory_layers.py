@@ -112,4 +112,4 @@ def _on(
         marked.hide(values, window, other, spec.nodata)
         return values[picked][part]
 
-    return interpolate_days(read, marked.observed, day, reach, shape, spec)[0]
+    return spec.physical(interpolate_days(read, marked.observed, day, reach, shape, spec)[0])

@@ -17,8 +17,9 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.tiles import conus_grid, pixel_of, tiles
 from mmnet_maps.sources.base import Source
 from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.fields import SmapResampling
 from mmnet_maps.stack.needs import Demand, Needs
-from mmnet_maps.stack.reader import SmapResampling, read_block
+from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 
 

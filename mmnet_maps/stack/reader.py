@@ -59,8 +59,7 @@ class Snapshot:
 
     def physical(self, name: str) -> NDArray[Any]:
         """Return a variable of `fine` in its units: float32, NaN missing; land cover uint8."""
-        values = self.fine[name]
-        return values if values.dtype.kind == "f" else VARIABLES[name].unpack(values)
+        return VARIABLES[name].physical(self.fine[name])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +173,7 @@ def _series_cells(
     """
     lattices = [{fields[name].cells.group.name: fields[name].cells for name in group} for group in groups]
     series_id, found = combinations([[*of_group.values()] for of_group in lattices])
-    places = {}
+    places: dict[str, NDArray[np.intp]] = {}
     for names, of_group, used in zip(groups, lattices, found, strict=True):
         of_lattice = dict(zip(of_group, used, strict=True))
         places |= {name: fields[name].places(of_lattice[fields[name].cells.group.name]) for name in names}
@@ -251,7 +250,10 @@ def _snapshot(
         gap_filled |= filled
     own = needs.series_days(day)
     of_series = {name: (fields[name], fields[name].days(own[0], own[-1]), place) for name, place in places.items()}
-    filled = {name: field.gap_filled[days].any(axis=0)[place] for name, (field, days, place) in of_series.items()}
+    borrowed = {
+        name: np.any(field.gap_filled[days], axis=0, keepdims=True)[0, place]
+        for name, (field, days, place) in of_series.items()
+    }
     lst_filled = surface_temperature = None
     if "lst" in of_series:
         field, days, place = of_series["lst"]
@@ -262,7 +264,7 @@ def _snapshot(
         fine=fine,
         ages=ages,
         gap_filled=gap_filled,
-        series_gap_filled=tuple(np.any([filled[name] for name in group], axis=0) for group in needs.series_groups),
+        series_gap_filled=tuple(np.any([borrowed[name] for name in group], axis=0) for group in needs.series_groups),
         lst_filled=lst_filled,
         surface_temperature=surface_temperature,
     )

@@ -28,9 +28,9 @@ from mmnet_maps.sources import open_source
 from mmnet_maps.sources.base import Provenance, Source
 from mmnet_maps.stack.availability import fetched_days
 from mmnet_maps.stack.fetch import assign
+from mmnet_maps.stack.fields import SmapResampling
 from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.pixels import read_pixel, sample
-from mmnet_maps.stack.reader import SmapResampling
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.training.observations import MIN_HOURS, read_observations
 from mmnet_maps.training.splits import BORDERS, REGIONS

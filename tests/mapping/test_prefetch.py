@@ -82,10 +82,9 @@ def test_abreast_passes_an_error_on_in_its_turn_and_begins_nothing_more(count: i
             raise InputError("broken")
         yield number
 
-    taken = []
+    taken: list[int] = []
     with pytest.raises(InputError, match="broken"):
-        for item in abreast(map(source, range(100)), count):
-            taken.append(item)
+        taken.extend(abreast(map(source, range(100)), count))
     assert taken == [0, 1]
     assert len(begun) <= 2 + count
 
