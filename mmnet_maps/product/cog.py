@@ -68,7 +68,7 @@ class CogWriter:
         key = (rows.start, rows.stop, cols.start, cols.stop)
         assert not any(_overlap(key, other) for other in self._sums), f"window {key} overlaps an earlier one"
         with gdal():
-            self._raster.write(values, 1, window=_window(key))
+            self._raster.write(values[np.newaxis], [1], window=_window(key))  # rasterio copies an array (y, x)
         self._sums[key] = _checksum(values)
         self._unfilled += int(np.count_nonzero(values != self._layer.fill))
 

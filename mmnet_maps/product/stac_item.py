@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from mmnet_maps.product.quality import QUALITY_BITS
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
+    from pyproj import Transformer
 
 PICTURE, MEMBERS = "picture", "members"
 """Asset keys of the picture and the ensemble members; every other asset is a layer."""
@@ -260,13 +262,17 @@ def _ring(geobox: GeoBox) -> NDArray[np.float64]:
 
     Every edge has 20 segments, because straight edges of a projected grid are curved in degrees.
     """
-    from pyproj import Transformer
-
     height, width = geobox.shape
     along = np.linspace(0.0, 1.0, 20, endpoint=False)
     zero, one = np.zeros_like(along), np.ones_like(along)
     cols = np.r_[zero, along, one, along[::-1] + 0.05, 0.0] * width
     rows = np.r_[along, one, along[::-1] + 0.05, zero, 0.0] * height
     x, y = geobox.affine * (cols, rows)
-    transformer = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True)
-    return np.round(np.column_stack(transformer.transform(x, y)), 6)
+    return np.round(np.column_stack(_to_lonlat(str(geobox.crs)).transform(x, y)), 6)
+
+
+@lru_cache
+def _to_lonlat(crs: str) -> Transformer:
+    from pyproj import Transformer
+
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
