@@ -17,7 +17,7 @@ from mmnet_maps.variables import VARIABLES
 
 Packed = NDArray[np.integer]
 
-_BYTES = 96 << 20
+_BYTES = 64 << 20
 
 
 class KeptBlocks:
