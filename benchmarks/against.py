@@ -46,12 +46,13 @@ ROWS = {
     "read": ("read, core-s a tile", "core_s"),
     "series": ("series branch, core-s a tile", "core_s"),
     "pixel": ("pixel branch, core-s a tile", "core_s"),
-    "write": ("write (a map less the three above), core-s a tile", "core_s"),
+    "map": ("a map from stack to files, core-s a tile", "core_s"),
+    "write": ("  of which is left for writing", "core_s"),
     "members": ("a tile with {members} members, core-s", "core_s"),
     "members wall": ("a tile with {members} members, s", "wall"),
-    "map": ("mmnet-map of Grant County, s", "wall"),
-    "map cores": ("mmnet-map of Grant County, core-s", "core_s"),
-    "map memory": ("mmnet-map of Grant County, peak MB", "peak_mb"),
+    "county": ("mmnet-map of Grant County, s", "wall"),
+    "county cores": ("mmnet-map of Grant County, core-s", "core_s"),
+    "county memory": ("mmnet-map of Grant County, peak MB", "peak_mb"),
     "batch": ("mmnet batch, {tiles} tiles, two workers, s", "wall"),
     "further wall": ("a further tile of it, s", "wall"),
     "further": ("a further tile of it, core-s", "core_s"),
@@ -133,10 +134,16 @@ def route_of(code: Code) -> Path:
 
 
 def stages(code: Code, folder: Path, tiles: Sequence[str], *options: str) -> dict[str, Cost]:
-    """Run `stages.py` with the code of a revision."""
+    """Measure the steps of a map and whole maps with the code of a revision; `write` is what the steps leave."""
     command = [sys.executable, str(HERE / "stages.py"), str(route_of(code)), str(code.stack), str(DAY), *tiles]
-    text = measured([*command, *options], code, folder)[1]
-    return {name: Cost(**values) for name, values in json.loads(text).items()}
+    found = {}
+    for more in ([], ["--maps", *options]):
+        text = measured([*command, *more], code, folder)[1]
+        found |= {name: Cost(**values) for name, values in json.loads(text).items()}
+    write = found["map"]
+    for step in ("read", "series", "pixel"):
+        write = write.less(found[step])
+    return found | {"write": write}
 
 
 def differing_inputs(codes: Sequence[Code], folder: Path) -> dict[str, float]:
@@ -175,15 +182,10 @@ def one_round(code: Code, sizes: Sizes, folder: Path) -> dict[str, Cost]:
     parts = stages(code, folder / "stages", TILES[: sizes.staged], "--members", str(sizes.members))
     further = many.less(few, sizes.tiles - sizes.few)
     map_ = county(code, folder / "county")
-    inner = [parts[name] for name in ("read", "series", "pixel")]
-    write = parts["map"]
-    for cost in inner:
-        write = write.less(cost)
     return {
         **parts,
-        "write": write,
         "members wall": parts["members"],
-        **dict.fromkeys(("map", "map cores", "map memory"), map_),
+        **dict.fromkeys(("county", "county cores", "county memory"), map_),
         **dict.fromkeys(("batch", "batch memory"), many),
         **dict.fromkeys(("further wall", "further", "further user", "further system"), further),
     }

@@ -1,9 +1,10 @@
-"""Measure the stages of a map, tile by tile, in one process with one thread of the engine; prints JSON.
+"""Measure the steps of a map or whole maps, tile by tile, in one process with one thread of the engine; prints JSON.
 
-python benchmarks/stages.py ROUTE STACK DAY TILE TILE… [--members N] [--days N] [--inputs FILE]
+python benchmarks/stages.py ROUTE STACK DAY TILE TILE… [--maps [--members N] [--days N] | --inputs FILE]
 
-ROUTE is the `route.py` of the revision that PYTHONPATH names: what a stage is called may change, what it is does not.
-The first tile warms imports, files and memory, and is not measured but with `--members` and `--days`.
+ROUTE is the `route.py` of the revision that PYTHONPATH names: what a step is called may change, what it is does not.
+Steps and maps are measured in processes of their own, because one would profit from what the other has read. The first
+tile warms imports, files and memory, and is not measured but with `--members` and `--days`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,10 @@ import numpy as np
 from measure import NOTHING, Cost, Stages
 
 
-def measure(
-    route: SimpleNamespace, stack: str, day: date, tiles: list[str], *, members: int = 0, days: int = 0
-) -> dict[str, Cost]:
-    """Measure each stage, per tile: `read`, `series`, `pixel`, and `map`, all of them and the files.
-
-    Returns
-    -------
-    dict
-        Costs by stage; `members` and `days` are those of one tile.
-    """
+def measure_steps(route: SimpleNamespace, stack: str, day: date, tiles: list[str]) -> dict[str, Cost]:
+    """Measure `read`, `series` and `pixel` per tile."""
     with tempfile.TemporaryDirectory() as out:
-        requests, stages = route.requests(stack, f"{out}/maps", tiles, [day]), Stages()
+        requests, stages = route.requests(stack, out, tiles, [day]), Stages()
         for number, request in enumerate(requests):
             if number == 1:
                 stages = Stages()
@@ -42,10 +35,19 @@ def measure(
                 terms = route.series(request, part)
             with stages.stage("pixel"):
                 route.pixel(request, part, terms)
+    return {name: cost.less(NOTHING, len(tiles) - 1) for name, cost in stages.costs.items()}
+
+
+def measure_maps(
+    route: SimpleNamespace, stack: str, day: date, tiles: list[str], *, members: int = 0, days: int = 0
+) -> dict[str, Cost]:
+    """Measure `map`, from the stack to files, per tile; `members` and `days` are those of one tile."""
+    with tempfile.TemporaryDirectory() as out:
+        requests, stages = route.requests(stack, f"{out}/maps", tiles, [day]), Stages()
         for number, request in enumerate(requests):
             with stages.stage("map" if number else "warm"):
                 route.write(request, [day])
-        found = {name: cost.less(NOTHING, len(tiles) - 1) for name, cost in stages.costs.items() if name != "warm"}
+        found = {"map": stages.costs["map"].less(NOTHING, len(tiles) - 1)}
         if members:
             (request,) = route.requests(stack, f"{out}/members", tiles[:1], [day], members)
             with stages.stage("members"):
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("stack")
     parser.add_argument("day", type=date.fromisoformat)
     parser.add_argument("tiles", nargs="+")
+    parser.add_argument("--maps", action="store_true", help="measure whole maps in place of their steps")
     parser.add_argument("--members", type=int, default=0, help="also map with so many Monte Carlo members")
     parser.add_argument("--days", type=int, default=0, help="also map so many days together")
     parser.add_argument("--inputs", type=Path, help="only save the inputs of the first tile to this file")
@@ -76,7 +79,9 @@ def main() -> None:
             (request,) = route.requests(options.stack, out, options.tiles[:1], [options.day])
             np.savez(options.inputs, **route.inputs(route.read(request, options.day)))
         return
-    found = measure(route, options.stack, options.day, options.tiles, members=options.members, days=options.days)
+    given = route, options.stack, options.day, options.tiles
+    maps = {"members": options.members, "days": options.days}
+    found = measure_maps(*given, **maps) if options.maps else measure_steps(*given)
     print(json.dumps({name: cost.as_dict() for name, cost in found.items()}))
 
 

@@ -86,8 +86,9 @@ def test_the_first_tile_warms_and_is_not_counted() -> None:
         requests=lambda stack, out, tiles, days, members=0: [f"{tile} {members} {len(days)}" for tile in tiles],
         **{name: called(name) for name in ("read", "series", "pixel", "write")},
     )
-    found = stages.measure(fake, "s.zarr", date(2021, 8, 8), ["a", "b", "c"], members=5, days=3)
-    assert [*found] == ["read", "series", "pixel", "map", "members", "days"]
+    given = fake, "s.zarr", date(2021, 8, 8), ["a", "b", "c"]
+    assert [*stages.measure_steps(*given)] == ["read", "series", "pixel"]
+    assert [*stages.measure_maps(*given, members=5, days=3)] == ["map", "members", "days"]
     assert calls == [
         *((name, f"{tile} 0 1") for tile in "abc" for name in ("read", "series", "pixel")),
         *(("write", f"{tile} 0 1") for tile in "abc"),
