@@ -100,10 +100,10 @@ def batch_command(
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
     check_request(options, aoi=aoi, dates=given)
     require("distributed", "mmnet batch", "mmnet-maps[batch]")
-    if not (dry_run or scheduler):
-        from mmnet_maps.mapping.batch.forks import start_preloading
+    from mmnet_maps.mapping.batch.forks import start_preloading
 
-        start_preloading()
+    if not (dry_run or scheduler):
+        start_preloading()  # it imports while this process imports and plans
     from mmnet_maps.mapping.batch.estimate import dry_run as plan_text
     from mmnet_maps.mapping.batch.plan import plan_batch
     from mmnet_maps.mapping.batch.report import format_report, report_path
@@ -122,8 +122,7 @@ def batch_command(
         time_limit=time_limit,
         quiet=quiet,
     )
-    click.echo(format_report(report))
-    click.echo(report_path(report))
+    click.echo(f"{format_report(report)}\n{report_path(report)}")
     return TilesFailedError.exit_code if report.failed else 0
 
 

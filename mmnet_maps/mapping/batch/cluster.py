@@ -54,9 +54,7 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
         The scheduler is lost.
     """
     import dask
-    from distributed import Client, LocalCluster, utils
-
-    from mmnet_maps.mapping.batch.dashboard import offer_dashboard
+    from distributed import Client, utils
 
     if scheduler is not None:
         with _connected(scheduler) as client, _lost_scheduler(client):
@@ -77,18 +75,7 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
         **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
     }
     with dask.config.set(settings):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Port .* is already in use")  # the dashboard gets another one
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                memory_limit=memory_limit or "auto",
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:8787",
-                scheduler_kwargs={"dashboard": False},
-                silence_logs=logging.CRITICAL,
-            )
-        offer_dashboard(cluster)
+        cluster = _local_cluster(workers, memory_limit)
         try:
             with Client(cluster) as client, _keep_workers(cluster, workers):
                 _log_dashboard(client)
@@ -97,6 +84,27 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
             with suppress(TimeoutError):  # a worker that died while starting may block it for ever
                 cluster.close(timeout=_CLOSE)
             stop_preloading()
+
+
+def _local_cluster(workers: int, memory_limit: int | None) -> LocalCluster:
+    """Start workers on this machine."""
+    from distributed import LocalCluster
+
+    from mmnet_maps.mapping.batch.dashboard import offer_dashboard
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Port .* is already in use")  # the dashboard gets another one
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=memory_limit or "auto",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:8787",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,
+        )
+    offer_dashboard(cluster)
+    return cluster
 
 
 def _connected(scheduler: str) -> Client:
