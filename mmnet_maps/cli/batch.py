@@ -99,11 +99,7 @@ def batch_command(
     if (aoi is None) == (tiles is None):
         raise RequestError("give either --aoi or --tiles, the area or the tiles of the default grid to map")
     check_request(options, aoi=aoi, dates=given)
-    require("distributed", "mmnet batch", "mmnet-maps[batch]")
-    from mmnet_maps.mapping.batch.forks import start_preloading
-
-    if not (dry_run or scheduler):
-        start_preloading()  # it imports while this process imports and plans
+    _require_dask(start=not (dry_run or scheduler))
     from mmnet_maps.mapping.batch.estimate import dry_run as plan_text
     from mmnet_maps.mapping.batch.plan import plan_batch
     from mmnet_maps.mapping.batch.report import format_report, report_path
@@ -124,6 +120,15 @@ def batch_command(
     )
     click.echo(f"{format_report(report)}\n{report_path(report)}")
     return TilesFailedError.exit_code if report.failed else 0
+
+
+def _require_dask(*, start: bool) -> None:
+    """Make sure that Dask is installed; workers may begin to import while this process imports and plans."""
+    require("distributed", "mmnet batch", "mmnet-maps[batch]")
+    from mmnet_maps.mapping.batch.forks import start_preloading
+
+    if start:
+        start_preloading()
 
 
 @batch_command.command("status")
