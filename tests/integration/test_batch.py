@@ -27,13 +27,14 @@ from filelock import FileLock
 from analytic import AnalyticSource, make_model
 from batch_world import CORNER, DAYS, SPAN, call, command, contents, leftovers, request, run
 from mmnet_maps.errors import InputError, OutputError, RequestError, TilesFailedError
+from mmnet_maps.files import file_lock
 from mmnet_maps.grid.lattice import window_of
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.batch.cluster import Work, check_workers, connect, run_all
 from mmnet_maps.mapping.batch.dashboard import offer_dashboard
 from mmnet_maps.mapping.batch.plan import Batch, plan_batch
 from mmnet_maps.mapping.batch.run import run_batch, tasks_of
-from mmnet_maps.mapping.batch.worker import run_task
+from mmnet_maps.mapping.batch.worker import LOCKS, run_task
 from mmnet_maps.mapping.lazy import downscale_product
 from mmnet_maps.mapping.pipeline import Packed, write_days
 from mmnet_maps.mapping.smap_consistency import day_consistency
@@ -376,7 +377,10 @@ def test_a_store_is_filled_from_maps_that_are_there(
 
 def test_a_task_over_its_limit_is_given_up(tmp_path: Path, stack: Path, model: Path) -> None:
     one = ["--aoi", IN_ONE_TILE, "--date", "2021-08-08", "--stack", stack, "--model", model, "--out", tmp_path / "maps"]
-    done = run(*one, "-q", "--workers", "1", "--retries", "0", "--time-limit", "0.01")
+    lock = tmp_path / "maps" / LOCKS / "h06v02.lock"
+    lock.parent.mkdir(parents=True)
+    with file_lock(lock):  # for which the task waits
+        done = run(*one, "-q", "--workers", "1", "--retries", "0", "--time-limit", "0.01")
     assert done.returncode == 4, done.stderr
     assert "it took longer than 0.01 s" in done.stdout
 
