@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,16 +14,10 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.crs import crs_name
+from mmnet_maps.grid.positions import SNAP, Control, at_share, parabola, positions_in
 
 Window = tuple[slice, slice]
 """Rows and columns of a grid."""
-
-SNAP = 1e-3
-"""An edge within this share of a pixel of a line counts as on it: reprojection moves it by less."""
-
-_STEP = 32
-"""Width and height, in pixels, of the control cells within which positions are interpolated; even, so that knots lie on
-pixel edges."""
 
 _CELL_TOLERANCE = 1e-4
 """An interpolated position may be wrong by this share of a cell: one metre on a lattice of 10 km."""
@@ -34,9 +27,6 @@ _NARROW = 256
 
 _DEGREE_TOLERANCE = 1e-6
 """An interpolated longitude or latitude may be wrong by this: 0.1 m, less than float32 resolves at these longitudes."""
-
-_SAFETY = 4.0
-"""Errors are measured at a few points per control cell and multiplied by this, as they may be larger between them."""
 
 _KEPT_PIXELS = 1024 * 1024
 """The cells of grids larger than a tile are not kept: a few of them would fill the memory."""
@@ -100,7 +90,7 @@ def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:
     ny, nx = geobox.shape.y, geobox.shape.x
     rows = np.concatenate([np.zeros(nx + 1), np.full(nx + 1, ny), np.arange(ny + 1), np.arange(ny + 1)])
     cols = np.concatenate([np.arange(nx + 1), np.arange(nx + 1), np.zeros(ny + 1), np.full(ny + 1, nx)])
-    y, x = _positions(geobox, lattice, rows, cols)
+    y, x = positions_in(geobox, lattice, rows, cols)
     windows = []
     for edges, size in ((y, lattice.shape.y), (x, lattice.shape.x)):
         known = edges[np.isfinite(edges)]
@@ -114,51 +104,6 @@ def cover(geobox: GeoBox, lattice: GeoBox, pad: int = 0) -> Window:
     return windows[0], windows[1]
 
 
-def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the coordinates of the pixel centres: y from north to south, and x, in the units of the CRS.
-
-    On grids with edges on multiples of the resolution, they are the same to the last bit in every window.
-    """
-    return (
-        lines(geobox, np.arange(geobox.shape.y) + 0.5, axis=0),
-        lines(geobox, np.arange(geobox.shape.x) + 0.5, axis=1),
-    )
-
-
-def origin(geobox: GeoBox) -> tuple[int | None, int | None]:
-    """Return columns right of and rows above the origin of the CRS of the upper left corner; None if not whole."""
-    a = geobox.affine
-    parts = (a.c / a.a, a.f / -a.e)
-    x, y = (round(part) if abs(part - round(part)) < SNAP else None for part in parts)
-    return x, y
-
-
-def lines(geobox: GeoBox, index: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
-    """Return coordinates along an axis at pixel positions counted from the upper left corner."""
-    a = geobox.affine
-    assert (a.b, a.d) == (0, 0), "grids are not rotated"
-    col, row = origin(geobox)
-    if axis == 1:
-        values = (index + col) * a.a if col is not None else a.c + index * a.a
-    else:
-        values = (index - row) * a.e if row is not None else a.f + index * a.e
-    return values.astype(np.float64, copy=False)
-
-
-def _positions(
-    geobox: GeoBox, lattice: GeoBox, rows: NDArray[np.floating], cols: NDArray[np.floating]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the positions in a lattice of points at pixel positions in a grid; NaN where the CRS has no such point."""
-    x, y = lines(geobox, cols, axis=1), lines(geobox, rows, axis=0)
-    if geobox.crs != lattice.crs:
-        x, y = _transformer(str(geobox.crs), str(lattice.crs)).transform(x, y)
-    a = lattice.affine
-    found = (y - a.f) / a.e, (x - a.c) / a.a
-    for part in found:
-        part[~np.isfinite(part)] = np.nan
-    return found
-
-
 def corner_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Locate the pixel corners of a grid in a lattice, exactly.
 
@@ -169,83 +114,14 @@ def corner_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], 
     """
     height, width = geobox.shape
     rows, cols = np.meshgrid(np.arange(height + 1.0), np.arange(width + 1.0), indexing="ij")
-    y, x = _positions(geobox, lattice, rows.ravel(), cols.ravel())
+    y, x = positions_in(geobox, lattice, rows.ravel(), cols.ravel())
     return y.reshape(rows.shape), x.reshape(rows.shape)
-
-
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> Any:
-    """Return the transformer between two CRSs; threads may share it (since pyproj 3.1)."""
-    import pyproj
-
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Control:
-    """Exact positions in a lattice at the knots of a grid, between which positions are interpolated.
-
-    PROJ transforms about five million positions per second, so it transforms a few knots only. The mapping between two
-    CRSs is smooth, and the error of a parabola between knots, along either axis, is negligible. That is measured in
-    every control cell, not assumed; where it does not hold (a CRS ends, the mapping jumps at the antimeridian, pixels
-    are very wide), PROJ transforms every position in the control cell.
-
-    Attributes
-    ----------
-    row_cells, row_shares, col_cells, col_shares
-        See `_control`.
-    knots
-        Rows and columns in the lattice of the knots.
-    trusted
-        Control cells in which positions may be interpolated.
-    """
-
-    row_cells: NDArray[np.intp]
-    row_shares: NDArray[np.floating]
-    col_cells: NDArray[np.intp]
-    col_shares: NDArray[np.floating]
-    knots: tuple[NDArray[np.float64], NDArray[np.float64]]
-    trusted: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, geobox: GeoBox, lattice: GeoBox, tolerance: float) -> _Control:
-        """Locate the knots; an interpolated position may be wrong by `tolerance`, in cells along either axis."""
-        first_col, first_row = origin(geobox)
-        row_cells, row_shares, row_knots, row_checks = _control(-(first_row or 0), geobox.shape.y)
-        col_cells, col_shares, col_knots, col_checks = _control(first_col or 0, geobox.shape.x)
-        knots = _positions(geobox, lattice, *np.meshgrid(row_knots, col_knots, indexing="ij"))
-        checks = _positions(geobox, lattice, *np.meshgrid(row_checks, col_checks, indexing="ij"))
-        return cls(
-            row_cells=row_cells,
-            row_shares=row_shares,
-            col_cells=col_cells,
-            col_shares=col_shares,
-            knots=knots,
-            trusted=_interpolates(knots[0], checks[0], tolerance) & _interpolates(knots[1], checks[1], tolerance),
-        )
-
-    def strips(self) -> Iterator[tuple[slice, list[NDArray[np.float64]], NDArray[np.bool_]]]:
-        """Yield each strip of control cells.
-
-        Yields
-        ------
-        strip : slice
-            Rows of the grid.
-        columns : list of ndarray (3, column)
-            Rows and columns in the lattice of the three knots in each column of pixels.
-        trusted : ndarray of bool (column,)
-            Columns of pixels in which positions may be interpolated.
-        """
-        for strip in _runs(self.row_cells):
-            cell = self.row_cells[strip.start]
-            columns = [_along(part[2 * cell : 2 * cell + 3], self.col_cells, self.col_shares) for part in self.knots]
-            yield strip, columns, self.trusted[cell, self.col_cells]
 
 
 def _strips(
     geobox: GeoBox, lattice: GeoBox, tolerance: float
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Locate the pixel centres of a grid in a lattice, strip by strip; the parameters are those of `_Control.of`.
+    """Locate the pixel centres of a grid in a lattice, strip by strip; the parameters are those of `Control.of`.
 
     Yields
     ------
@@ -257,77 +133,15 @@ def _strips(
     """
     row_centres, col_centres = np.arange(geobox.shape.y) + 0.5, np.arange(geobox.shape.x) + 0.5
     if geobox.crs == lattice.crs:
-        yield slice(0, geobox.shape.y), *_positions(geobox, lattice, row_centres[:, None], col_centres[None])
+        yield slice(0, geobox.shape.y), *positions_in(geobox, lattice, row_centres[:, None], col_centres[None])
         return
-    control = _Control.of(geobox, lattice, tolerance)
+    control = Control.of(geobox, lattice, tolerance)
     for strip, columns, trusted in control.strips():
-        y, x = (_at(control.row_shares[strip, None], *_parabola(*knots)) for knots in columns)
+        y, x = (at_share(control.row_shares[strip, None], *parabola(*knots)) for knots in columns)
         if not trusted.all():
             i, j = np.nonzero(np.broadcast_to(~trusted, y.shape))
-            y[i, j], x[i, j] = _positions(geobox, lattice, row_centres[strip][i], col_centres[j])
+            y[i, j], x[i, j] = positions_in(geobox, lattice, row_centres[strip][i], col_centres[j])
         yield strip, y, x
-
-
-def _control(
-    first: int, size: int
-) -> tuple[NDArray[np.intp], NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
-    """Lay control cells along an axis of `size` pixels, the first of which is pixel `first` from the origin of the CRS.
-
-    They begin at multiples of their size from the origin, so that interpolated values do not depend on the window.
-
-    Returns
-    -------
-    cells, shares : ndarray, (pixel,)
-        The control cell of each pixel, and the share of it, 0 to 1, that lies before the pixel's centre.
-    knots, checks : ndarray
-        Pixel positions: two knots per control cell, on its edge and in its middle, and one at the very end; two checks
-        per control cell, at a quarter and three quarters of it, where the error of a parabola is about the largest.
-    """
-    before = first % _STEP
-    cells, pixels = np.divmod(before + np.arange(size), _STEP)
-    knots = np.arange(-(-(before + size) // _STEP) * 2 + 1) * (_STEP / 2) - before
-    return cells, (pixels + 0.5) / _STEP, knots, knots[:-1] + _STEP / 4
-
-
-def _runs(cells: NDArray[np.intp]) -> Iterator[slice]:
-    """Yield the pixels of each control cell."""
-    starts = np.flatnonzero(np.diff(cells, prepend=-1)).tolist()
-    yield from (slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(cells)], strict=True))
-
-
-def _along(knots: NDArray[np.float64], cells: NDArray[np.intp], shares: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Interpolate along the last axis at shares of control cells."""
-    return _at(
-        shares,
-        *(part[..., cells] for part in _parabola(*(knots[..., k::2][..., : knots.shape[-1] // 2] for k in range(3)))),
-    )
-
-
-def _parabola(
-    start: NDArray[np.float64], middle: NDArray[np.float64], end: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the coefficients of parabolas through knots at 0, ½ and 1, that of the square first."""
-    return 2 * start - 4 * middle + 2 * end, 4 * middle - 3 * start - end, start
-
-
-def _at(share: NDArray[np.floating], *parabola: NDArray[Any]) -> NDArray[Any]:
-    """Evaluate parabolas, element by element, so that no value depends on its neighbours."""
-    square, slope, start = parabola
-    value: NDArray[Any] = square * share
-    value += slope
-    value *= share
-    value += start
-    return value
-
-
-def _interpolates(knots: NDArray[np.float64], checks: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """Find the control cells (row, col) where interpolation between the knots meets all four checks; NaN meets none."""
-    down, right = (np.arange(size) for size in checks.shape)
-    across = _along(knots, right // 2, 0.25 + 0.5 * (right % 2))
-    found = _along(across.T, down // 2, 0.25 + 0.5 * (down % 2)).T
-    good = _SAFETY * np.abs(found - checks) <= tolerance
-    met: NDArray[np.bool_] = np.all(good.reshape(len(down) // 2, 2, len(right) // 2, 2), axis=(1, 3))
-    return met
 
 
 def fractional_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -408,11 +222,11 @@ def nearest_cells(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], N
 def _nearest(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     row_centres, col_centres = np.arange(geobox.shape.y) + 0.5, np.arange(geobox.shape.x) + 0.5
     if geobox.crs == lattice.crs:
-        cells = _whole(*_positions(geobox, lattice, row_centres[:, None], col_centres[None]))
+        cells = _whole(*positions_in(geobox, lattice, row_centres[:, None], col_centres[None]))
     else:
-        *cells, unsure = _interpolated_cells(_Control.of(geobox, lattice, _CELL_TOLERANCE))
+        *cells, unsure = _interpolated_cells(Control.of(geobox, lattice, _CELL_TOLERANCE))
         i, j = np.divmod(np.flatnonzero(unsure), geobox.shape.x)
-        cells[0][i, j], cells[1][i, j] = _whole(*_positions(geobox, lattice, row_centres[i], col_centres[j]))
+        cells[0][i, j], cells[1][i, j] = _whole(*positions_in(geobox, lattice, row_centres[i], col_centres[j]))
     inside = [(part >= 0) & (part < size) for part, size in zip(cells, lattice.shape, strict=True)]
     if not (inside[0].all() and inside[1].all()):
         cells = [np.where(inside[0] & inside[1], part, np.int32(-1)) for part in cells]
@@ -425,7 +239,7 @@ def _whole(*positions: NDArray[np.float64]) -> list[NDArray[np.int32]]:
     return [np.where((part >= 0) & (part < 2**31), np.floor(part), -1).astype(np.int32) for part in positions]
 
 
-def _interpolated_cells(control: _Control) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+def _interpolated_cells(control: Control) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
     """Return row and column of the cell of each pixel, and which are unsure: those within the error of a cell's edge.
 
     Positions are counted from near the strip and in float32, which is half as long, where that adds less to the error
@@ -441,7 +255,8 @@ def _interpolated_cells(control: _Control) -> tuple[NDArray[np.int32], NDArray[n
             knots[:, ~trusted] = knots[:, trusted].mean() if trusted.any() else 0
             first = np.floor(knots.min()) - 1
             precision = np.float32 if knots.max() - first < _NARROW else np.float64
-            position = _at(share.astype(precision), *(part.astype(precision) for part in _parabola(*(knots - first))))
+            curves = (part.astype(precision) for part in parabola(*(knots - first)))
+            position = at_share(share.astype(precision), *curves)
             cell = np.floor(position)
             np.add(cell.astype(np.int32), np.int32(first), out=found[strip])
             position -= cell

@@ -11,8 +11,8 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import Area, transform_geometry
-from mmnet_maps.grid.lattice import lines, pixel_centres
 from mmnet_maps.grid.polygons import LONLAT, shown
+from mmnet_maps.grid.positions import lines, pixel_centres
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry

@@ -16,9 +16,10 @@ from odc.geo.gridspec import GridSpec
 
 from mmnet_maps.errors import RequestError, brief
 from mmnet_maps.grid.area import Area
-from mmnet_maps.grid.lattice import SNAP, Window, origin
+from mmnet_maps.grid.lattice import Window
 from mmnet_maps.grid.mask import known_crs, outline_in, prepared_outline
 from mmnet_maps.grid.polygons import place_crs
+from mmnet_maps.grid.positions import SNAP, origin
 
 _PIXELS_AN_HOUR = 1024**2 / 2.8 * 3600  # on two cores, see README.md
 DEFAULT_CRS = "EPSG:5070"

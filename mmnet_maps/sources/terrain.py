@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.grid.lattice import pixel_centres
+from mmnet_maps.grid.positions import pixel_centres
 from mmnet_maps.sources.base import Rasters
 
 METRES_PER_DEGREE = 111_320.0

@@ -15,7 +15,9 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid import lattice as cells
-from mmnet_maps.grid.lattice import cover, fractional_cells, lonlat, nearest_cells, origin
+from mmnet_maps.grid import positions
+from mmnet_maps.grid.lattice import cover, fractional_cells, lonlat, nearest_cells
+from mmnet_maps.grid.positions import origin
 from mmnet_maps.grid.tiles import conus_grid, tile_geobox
 from product_grids import EASE2, GRIDMET, SINUSOIDAL
 
@@ -84,13 +86,14 @@ def assert_degrees_agree(grid: GeoBox) -> None:
 def transformed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Count the positions that were transformed exactly, call by call; nothing is kept from other tests."""
     counts: list[int] = []
-    positions = cells._positions
+    located = positions.positions_in
 
     def counted(geobox: GeoBox, lattice: GeoBox, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts.append(np.size(rows))
-        return positions(geobox, lattice, rows, cols)
+        return located(geobox, lattice, rows, cols)
 
-    monkeypatch.setattr(cells, "_positions", counted)
+    for module in (cells, positions):
+        monkeypatch.setattr(module, "positions_in", counted)
     cells._kept_nearest.cache_clear()
     cells._kept_fractional.cache_clear()
     yield counts

@@ -16,8 +16,9 @@ from rasterio.features import geometry_mask
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import Area, read_aoi, transform_geometry
-from mmnet_maps.grid.lattice import cover, fractional_cells, lonlat, nearest_cells, pixel_centres, window_of
+from mmnet_maps.grid.lattice import cover, fractional_cells, lonlat, nearest_cells, window_of
 from mmnet_maps.grid.mask import area_mask, holds_a_centre
+from mmnet_maps.grid.positions import pixel_centres
 from mmnet_maps.grid.tiles import (
     MOST_PIXELS,
     TILE_PIXELS,

@@ -23,7 +23,7 @@ from rasterio.warp import reproject
 import mmnet_maps
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.lattice import pixel_centres
+from mmnet_maps.grid.positions import pixel_centres
 from mmnet_maps.grid.tiles import target_grid, tile_geobox
 from mmnet_maps.sources import open_source
 from mmnet_maps.sources.base import Source
