@@ -19,7 +19,6 @@ _MODULES = [
     "mmnet_maps.product.zarr_store",
     "distributed.nanny",
     "pystac",
-    "rio_cogeo.cogeo",
     "zarrs",
 ]
 
