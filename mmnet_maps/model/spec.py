@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.model.features import Feature, encoded_columns
+from mmnet_maps.model.features import Feature, encoded_columns, required
 from mmnet_maps.model.sizes import Architecture, Branch, Sizes
 from mmnet_maps.resources import find_model, packaged
 from mmnet_maps.settings import first_error, read_model
@@ -174,6 +174,10 @@ class Profile(BaseModel):
                 f"series_groups hold {', '.join(grouped)}; expected every series once, in their order: "
                 f"{', '.join(series)}"
             )
+        variables = [name for features in self.feature_groups for name in required(features)]
+        for name in variables:
+            if variables.count(name) > 1:
+                raise ValueError(f"series_groups read {name!r} in two groups; put the series that need it into one")
 
 
 class Target(BaseModel):

@@ -158,6 +158,18 @@ def test_groups_that_do_not_fit_are_refused(groups: list[list[str]], message: st
     assert first_error(caught.value).startswith(message)
 
 
+def test_a_variable_belongs_to_one_group() -> None:
+    """Its cells, which a map looks up by variable, are those of that group."""
+    series = tuple(Feature(name=name, encoding="identity") for name in ("smap", "pr", "smap_series"))
+    columns = {f"series_{part}": (0.0,) * 3 for part in ("mean", "std")}
+    groups = tuple({"features": names, "branch": "mlp"} for names in (("smap", "pr"), ("smap_series",)))
+    with pytest.raises(ValidationError, match="read 'smap' in two groups; put the series that need it into one"):
+        small_spec(architecture="mmnet", series=series, series_groups=groups, **columns)
+    together = ({"features": ("smap", "pr", "smap_series"), "branch": "mlp"},)
+    spec = small_spec(architecture="mmnet", series=series, series_groups=together, **columns)
+    assert spec.feature_groups == (series,)
+
+
 def test_only_mmnet_has_groups() -> None:
     with pytest.raises(ValidationError, match="architecture mmnet alone, not mlp"):
         small_spec(**GROUPED | {"architecture": "mlp"})
