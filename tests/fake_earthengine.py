@@ -1775,8 +1775,9 @@ class Fault:
         ``status``: answers ``code`` and ``message`` (with ``retry_after`` where given). ``delay``: waits ``seconds``,
         then goes on. ``drop``: closes the connection without an answer. ``truncate``: half of the body, under the
         full Content-Length. ``short``: half of the body, the Content-Length agrees. ``html``: a page with ``code``.
-        ``memory``: refuses more than ``pixels`` pixels as over the memory limit. ``dtype``: every band comes as
-        another type. ``band``: the first band comes under another name.
+        ``memory``: refuses more than ``pixels`` pixels, as over the memory limit where ``message`` says nothing else.
+        ``dtype``: every band comes as another type. ``band``: the first band comes under another name. ``hang``: no
+        answer as long as the server runs.
     path
         Regular expression that the request's path must contain.
     when
@@ -1785,12 +1786,12 @@ class Fault:
         How many requests it spoils, None for all; only requests that it does spoil are counted.
     """
 
-    kind: Literal["status", "delay", "drop", "truncate", "short", "html", "memory", "dtype", "band"]
+    kind: Literal["status", "delay", "drop", "truncate", "short", "html", "memory", "dtype", "band", "hang"]
     path: str = "computePixels"
     when: Callable[[dict[str, Any]], bool] | None = None
     times: int | None = 1
     code: int = 503
-    message: str = "The service is currently unavailable."
+    message: str = ""
     retry_after: str | None = None
     seconds: float = 0.0
     pixels: int = 0
@@ -1879,6 +1880,7 @@ class FakeEarthEngine:
         self._lock = threading.Lock()
         self._workers = threading.BoundedSemaphore(workers)
         self._connections: set[Any] = set()
+        self._ended = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(), bind_and_activate=False)
         self._http.request_queue_size = 128
         self._http.daemon_threads = True
@@ -1892,6 +1894,7 @@ class FakeEarthEngine:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._ended.set()
         self._http.shutdown()
         with self._lock:
             open_now = list(self._connections)
@@ -2009,11 +2012,13 @@ class FakeEarthEngine:
             if spoiled.kind == "drop":
                 return None
             if spoiled.kind == "status":
-                raise ServiceError(
-                    spoiled.message, spoiled.code, STATUS.get(spoiled.code, "UNKNOWN"), spoiled.retry_after
-                )
+                message = spoiled.message or "The service is currently unavailable."
+                raise ServiceError(message, spoiled.code, STATUS.get(spoiled.code, "UNKNOWN"), spoiled.retry_after)
             if spoiled.kind == "memory":
-                raise ServiceError("User memory limit exceeded.")
+                raise ServiceError(spoiled.message or "User memory limit exceeded.")
+            if spoiled.kind == "hang":
+                self._ended.wait()
+                return None
             if spoiled.kind == "html":
                 page = b"<!DOCTYPE html><html><title>Error</title><p>That is all we know.</html>"
                 return Answer(page, "text/html; charset=UTF-8", spoiled.code)

@@ -7,8 +7,10 @@ import json
 import os
 import random
 import re
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +33,15 @@ REQUEST_BYTES = 48 << 20
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 64.0  # seconds
 _HEADER_BYTES = 1 << 18  # names of 1024 bands and more
 _TRANSIENT = (429, 500, 502, 503, 504)
-_TOO_MUCH = re.compile(r"memory limit|timed? ?out|too many input pixels|output too large|request size", re.IGNORECASE)
+_TOO_MUCH = re.compile(
+    r"memory limit|out of memory|capacity exceeded|timed? ?out|too large|request size|payload size", re.IGNORECASE
+)
+_SPENT = re.compile(r"daily_eecu_usage_time|custom quota|\bper day\b|daily limit", re.IGNORECASE)
+_CATALOGUE_WAIT = 20.0
+"""Seconds that signing in waits for the public list of deprecated products, which the client reads without a limit."""
+
+WORKLOAD_TAG = "mmnet-maps"
+"""Label of all computations, by which Cloud Monitoring lists what they used."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -40,11 +50,19 @@ class TooMuchError(Exception):
 
 
 class _TransientError(Exception):
-    """An error that another try may not meet; `wait` is the pause that the service demands, in seconds."""
+    """An error that another try may not meet.
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    Attributes
+    ----------
+    wait
+        The pause that the service demands, in seconds.
+    large
+        True where a smaller request may succeed, if another try does not.
+    """
+
+    def __init__(self, reason: str, *, wait: float | None = None, large: bool = False) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.large = wait, large
 
 
 @dataclass
@@ -183,6 +201,8 @@ class Client:
         return ee
 
     def _sign_in(self, ee: Any) -> None:
+        from googleapiclient.errors import InvalidJsonError
+
         credentials: Any = "persistent"
         project = self._project or _project_of_environment()
         if urlsplit(self._url).hostname in LOOPBACK:
@@ -193,25 +213,38 @@ class Client:
             nonlocal credentials
             if credentials and (key := _service_account_key()):
                 credentials = ee.ServiceAccountCredentials(None, key_file=key)
-            ee.Initialize(credentials, url=self._url, project=project)
-            ee.data.setDeadline(self._deadline * 1000)
+            try:
+                with _impatient():
+                    ee.Initialize(credentials, url=self._url, project=project)
+            except (AttributeError, InvalidJsonError) as error:  # a web page in place of the service's description
+                raise ValueError(f"no description of the service at {self._url}") from error
+            ee.data.setDefaultWorkloadTag(WORKLOAD_TAG)
 
+        # The public setDeadline sends requests, so before signing in it cannot be used, and discovery could hang.
+        ee.data._get_state().deadline_ms = self._deadline * 1000
         try:
-            self._retried(initialise, "signing in")
+            self._retried(initialise, "signing in to Earth Engine")
         except TooMuchError as error:
             raise _too_slow(error) from error
         except InputError as error:
             if isinstance(error.__cause__, _TransientError):
                 raise
+            cause = error.__cause__ or error
+            reason = _reason(cause).rstrip(".")
+            if _response(cause) is not None:
+                raise RequestError(
+                    f"Earth Engine refuses the sign-in ({brief(reason, 150)}); check the project "
+                    "(EARTHENGINE_PROJECT, or 'project' in the sources YAML), or use --source demo"
+                ) from error
             raise RequestError(
-                f"cannot sign in to Earth Engine ({brief(error.__cause__ or error, 60)}); run 'earthengine "
-                "authenticate' or set GOOGLE_APPLICATION_CREDENTIALS to a service account's key, with the project in "
-                "EARTHENGINE_PROJECT or as 'project' in the sources YAML; or use --source demo"
+                f"cannot sign in to Earth Engine ({brief(reason, 60)}); run 'earthengine authenticate' or set "
+                "GOOGLE_APPLICATION_CREDENTIALS to a service account's key, with the project in EARTHENGINE_PROJECT "
+                "or as 'project' in the sources YAML; or use --source demo"
             ) from error
 
     def _retried(self, send: Callable[[], Answer], label: str) -> Answer:
-        """Send until there is an answer, with exponential back-off; a request that times out twice is too large."""
-        timeouts, began = 0, time.monotonic()
+        """Send until there is an answer, with exponential back-off; what is perhaps too large is tried twice."""
+        large, began = 0, time.monotonic()
         for attempt in range(self._retries + 1):
             try:
                 with self._turn:
@@ -219,9 +252,11 @@ class Client:
                         raise InputError(f"{label}: not sent, because the fetch was stopped")
                     return _classified(send, label)
             except _TransientError as error:
-                timeouts += isinstance(error.__cause__, TimeoutError)
-                if timeouts == 2:
-                    raise TooMuchError(f"{label}: no answer within {self._deadline:g} s") from error
+                large += error.large
+                if large == 2:
+                    slow = isinstance(error.__cause__, TimeoutError)
+                    reason = f"no answer within {self._deadline:g} s" if slow else str(error)
+                    raise TooMuchError(f"{label}: {reason}") from error
                 if attempt == self._retries:
                     raise InputError(
                         f"{label}: no answer from Earth Engine in {attempt + 1} attempts and "
@@ -240,27 +275,64 @@ def _classified(send: Callable[[], Answer], label: str) -> Answer:
     """Send once; classify an error as transient, too large, or permanent."""
     import ee
     from google.auth.exceptions import GoogleAuthError, TransportError
+    from googleapiclient.errors import Error as ApiError
     from httplib2 import HttpLib2Error
 
     try:
         return send()
-    except ee.EEException as error:
-        response = getattr(error.__context__, "resp", None)
-        status = int(getattr(response, "status", 0))
-        if status in _TRANSIENT:
-            wait = str(response.get("retry-after", "")) if response is not None else ""
-            raise _TransientError(f"{status} {error}", float(wait) if wait.isdigit() else None) from error
-        if _TOO_MUCH.search(str(error)):
-            raise TooMuchError(f"{label}: {error}") from error
-        raise InputError(f"{label}: Earth Engine refuses the request: {str(error).rstrip('.')}") from error
+    except (ee.EEException, ApiError) as error:
+        raise _refusal(error, label) from error
     except TransportError as error:
         raise _TransientError(f"no connection: {error}") from error
     except GoogleAuthError as error:
         raise InputError(f"{label}: Earth Engine does not accept the credentials: {error}") from error
     except (OSError, HttpLib2Error) as error:
-        raise _TransientError(f"connection: {brief(error, 80)}" if str(error) else type(error).__name__) from error
+        reason = f"connection: {brief(error, 80)}" if str(error) else type(error).__name__
+        raise _TransientError(reason, large=isinstance(error, TimeoutError)) from error
     except (ValueError, EOFError) as error:  # a body that is not the requested array
         raise _TransientError(f"unreadable answer: {' '.join(str(error).split())[:120]}") from error
+
+
+def _refusal(error: Exception, label: str) -> Exception:
+    """Classify an error that the service answers; the client passes those of signing in on as they come."""
+    response = _response(error)
+    status, reason = int(getattr(response, "status", 0)), _reason(error)
+    if _SPENT.search(reason):
+        return InputError(
+            f"the project's own daily limit of Earth Engine is used up ({brief(reason, 90)}); fetched data are kept; "
+            "run the same command again tomorrow, or raise the limit in the Cloud console"
+        )
+    large = bool(_TOO_MUCH.search(reason))
+    if status in _TRANSIENT:
+        wait = str(response.get("retry-after", "")) if response is not None else ""
+        return _TransientError(
+            f"{status} {brief(reason, 160)}", wait=float(wait) if wait.isdigit() else None, large=large
+        )
+    if large:
+        return TooMuchError(f"{label}: {reason}")
+    return InputError(f"{label}: Earth Engine refuses the request: {reason.rstrip('.')}")
+
+
+def _response(error: BaseException) -> Any:
+    """Return the response of the service behind an error; None where there was none."""
+    found = getattr(error, "resp", None)
+    return getattr(error.__context__, "resp", None) if found is None else found
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error says, without the address and the repetitions of googleapiclient."""
+    return str(getattr(error, "reason", None) or error).strip()
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Limit the time of connections for which the client sets no limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_CATALOGUE_WAIT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _too_slow(error: TooMuchError) -> InputError:

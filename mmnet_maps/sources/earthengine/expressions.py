@@ -43,7 +43,15 @@ def packed_image(ee: Any, selection: Selection, geobox: GeoBox, days: Sequence[d
     for day in days:
         bands = list(selection.band_types([day]))
         images.append(_packed(ee, _physical(ee, selection, geobox, day), selection.variables).rename(bands))
-    return ee.Image.cat(images) if len(images) > 1 else images[0]
+    return _side_by_side(images)
+
+
+def _side_by_side(images: Sequence[Any]) -> Any:
+    """Put the bands of images in one image, as a balanced tree: the client recurses for each level of an expression."""
+    while len(images) > 1:
+        pairs = [images[k : k + 2] for k in range(0, len(images), 2)]
+        images = [pair[0].addBands(pair[1]) if len(pair) > 1 else pair[0] for pair in pairs]
+    return images[0]
 
 
 def _physical(ee: Any, selection: Selection, geobox: GeoBox, day: date) -> Any:

@@ -19,6 +19,7 @@ from zlib import crc32
 import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj.enums import WktVersion
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import cover
@@ -267,7 +268,8 @@ class EarthEngineSource:
         crs = request.geobox.crs
         assert crs is not None
         epsg = crs.to_epsg()
-        return {"crsCode": f"EPSG:{epsg}"} if epsg else {"crsWkt": crs.to_wkt()}
+        # Earth Engine documents WKT of version 1 only.
+        return {"crsCode": f"EPSG:{epsg}"} if epsg else {"crsWkt": crs.to_wkt(version=WktVersion.WKT1_GDAL)}
 
 
 def _by_day(product: Product, times: list[float], *properties: list[Any]) -> dict[date, _Images]:

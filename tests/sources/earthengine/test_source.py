@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 import earthengine_catalog as world
 from earthengine_catalog import Layer
+from earthengine_setup import config
 from fake_earthengine import FakeEarthEngine, Fault, offline
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
@@ -55,13 +56,6 @@ def server() -> Iterator[FakeEarthEngine]:
 def _fresh(server: FakeEarthEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     server.reset()
     monkeypatch.setattr("mmnet_maps.sources.earthengine.client._FIRST_WAIT", 0.005)
-
-
-def config(folder: Path, server: FakeEarthEngine, **changes: Any) -> Path:
-    values = yaml.safe_load((packaged("configs") / "earthengine.yaml").read_text())
-    path = folder / "ee.yaml"
-    path.write_text(yaml.safe_dump({**values, "url": server.url, "deadline": 30, **changes}))
-    return path
 
 
 @pytest.fixture
