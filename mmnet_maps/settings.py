@@ -37,8 +37,8 @@ class MapSettings(BaseModel):
     source: Annotated[
         str | None,
         _field(
-            "earthengine|YAML|demo",
-            "Source of the inputs, in place of a stack: earthengine, a sources YAML, or demo.",
+            "earthengine|open|YAML|demo",
+            "Source of the inputs, in place of a stack: earthengine, open, a sources YAML, or demo.",
         ),
     ] = None
     model: Annotated[

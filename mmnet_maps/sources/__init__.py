@@ -19,9 +19,9 @@ def open_source(spec: str) -> tuple[Source, ...]:
     Parameters
     ----------
     spec
-        ``demo`` for the synthetic world, ``earthengine`` for Google Earth Engine, or the path of a YAML file: one that
-        lists rasters (see ``examples/zion.yaml``), or one that lists products of Earth Engine (see
-        ``configs/earthengine.yaml``).
+        ``demo`` for the synthetic world, ``earthengine`` for Google Earth Engine, ``open`` for open services, or the
+        path of a YAML file: one that lists rasters (see ``examples/zion.yaml``), products of Earth Engine (see
+        ``configs/earthengine.yaml``), or products of open services (see ``configs/open.yaml``).
 
     Returns
     -------
@@ -42,12 +42,18 @@ def open_source(spec: str) -> tuple[Source, ...]:
     from mmnet_maps.sources.demo.world import SyntheticWorld
     from mmnet_maps.sources.earthengine.source import EarthEngineSource
     from mmnet_maps.sources.files.source import FilesSource
+    from mmnet_maps.sources.open.source import OpenSource
 
     if spec == "demo":
         return (SyntheticWorld(),)
     if spec == "earthengine":
         return (EarthEngineSource(),)
-    if "products" in read_yaml(spec, "sources"):
+    if spec == "open":
+        return (OpenSource(),)
+    keys = read_yaml(spec, "sources").keys()
+    if "services" in keys:
+        return (OpenSource(spec),)
+    if "products" in keys:
         return (EarthEngineSource(spec),)
     files = FilesSource(spec)
     return (files, SyntheticWorld()) if files.rest == "demo" else (files,)
@@ -61,11 +67,11 @@ def check_source(spec: str) -> None:
     RequestError
         When it is neither.
     """
-    if spec in ("demo", "earthengine"):
+    if spec in ("demo", "earthengine", "open"):
         return
     if not os.path.exists(spec) and Path(spec).suffix not in (".yaml", ".yml"):
         raise RequestError(
-            f"unknown source {brief(spec)!r}; expected demo, earthengine, or the path of a sources YAML; "
+            f"unknown source {brief(spec)!r}; expected demo, earthengine, open, or the path of a sources YAML; "
             "correct --source"
         )
     if not os.path.isfile(spec):

@@ -11,7 +11,13 @@ from zlib import crc32
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from mmnet_maps.errors import InputError
+
 Rasters = dict[str, NDArray[Any]]
+
+
+class SourceDownError(InputError):
+    """A service gives nothing of a product now; other products may still be fetched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +27,7 @@ class Provenance:
     Attributes
     ----------
     source
-        The kind of source: ``"demo"``, ``"files"``, ``"earthengine"``.
+        The kind of source: ``"demo"``, ``"files"``, ``"earthengine"``, ``"open"``.
     product
         The product's name, for people and for comparison with a model's training inputs.
     version, licence
@@ -157,6 +163,29 @@ class Revised(Protocol):
             As `Source.read`; days are ascending.
         today
             The day on which the inputs are looked at.
+        """
+        ...
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A source with several products for a variable."""
+
+    def choose(
+        self, geobox: GeoBox, days: Mapping[str, Sequence[date]], held: Mapping[str, Provenance], today: date
+    ) -> None:
+        """Choose the product of each variable that is read from now on: what a stack holds, else what can be had.
+
+        Parameters
+        ----------
+        geobox
+            The area that will be read.
+        days
+            Days to be read of each group, ascending.
+        held
+            Provenance of the variables in the stack, empty for a new one: a stack holds one product of each.
+        today
+            The last day on which anything can exist.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -29,12 +29,12 @@ from mmnet_maps.sources.files.alignment import (
     reprojected,
     same,
 )
-from mmnet_maps.sources.files.config import VariableFiles
+from mmnet_maps.sources.files.config import RasterEntry
 from mmnet_maps.sources.files.daily import reduced
 from mmnet_maps.sources.files.decode import in_range, read_fields, smoothed
 from mmnet_maps.sources.files.description import Raster, RasterSpec
-from mmnet_maps.sources.files.listing import DatedFile, Listing, listed, seconds_of
-from mmnet_maps.sources.files.locations import Place, replaced, shown
+from mmnet_maps.sources.files.listing import DatedFile, Listing, seconds_of
+from mmnet_maps.sources.files.locations import replaced, shown
 from mmnet_maps.sources.files.rasters import describe
 from mmnet_maps.sources.files.stamps import UNKNOWN as NO_ANSWER
 from mmnet_maps.sources.files.stamps import Stamps
@@ -76,15 +76,15 @@ class Archive:
         The variable.
     entry
         Its entry in the YAML.
-    folder
-        The folder that file names are relative to.
+    lists
+        Lists its files, on first use.
     notices
         Where what users should know about the files is reported.
     """
 
-    def __init__(self, variable: Variable, entry: VariableFiles, folder: Place, notices: Notices) -> None:
-        self._variable, self._name, self._entry, self._folder = variable, variable.name, entry, folder
-        self._notices = notices
+    def __init__(self, variable: Variable, entry: RasterEntry, lists: Callable[[], Listing], notices: Notices) -> None:
+        self._variable, self._name, self._entry, self._lists = variable, variable.name, entry, lists
+        self._notices, self._pattern = notices, getattr(entry, "pattern", None)
         self._lock = Lock()
         self._listing: Listing | None = None
         self._grids: dict[str, GeoBox] = {}
@@ -98,8 +98,7 @@ class Archive:
     def listing(self) -> Listing:
         """Its files."""
         with self._lock:
-            if self._listing is None:
-                self._listing = listed(self._name, self._entry, self._folder)
+            self._listing = self._listing or self._lists()
             return self._listing
 
     def lattices(self) -> Iterator[tuple[str, GeoBox]]:
@@ -246,6 +245,7 @@ class Archive:
             scale=entry.scale,
             offset=entry.offset,
             valid=entry.valid,
+            mask=file.mask,
         )
         refuse_hours_before(file, raster := describe(spec))
         for note in raster.spec.notes:
@@ -254,7 +254,7 @@ class Archive:
         if key is not None and not same(raster.lattice, self._grids.setdefault(key, raster.lattice)):
             raise InputError(
                 f"{self._name}: {shown(file.path)} lies on another grid than other files of the pattern "
-                f"{entry.pattern}; expected one grid; put {{tile}} in place of the part of the names that files on one "
+                f"{self._pattern}; expected one grid; put {{tile}} in place of the part of the names that files on one "
                 "grid share"
             )
         return raster
@@ -262,7 +262,7 @@ class Archive:
     def _grid_key(self, file: DatedFile) -> str | None:
         """Return a key that files on the same grid share; None where the grid is unknown until a file is opened."""
         coarse = self._variable.group not in FINE_GROUPS
-        return "" if file.tile is None and self._entry.pattern and coarse else file.tile
+        return "" if file.tile is None and self._pattern and coarse else file.tile
 
     def _lattice(self, file: DatedFile) -> GeoBox:
         key = self._grid_key(file)

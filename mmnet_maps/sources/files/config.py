@@ -86,29 +86,11 @@ class Smooth(BaseModel):
     sigma: Annotated[float, Field(gt=0, description="Standard deviation of the kernel, in pixels.")] = 1.0
 
 
-class VariableFiles(BaseModel):
-    """The files of one variable."""
+class RasterEntry(BaseModel):
+    """How the numbers of a variable's files become values, and what the files are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    files: Annotated[
-        Paths, Field(description="One file or several adjacent ones (GeoTIFF, NetCDF, Zarr, …), relative to folder.")
-    ] = ()
-    dates: Annotated[
-        dict[dt.date, Paths],
-        BeforeValidator(_as_tuples),
-        Field(description="Instead of files: the files of each day, or of each release of a static variable."),
-    ] = {}
-    pattern: Annotated[
-        Annotated[str, AfterValidator(_check_pattern)] | None,
-        Field(
-            description="Instead of files: a file name with *, ?, its date as {date:%Y%m%d} and, where files on one "
-            "grid share a part of their names, that part as {tile}."
-        ),
-    ] = None
-    date: Annotated[
-        dt.date | None, Field(description="The day of files; not needed where a NetCDF or Zarr file has a time axis.")
-    ] = None
     variable: Annotated[
         str | None,
         Field(description="Name of the variable in a NetCDF or Zarr file; not needed where it holds only one."),
@@ -155,11 +137,7 @@ class VariableFiles(BaseModel):
     licence: Annotated[str, Field(description="The product's licence, repeated in every map.")] = "not stated"
 
     @model_validator(mode="after")
-    def _check(self) -> VariableFiles:
-        if sum(map(bool, (self.files, self.dates, self.pattern))) != 1:
-            raise ValueError("give one of files, dates and pattern")
-        if self.date and not self.files:
-            raise ValueError("date needs files; dates and a pattern state the days themselves")
+    def _check_numbers(self) -> RasterEntry:
         if self.valid and not self.valid[0] < self.valid[1]:
             raise ValueError("valid is not increasing; expected the lowest and the highest value")
         if self.scale == 0:
@@ -167,7 +145,44 @@ class VariableFiles(BaseModel):
         return self
 
 
-def _check_entry(entry: VariableFiles, variable: Variable) -> None:
+class _Places(BaseModel):
+    """Where the files of a variable are, and their days."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    files: Annotated[
+        Paths, Field(description="One file or several adjacent ones (GeoTIFF, NetCDF, Zarr, …), relative to folder.")
+    ] = ()
+    dates: Annotated[
+        dict[dt.date, Paths],
+        BeforeValidator(_as_tuples),
+        Field(description="Instead of files: the files of each day, or of each release of a static variable."),
+    ] = {}
+    pattern: Annotated[
+        Annotated[str, AfterValidator(_check_pattern)] | None,
+        Field(
+            description="Instead of files: a file name with *, ?, its date as {date:%Y%m%d} and, where files on one "
+            "grid share a part of their names, that part as {tile}."
+        ),
+    ] = None
+    date: Annotated[
+        dt.date | None, Field(description="The day of files; not needed where a NetCDF or Zarr file has a time axis.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_files(self) -> _Places:
+        if sum(map(bool, (self.files, self.dates, self.pattern))) != 1:
+            raise ValueError("give one of files, dates and pattern")
+        if self.date and not self.files:
+            raise ValueError("date needs files; dates and a pattern state the days themselves")
+        return self
+
+
+class VariableFiles(RasterEntry, _Places):
+    """The files of one variable."""
+
+
+def check_entry(entry: RasterEntry, variable: Variable) -> None:
     """Check an entry against its variable; ValueError where a key does not fit."""
     name, low, high = variable.name, variable.valid_min, variable.valid_max
     if entry.units is not None:
@@ -222,7 +237,7 @@ class SourcesConfig(BaseModel):
         for name, entry in self.variables.items():
             if name not in VARIABLES:
                 raise ValueError(f"unknown variable {name}; expected some of {', '.join(VARIABLES)}")
-            _check_entry(entry, VARIABLES[name])
+            check_entry(entry, VARIABLES[name])
         return self
 
 

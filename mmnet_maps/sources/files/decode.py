@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.files.alignment import same
-from mmnet_maps.sources.files.config import Mask, Smooth, VariableFiles
+from mmnet_maps.sources.files.config import Mask, RasterEntry, Smooth
 from mmnet_maps.sources.files.daily import of_field
 from mmnet_maps.sources.files.description import Raster, RasterSpec
 from mmnet_maps.sources.files.locations import replaced, shown
@@ -24,7 +24,7 @@ def read_fields(
     raster: Raster,
     window: Window,
     day: date,
-    entry: VariableFiles,
+    entry: RasterEntry,
     variable: Variable,
     notices: Notices,
     *,
@@ -87,7 +87,7 @@ def _check_range(
     stored: NDArray[Any],
     missing: NDArray[np.bool_],
     settled: Scaling,
-    entry: VariableFiles,
+    entry: RasterEntry,
     variable: Variable,
     notices: Notices,
     where: str,
@@ -109,7 +109,7 @@ def _check_legal(
     kept: NDArray[np.bool_],
     raster: Raster,
     settled: Scaling,
-    entry: VariableFiles,
+    entry: RasterEntry,
     variable: Variable,
     notices: Notices,
 ) -> None:
@@ -147,7 +147,7 @@ def _check_legal(
         )
 
 
-def _ends_type(value: float, dtype: np.dtype[Any], raster: Raster, entry: VariableFiles) -> bool:
+def _ends_type(value: float, dtype: np.dtype[Any], raster: Raster, entry: RasterEntry) -> bool:
     """Return True for the lowest or highest number of packed integers, which packing leaves to what is missing."""
     packed = {raster.scale, entry.scale} - {1, None} or {raster.offset, entry.offset} - {0, None}
     if dtype.kind not in "iu" or not packed:
@@ -165,7 +165,7 @@ def _kept(raster: Raster, mask: Mask, window: Window, day: date, fields: int) ->
         When the mask is absent, broken, or on another grid, or does not hold the day and its fields.
     """
     spec = raster.spec
-    path = replaced(spec.path, mask.replace)
+    path = spec.mask or replaced(spec.path, mask.replace)
     if path is None:
         raise InputError(
             f"{spec.key}: no mask for {shown(spec.path)}; expected one of {', '.join(mask.replace)} in the path; "
@@ -232,7 +232,7 @@ def physical(
     stored: NDArray[Any],
     missing: NDArray[np.bool_],
     settled: Scaling,
-    entry: VariableFiles,
+    entry: RasterEntry,
     variable: Variable,
 ) -> NDArray[Any]:
     """Convert stored numbers to the units of `variables`.
@@ -264,7 +264,7 @@ def physical(
 
 
 def in_range(
-    values: NDArray[np.float32], entry: VariableFiles, variable: Variable, notices: Notices, where: str
+    values: NDArray[np.float32], entry: RasterEntry, variable: Variable, notices: Notices, where: str
 ) -> NDArray[np.float32]:
     """Return the values of a day of several fields, NaN outside of the ranges; errors and counts as for the fields."""
     notices.ranges.check(variable, values, where)
@@ -273,7 +273,7 @@ def in_range(
         return np.where((values >= low) & (values <= high), values, np.float32(np.nan))
 
 
-def _limits(entry: VariableFiles, variable: Variable) -> tuple[float, float]:
+def _limits(entry: RasterEntry, variable: Variable) -> tuple[float, float]:
     low, high = entry.valid or (variable.valid_min, variable.valid_max)
     return max(low, variable.valid_min), min(high, variable.valid_max)
 
@@ -292,7 +292,7 @@ def _scaled(stored: NDArray[Any], settled: Scaling) -> NDArray[np.float32]:
 
 
 def _codes(
-    stored: NDArray[Any], missing: NDArray[np.bool_], entry: VariableFiles, variable: Variable
+    stored: NDArray[Any], missing: NDArray[np.bool_], entry: RasterEntry, variable: Variable
 ) -> NDArray[np.uint8]:
     """Return NLCD codes, 0 where missing or unknown."""
     known = entry.codes or {code: code for code in range(int(variable.valid_min), int(variable.valid_max) + 1)}

@@ -32,6 +32,8 @@ class RasterSpec:
         Name in a NetCDF, HDF5 or Zarr file; band of any other.
     crs, scale, offset, valid
         What the YAML states in place of the file.
+    mask
+        The file of the mask beside it, where the mask is not found by its name.
     flags
         Its numbers are flags of a mask: they have no scale, and none of them is missing.
     notes
@@ -46,6 +48,7 @@ class RasterSpec:
     scale: float | None = None
     offset: float | None = None
     valid: tuple[float, float] | None = None
+    mask: Place | None = None
     flags: bool = False
     notes: list[str] = field(default_factory=list, compare=False)
 

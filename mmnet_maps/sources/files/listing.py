@@ -33,6 +33,8 @@ class DatedFile:
         The part of its name that all files on the same grid share; None where each may have its own grid.
     stamp
         Changes when the file does; empty where listing its folder did not show it (see `stamps`).
+    mask
+        The file of the mask beside it, where the mask is not found by its name.
     """
 
     path: Place
@@ -41,6 +43,7 @@ class DatedFile:
     time: str = ""
     tile: str | None = None
     stamp: str = ""
+    mask: Place | None = None
 
     @property
     def release(self) -> date | None:

@@ -30,12 +30,43 @@ _FOREIGN_ERRORS = (
 GDAL_OPTIONS = {
     "GDAL_CACHEMAX": 256,
     "GDAL_HTTP_CONNECTTIMEOUT": 30,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,  # bytes per second
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
     "GDAL_HTTP_MAX_RETRY": 4,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
-"""GDAL caches 256 MB of blocks, not a share of the machine's memory, and retries requests that a server refuses."""
+"""GDAL caches 256 MB of blocks, not a share of the machine's memory, retries requests that a server refuses,
+and gives up a server that sends nothing for a minute."""
 
 GDAL_REMOTE_OPTIONS = {**GDAL_OPTIONS, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+
+
+class SignedUrl(str):
+    """A URL whose files are opened with a signature that expires.
+
+    It is equal to the plain URL and shows as that, so that what is cached by its name outlives a signature.
+
+    Parameters
+    ----------
+    url
+        The URL without its signature.
+    sign
+        Returns the signature of now, the query of the URL.
+    """
+
+    _sign: Callable[[], str]
+
+    def __new__(cls, url: str, sign: Callable[[], str]) -> SignedUrl:
+        """Keep the URL and how it is signed."""
+        found = super().__new__(cls, url)
+        found._sign = sign
+        return found
+
+    @property
+    def signed(self) -> str:
+        """The URL to open now."""
+        query = self._sign()
+        return f"{self}{'&' if '?' in self else '?'}{query}" if query else str(self)
 
 
 def is_url(text: str) -> bool:
@@ -137,7 +168,7 @@ def gdal_path(place: Place) -> str:
     """
     if isinstance(place, Path):
         return str(place)
-    scheme, _, rest = place.partition("://")
+    scheme, _, rest = (place.signed if isinstance(place, SignedUrl) else place).partition("://")
     return _VSI[scheme.lower()] + rest
 
 

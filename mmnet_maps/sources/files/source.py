@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from mmnet_maps.sources.base import Provenance, Rasters, Revision
 from mmnet_maps.sources.files.alignment import aligned, spanning
 from mmnet_maps.sources.files.archive import UNKNOWN, Archive
 from mmnet_maps.sources.files.config import load_sources
+from mmnet_maps.sources.files.listing import listed
 from mmnet_maps.sources.files.stated import Notices
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -48,7 +49,7 @@ class FilesSource:
         self._config, self._folder = load_sources(path)
         self._notices = Notices()
         self._archives = {
-            name: Archive(VARIABLES[name], entry, self._folder, self._notices)
+            name: Archive(VARIABLES[name], entry, partial(listed, name, entry, self._folder), self._notices)
             for name, entry in self._config.variables.items()
         }
 

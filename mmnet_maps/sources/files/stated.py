@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.sources.files.config import VariableFiles
+from mmnet_maps.sources.files.config import RasterEntry
 from mmnet_maps.sources.files.description import Raster
 from mmnet_maps.sources.files.locations import shown
 from mmnet_maps.sources.files.units import Conversion, conversion, states_units
@@ -55,7 +55,7 @@ class Scaling:
     doubt: str = ""
 
 
-def scaling(raster: Raster, entry: VariableFiles, variable: Variable, notices: Notices) -> Scaling:
+def scaling(raster: Raster, entry: RasterEntry, variable: Variable, notices: Notices) -> Scaling:
     """Decide how stored numbers become values: the YAML has precedence, then the file.
 
     Raises
@@ -93,7 +93,7 @@ def scaling(raster: Raster, entry: VariableFiles, variable: Variable, notices: N
     )
 
 
-def _stated(raster: Raster, entry: VariableFiles, variable: Variable, notices: Notices) -> Conversion | None:
+def _stated(raster: Raster, entry: RasterEntry, variable: Variable, notices: Notices) -> Conversion | None:
     """Return the conversion of the stated units: of the YAML, else of the file; None where there are none."""
     chosen = None if entry.units is None else conversion(entry.units, variable)
     if not states_units(raster.units):

@@ -1,0 +1,257 @@
+"""Open services as a source: each product comes from the first service that has it, through the files' machinery."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pydantic import ValidationError
+
+from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.grid.lattice import cover
+from mmnet_maps.grid.tiles import conus_grid
+from mmnet_maps.settings import first_error
+from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters, Revision, SourceDownError
+from mmnet_maps.sources.files.alignment import Box, degrees
+from mmnet_maps.sources.files.archive import Archive
+from mmnet_maps.sources.files.listing import DatedFile, Listing
+from mmnet_maps.sources.files.stated import Notices
+from mmnet_maps.sources.open.config import Product, load_config
+from mmnet_maps.sources.open.finds import Finds
+from mmnet_maps.sources.open.kinds import make_service
+from mmnet_maps.sources.open.service import Found, Service
+from mmnet_maps.sources.terrain import TERRAIN, with_terrain
+from mmnet_maps.variables import FINE_GROUPS, VARIABLES
+
+log = logging.getLogger("mmnet_maps")
+
+_MARGIN = 4
+"""Cells of a coarse lattice around CONUS."""
+
+_REACH = 0.02
+"""Degrees around a window within which files are looked for: means and filters reach beyond its edge."""
+
+_ALWAYS = date(1980, 1, 1), date(2039, 12, 31)
+"""Days of the releases of static products."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """A product, its name in the YAML, and the service that has it."""
+
+    key: str
+    product: Product
+    service: Service
+
+
+class OpenSource:
+    """Products of open services, by a YAML (schema: `config.OpenConfig`).
+
+    Parameters
+    ----------
+    path
+        The YAML; without it, the packaged ``configs/open.yaml``.
+
+    Raises
+    ------
+    RequestError
+        When the YAML cannot be read, or a key is missing, unknown or out of bounds.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._config = config = load_config(path)
+        self._services = {name: make_service(name, service) for name, service in config.services.items()}
+        for key, product in config.products.items():
+            try:
+                self._services[product.service].check(product)
+            except ValidationError as error:
+                raise RequestError(f"{path}: products.{key}.query.{first_error(error)}") from error
+        self._chains = [
+            [Offer(key=key, product=config.products[key], service=self._services[config.products[key].service])
+             for key in chain]
+            for chain in config.use
+        ]  # fmt: skip
+        self._offers = [chain[0] for chain in self._chains]
+        self._finds, self._notices = Finds(), Notices()
+
+    @property
+    def name(self) -> str:
+        """The YAML's name, and a hash of everything that decides which values are read."""
+        return f"{self._config.name}-{self._config.digest}"
+
+    @property
+    def pace(self) -> Pace:
+        """Reads of several days, because files of a window share what is known of it."""
+        return Pace(reads=self._config.reads, fine_days=8)
+
+    def stop(self) -> None:
+        """Send no further requests; make another source to continue."""
+        for service in self._services.values():
+            service.stop()
+
+    def report(self) -> None:
+        """Log how many impossible values were dropped."""
+        self._notices.ranges.report()
+
+    def variables(self) -> Mapping[str, Provenance]:
+        """Return the variables in use, with slope and aspect where there is elevation."""
+        found = {name: one for offer in self._offers for name, one in offer.product.provenance.items()}
+        if "elevation" in found:
+            for name in TERRAIN:
+                found.setdefault(name, found["elevation"])
+        return found
+
+    def lattice(self, group: str) -> GeoBox:
+        """Return the grid of a coarse group, where it covers CONUS.
+
+        Raises
+        ------
+        InputError
+            When no product in use has the group, or several have different grids.
+        """
+        offers = self._of(group)
+        if not offers:
+            raise InputError(
+                f"no product of the group {group} in the sources {self._config.name}; expected one; add it to 'use'"
+            )
+        first, *others = (_around_conus(offer.product) for offer in offers)
+        if any(other != first for other in others):
+            keys = ", ".join(offer.key for offer in offers)
+            raise InputError(
+                f"the products {keys} have different grids; expected one grid for {group}; use one product"
+            )
+        return first
+
+    def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
+        """Return the days on which a service may have values in the window; for ``static`` every day."""
+        days = [start + timedelta(days=k) for k in range((end - start).days + 1)]
+        if group == "static":
+            return days
+        box, found = _box(geobox), set[date]()
+        for offer in self._of(group):
+            for one in self._found(offer, box, start, end):
+                found.update(day for day in days if _on(one, day))
+        return sorted(found)
+
+    def revisions(self, group: str, geobox: GeoBox, days: Sequence[date], today: date) -> list[Revision]:
+        """Return the state of what services have of each day over a window, without reading values.
+
+        A day is final when all of it is; where that is not stated, and where there is nothing, some days later.
+        """
+        box = _box(geobox)
+        stamps: list[dict[str, int]] = [{} for _ in days]
+        final, known = [True for _ in days], True
+        for offer in self._of(group):
+            names = self._named(offer)
+            try:
+                found = self._found(offer, box, days[0], days[-1])
+            except SourceDownError as error:
+                self._notices.once(offer.key, "revisions", f"{error}; days that were fetched before stay as they are")
+                known = False
+                continue
+            for k, day in enumerate(days):
+                there = [one for one in found if group == "static" or _on(one, day)]
+                if there:
+                    stamps[k].update(dict.fromkeys(names, _stamp(there)))
+                old = today - day > timedelta(days=offer.product.settled) or group == "static"
+                final[k] &= all(old if one.final is None else one.final for one in there) if there else old
+        return [
+            Revision(stamps=one, final=all_final, known=known) for one, all_final in zip(stamps, final, strict=True)
+        ]
+
+    def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+        """Read the group's variables; see `mmnet_maps.sources.base.Source.read`.
+
+        Raises
+        ------
+        SourceDownError
+            When a service does not answer, or a file of it cannot be read.
+        """
+        found: Rasters = {}
+        for offer in self._of(group):
+            for name in offer.product.variables:
+                try:
+                    found |= self._read(offer, name, geobox, days)
+                except InputError as error:
+                    raise SourceDownError(f"{error}{self._alternative(offer)}") from error
+        return found
+
+    def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
+        """Return the cost of `read`, without reading; `days` are those that `days` returns."""
+        box, costs = _box(geobox), []
+        for offer in self._of(group):
+            names = list(offer.product.variables)
+            for one in self._found(offer, box, days[0], days[-1]):
+                if group == "static" or any(_on(one, day) for day in days):
+                    costs.append(offer.service.cost(offer.product, names, one, geobox))
+        return Cost(requests=sum(cost.requests for cost in costs), bytes=sum(cost.bytes for cost in costs), values=0)
+
+    def _of(self, group: str) -> list[Offer]:
+        return [offer for offer in self._offers if offer.product.group == group]
+
+    def _named(self, offer: Offer) -> list[str]:
+        """Return the variables that a product decides, slope and aspect included."""
+        names = list(offer.product.variables)
+        return [*names, *(name for name in TERRAIN if name not in names)] if "elevation" in names else names
+
+    def _found(self, offer: Offer, box: Box, first: date, last: date) -> list[Found]:
+        if offer.product.group == "static":
+            first, last = _ALWAYS
+        return self._finds.of(offer.key, offer.product, offer.service, box, first, last)
+
+    def _read(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+        """Read a variable of a product, and slope and aspect with elevation; (time, y, x)."""
+        group, window = offer.product.group, geobox.pad(1) if name == "elevation" else geobox
+        files = list(self._files(offer, name, window, days))
+        entry = offer.product.entries[name]
+        archive = Archive(VARIABLES[name], entry, lambda: Listing(tuple(files)), self._notices)
+        read = archive.fine if group in FINE_GROUPS else archive.coarse
+        values: list[NDArray[Any]] = [read(window, day) for day in days]
+        return with_terrain(values, geobox) if name == "elevation" else {name: np.stack(values)}
+
+    def _files(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Iterator[DatedFile]:
+        """Yield the files of a variable on some days, the newer of two versions first."""
+        for one in reversed(self._found(offer, _box(geobox), days[0], days[-1])):
+            if offer.product.group != "static" and not any(_on(one, day) for day in days):
+                continue
+            file = offer.service.file(offer.product, name, one, geobox)
+            if file is None:
+                self._notices.once(name, "asset", f"{one.key} has no {offer.product.asset_of(name)}; it is left out")
+            else:
+                yield file
+
+    def _alternative(self, offer: Offer) -> str:
+        """Return the products to use instead, for the end of a message."""
+        chain = next(chain for chain in self._chains if offer in chain)
+        others = [f"{other.key} ({other.product.service})" for other in chain if other is not offer]
+        return f"; to use {' or '.join(others)} instead, name it first in 'use' of the sources YAML" if others else ""
+
+
+def _box(geobox: GeoBox) -> Box:
+    """Return the box of longitude and latitude in which files of a window are looked for."""
+    west, south, east, north = degrees(geobox)
+    return west - _REACH, south - _REACH, east + _REACH, north + _REACH
+
+
+def _around_conus(product: Product) -> GeoBox:
+    assert product.lattice is not None
+    whole = product.lattice.geobox
+    return whole[cover(conus_grid(), whole, pad=_MARGIN)]
+
+
+def _on(found: Found, day: date) -> bool:
+    """Return whether something may hold a day."""
+    return found.first is None or found.last is None or found.first <= day <= found.last
+
+
+def _stamp(found: Sequence[Found]) -> int:
+    from zlib import crc32
+
+    return crc32("\n".join(f"{one.key} {one.stamp}" for one in found).encode())

@@ -1,0 +1,173 @@
+"""Collections of a STAC API, whose assets GDAL reads in parts, signed by the rule of the service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
+from functools import partial
+from threading import Lock
+from typing import Annotated, Any
+from zlib import crc32
+
+from odc.geo.geobox import GeoBox
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.sources.base import Cost, SourceDownError
+from mmnet_maps.sources.files.alignment import Box
+from mmnet_maps.sources.files.listing import DatedFile
+from mmnet_maps.sources.files.locations import Place, SignedUrl, redacted
+from mmnet_maps.sources.open.config import Product, ServiceConfig
+from mmnet_maps.sources.open.http import Http
+from mmnet_maps.sources.open.service import Found
+from mmnet_maps.sources.open.tokens import Tokens
+
+_PAGE = 250  # items of one answer
+
+
+class StacQuery(BaseModel):
+    """What is requested from a STAC API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collection: Annotated[str, Field(min_length=1, description="Id of the collection.")]
+    ids: Annotated[str, Field(description="Pattern of the ids of items in use, with * and ?.")] = "*"
+    where: Annotated[
+        dict[str, Annotated[tuple[Any, ...], BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (v,))]],
+        Field(description="Properties that an item must have: a value, or a list of allowed ones."),
+    ] = {}
+
+
+class StacService:
+    """A STAC API.
+
+    Parameters
+    ----------
+    name, config
+        The service.
+    """
+
+    def __init__(self, name: str, config: ServiceConfig) -> None:
+        self._config = config
+        self.http = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
+        self._tokens = Tokens(self.http, config.token) if config.token else None
+        self._opening = Lock()
+        self._client: Any = None
+
+    def check(self, product: Product) -> None:
+        """Check what a product asks for; a pydantic ValidationError where a key is wrong."""
+        StacQuery.model_validate(product.query)
+
+    def login(self) -> str:
+        """Return how the service knows the user."""
+        return "no login"
+
+    def stop(self) -> None:
+        """Send no further requests."""
+        self.http.stop()
+
+    def find(self, product: Product, box: Box, first: date, last: date) -> list[Found]:
+        """Return the items in a box and some days, each once; see `service.Service.find`."""
+        from pystac_client.exceptions import APIError
+
+        query = StacQuery.model_validate(product.query)
+        try:
+            search = self._open().search(
+                collections=[query.collection],
+                bbox=box,
+                datetime=f"{first}T00:00:00Z/{last}T23:59:59Z",
+                limit=_PAGE,
+                max_items=None,
+            )
+            items = [item for item in search.items_as_dicts() if _wanted(item, query)]
+        except (APIError, ValueError, KeyError) as error:
+            raise SourceDownError(
+                f"{self.http.name}: the search of {query.collection} failed ({redacted(error)})"
+            ) from None
+        found = {item["id"]: _found(item) for item in items}  # an item on two pages is one item
+        return [one for _, one in sorted(found.items()) if one.first and first <= one.first <= last]
+
+    def file(self, product: Product, name: str, found: Found, geobox: GeoBox) -> DatedFile | None:
+        """Return the address of an asset; see `service.Service.file`."""
+        entry = product.entries[name]
+        path = self._address(product, found, product.asset_of(name))
+        mask = entry.mask.asset if entry.mask else None
+        beside = self._address(product, found, mask) if mask else None
+        if path is None or (mask and beside is None):
+            return None
+        return DatedFile(path=path, first=found.first, last=found.last, time=found.time, stamp=found.stamp, mask=beside)
+
+    def renew(self, product: Product) -> bool:
+        """Ask for another signature on the next read; False where there is none."""
+        if self._tokens:
+            self._tokens.forget(product.query["collection"])
+        return self._tokens is not None
+
+    def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
+        """Return the cost of reading some assets; see `service.Service.cost`."""
+        raise NotImplementedError
+
+    def _address(self, product: Product, found: Found, asset: str) -> Place | None:
+        href: str | None = found.about.get(asset)
+        if href is None or self._tokens is None:
+            return href
+        return SignedUrl(href, partial(self._tokens.of, product.query["collection"]))
+
+    def _open(self) -> Any:
+        """Return the client, which is made on first use and sends its requests by `Http`."""
+        with self._opening:
+            if self._client is None:
+                try:
+                    from pystac_client import Client
+                    from pystac_client.stac_api_io import StacApiIO
+                except ImportError as error:
+                    raise RequestError(
+                        "the package pystac-client is not installed; source open needs it; "
+                        "run pip install 'mmnet-maps[open]'"
+                    ) from error
+
+                http = self.http
+
+                class Polite(StacApiIO):
+                    """Sends requests as all others to the service are sent."""
+
+                    def request(
+                        self,
+                        href: str,
+                        method: str | None = None,
+                        headers: dict[str, str] | None = None,
+                        parameters: dict[str, Any] | None = None,
+                    ) -> str:
+                        """Send a request."""
+                        body = {"json": parameters} if method == "POST" else {"params": parameters}
+                        return http.send(method or "GET", href, headers=headers, **body).body.decode()
+
+                self._client = Client.open(self._config.url, stac_io=Polite(max_retries=None))
+            return self._client
+
+
+def _wanted(item: dict[str, Any], query: StacQuery) -> bool:
+    """Return whether an item is one of those in use."""
+    properties = item["properties"]
+    return fnmatchcase(item["id"], query.ids) and all(
+        properties.get(key) in allowed for key, allowed in query.where.items()
+    )
+
+
+def _found(item: dict[str, Any]) -> Found:
+    """Return what an item states about itself."""
+    properties = item["properties"]
+    moment = datetime.fromisoformat(properties.get("start_datetime") or properties["datetime"]).astimezone(UTC)
+    assets = {key: asset["href"] for key, asset in item["assets"].items()}
+    west, south, east, north = item["bbox"] if len(item["bbox"]) == 4 else (*item["bbox"][:2], *item["bbox"][3:5])
+    stated = (item["id"], properties.get("updated") or properties.get("created"), sorted(assets.items()))
+    return Found(
+        key=item["id"],
+        first=moment.date(),
+        last=moment.date(),
+        box=(west, south, east, north),
+        stamp=f"{crc32(json.dumps(stated).encode()):08x}",
+        about=assets,
+    )
