@@ -83,7 +83,9 @@ class Product(ServiceEntry):
     """A product of a service; its keys hold for all its variables, each of which may state others."""
 
     service: Annotated[str, Field(description="The service, by its name under 'services'.")]
-    query: Annotated[dict[str, Any], Field(description="What is requested from the service; the keys depend on its kind.")]
+    query: Annotated[
+        dict[str, Any], Field(description="What is requested from the service; the keys depend on its kind.")
+    ]
     variables: Annotated[
         dict[str, dict[str, Any]],
         BeforeValidator(_own_keys),
