@@ -32,8 +32,7 @@ class Finds:
     def of(self, key: str, product: Product, service: Service, box: Box, first: date, last: date) -> list[Found]:
         """Return what a service has of a product in a box and some days, by their names.
 
-        What was not requested before is requested for whole degrees and months around it, so that neighbouring windows need no
-        further request.
+        New requests are for the whole degrees and months around it, so that neighbouring windows need no further ones.
 
         Raises
         ------
