@@ -56,7 +56,7 @@ def open_source(spec: str) -> tuple[Source, ...]:
     if "products" in keys:
         return (EarthEngineSource(spec),)
     files = FilesSource(spec)
-    return (files, SyntheticWorld()) if files.rest == "demo" else (files,)
+    return (files, *open_source(files.rest)) if files.rest else (files,)
 
 
 def check_source(spec: str) -> None:

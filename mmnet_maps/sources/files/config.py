@@ -225,8 +225,11 @@ class SourcesConfig(BaseModel):
         ),
     ] = "."
     rest: Annotated[
-        Literal["demo"] | None,
-        Field(description="demo: variables that are not listed come from the synthetic world; default: none."),
+        Literal["demo", "open", "earthengine"] | None,
+        Field(
+            description="Source of variables that are not listed: open (services without an account), earthengine, or "
+            "demo, the synthetic world; default: none."
+        ),
     ] = None
     variables: Annotated[
         dict[str, VariableFiles], Field(min_length=1, description="The variables, by their names in mmnet_maps.")

@@ -68,7 +68,7 @@ class FilesSource:
 
     @property
     def rest(self) -> str | None:
-        """The source of variables that are not listed: ``"demo"`` or None."""
+        """The source of variables that are not listed, as for `sources.open_source`; None for none."""
         return self._config.rest
 
     def variables(self) -> Mapping[str, Provenance]:

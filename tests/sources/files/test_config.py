@@ -89,7 +89,7 @@ def test_secrets_of_the_environment_reach_no_folder_url_or_message(
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"name": None}, "name: Field required"),
         ({"name": "a b"}, "name: String should match pattern"),
-        ({"rest": "elsewhere"}, "rest: Input should be 'demo', not 'elsewhere'"),
+        ({"rest": "elsewhere"}, "rest: Input should be 'demo', 'open' or 'earthengine', not 'elsewhere'"),
         ({"variables": {}}, "variables"),
         ({"variables": {"rde": RED}}, "unknown variable rde; expected some of elevation"),
         ({"variables": {"red": {**RED, "band": 0}}}, "variables.red.band: Input should be greater than or equal to 1"),
