@@ -1,4 +1,4 @@
-"""Packaged files, the folders of models, and the cores of the machine."""
+"""Packaged files, the folders of models and of fetched inputs, and the cores of the machine."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def find_model(path: str | os.PathLike[str]) -> Path:
         f"model {brief(path)!r} does not exist; give a checkpoint folder or one of the packaged models: "
         f"{', '.join(names) or 'none'}"
     )
+
+
+def cache_folder() -> Path:
+    """Return the folder of fetched inputs: ``$MMNET_CACHE``, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("MMNET_CACHE") or platformdirs.user_cache_dir("mmnet_maps"))
 
 
 def cores() -> int:

@@ -181,10 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         sent = b"" if asked.method == "HEAD" else body
+        self.fake.record(asked, status, len(sent))  # before the client can know, so that tests count every request
         self.wfile.write(sent)
         if len(body) < int(headers["Content-Length"]) and asked.method != "HEAD":
             self.close_connection = True  # a truncated answer
-        self.fake.record(asked, status, len(sent))
 
 
 def failing(pattern: str, reply: Reply | Callable[[], Reply], times: int = 10**9) -> Fault:

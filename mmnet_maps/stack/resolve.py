@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.tiles import conus_grid
+from mmnet_maps.resources import cache_folder
 from mmnet_maps.settings import MapSettings
 from mmnet_maps.sources import open_source
 from mmnet_maps.sources.earthengine.client import signed_in
@@ -52,13 +52,6 @@ def _require_all(stack: Stack, demand: Demand) -> None:
     if errors:
         errors[0].days = tuple(sorted({day for error in errors for day in error.days}))
         raise errors[0]
-
-
-def cache_folder() -> Path:
-    """Return the folder of fetched inputs: ``$MMNET_CACHE``, or the user's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get("MMNET_CACHE") or platformdirs.user_cache_dir("mmnet_maps"))
 
 
 def _label(target: GeoBox) -> str:

@@ -41,7 +41,7 @@ class ServiceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    kind: Annotated[Literal["stac"], Field(description="Kind of access.")]
+    kind: Annotated[Literal["stac", "thredds", "earthdata", "wcs", "tiles"], Field(description="Kind of access.")]
     url: Annotated[str, Field(pattern=r"^https?://", description="Address.")]
     token: Annotated[
         str | None,

@@ -29,6 +29,8 @@ class Found:
         The days it may hold; the same day where it holds one; None for releases without a date.
     box
         Where it may hold values: west, south, east, north, in degrees.
+    grid
+        The part of the product's lattice that it holds, where that is known: boxes of its tiles are much larger.
     time
         The time of day (UTC) of its field, HHMMSS, where it holds one.
     stamp
@@ -43,6 +45,7 @@ class Found:
     first: date | None
     last: date | None
     box: Box = EVERYWHERE
+    grid: GeoBox | None = None
     time: str = ""
     stamp: str = ""
     final: bool | None = None

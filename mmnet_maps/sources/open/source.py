@@ -19,7 +19,7 @@ from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.settings import first_error
 from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters, Revision, SourceDownError
-from mmnet_maps.sources.files.alignment import Box, degrees
+from mmnet_maps.sources.files.alignment import Box, degrees, overlap
 from mmnet_maps.sources.files.archive import Archive
 from mmnet_maps.sources.files.listing import DatedFile, Listing
 from mmnet_maps.sources.files.stated import Notices
@@ -157,7 +157,7 @@ class OpenSource:
                 known = False
                 continue
             for k, day in enumerate(days):
-                there = [one for one in found if group == "static" or _on(one, day)]
+                there = _of_days(offer.product, found, [day])
                 if there:
                     stamps[k].update(dict.fromkeys(names, _stamp(there)))
                 old = today - day > timedelta(days=offer.product.settled) or group == "static"
@@ -188,8 +188,8 @@ class OpenSource:
         box, costs = _box(geobox), []
         for offer in self._of(group):
             names = list(offer.product.variables)
-            for one in self._found(offer, box, days[0], days[-1]):
-                if group == "static" or any(_on(one, day) for day in days):
+            for one in _of_days(offer.product, self._found(offer, box, days[0], days[-1]), days):
+                if _meets(one, geobox):
                     costs.append(offer.service.cost(offer.product, names, one, geobox))
         return Cost(requests=sum(cost.requests for cost in costs), bytes=sum(cost.bytes for cost in costs), values=0)
 
@@ -218,8 +218,9 @@ class OpenSource:
 
     def _files(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Iterator[DatedFile]:
         """Yield the files of a variable on some days, the newer of two versions first."""
-        for one in reversed(self._found(offer, _box(geobox), days[0], days[-1])):
-            if offer.product.group != "static" and not any(_on(one, day) for day in days):
+        found = self._found(offer, _box(geobox), days[0], days[-1])
+        for one in reversed(_of_days(offer.product, found, days)):
+            if not _meets(one, geobox):
                 continue
             file = offer.service.file(offer.product, name, one, geobox)
             if file is None:
@@ -249,6 +250,22 @@ def _around_conus(product: Product) -> GeoBox:
 def _on(found: Found, day: date) -> bool:
     """Return whether something may hold a day."""
     return found.first is None or found.last is None or found.first <= day <= found.last
+
+
+def _of_days(product: Product, found: Sequence[Found], days: Sequence[date]) -> list[Found]:
+    """Return what may hold some days: of the releases of a static product, the nearest one and those without a date."""
+    if product.group != "static":
+        return [one for one in found if any(_on(one, day) for day in days)]
+    away = [
+        abs((one.first + (one.last - one.first) / 2 - days[0]).days) if one.first and one.last else 0 for one in found
+    ]
+    nearest = min((far for far, one in zip(away, found, strict=True) if one.first), default=0)
+    return [one for far, one in zip(away, found, strict=True) if one.first is None or far == nearest]
+
+
+def _meets(found: Found, geobox: GeoBox) -> bool:
+    """Return whether something with a grid of its own has cells in a window."""
+    return found.grid is None or overlap(geobox, found.grid) is not None
 
 
 def _stamp(found: Sequence[Found]) -> int:
