@@ -120,7 +120,7 @@ class ThreddsService:
         return f"{self._url}/{_query(product).path.format(asset=product.asset_of(name))}"
 
     def _last_day(self, product: Product, name: str) -> date:
-        """Return the newest day of an aggregation, asked for once a run."""
+        """Return the newest day of an aggregation, by one request a run."""
         text = self._text(f"{self._service(product, name)}/dataset.xml")
         found = re.search(r"<end>\s*(\d{4}-\d\d-\d\d)", text)
         if not found:

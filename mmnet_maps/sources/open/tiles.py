@@ -56,7 +56,7 @@ class TilesService:
         TilesQuery.model_validate(product.query)
 
     def find(self, product: Product, box: Box, first: date, last: date) -> list[Found]:
-        """Return the tiles that a box meets; each is asked for once a run, because there are none of the sea."""
+        """Return the tiles that a box meets and that exist: there are none of the sea."""
         asset = product.asset_of(next(iter(product.variables)))
         found = []
         for south, west in tile_corners(box):
