@@ -74,6 +74,11 @@ class Tiff:
         return found
 
     def _block(self, index: int) -> bytes:
+        """A block, remembered for a while: the mask of six bands is read six times."""
+        return _remembered(self, index)
+
+    def compute(self, index: int) -> bytes:
+        """Compute a block."""
         row, col = divmod(index, self.across)
         t = self.transform
         x = t.c + t.a * (col * SIDE + np.arange(SIDE) + 0.5)
@@ -83,6 +88,11 @@ class Tiff:
         if self.dtype.kind != "f":
             values = np.rint(values)
         return values.astype(self.dtype).tobytes()
+
+
+@lru_cache(maxsize=200)
+def _remembered(tiff: Tiff, index: int) -> bytes:
+    return tiff.compute(index)
 
 
 @lru_cache(maxsize=4096)

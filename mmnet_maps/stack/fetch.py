@@ -22,11 +22,21 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError, OutputError, counted
-from mmnet_maps.sources.base import Charged, Cost, Rasters, Reporting, Revision, Source, Stoppable
+from mmnet_maps.sources.base import (
+    Charged,
+    Choosing,
+    Cost,
+    Rasters,
+    Reporting,
+    Revision,
+    Source,
+    SourceDownError,
+    Stoppable,
+)
 from mmnet_maps.sources.ranges import OutOfRange
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.layout import complete, create
-from mmnet_maps.stack.needs import Demand, Needs
+from mmnet_maps.stack.needs import Demand, Needs, days_on_axis
 from mmnet_maps.stack.plan import Plan, Request, pace, plan, revisions
 from mmnet_maps.stack.repair import Damage, clear, find_damage
 from mmnet_maps.stack.store import Stack, lock
@@ -82,6 +92,20 @@ def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox) 
     create(path, target, groups, {name: source.variables()[name] for name, source in chosen.items()})
 
 
+def _choose_products(path: Path, sources: Sequence[Source], demand: Demand, today: date) -> None:
+    """Let sources with several products for a variable choose one: what the stack holds, else what can be had."""
+    choosing = [source for source in sources if isinstance(source, Choosing)]
+    if choosing:
+        held = Stack(path).provenance if os.path.exists(path) else {}
+        days = {
+            kind: days_on_axis(day for own in demand.days for day in demand.needs.days(kind, own))
+            for kind in demand.needs.kinds
+        }
+        with _stopping(sources):
+            for source in choosing:
+                source.choose(demand.grid, days, held, today)
+
+
 def _check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
     """Raise InputError if a store holds other products than the sources give."""
     for name, source in chosen.items():
@@ -135,6 +159,7 @@ def fetch(
         The store cannot be written.
     """
     path, today = Path(path), today or date.today()
+    _choose_products(path, sources, demand, today)
     chosen = _of_needs(sources, demand.needs)
     damage: list[Damage] = []
     if os.path.exists(path):  # False for a name that is too long
@@ -193,6 +218,7 @@ def estimate(
 
     Sources are asked only for their grids, the days that they have data on, and what was revised.
     """
+    _choose_products(Path(path), sources, demand, today or date.today())
     chosen = _of_needs(sources, demand.needs)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(path) if Path(path).exists() else Path(folder, "empty.zarr")
@@ -273,40 +299,58 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _run(stack: Stack, found: Plan, chosen: Mapping[str, Source], today: date, quiet: bool) -> None:
-    """Record what is settled, and carry out the requests group by group, with a progress bar for each group."""
-    from tqdm import tqdm
+    """Record what is settled, and carry out the requests group by group, with a progress bar for each group.
 
+    A service that is down stops only the groups that need it; the error is raised when the others are done.
+    """
     found.report()
     for group, window, day, number in found.settled:
         stack.record_revision(group.name, window, day, number)
     reads, ranges = pace(chosen.values()).reads, OutOfRange()
     read = partial(_read, chosen=chosen, today=today, ranges=ranges)
     kept: dict[str, set[date]] = {}
+    down: dict[str, SourceDownError] = {}
     with ThreadPoolExecutor(reads) as pool, _stopping(chosen.values()):
         for name, several in groupby(found.requests, key=lambda request: request.group.name):
             of_group = list(several)
-            with tqdm(
-                total=sum(request.cells for request in of_group),
-                unit="px",
-                unit_scale=True,
-                desc=f"{name} ({', '.join(_products(of_group[0].group, chosen))})",
-                disable=quiet,
-            ) as bar:
-                for request, rasters_of_days in in_order(pool, of_group, read, ahead=reads):
-                    bar.set_postfix_str(str(request.days[0]) if request.group.temporal else "", refresh=False)
-                    for day, (rasters, revision) in zip(request.days, rasters_of_days, strict=True):
-                        held = _without_inputs(stack, request, day, rasters, revision)
-                        for gone in held:
-                            kept.setdefault(gone, set()).add(day)
-                        number = revision.number if revision else 0
-                        stack.write(request.group.name, request.window, day, rasters | held, number)
-                    bar.update(request.cells)
+            title = f"{name} ({', '.join(_products(of_group[0].group, chosen))})"
+            try:
+                _fill(stack, title, of_group, in_order(pool, of_group, read, ahead=reads), kept, quiet)
+            except SourceDownError as error:
+                log.error("%s: %s", title, error)
+                down[title] = error
     ranges.report()
     for source in {id(source): source for source in chosen.values()}.values():
         if isinstance(source, Reporting):
             source.report()
     for name, days in kept.items():
         log.warning("%s: the inputs of %s are gone; the stack keeps their values", name, counted(len(days), "day"))
+    if down:
+        (title, first), *others = down.items()
+        raise InputError("; also ".join([f"not all inputs were fetched: {title}: {first}", *dict(others)])) from first
+
+
+def _fill(
+    stack: Stack,
+    title: str,
+    requests: Sequence[Request],
+    results: Iterable[tuple[Request, list[tuple[Rasters, Revision | None]]]],
+    kept: dict[str, set[date]],
+    quiet: bool,
+) -> None:
+    """Write what the requests of a group give, and note in `kept` the days of variables whose inputs are gone."""
+    from tqdm import tqdm
+
+    total = sum(request.cells for request in requests)
+    with tqdm(total=total, unit="px", unit_scale=True, desc=title, disable=quiet) as bar:
+        for request, rasters_of_days in results:
+            bar.set_postfix_str(str(request.days[0]) if request.group.temporal else "", refresh=False)
+            for day, (rasters, revision) in zip(request.days, rasters_of_days, strict=True):
+                held = _without_inputs(stack, request, day, rasters, revision)
+                for gone in held:
+                    kept.setdefault(gone, set()).add(day)
+                stack.write(request.group.name, request.window, day, rasters | held, revision.number if revision else 0)
+            bar.update(request.cells)
 
 
 def _without_inputs(stack: Stack, request: Request, day: date, rasters: Rasters, revision: Revision | None) -> Rasters:

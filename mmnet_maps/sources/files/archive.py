@@ -234,7 +234,8 @@ class Archive:
             whole = len(found[0]) + 1  # one of an unknown number of hours
         return self._of_day(*found, parts[0].raster, day, whole)
 
-    def _describe(self, file: DatedFile) -> Raster:
+    def describe(self, file: DatedFile) -> Raster:
+        """Return the description of a file, which is opened on first use."""
         entry = self._entry
         spec = RasterSpec(
             path=file.path,
@@ -267,7 +268,7 @@ class Archive:
     def _lattice(self, file: DatedFile) -> GeoBox:
         key = self._grid_key(file)
         known = None if key is None else self._grids.get(key)
-        return self._describe(file).lattice if known is None else known
+        return self.describe(file).lattice if known is None else known
 
     def _meets(self, file: DatedFile, geobox: GeoBox, pad: int = 0) -> bool:
         return meet(geobox, self._lattice(file), pad)
@@ -276,7 +277,7 @@ class Archive:
         """Return the days on a file's time axis where it meets a window, else none."""
         if file.tile is not None and not self._meets(file, geobox, pad):
             return []
-        days = self._describe(file).days
+        days = self.describe(file).days
         if days is None:
             raise InputError(
                 f"{self._name}: {shown(file.path)} has no time axis; expected its day in the sources YAML; give it as "
@@ -293,7 +294,7 @@ class Archive:
             chosen = [(file, day) for file in listing.by_day.get(day, []) if self._meets(file, geobox, pad)]
             undecided = listing.undecided(day, day)
             chosen += [(file, day) for file in undecided if day in self._days_in(file, geobox, pad)]
-        return [_part(self._describe(file), release, seconds_of(file.time)) for file, release in chosen]
+        return [_part(self.describe(file), release, seconds_of(file.time)) for file, release in chosen]
 
     def _releases(self, geobox: GeoBox, day: date, pad: int) -> list[tuple[DatedFile, date]]:
         """Return the files of the release nearest to a day, tile by tile."""
@@ -301,7 +302,7 @@ class Archive:
         for file in self.listing.files:
             days: Sequence[date] = (file.release,) if file.release else ()
             if not days and self._meets(file, geobox, pad):
-                days = self._describe(file).days or (date.min,)
+                days = self.describe(file).days or (date.min,)
             tiles.setdefault(file.tile, []).extend((file, release) for release in sorted(set(days)))
         found = []
         for dated in filter(None, tiles.values()):
@@ -330,7 +331,7 @@ class Archive:
 
     @cached_property
     def _steps(self) -> Steps:
-        return Steps(self.listing, self._describe)
+        return Steps(self.listing, self.describe)
 
     @property
     def _passes(self) -> bool:

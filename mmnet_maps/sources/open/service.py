@@ -55,6 +55,11 @@ class Found:
 class Service(Protocol):
     """A service of products, over one protocol. Threads share it."""
 
+    @property
+    def name(self) -> str:
+        """Its name in the YAML, for messages."""
+        ...
+
     def check(self, product: Product) -> None:
         """Check the keys of `Product.query`; a pydantic ValidationError where one is missing, unknown or wrong."""
         ...
@@ -99,6 +104,14 @@ class Service(Protocol):
 
     def login(self) -> str:
         """Return how the service knows the user, for people, such as "no login"; no secret, and no request."""
+        ...
+
+    def missing(self) -> str:
+        """Return what the user must do before anything can be received, such as signing in; empty for nothing."""
+        ...
+
+    def renew(self, product: Product) -> bool:
+        """Ask for another signature of a product's files on the next read; False where files have none."""
         ...
 
     def stop(self) -> None:

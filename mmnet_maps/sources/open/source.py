@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters, Revision, S
 from mmnet_maps.sources.files.alignment import Box, degrees, overlap
 from mmnet_maps.sources.files.archive import Archive
 from mmnet_maps.sources.files.listing import DatedFile, Listing
+from mmnet_maps.sources.files.locations import shown
 from mmnet_maps.sources.files.stated import Notices
+from mmnet_maps.sources.open.choice import Offer, chosen
 from mmnet_maps.sources.open.config import Product, load_config
 from mmnet_maps.sources.open.finds import Finds
 from mmnet_maps.sources.open.kinds import make_service
-from mmnet_maps.sources.open.service import Found, Service
+from mmnet_maps.sources.open.service import EVERYWHERE, Found
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain
-from mmnet_maps.variables import FINE_GROUPS, VARIABLES
-
-log = logging.getLogger("mmnet_maps")
+from mmnet_maps.variables import VARIABLES
 
 _MARGIN = 4
 """Cells of a coarse lattice around CONUS."""
@@ -38,17 +38,10 @@ _MARGIN = 4
 _REACH = 0.02
 """Degrees around a window within which files are looked for: means and filters reach beyond its edge."""
 
+_GONE = re.compile(r"HTTP response code: (?:404|410)\b")
+
 _ALWAYS = date(1980, 1, 1), date(2039, 12, 31)
 """Days of the releases of static products."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Offer:
-    """A product, its name in the YAML, and the service that has it."""
-
-    key: str
-    product: Product
-    service: Service
 
 
 class OpenSource:
@@ -90,6 +83,22 @@ class OpenSource:
     def pace(self) -> Pace:
         """Reads of several days, because files of a window share what is known of it."""
         return Pace(reads=self._config.reads, fine_days=8)
+
+    def choose(
+        self, geobox: GeoBox, days: Mapping[str, Sequence[date]], held: Mapping[str, Provenance], today: date
+    ) -> None:
+        """Choose the product of each variable; see `mmnet_maps.sources.base.Choosing.choose`."""
+
+        def offer_of(chain: Sequence[Offer]) -> Offer:
+            """Return the product to read of a chain."""
+            product = chain[0].product
+            wanted = [day for day in days.get(product.group, ()) if day <= today]
+            if not wanted:
+                return chain[0]
+            return chosen(chain, wanted, held, lambda offer: self._found(offer, _area(offer, geobox), *_ends(wanted)))
+
+        with ThreadPoolExecutor(self._config.reads) as pool:
+            self._offers = list(pool.map(offer_of, self._chains))
 
     def stop(self) -> None:
         """Send no further requests; make another source to continue."""
@@ -178,7 +187,7 @@ class OpenSource:
         for offer in self._of(group):
             for name in offer.product.variables:
                 try:
-                    found |= self._read(offer, name, geobox, days)
+                    found |= self._again(offer, name, geobox, days)
                 except InputError as error:
                     raise SourceDownError(f"{error}{self._alternative(offer)}") from error
         return found
@@ -196,7 +205,8 @@ class OpenSource:
     def _of(self, group: str) -> list[Offer]:
         return [offer for offer in self._offers if offer.product.group == group]
 
-    def _named(self, offer: Offer) -> list[str]:
+    @staticmethod
+    def _named(offer: Offer) -> list[str]:
         """Return the variables that a product decides, slope and aspect included."""
         names = list(offer.product.variables)
         return [*names, *(name for name in TERRAIN if name not in names)] if "elevation" in names else names
@@ -206,17 +216,31 @@ class OpenSource:
             first, last = _ALWAYS
         return self._finds.of(offer.key, offer.product, offer.service, box, first, last)
 
+    def _again(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+        """Read a variable, once more with another signature of its files where it fails."""
+        try:
+            return self._read(offer, name, geobox, days)
+        except InputError:
+            if not offer.service.renew(offer.product):
+                raise
+        return self._read(offer, name, geobox, days)
+
     def _read(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
         """Read a variable of a product, and slope and aspect with elevation; (time, y, x)."""
-        group, window = offer.product.group, geobox.pad(1) if name == "elevation" else geobox
-        files = list(self._files(offer, name, window, days))
-        entry = offer.product.entries[name]
-        archive = Archive(VARIABLES[name], entry, lambda: Listing(tuple(files)), self._notices)
-        read = archive.fine if group in FINE_GROUPS else archive.coarse
+        window = geobox.pad(1) if name == "elevation" else geobox
+        archive = Archive(
+            VARIABLES[name],
+            offer.product.entries[name],
+            lambda: Listing(tuple(self._files(archive, offer, name, window, days))),
+            self._notices,
+        )
+        read = archive.fine if offer.product.fine else archive.coarse
         values: list[NDArray[Any]] = [read(window, day) for day in days]
         return with_terrain(values, geobox) if name == "elevation" else {name: np.stack(values)}
 
-    def _files(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Iterator[DatedFile]:
+    def _files(
+        self, archive: Archive, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]
+    ) -> Iterator[DatedFile]:
         """Yield the files of a variable on some days, the newer of two versions first."""
         found = self._found(offer, _box(geobox), days[0], days[-1])
         for one in reversed(_of_days(offer.product, found, days)):
@@ -225,20 +249,60 @@ class OpenSource:
             file = offer.service.file(offer.product, name, one, geobox)
             if file is None:
                 self._notices.once(name, "asset", f"{one.key} has no {offer.product.asset_of(name)}; it is left out")
-            else:
+            elif self._usable(archive, name, one, file):
                 yield file
+
+    def _usable(self, archive: Archive, name: str, found: Found, file: DatedFile) -> bool:
+        """Return whether a file exists and lies where its service says; one that does not is reported and left out."""
+        if isinstance(file.path, Path):
+            return True
+        try:
+            lattice = archive.describe(file).lattice
+        except InputError as error:
+            if not _GONE.search(str(error)):
+                raise
+            self._notices.once(name, "gone", f"{found.key}: {shown(file.path)} does not exist; it is left out")
+            return False
+        if found.box != EVERYWHERE and not _holds(degrees(lattice), found.box):
+            self._notices.once(
+                name, "place", f"{found.key}: {shown(file.path)} does not lie where its item says; it is left out"
+            )
+            return False
+        return True
 
     def _alternative(self, offer: Offer) -> str:
         """Return the products to use instead, for the end of a message."""
         chain = next(chain for chain in self._chains if offer in chain)
-        others = [f"{other.key} ({other.product.service})" for other in chain if other is not offer]
-        return f"; to use {' or '.join(others)} instead, name it first in 'use' of the sources YAML" if others else ""
+        others = " or ".join(other.label for other in chain if other is not offer)
+        if not others:
+            return ""
+        return f"; to use {others} instead, put it first in 'use' of a copy of the sources YAML and fill another stack"
 
 
 def _box(geobox: GeoBox) -> Box:
     """Return the box of longitude and latitude in which files of a window are looked for."""
     west, south, east, north = degrees(geobox)
+    if west > east:  # the corners of a sinusoidal grid lie beyond the date line
+        west, _, east, _ = degrees(conus_grid())
     return west - _REACH, south - _REACH, east + _REACH, north + _REACH
+
+
+def _area(offer: Offer, geobox: GeoBox) -> Box:
+    """Return the box in which files for an area are looked for: all of CONUS for coarse products, see `revisions`."""
+    return _box(geobox if offer.product.fine else _around_conus(offer.product))
+
+
+def _ends(days: Sequence[date]) -> tuple[date, date]:
+    return days[0], days[-1]
+
+
+def _holds(extent: Box, box: Box) -> bool:
+    """Return whether the extent of a file holds the box of its item, to a twentieth of a degree."""
+    west, south, east, north = extent
+    near = 0.05
+    return (
+        west - near <= box[0] and south - near <= box[1] and box[2] <= east + near and box[3] <= north + near
+    ) or west > east
 
 
 def _around_conus(product: Product) -> GeoBox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from zlib import crc32
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from mmnet_maps.errors import RequestError
+from mmnet_maps.errors import RequestError, counted
 from mmnet_maps.sources.base import Cost, SourceDownError
 from mmnet_maps.sources.files.alignment import Box
 from mmnet_maps.sources.files.listing import DatedFile
@@ -23,6 +24,8 @@ from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.http import Http
 from mmnet_maps.sources.open.service import Found
 from mmnet_maps.sources.open.tokens import Tokens
+
+log = logging.getLogger("mmnet_maps")
 
 _PAGE = 250  # items of one answer
 
@@ -38,6 +41,9 @@ class StacQuery(BaseModel):
         dict[str, Annotated[tuple[Any, ...], BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (v,))]],
         Field(description="Properties that an item must have: a value, or a list of allowed ones."),
     ] = {}
+    holds: Annotated[
+        dict[str, tuple[Any, ...]], Field(description="Lists among the properties, and values that they must contain.")
+    ] = {}
 
 
 class StacService:
@@ -50,7 +56,7 @@ class StacService:
     """
 
     def __init__(self, name: str, config: ServiceConfig) -> None:
-        self._config = config
+        self.name, self._config = name, config
         self.http = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
         self._tokens = Tokens(self.http, config.token) if config.token else None
         self._opening = Lock()
@@ -63,6 +69,10 @@ class StacService:
     def login(self) -> str:
         """Return how the service knows the user."""
         return "no login"
+
+    def missing(self) -> str:
+        """Return what the user must do first: nothing."""
+        return ""
 
     def stop(self) -> None:
         """Send no further requests."""
@@ -87,7 +97,23 @@ class StacService:
                 f"{self.http.name}: the search of {query.collection} failed ({redacted(error)})"
             ) from None
         found = {item["id"]: _found(item) for item in items}  # an item on two pages is one item
+        self._leave_out(product, found)
         return [one for _, one in sorted(found.items()) if one.first and first <= one.first <= last]
+
+    def _leave_out(self, product: Product, found: dict[str, Found]) -> None:
+        """Remove items without the assets of all variables, which would mix days, and report them."""
+        assets = {product.asset_of(name) for name in product.entries}
+        assets |= {entry.mask.asset for entry in product.entries.values() if entry.mask and entry.mask.asset}
+        partial_ones = {key: sorted(assets - one.about.keys()) for key, one in found.items()}
+        partial_ones = {key: absent for key, absent in partial_ones.items() if absent}
+        for key in partial_ones:
+            del found[key]
+        if partial_ones:
+            key, absent = next(iter(partial_ones.items()))
+            log.warning(
+                "%s: %s without all assets left out (%s has no %s)",
+                self.name, counted(len(partial_ones), "item"), key, ", ".join(absent),
+            )  # fmt: skip
 
     def file(self, product: Product, name: str, found: Found, geobox: GeoBox) -> DatedFile | None:
         """Return the address of an asset; see `service.Service.file`."""
@@ -151,8 +177,10 @@ class StacService:
 def _wanted(item: dict[str, Any], query: StacQuery) -> bool:
     """Return whether an item is one of those in use."""
     properties = item["properties"]
-    return fnmatchcase(item["id"], query.ids) and all(
-        properties.get(key) in allowed for key, allowed in query.where.items()
+    return (
+        fnmatchcase(item["id"], query.ids)
+        and all(properties.get(key) in allowed for key, allowed in query.where.items())
+        and all(set(values) <= set(properties.get(key) or ()) for key, values in query.holds.items())
     )
 
 
