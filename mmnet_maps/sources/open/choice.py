@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from mmnet_maps.errors import counted
 from mmnet_maps.sources.base import Provenance, SourceDownError
 from mmnet_maps.sources.open.config import Product
-from mmnet_maps.sources.open.service import Found, Service
+from mmnet_maps.sources.open.service import Found, NeedsLogin, Service
 from mmnet_maps.variables import SEARCH_DAYS
 
 log = logging.getLogger("mmnet_maps")
@@ -30,7 +30,7 @@ class Offer:
     @property
     def label(self) -> str:
         """The product and its service, for messages."""
-        return f"{self.key} ({self.service.name})"
+        return f"{self.key} ({self.product.service})"
 
 
 def chosen(
@@ -59,7 +59,7 @@ def chosen(
     faults: list[tuple[Offer, str]] = []
     with_hole: Offer | None = None
     for offer in chain:
-        fault = offer.service.missing()
+        fault = offer.service.missing() if isinstance(offer.service, NeedsLogin) else ""
         if not fault:
             try:
                 found = find(offer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
@@ -115,6 +116,15 @@ class EarthdataService:
         """Return whether a login of NASA Earthdata is at hand, and where."""
         found = found_login(self._login)
         return f"NASA Earthdata login, found in {found}" if found else "NASA Earthdata login (free), not found"
+
+    def missing(self) -> str:
+        """Return what the user must do first: find a login; see `service.NeedsLogin.missing`."""
+        if found_login(self._login) or sys.stdin.isatty():  # a terminal prompts for it
+            return ""
+        return (
+            "no NASA Earthdata login was found; make a free account at https://urs.earthdata.nasa.gov and put it into "
+            "EARTHDATA_TOKEN or ~/.netrc"
+        )
 
     def stop(self) -> None:
         """Send no further requests."""

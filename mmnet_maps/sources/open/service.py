@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from odc.geo.geobox import GeoBox
 
@@ -55,11 +55,6 @@ class Found:
 class Service(Protocol):
     """A service of products, over one protocol. Threads share it."""
 
-    @property
-    def name(self) -> str:
-        """Its name in the YAML, for messages."""
-        ...
-
     def check(self, product: Product) -> None:
         """Check the keys of `Product.query`; a pydantic ValidationError where one is missing, unknown or wrong."""
         ...
@@ -106,14 +101,24 @@ class Service(Protocol):
         """Return how the service knows the user, for people, such as "no login"; no secret, and no request."""
         ...
 
-    def missing(self) -> str:
-        """Return what the user must do before anything can be received, such as signing in; empty for nothing."""
-        ...
-
-    def renew(self, product: Product) -> bool:
-        """Ask for another signature of a product's files on the next read; False where files have none."""
-        ...
-
     def stop(self) -> None:
         """Send no further requests."""
+        ...
+
+
+@runtime_checkable
+class NeedsLogin(Protocol):
+    """A service that sends files only to users whom it knows."""
+
+    def missing(self) -> str:
+        """Return what the user must do before anything can be received; empty where a login is at hand."""
+        ...
+
+
+@runtime_checkable
+class Signed(Protocol):
+    """A service whose files are opened with signatures."""
+
+    def renew(self, product: Product) -> bool:
+        """Ask for another signature of a product's files on the next read; False where there is none."""
         ...

@@ -28,7 +28,7 @@ from mmnet_maps.sources.open.choice import Offer, chosen
 from mmnet_maps.sources.open.config import Product, load_config
 from mmnet_maps.sources.open.finds import Finds
 from mmnet_maps.sources.open.kinds import make_service
-from mmnet_maps.sources.open.service import EVERYWHERE, Found
+from mmnet_maps.sources.open.service import EVERYWHERE, Found, Signed
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain
 from mmnet_maps.variables import VARIABLES
 
@@ -221,7 +221,7 @@ class OpenSource:
         try:
             return self._read(offer, name, geobox, days)
         except InputError:
-            if not offer.service.renew(offer.product):
+            if not (isinstance(offer.service, Signed) and offer.service.renew(offer.product)):
                 raise
         return self._read(offer, name, geobox, days)
 

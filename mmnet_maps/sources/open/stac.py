@@ -70,10 +70,6 @@ class StacService:
         """Return how the service knows the user."""
         return "no login"
 
-    def missing(self) -> str:
-        """Return what the user must do first: nothing."""
-        return ""
-
     def stop(self) -> None:
         """Send no further requests."""
         self.http.stop()
