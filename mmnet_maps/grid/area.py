@@ -23,6 +23,7 @@ from mmnet_maps.grid.polygons import (
     located,
     objects,
     place_crs,
+    plain_polygons,
     polygon_parts,
     read_features,
     shown,
@@ -129,6 +130,9 @@ def _from_bounds(numbers: Sequence[float], text: str) -> Area:
 
 def _from_file(aoi: str | Path) -> Area:
     path, notice = _locate(aoi)
+    polygons = plain_polygons(path)
+    if polygons is not None:
+        return _area(file_name(path.stem), polygons, "EPSG:4326", shown(aoi), notice)
     features = read_features(path)
     if features.lost.any():
         raise RequestError(

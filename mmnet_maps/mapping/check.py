@@ -243,11 +243,11 @@ def check_stack(path: str | Path, model: str | Path, dates: Any, aoi: str | None
     """
     from mmnet_maps.grid.area import parse_days, read_aoi
     from mmnet_maps.mapping.request import needs_of
-    from mmnet_maps.model.checkpoint import load_checkpoint
+    from mmnet_maps.model.saved import read_saved
 
     stack, days = Stack(path), parse_days(dates)
     area = read_aoi(aoi) if aoi else None
-    spec = load_checkpoint(model).spec
+    spec = read_saved(model)[0].spec
     needs = needs_of(spec)
     found = check(stack, needs, days, area)
     lines = [f"{spec.name} on {path}, {spans(days)}, {aoi or 'all that was fetched'}"]

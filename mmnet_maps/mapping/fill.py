@@ -49,7 +49,7 @@ def fill_stack(
     Path or str
         The stack; for a dry run, the estimate as a table.
     """
-    from mmnet_maps.model.checkpoint import load_checkpoint
+    from mmnet_maps.model.saved import read_saved
 
     out, source = options.pop("stack", None), options.get("source")
     if out is None or source is None:
@@ -68,7 +68,7 @@ def fill_stack(
         wanted = touched_tiles(area, grid)
     else:
         grid, wanted = grid_of_tiles(tiles.split(",") if isinstance(tiles, str) else tiles)
-    needs = needs_of(load_checkpoint(settings.model[0]).spec)
+    needs = needs_of(read_saved(settings.model[0])[0].spec)
     demand = Demand(grid=grid, tiles=wanted, needs=needs, days=days)
     request = Path(out), open_source(str(source)), demand
     if dry_run:

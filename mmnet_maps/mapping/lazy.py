@@ -99,7 +99,8 @@ def lazy(request: Request) -> xr.Dataset:
 
     touched = {tile.id for tile in request.tiles}
     compute = delayed(map_tile, pure=False)
-    count = request.engine.members
+    _ = request.engine  # refuses what cannot run before anything is computed
+    count = request.members
 
     def chunk(tile: Tile, layers: Any, name: str) -> Any:
         """Return one layer of one tile, which is constant where the area does not touch the tile."""

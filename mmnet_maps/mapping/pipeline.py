@@ -155,7 +155,7 @@ def _count(request: Request, tally: Tally, part: Part, layers: Layers) -> None:
 
     tally.count(layers["quality"], layers["soil_moisture"])
     if not tally.valued:
-        fine = {name: part.snapshot.fine[name] for name in required(request.engine.spec.snapshot)}
+        fine = {name: part.snapshot.fine[name] for name in required(request.spec.snapshot)}
         tally.count_inputs(fine, part.block, part.number, part.inside & ~part.unknown, request.needs)
 
 
@@ -219,7 +219,7 @@ def read_pixels(request: Request, tile: Tile, picked: Picked, days: Sequence[dat
 
 
 def _parts(request: Request, tile: Tile, inside: Mask, block: Block, picked: Picked | None = None) -> Iterator[Part]:
-    spec = request.engine.spec
+    spec = request.spec
     classes = next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
     place = _place(spec, tile, picked)
     for number, snapshot in enumerate(block.snapshots):
@@ -269,9 +269,9 @@ def compute_layers(request: Request, parts: Iterator[Part], stop: Event | None =
     part, layers
         Layers as `layers.compose`, arrays (y, x) of the tile, and the members where they are kept.
     """
-    engine = request.engine
     terms: list[Iterable[SeriesTerms]] = []  # by day
     for part in ahead(parts):
+        engine = request.engine  # the first time torch is imported, while the next part is read
         if part.number == 0:
             terms = []  # frees those of the previous tile
             terms = engine.encode_days(part.block.series, part.block.starts, stop)
@@ -361,14 +361,14 @@ def _writer(request: Request, day: date) -> DayWriter:
         tags=tags,
         properties={f"mmnet:{key}": value for key, value in about.items()} | {"mmnet:area": request.recipe.place_id},
         fingerprint=request.recipe.fingerprint(day, inputs),
-        members=request.engine.members if request.recipe.members else 0,
+        members=request.members if request.recipe.members else 0,
     )
     return DayWriter(request.run.out, revision)
 
 
 def _finish(request: Request, writer: DayWriter, day: date, pictures: bool) -> DayProduct:
     """Complete the product of a day, unless its inputs or its model were changed in the meantime."""
-    _ = request.engine  # raises if the model has changed
+    request.check_models()
     if request.fingerprint(day) != writer.revision.fingerprint:
         raise InputError(
             f"the stack {request.stack} was changed while the map of {day} was made from it; nothing of that day was "

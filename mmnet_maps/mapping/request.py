@@ -19,7 +19,10 @@ from mmnet_maps.grid.mask import holds_a_centre
 from mmnet_maps.grid.tiles import Tile, target_grid, touched_tiles
 from mmnet_maps.mapping.commands import fill_command, place_options
 from mmnet_maps.mapping.recipe import Recipe
+from mmnet_maps.model.saved import SavedModel, check_ensemble, count_members, read_saved
+from mmnet_maps.model.spec import SPEC, WEIGHTS
 from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.resources import find_model
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources.base import Provenance
 from mmnet_maps.stack.availability import NotFetchedError
@@ -28,9 +31,8 @@ from mmnet_maps.stack.resolve import open_inputs
 from mmnet_maps.stack.store import Stack
 
 if TYPE_CHECKING:
-    from mmnet_maps.model.checkpoint import Checkpoint
     from mmnet_maps.model.engine import Engine
-    from mmnet_maps.model.spec import Profile
+    from mmnet_maps.model.spec import ModelSpec, Profile
 
 log = logging.getLogger("mmnet_maps")
 
@@ -89,25 +91,43 @@ class Request:
 
     @property
     def engine(self) -> Engine:
-        """The engine of the checkpoints, loaded once a process.
+        """The engine of the checkpoints, loaded once a process, when it is first used: torch takes a second to import.
 
         Raises
         ------
         RequestError
-            When a checkpoint has changed since the request was made.
+            When a checkpoint has changed since the request was made, or the device is unavailable.
         """
-        engine = load_engine(self.models, self.run, draws=self.recipe.draws, precision=self.recipe.precision)
-        if fingerprints(engine) != self.recipe.checkpoints:
+        self.check_models()
+        return load_engine(self.models, self.run, draws=self.recipe.draws, precision=self.recipe.precision)
+
+    @property
+    def saved(self) -> tuple[SavedModel, ...]:
+        """The checkpoints without their networks, read again when their files have changed."""
+        return _saved(self.models, _stamps(self.models))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The specification of the checkpoints; they have the same inputs."""
+        return self.saved[0].spec
+
+    def check_models(self) -> None:
+        """Raise RequestError if a checkpoint has changed since the request was made."""
+        if fingerprints(self.saved) != self.recipe.checkpoints:
             raise RequestError(
                 f"the model in {', '.join(map(str, self.models))} was changed during the run; finished maps are kept: "
                 "run again to make all of them with the new model"
             )
-        return engine
+
+    @property
+    def members(self) -> int:
+        """Number of networks behind the standard deviation; 0 if there is none."""
+        return count_members(len(self.models), self.recipe.draws)
 
     @property
     def layers(self) -> list[str]:
         """Names of the product's layers."""
-        return [name for name in LAYERS if name != "soil_moisture_std" or self.engine.members]
+        return [name for name in LAYERS if name != "soil_moisture_std" or self.members]
 
     def day_batches(self, days: Sequence[date], most: int | None = None) -> list[tuple[date, ...]]:
         """Group days to be mapped together, because their series overlap and they share observations.
@@ -115,6 +135,8 @@ class Request:
         The terms kept of a series take memory for every day and network: the more members, the fewer days, unless
         `most` gives their number.
         """
+        if len(days) < 2:
+            return [(day,) for day in days]
         most = most or self.engine.days_at_once
         batches: list[list[date]] = []
         for day in days:
@@ -152,7 +174,7 @@ class Request:
 
     def substitutes(self) -> dict[str, str]:
         """Return the inputs that come from another product than in training, see `substitutes`."""
-        return substitutes(self.engine.spec.inputs, self.products)
+        return substitutes(self.spec.inputs, self.products)
 
     def inputs_fingerprint(self, day: date) -> str:
         """Hash all stack blocks that a map of `day` may read."""
@@ -202,6 +224,8 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
     request = draft_request(settings, area, grid, touched_tiles(area, grid), days)
     demand = Demand(grid=grid, tiles=request.tiles, needs=request.needs, days=days)
+    if settings.stack is None:
+        _ = request.engine  # refuses what cannot run before anything is fetched
     try:
         request = replace(request, stack=open_inputs(settings, demand, quiet=quiet))
     except NotFetchedError as error:
@@ -217,14 +241,14 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
 def draft_request(
     settings: MapSettings, area: Area, grid: GeoBox, tiles: tuple[Tile, ...], days: tuple[date, ...]
 ) -> Request:
-    """Make a request whose stack is still to be found; a model that cannot run is refused here."""
-    models = tuple(_load(model).path.absolute() for model in settings.model)
-    run = RunOptions(out=Path(settings.out), device=settings.device, threads=settings.threads)
-    engine = load_engine(models, run, draws=settings.uncertainty, precision=settings.precision)
-    if settings.members and not engine.members:
+    """Make a request whose stack is still to be found; a missing or damaged model is refused here."""
+    models = tuple(find_model(model).absolute() for model in settings.model)
+    saved = _saved(models, _stamps(models))
+    check_ensemble(saved, settings.uncertainty)
+    if settings.members and not count_members(len(models), settings.uncertainty):
         raise RequestError("no members to keep; give --uncertainty N or several models")
     recipe = Recipe(
-        checkpoints=fingerprints(engine),
+        checkpoints=fingerprints(saved),
         draws=settings.uncertainty,
         members=settings.members,
         precision=settings.precision,
@@ -238,19 +262,19 @@ def draft_request(
         tiles=tiles,
         touched=not holds_a_centre(area, grid),
         models=models,
-        needs=needs_of(engine.spec),
+        needs=needs_of(saved[0].spec),
         stack=Path(),
-        run=run,
+        run=RunOptions(out=Path(settings.out), device=settings.device, threads=settings.threads),
     )
 
 
 def describe(request: Request) -> dict[str, Any]:
     """Describe a product: model, inputs, licences, software."""
-    checkpoints = request.engine.checkpoints
+    models = request.saved
     return {
-        "model": ", ".join(checkpoint.spec.name for checkpoint in checkpoints),
-        "weights_sha256": ", ".join(checkpoint.sha256 for checkpoint in checkpoints),
-        **({"members": request.engine.members} if request.engine.members else {}),
+        "model": ", ".join(model.spec.name for model in models),
+        "weights_sha256": ", ".join(model.sha256 for model in models),
+        **({"members": request.members} if request.members else {}),
         **({"precision": request.recipe.precision} if request.recipe.precision != "float32" else {}),
         "software": f"mmnet_maps {__version__}",
         "smap_resampling": request.recipe.smap_resampling,
@@ -270,7 +294,7 @@ def title(request: Request) -> str:
 def source_line(request: Request) -> str:
     """Return the source line of pictures: model, inputs, software."""
     inputs = "; ".join(dict.fromkeys(request.products.values()))
-    model = ", ".join(checkpoint.spec.name for checkpoint in request.engine.checkpoints)
+    model = ", ".join(model.spec.name for model in request.saved)
     return f"Model {model} (MMNet, Xu et al. 2025). Inputs: {inputs}. mmnet_maps {__version__}."
 
 
@@ -288,32 +312,34 @@ def needs_of(spec: Profile) -> Needs:
     )
 
 
-def _load(model: str | Path) -> Checkpoint:
-    from mmnet_maps.model.checkpoint import load_checkpoint
-
-    return load_checkpoint(model)
-
-
 def load_engine(models: tuple[Path, ...], run: RunOptions, *, draws: int, precision: str) -> Engine:
     """Load the engine of some checkpoints, once a process, and again when their files have changed."""
-    files = (folder / name for folder in models for name in ("model.json", "weights.safetensors"))
-    stamps = tuple(path.stat().st_mtime_ns for path in files)
-    return _engine(models, stamps, run.device, precision, draws, run.threads)
+    return _engine(models, _stamps(models), run.device, precision, draws, run.threads)
 
 
 @lru_cache(maxsize=4)
 def _engine(
     models: tuple[Path, ...], stamps: tuple[int, ...], device: str, precision: str, draws: int, threads: int | None
 ) -> Engine:
+    from mmnet_maps.model.checkpoint import load_checkpoint
     from mmnet_maps.model.engine import Engine
 
-    checkpoints = [_load(model) for model in models]
+    checkpoints = [load_checkpoint(model) for model in models]
     return Engine(*checkpoints, device=device, precision=precision, draws=draws, threads=threads)
 
 
-def fingerprints(engine: Engine) -> tuple[str, ...]:
-    """Return the fingerprints of an engine's checkpoints."""
-    return tuple(checkpoint.fingerprint for checkpoint in engine.checkpoints)
+@lru_cache(maxsize=4)
+def _saved(models: tuple[Path, ...], stamps: tuple[int, ...]) -> tuple[SavedModel, ...]:
+    return tuple(read_saved(model)[0] for model in models)
+
+
+def _stamps(models: tuple[Path, ...]) -> tuple[int, ...]:
+    return tuple((folder / name).stat().st_mtime_ns for folder in models for name in (SPEC, WEIGHTS))
+
+
+def fingerprints(models: Sequence[SavedModel]) -> tuple[str, ...]:
+    """Return the fingerprints of some checkpoints."""
+    return tuple(model.fingerprint for model in models)
 
 
 def log_notices(request: Request) -> None:

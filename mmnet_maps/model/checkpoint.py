@@ -20,35 +20,23 @@ from torch import nn
 
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.model.features import encoded_columns
-from mmnet_maps.model.spec import GOLDEN, SPEC, WEIGHTS, ModelSpec, parse_spec, read_file
-from mmnet_maps.resources import find_model
+from mmnet_maps.model.saved import SavedModel, is_pickle, read_saved
+from mmnet_maps.model.spec import GOLDEN, SPEC, WEIGHTS, ModelSpec, read_file
 
 CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(SavedModel):
     """A loaded model.
 
     Attributes
     ----------
-    spec
-        The content of ``model.json``.
     network
         The network with its weights, in evaluation mode, on the CPU.
-    path
-        The folder.
-    sha256
-        Hash of the weights file.
-    fingerprint
-        Hash of the weights file and ``model.json`` together.
     """
 
-    spec: ModelSpec
     network: nn.Module
-    path: Path
-    sha256: str
-    fingerprint: str
 
     def seed(self, member: int) -> int:
         """Return the seed of a drawn member, which depends on the weights and the member's number alone."""
@@ -74,24 +62,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     RequestError
         The model does not exist, or its files are damaged or do not match.
     """
-    folder = find_model(path)
-    spec_bytes, weights = read_file(folder / SPEC), read_file(folder / WEIGHTS)
-    spec = parse_spec(folder / SPEC, spec_bytes)
-    digest = hashlib.sha256(weights).hexdigest()
-    if digest != spec.weights_sha256:
-        raise RequestError(
-            f"{folder / WEIGHTS}{_is_pickle(weights)} has the SHA-256 {digest[:12]}…, but {SPEC} states "
-            f"{spec.weights_sha256[:12] or 'none'}…: damaged or changed; get the checkpoint again"
-        )
+    saved, weights = read_saved(path)
     try:
         state = safetensors.torch.load(weights)
     except (SafetensorError, KeyError) as error:  # KeyError: a tensor type unknown to this version
         raise RequestError(
-            f"{folder / WEIGHTS}{_is_pickle(weights)} is not a safetensors file ({error}); get the checkpoint again"
+            f"{saved.path / WEIGHTS}{is_pickle(weights)} is not a safetensors file ({error}); get the checkpoint again"
         ) from error
-    network = restore(spec, state, str(folder / WEIGHTS))
-    fingerprint = hashlib.sha256(weights + spec_bytes).hexdigest()
-    return Checkpoint(spec=spec, network=network, path=folder, sha256=digest, fingerprint=fingerprint)
+    network = restore(saved.spec, state, str(saved.path / WEIGHTS))
+    return Checkpoint(**vars(saved), network=network)
 
 
 def restore(spec: ModelSpec, state: dict[str, torch.Tensor], source: str) -> nn.Module:
@@ -251,11 +230,6 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
-
-
-def _is_pickle(data: bytes) -> str:
-    """Return a remark for messages; it is a guess, because a safetensors header may begin with the same byte."""
-    return " looks like a pickle, was not opened, and" if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04" else ""
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.checkpoint import Checkpoint
-from mmnet_maps.model.ensemble import Network, check_ensemble, split_networks
+from mmnet_maps.model.ensemble import Network, split_networks
 from mmnet_maps.model.features import (
     Windows,
     as_numbers,
@@ -47,6 +47,7 @@ from mmnet_maps.model.features import (
 )
 from mmnet_maps.model.fused import SERIES_CELLS, scratch
 from mmnet_maps.model.prediction import Prediction, RunningPrediction
+from mmnet_maps.model.saved import check_ensemble
 from mmnet_maps.model.training_range import TrainingRange
 from mmnet_maps.variables import LANDCOVER_CLASSES
 
@@ -122,9 +123,7 @@ class Engine:
         self.device = torch.device(_check_device(device))
         if precision not in PRECISIONS:
             raise RequestError(f"precision {precision!r} does not exist; use one of {', '.join(PRECISIONS)}")
-        if draws < 0 or draws == 1:
-            raise RequestError(f"draws {draws} is too few; expected at least 2 members, such as 20, or 0 for none")
-        check_ensemble(checkpoints)
+        check_ensemble(checkpoints, draws)
         self.checkpoints = checkpoints
         self.spec = checkpoints[0].spec
         self.pixels = pixels or _PIXELS[self.device.type]

@@ -10,25 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmnet_maps.errors import RequestError
 from mmnet_maps.model.checkpoint import Checkpoint
 from mmnet_maps.model.features import by_column
 from mmnet_maps.model.fused import SplitNetwork, split
 from mmnet_maps.model.network import draw_member
-
-
-def check_ensemble(checkpoints: Sequence[Checkpoint]) -> None:
-    """Refuse models with different inputs or targets, and a model that is given twice."""
-    first = checkpoints[0]
-    for k, other in enumerate(checkpoints):
-        for field in ("snapshot", "series", "series_groups", "steps", "includes_day", "step_days", "target"):
-            if getattr(first.spec, field) != getattr(other.spec, field):
-                raise RequestError(
-                    f"the models {first.spec.name!r} and {other.spec.name!r} differ in {field!r} of model.json; "
-                    "give models with the same inputs and target"
-                )
-        if other.sha256 in {one.sha256 for one in checkpoints[:k]}:
-            raise RequestError(f"the model {other.spec.name!r} is given twice; give different models")
 
 
 @dataclass(frozen=True, kw_only=True)

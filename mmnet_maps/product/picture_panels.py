@@ -109,8 +109,6 @@ def _read_decimated(path: Path, crs: CRS, box: Box) -> tuple[NDArray[np.float32]
 
 def detail_box(panel: Panel) -> Box | None:
     """Return the box where a map varies most within about a kilometre; None for areas too small for a detail."""
-    from scipy.ndimage import uniform_filter
-
     left, bottom, right, top = panel.box
     rows, cols = panel.values.shape
     size = (right - left) / cols
@@ -122,13 +120,19 @@ def detail_box(panel: Panel) -> Box | None:
     weight = valid.astype(np.float64)
     values = np.where(valid, panel.values, 0.0).astype(np.float64)
     near = max(3, round(1_000 / size))
-    around = uniform_filter(values, near) / np.maximum(uniform_filter(weight, near), 1e-9)
+    around = sums_around(values, near) / np.maximum(sums_around(weight, near), 1)
     rough = _window_sums(np.where(valid, (values - around) ** 2, 0.0), count)
     share = _window_sums(weight, count) / count**2
     enough = share >= min(0.95, share.max())
     row, col = np.unravel_index(np.argmax(np.where(enough, rough, -1.0)), rough.shape)
     x, y = left + float(col) * size, top - float(row) * size
     return x, y - count * size, x + count * size, y
+
+
+def sums_around(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return the sum of count × count pixels around each pixel, mirrored at the edges."""
+    before = count // 2
+    return _window_sums(np.pad(values, (before, count - 1 - before), "symmetric"), count)
 
 
 def _window_sums(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ import shapely
 from mmnet_maps.analysis.zone_io import read_zones
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.polygons import listed
+from mmnet_maps.grid.polygons import listed, plain_polygons, read_features
 
 A, B = shapely.box(-119.5, 47.0, -119.4, 47.1), shapely.box(-119.3, 47.0, -119.2, 47.1)
 RING = [[-119.5, 47.0], [-119.5, 47.1], [-119.4, 47.1], [-119.4, 47.0], [-119.5, 47.0]]
@@ -359,3 +359,50 @@ def test_messages_are_short_whatever_the_names(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as caught:
         read_zones(write_json(folder / f"{long}.json", feature(A, properties={"c" * 300: "x"})), id_column="z" * 300)
     assert len(str(caught.value)) <= 300
+
+
+LISTED = '{"type": "FeatureCollection", "features": [%s]}'
+CORNERS = "[[[-119.6, 47], [-119.5, 47], [-119.5, 47.1], [-119.6, 47]]]"
+POLYGON = f'{{"type": "Polygon", "coordinates": {CORNERS}}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        POLYGON,
+        f"\ufeff{POLYGON}",
+        f'{{"type": "MultiPolygon", "coordinates": [{CORNERS}, {CORNERS}]}}',
+        f'{{"type": "Feature", "properties": {{"crs_of": 1}}, "geometry": {POLYGON}}}',
+        LISTED % f'{{"type": "Feature", "properties": null, "geometry": {POLYGON}}}',
+    ],
+)
+def test_plain_geojson_is_read_as_by_gdal(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text(content, encoding="utf-8")
+    plain, features = plain_polygons(path), read_features(path)
+    assert plain is not None
+    assert [one.wkb for one in plain] == [one.wkb for one in features.geometries]
+    assert features.crs == "EPSG:4326"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "\udcff",
+        POLYGON[:-9],
+        POLYGON.replace("47]", "47, 300]"),
+        POLYGON.replace(", [-119.6, 47]]", "]"),
+        POLYGON.replace("Polygon", "Point").replace("[[[", "["),
+        '{"type": "Polygon", "coordinates": []}',
+        '{"type": "FeatureCollection", "features": []}',
+        f'{{"type": "Feature", "crs": null, "geometry": {POLYGON}}}',
+        f'{{"type": "GeometryCollection", "geometries": [{POLYGON}]}}',
+        LISTED % f'{{"type": "Feature", "geometry": {POLYGON}}}, {{"type": "Feature"}}',
+    ],
+)
+def test_other_geojson_is_left_to_gdal(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert plain_polygons(path) is None
+    assert plain_polygons(tmp_path / "a.gpkg") is None

@@ -16,6 +16,7 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
+from scipy.ndimage import uniform_filter
 from shapely.geometry.base import BaseGeometry
 
 from mmnet_maps.errors import OutputError
@@ -25,7 +26,7 @@ from mmnet_maps.product import day_writer as write
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.picture import DayPicture, draw
-from mmnet_maps.product.picture_panels import detail_box, read_panel, to_local, view_of
+from mmnet_maps.product.picture_panels import detail_box, read_panel, sums_around, to_local, view_of
 
 DAY = date(2021, 8, 8)
 GREY = to_rgb(NODATA)
@@ -221,6 +222,12 @@ def test_the_detail_shows_where_fields_are(tmp_path: Path) -> None:
     x, y = Transformer.from_crs("EPSG:5070", crs, always_xy=True).transform(*(box.affine * (150, 350)))
     assert left < x < right
     assert bottom < y < top
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_sums_around_pixels_agree_with_scipy(count: int) -> None:
+    values = np.random.default_rng(count).uniform(size=(20, 31))
+    np.testing.assert_allclose(sums_around(values, count), uniform_filter(values, count) * count**2, rtol=1e-9)
 
 
 def test_local_metres_are_metres_on_the_ground(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def run_task(task: Task) -> list[Outcome]:
         waiting = request.day_batches([day for day in task.days if day not in outcomes])
         while waiting:
             days = waiting.pop(0)
-            _ = request.engine  # raises if the model has changed
+            request.check_models()
             try:
                 outcomes |= _make(task, days)
             except InputError as error:
@@ -102,7 +102,7 @@ def run_task(task: Task) -> list[Outcome]:
                 for day in days:  # others may have all inputs; some may be finished
                     outcomes |= _existing(task, day)
                 waiting[:0] = [(day,) for day in days if day not in outcomes]
-        _ = request.engine
+        request.check_models()
         return [outcomes[day] for day in task.days]
 
 
