@@ -230,6 +230,7 @@ class Tokens:
     def __init__(self, life: float = 3600.0, *, stated: float | None = None):
         self.life, self.stated = life, life if stated is None else stated
         self.given: dict[str, list[tuple[str, float]]] = {}
+        self.number = 0
         self._lock = threading.Lock()
 
     def answer(self, asked: Asked, server: FakeOpen) -> Reply | None:
@@ -238,7 +239,8 @@ class Tokens:
         collection, now = asked.path.removeprefix("/token/"), time.time()
         with self._lock:
             given = self.given.setdefault(collection, [])
-            given.append((f"SECRET{collection}{len(given)}", now + self.life))
+            self.number += 1
+            given.append((f"SECRET{collection}{self.number}", now + self.life))
         end = datetime.fromtimestamp(now + self.stated, UTC).isoformat()
         return Reply.of_json({"msft:expiry": end, "token": f"se={len(given)}&sig={given[-1][0]}"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,6 +24,7 @@ MODIS_TILES = ((4, 8), (4, 9), (4, 10), (5, 8), (5, 9))
 """Vertical and horizontal numbers of the tiles around the north-west."""
 
 Item = dict[str, Any]
+Entry = tuple[Item, dict[str, File]]
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Planetary:
     ----------
     items
         The items of each collection; tests change them.
+    collections
+        Makes the items and files of each collection; default: all of the procedural world.
     page
         Items of an answer.
     tokens
@@ -41,13 +44,14 @@ class Planetary:
     """
 
     server: FakeOpen
+    collections: Mapping[str, Callable[[], Iterable[Entry]]] | None = None
     page: int = 40
     tokens: Tokens = field(default_factory=Tokens)
     items: dict[str, list[Item]] = field(default_factory=dict)
     files: dict[str, Files] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for collection, make in COLLECTIONS.items():
+        for collection, make in (COLLECTIONS if self.collections is None else self.collections).items():
             found: list[Item] = []
             self.files[collection] = Files({}, signed=partial(self.tokens.valid, collection))
             for item, assets in make():
@@ -102,7 +106,7 @@ def _matches(item: Item, body: dict[str, Any]) -> bool:
     return left <= east and west <= right and bottom <= north and south <= top and start <= last and first <= end
 
 
-def _item(key: str, box: Iterable[float], start: int, end: int | None = None, **properties: Any) -> Item:
+def stac_item(key: str, box: Iterable[float], start: int, end: int | None = None, **properties: Any) -> Item:
     moment, until = (
         datetime.fromtimestamp(time / 1000, UTC).isoformat().replace("+00:00", "Z") for time in (start, end or start)
     )
@@ -136,16 +140,13 @@ def scene_file(
     )
 
 
-Entry = tuple[Item, dict[str, File]]
-
-
 def hls() -> Iterator[Entry]:
     """hls2-l30: integers of 1e-4 and −9999, which nothing states."""
     for scene in world.catalog()["NASA/HLS/HLSL30/v002"].scenes:
         assert scene.bounds is not None
         assert scene.start is not None
         tile, _, moment = scene.index.partition("_")
-        item = _item(f"HLS.L30.{tile}.{moment}.v2.0", scene.bounds, scene.start, platform="landsat-8")
+        item = stac_item(f"HLS.L30.{tile}.{moment}.v2.0", scene.bounds, scene.start, platform="landsat-8")
         assets: dict[str, File] = {
             key: scene_file(scene, band, "int16", lambda v: v / 1e-4, nodata=-9999) for key, band in BANDS.items()
         }
@@ -159,7 +160,7 @@ def landsat() -> Iterator[Entry]:
         assert scene.bounds is not None
         assert scene.start is not None
         for name, platform, extra in (("LC08", "landsat-8", 0), ("LE07", "landsat-7", 9000)):
-            item = _item(f"{name}_L2SP_{scene.index[5:]}_02_T1", scene.bounds, scene.start, platform=platform)
+            item = stac_item(f"{name}_L2SP_{scene.index[5:]}_02_T1", scene.bounds, scene.start, platform=platform)
             assets: dict[str, File] = {
                 key: scene_file(scene, f"SR_{band}", "uint16", lambda v, e=extra: v + e, stated=True)
                 for key, band in LANDSAT_BANDS.items()
@@ -174,7 +175,7 @@ def radar() -> Iterator[Entry]:
         assert scene.bounds is not None
         assert scene.start is not None
         mode, bands = scene.properties["instrumentMode"], scene.properties["transmitterReceiverPolarisation"]
-        item = _item(
+        item = stac_item(
             f"{scene.index}_rtc",
             scene.bounds,
             scene.start,
@@ -201,7 +202,7 @@ def temperature() -> Iterator[Entry]:
             for short, platform, extra in (("MOD", "terra", 0), ("MYD", "aqua", 500)):
                 key = f"{short}11A1.A{scene.day:%Y%j}.h{horizontal:02d}v{vertical:02d}.061.{scene.day:%Y%j}000000"
                 end = scene.end - 1000
-                item = _item(key, _bounds(side), scene.start, end, platform=platform)
+                item = stac_item(key, _bounds(side), scene.start, end, platform=platform)
                 grid = (world.SINUSOIDAL, transform, (MODIS_SIDE, MODIS_SIDE))
                 lst, quality = scene.layers["LST_Day_1km"].formula, scene.layers["QC_Day"].formula
                 yield (

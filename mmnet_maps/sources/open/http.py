@@ -118,8 +118,7 @@ class Http:
                 if attempt == self._retries:
                     raise SourceDownError(
                         f"{self.name}: no answer from {shown(url)} in {counted(attempt + 1, 'attempt')} and "
-                        f"{time.monotonic() - began:.0f} s ({error}); fetched data are kept; run the same command "
-                        "again later"
+                        f"{time.monotonic() - began:.0f} s ({error}); run the same command again later"
                     ) from None
                 # Half of the wait is random, so that requests that failed together are not sent again together.
                 pause = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1)  # noqa: S311

@@ -188,8 +188,13 @@ class OpenSource:
             for name in offer.product.variables:
                 try:
                     found |= self._again(offer, name, geobox, days)
-                except InputError as error:
+                except SourceDownError as error:
                     raise SourceDownError(f"{error}{self._alternative(offer)}") from error
+                except InputError as error:
+                    problem = str(error).partition(";")[0]
+                    raise SourceDownError(
+                        f"{problem}; run the same command again later{self._alternative(offer)}"
+                    ) from error
         return found
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
@@ -274,9 +279,7 @@ class OpenSource:
         """Return the products to use instead, for the end of a message."""
         chain = next(chain for chain in self._chains if offer in chain)
         others = " or ".join(other.label for other in chain if other is not offer)
-        if not others:
-            return ""
-        return f"; to use {others} instead, put it first in 'use' of a copy of the sources YAML and fill another stack"
+        return f", or fill another stack from {others}: 'use' in the sources YAML" if others else ""
 
 
 def _box(geobox: GeoBox) -> Box:

@@ -1,0 +1,372 @@
+"""Faults of a STAC API, of signatures and of files: what is read is right, or nothing is, and the user learns why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from affine import Affine
+
+import earthengine_catalog as world
+from fake_open import FakeOpen, Reply, failing
+from mmnet_maps.errors import InputError
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.tiles import target_grid, touched_tiles
+from mmnet_maps.sources.base import SourceDownError
+from mmnet_maps.sources.files import locations
+from mmnet_maps.sources.open import http
+from mmnet_maps.sources.open.source import OpenSource
+from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.needs import Demand, Needs
+from mmnet_maps.stack.store import Stack
+from open_catalog import Entry, Planetary, stac_item
+from open_tiff import Tiff
+
+pytest.importorskip("pystac_client")
+
+AREA = "-119.68,47.05,-119.66,47.06"
+GRID = target_grid(read_aoi(AREA))
+DAYS = [date(2021, 7, 4), date(2021, 7, 12), date(2021, 7, 20)]
+SHIFT = {"landsat": 0.05, "hls": 0.0}
+
+
+def value(day: date, product: str = "hls") -> float:
+    """The red reflectance of a day, the same everywhere."""
+    return round(0.1 + 0.001 * (day - DAYS[0]).days + SHIFT[product], 4)
+
+
+def constant(x: Any, y: Any, number: float) -> Any:
+    return 0 * x + 0 * y + number
+
+
+def scenes(product: str, days: list[date] = DAYS) -> list[Entry]:
+    """A scene a day, of one value, in the middle of a tile of zone 11."""
+    lattice = world.Lattice(
+        crs="EPSG:32611", transform=(30.0, 0.0, 280_000.0, 0.0, -30.0, 5_240_000.0), width=1500, height=1600
+    )
+    grid = ("EPSG:32611", Affine(*lattice.transform), (lattice.height, lattice.width))
+    return [
+        (
+            stac_item(f"{product}.{day:%Y%m%d}", world.bounds_of(lattice), world.millis(day, 18.8)),
+            {
+                "red": Tiff(*grid, "int16", partial(constant, number=round(value(day, product) / 1e-4))),
+                "Fmask": Tiff(*grid, "uint8", partial(constant, number=64)),
+            },
+        )
+        for day in days
+    ]
+
+
+@pytest.fixture
+def planetary() -> Iterator[Planetary]:
+    with FakeOpen() as server:
+        yield Planetary(server, collections={name: lambda name=name: scenes(name) for name in SHIFT})
+
+
+def config(planetary: Planetary, folder: Path, **service: Any) -> Path:
+    """A YAML of two products of the same variable, tried in order."""
+    url = planetary.server.url
+    planet = {"kind": "stac", "url": f"{url}/stac", "token": f"{url}/token/{{collection}}", "retries": 1, **service}
+    products = {
+        name: {
+            "service": "planet",
+            "query": {"collection": name},
+            "variables": {"red": "red"},
+            "scale": 1e-4,
+            "nodata": -9999,
+            "mask": {"asset": "Fmask", "bits": [1, 3]},
+            "product": name,
+        }
+        for name in SHIFT
+    }
+    path = folder / "open.yaml"
+    values = {"name": "t", "services": {"planet": planet}, "products": products, "use": [["hls", "landsat"]]}
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture
+def yaml_path(planetary: Planetary, tmp_path: Path) -> Path:
+    return config(planetary, tmp_path)
+
+
+@pytest.fixture
+def source(yaml_path: Path) -> OpenSource:
+    return OpenSource(yaml_path)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, which are recorded in place of waiting."""
+    found: list[float] = []
+
+    class Event(http.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            found.append(timeout or 0)
+            return False
+
+    monkeypatch.setattr(http, "Event", Event)
+    return found
+
+
+def read(source: OpenSource, days: list[date] = DAYS) -> dict[date, float]:
+    """The one value of each day, NaN where missing."""
+    values = source.read("optical", GRID, days)["red"]
+    assert all(np.ptp(one[np.isfinite(one)]) < 1e-6 for one in values if np.isfinite(one).any())
+    return {day: float(np.nanmax(one)) if np.isfinite(one).any() else np.nan for day, one in zip(days, values)}
+
+
+def right(days: list[date] = DAYS, product: str = "hls") -> Any:
+    return {day: pytest.approx(value(day, product), abs=1e-6) for day in days}
+
+
+def test_values_days_and_revisions(source: OpenSource, planetary: Planetary, yaml_path: Path) -> None:
+    assert source.days("optical", GRID, date(2021, 7, 1), date(2021, 7, 31)) == DAYS
+    assert read(source) == right()
+    found = source.revisions("optical", GRID, sorted([*DAYS, date(2021, 7, 5)]), date(2021, 7, 25))
+    assert [set(one.stamps) for one in found] == [{"red"}, set(), {"red"}, {"red"}]
+    assert not any(one.final for one in found)
+    later = OpenSource(yaml_path)
+    assert [one.final for one in later.revisions("optical", GRID, DAYS, date(2022, 1, 1))] == [True] * 3
+    assert len({one.number // 2 for one in found if one.stamps}) == 3
+    assert len(planetary.tokens.given["hls"]) == 1  # one signature a collection, not one a file
+
+
+def test_a_page_after_another(source: OpenSource, planetary: Planetary) -> None:
+    planetary.page = 1
+    assert read(source) == right()
+    assert len(planetary.server.requests("/stac/search")) == len(DAYS)
+
+
+@pytest.mark.parametrize("path", ["/stac$", "/stac/search", "/token/"])
+def test_too_many_requests_are_sent_again_when_the_service_says(
+    planetary: Planetary, pauses: list[float], yaml_path: Path, path: str
+) -> None:
+    source = OpenSource(yaml_path)
+    words = b'{"statusCode": 429, "message": "Rate limit is exceeded. Try again in 23 seconds."}'
+    planetary.server.faults.append(failing(path, Reply(status=429, body=words), times=1))
+    assert read(source) == right()
+    assert pauses == [23.0]
+
+
+def test_retry_after_is_obeyed_and_bounded(planetary: Planetary, pauses: list[float], yaml_path: Path) -> None:
+    source = OpenSource(yaml_path)
+    busy = Reply(status=503, headers={"Retry-After": "100000"})
+    planetary.server.faults.append(failing("/stac/search", busy, times=1))
+    assert read(source) == right()
+    assert pauses == [120.0]
+
+
+def test_a_signature_is_renewed_before_it_expires(source: OpenSource, planetary: Planetary) -> None:
+    planetary.tokens.life = planetary.tokens.stated = 0.0
+    with pytest.raises(InputError, match="cannot be read"):
+        read(source)
+    planetary.tokens.life = planetary.tokens.stated = 3600.0
+    assert read(source) == right()
+    asked = len(planetary.tokens.given["hls"])
+    assert read(source) == right()
+    assert len(planetary.tokens.given["hls"]) == asked
+
+
+def test_a_signature_that_is_refused_in_mid_run_is_renewed(source: OpenSource, planetary: Planetary) -> None:
+    assert read(source, DAYS[:1]) == right(DAYS[:1])
+    planetary.tokens.given["hls"] = []  # the service revokes it, an hour before its end
+    assert read(source, DAYS[1:]) == right(DAYS[1:])
+
+
+def test_a_bucket_that_refuses_is_named_with_the_alternative_and_no_secret(
+    source: OpenSource, planetary: Planetary, caplog: pytest.LogCaptureFixture
+) -> None:
+    planetary.server.faults.append(failing("/files/hls", Reply(status=403, body=b"<Code>RequesterPays</Code>")))
+    with pytest.raises(SourceDownError) as caught:
+        read(source)
+    text = str(caught.value)
+    assert "403" in text
+    assert "landsat (planet)" in text
+    assert "SECRET" not in text + caplog.text
+    assert caught.value.__cause__ is None or "SECRET" not in str(caught.value.__cause__)
+
+
+@pytest.fixture
+def truncated(planetary: Planetary) -> Callable[[int], None]:
+    """Truncate the answers to some requests for blocks."""
+
+    def start(times: int) -> None:
+        short = Reply(status=206, body=b"\1" * 1000, headers={"Content-Length": "200000"})
+        fault = failing("red.tif", short, times=times)
+        planetary.server.faults.append(
+            lambda asked: None if asked.headers.get("range", "bytes=0-").startswith("bytes=0-") else fault(asked)
+        )
+
+    return start
+
+
+def test_a_truncated_range_is_received_again(source: OpenSource, truncated: Callable[[int], None]) -> None:
+    truncated(1)
+    assert read(source) == right()
+
+
+def test_ranges_that_stay_truncated_give_no_value(source: OpenSource, truncated: Callable[[int], None]) -> None:
+    truncated(10**9)
+    with pytest.raises(InputError, match=r"red\.tif"):
+        read(source)
+
+
+def test_an_item_without_an_asset_is_left_out_and_reported(
+    source: OpenSource, planetary: Planetary, caplog: pytest.LogCaptureFixture
+) -> None:
+    del planetary.items["hls"][1]["assets"]["Fmask"]
+    assert source.days("optical", GRID, DAYS[0], DAYS[-1]) == [DAYS[0], DAYS[2]]
+    assert read(source, [DAYS[0], DAYS[2]]) == right([DAYS[0], DAYS[2]])
+    assert "1 item without all assets left out (hls.20210712 has no Fmask)" in caplog.text
+
+
+def test_a_file_that_is_gone_is_left_out_and_reported(
+    source: OpenSource, planetary: Planetary, caplog: pytest.LogCaptureFixture
+) -> None:
+    planetary.server.faults.append(failing("20210712_red", Reply(status=404)))
+    found = read(source)
+    assert np.isnan(found.pop(DAYS[1]))
+    assert found == right([DAYS[0], DAYS[2]])
+    assert "hls.20210712" in caplog.text
+    assert "does not exist" in caplog.text
+
+
+def test_a_file_with_another_transform_than_its_item_is_left_out_and_reported(
+    source: OpenSource, planetary: Planetary, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = planetary.files["hls"]._files["/files/hls/hls.20210712_red.tif"]
+    assert isinstance(file, Tiff)
+    file.transform = Affine(30, 0, 280_000, 0, -30, 5_340_000)
+    found = read(source)
+    assert np.isnan(found.pop(DAYS[1]))
+    assert found == right([DAYS[0], DAYS[2]])
+    assert "does not lie where its item says" in caplog.text
+
+
+def test_items_that_are_there_twice_count_once(source: OpenSource, planetary: Planetary) -> None:
+    items = planetary.items["hls"]
+    file = planetary.files["landsat"]._files["/files/landsat/landsat.20210704_red.tif"]
+    planetary.files["hls"].add("/files/hls/old.tif", file)
+    assets = {**items[0]["assets"], "red": {"href": f"{planetary.server.url}/files/hls/old.tif"}}
+    older = {**items[0], "id": "hls.2021070", "assets": assets}
+    planetary.items["hls"] = [*items, *items, older]  # the same scene on two pages, and a former version of it
+    assert read(source) == right()
+
+
+def demand(days: list[date], *more: str) -> Demand:
+    needs = Needs(snapshot=("red", *more), series=(), steps=1, includes_day=True)
+    return Demand(grid=GRID, tiles=touched_tiles(read_aoi(AREA), GRID), needs=needs, days=days)
+
+
+def stored(stack: Stack, day: date) -> Any:
+    (row, col) = (part.start for part in stack_window(stack))
+    return float(stack.read("red", (slice(row, row + 1), slice(col, col + 1)), day)[0, 0])
+
+
+def stack_window(stack: Stack) -> Any:
+    from mmnet_maps.stack.needs import fine_window
+
+    return fine_window(GRID, stack)
+
+
+@pytest.mark.parametrize("fault", ["hole", "empty", "down"])
+def test_the_next_product_is_used_and_declared_where_the_first_cannot_be_had(
+    planetary: Planetary, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    if fault == "hole":  # half a year
+        planetary.items["hls"] = planetary.items["hls"][:1]
+        days = [date(2021, 11, 20)]
+        landsat = planetary.items["landsat"]
+        planetary.items["landsat"] = [stac_item_of(item, days[0] + timedelta(k)) for k, item in enumerate(landsat)]
+    else:
+        days = DAYS[:1]
+        if fault == "empty":
+            planetary.items["hls"] = []
+        else:
+            planetary.server.faults.append(
+                lambda asked: Reply(status=503) if asked.path == "/stac/search" and b"hls" in asked.body else None
+            )
+    source = OpenSource(config(planetary, tmp_path, retries=0))
+    stack = fetch(tmp_path / "s.zarr", [source], demand(days), quiet=True)
+    assert stack.provenance["red"].product == "landsat"
+    assert "landsat (planet) is used instead of hls (planet)" in caplog.text
+    planetary.server.faults.clear()
+    caplog.clear()
+    again = OpenSource(config(planetary, tmp_path, retries=0))  # the stack keeps to what it began with
+    fetch(tmp_path / "s.zarr", [again], demand(days), quiet=True)
+    assert again.variables()["red"].product == "landsat"
+    assert not caplog.text
+
+
+def stac_item_of(item: dict[str, Any], day: date) -> dict[str, Any]:
+    """An item on another day."""
+    return {**item, "properties": {**item["properties"], "datetime": f"{day}T18:48:00Z"}}
+
+
+def test_a_product_without_an_alternative_is_reported_empty_but_no_error(
+    planetary: Planetary, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    planetary.items = {"hls": [], "landsat": []}
+    stack = fetch(tmp_path / "s.zarr", [OpenSource(config(planetary, tmp_path))], demand(DAYS[:1]), quiet=True)
+    assert "nothing from 2021-06-02 to 2021-08-05 in this area" in caplog.text
+    assert np.isnan(stored(stack, DAYS[0]))
+
+
+@pytest.mark.parametrize("where", ["/stac/search", "/token/", "red.tif"])
+def test_a_service_that_hangs_ends_in_an_error_in_time(
+    planetary: Planetary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setitem(locations.GDAL_REMOTE_OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", 1)
+    monkeypatch.setitem(locations.GDAL_REMOTE_OPTIONS, "GDAL_HTTP_MAX_RETRY", 0)
+
+    def hang() -> Reply:
+        planetary.server.hang(30)
+        return Reply(status=500)
+
+    planetary.server.faults.append(failing(where, hang))
+    with pytest.raises(SourceDownError):
+        read(OpenSource(config(planetary, tmp_path, deadline=0.5, retries=0)))
+
+
+def test_a_stopped_source_sends_nothing(source: OpenSource, planetary: Planetary) -> None:
+    source.stop()
+    with pytest.raises(SourceDownError, match="stopped"):
+        read(source)
+    assert not planetary.server.log
+
+
+def test_a_service_that_is_down_stops_only_its_product_and_the_same_command_continues(
+    planetary: Planetary, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = config(planetary, tmp_path, retries=0)
+    values = yaml.safe_load(path.read_text())
+    other = {**values["products"]["landsat"], "variables": {"vv": {"asset": "red", "scale": -100}}, "mask": None}
+    values["products"]["sar"] = {key: one for key, one in other.items() if one is not None}
+    values["use"].append("sar")
+    path.write_text(yaml.safe_dump(values))
+    planetary.server.faults.append(failing("/files/hls", Reply(status=500)))
+    wanted = demand(DAYS[:1], "vv")
+    locations.GDAL_REMOTE_OPTIONS["GDAL_HTTP_MAX_RETRY"] = 0
+    try:
+        with pytest.raises(InputError, match="not all inputs were fetched: optical") as caught:
+            fetch(tmp_path / "s.zarr", [OpenSource(path)], wanted, quiet=True)
+    finally:
+        locations.GDAL_REMOTE_OPTIONS["GDAL_HTTP_MAX_RETRY"] = locations.GDAL_OPTIONS["GDAL_HTTP_MAX_RETRY"]
+    assert caught.value.exit_code == 3
+    assert "landsat (planet)" in str(caught.value)
+    planetary.server.faults.clear()
+    logged = len(planetary.server.log)
+    stack = fetch(tmp_path / "s.zarr", [OpenSource(path)], wanted, quiet=True)
+    assert stored(stack, DAYS[0]) == pytest.approx(value(DAYS[0]), abs=6e-5)
+    after = [asked.path for asked, _, _ in planetary.server.log[logged:]]
+    assert not [one for one in after if one.startswith("/files/landsat")]  # radar was complete
+    secret = [path for path in tmp_path.rglob("*") if path.is_file() and b"SECRET" in path.read_bytes()]
+    assert not secret
+    assert "SECRET" not in caplog.text
