@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import Window, nearest_cells
-from mmnet_maps.stack.blocks import Group, hide_blocks
+from mmnet_maps.stack.blocks import Group, Place, hide_blocks
 from mmnet_maps.stack.needs import PAD, Needs, days_on_axis, fine_window, groups_of, uses
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS
@@ -81,6 +81,11 @@ class Availability:
     def observed(self) -> tuple[date, ...]:
         """Days on which any block holds a value."""
         return tuple(day for day, valued in zip(self.days, self.valued, strict=True) if valued.any())
+
+    def observed_in(self, place: Place) -> tuple[date, ...]:
+        """Return the days on which a block holds a value."""
+        valued = self.valued[:, place[0] - self.blocks[0].start, place[1] - self.blocks[1].start]
+        return tuple(day for day, seen in zip(self.days, valued.tolist(), strict=True) if seen)
 
     @cached_property
     def row(self) -> dict[date, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.lattice import Window, lonlat
 from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
+
+Place = tuple[int, int]
+"""Row and column of a block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +66,41 @@ class Group:
             slice(cols.start * self.block, min(cols.stop * self.block, width)),
         )
 
+    def cells_of(self, place: Place) -> Window:
+        """Return the cells of a block, clipped to the lattice."""
+        row, col = place
+        return self.cells((slice(row, row + 1), slice(col, col + 1)))
+
+    def cut(self, window: Window) -> Iterator[tuple[Place, Window, Window]]:
+        """Cut a window of cells into blocks.
+
+        Yields
+        ------
+        place
+            Row and column of a block.
+        inner, outer
+            The part of the block in the window: its cells counted from the block's corner and from the window's.
+        """
+        rows, cols = (_pieces(part, self.block) for part in window)
+        for (i, inner_rows, outer_rows), (j, inner_cols, outer_cols) in product(rows, cols):
+            yield (i, j), (inner_rows, inner_cols), (outer_rows, outer_cols)
+
     def centre(self, row: int, col: int) -> tuple[float, float]:
         """Return longitude and latitude of the middle of a block, degrees."""
-        rows, cols = self.cells((slice(row, row + 1), slice(col, col + 1)))
+        rows, cols = self.cells_of((row, col))
         # A lattice is not indexed by the integers of numpy.
         middle = self.lattice[int(rows.start + rows.stop) // 2, int(cols.start + cols.stop) // 2]
         longitude, latitude = lonlat(middle)
         return float(longitude[0, 0]), float(latitude[0, 0])
+
+
+def _pieces(part: slice, block: int) -> list[tuple[int, slice, slice]]:
+    """Cut a run of cells by the edges of blocks; return each block with its piece, from both corners."""
+    found = []
+    for k in range(part.start // block, -(-part.stop // block)):
+        start, stop = max(part.start, k * block), min(part.stop, (k + 1) * block)
+        found.append((k, slice(start - k * block, stop - k * block), slice(start - part.start, stop - part.start)))
+    return found
 
 
 def hide_blocks(group: Group, values: NDArray[Any], window: Window, valued: NDArray[np.bool_], missing: float) -> None:

@@ -13,11 +13,10 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.stack.blocks import Place
+
 NAME = "checksums"
 """Name of the array of a group."""
-
-Place = tuple[int, int]
-"""Row and column of a block."""
 
 
 def checksum(variable: str, day: date | None, place: Place, packed: NDArray[np.integer]) -> int:

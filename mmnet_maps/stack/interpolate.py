@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid.lattice import Window
 from mmnet_maps.variables import Variable
 
 Float = NDArray[np.float32]
@@ -21,7 +21,6 @@ NEVER = np.uint8(255)
 FILL_CELLS = 2
 """Distance in cells over which gaps are filled, along rows and columns."""
 
-_STRIP = 64  # rows
 _FAR = 10_000  # days
 _OFFSETS = sorted(
     (
@@ -87,9 +86,9 @@ def _last_seen(packed: Packed, own: range, nodata: int) -> tuple[Packed, NDArray
     return found, gaps
 
 
-def _mask(where: NDArray[np.bool_]) -> NDArray[np.int16]:
+def _mask(where: NDArray[np.bool_] | np.bool_) -> NDArray[np.int16]:
     """Return a mask with all bits set where true; choosing bit by bit is ten times as fast as `numpy.where`."""
-    mask = where.astype(np.int16)
+    mask = np.asarray(where).astype(np.int16)
     return np.negative(mask, out=mask)
 
 
@@ -103,14 +102,136 @@ def _mixed(before: Packed, after: Packed, share: Float, variable: Variable) -> F
     return value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """The nearest valid observation on one side of a day, pixel by pixel.
+
+    Attributes
+    ----------
+    value
+        Packed; nodata where there is none. Shared: not to be changed.
+    gap
+        Days to it, uint8, `NEVER` where there is none; without axes where it is the same for all pixels.
+    """
+
+    value: Packed
+    gap: NDArray[np.uint8]
+
+    def later(self, days: int) -> NDArray[np.uint8]:
+        """Return the days to observations before a day, seen from some days after it."""
+        gap: NDArray[np.uint8] = np.minimum(self.gap, NEVER - np.uint8(days)) + np.uint8(days) if days else self.gap
+        return gap
+
+
+def nearest(observations: Iterable[tuple[int | NDArray[np.uint8], Packed | None]], nodata: int) -> Side | None:
+    """Return the first valid values; no more observations are read than are needed.
+
+    Parameters
+    ----------
+    observations
+        Distance in days, as `Side.gap` or less than 255, and packed values, None for none; nearest first.
+    nodata
+        The packed value that means missing.
+    """
+    found: Side | None = None
+    for days, value in observations:
+        if value is None:
+            continue
+        gap = days if isinstance(days, np.ndarray) else _gap(days, value == nodata)
+        if found is not None:
+            value = value ^ ((value ^ found.value) & ~_mask(found.gap == NEVER))
+            gap = np.minimum(gap, found.gap)  # a gap found before is smaller
+        found = Side(value=value, gap=gap)
+        if not (gap == NEVER).any():
+            break
+    return found
+
+
+def _gap(days: int, missing: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return a gap in days, `NEVER`, which has all bits set, where missing."""
+    if not missing.any():
+        return np.asarray(days, np.uint8)
+    gap = np.negative(missing.view(np.uint8))
+    gap |= np.uint8(days)
+    return gap
+
+
+def interpolate_sides(
+    before: Side | None, after: Side | None, days: int, reach: int, variable: Variable
+) -> tuple[Float, NDArray[np.uint8]]:
+    """Interpolate linearly between the observations before and after a day; where one is missing, hold the other.
+
+    Parameters
+    ----------
+    before, after
+        Seen from the day or from `days` days before it, without an observation in between; not both None.
+    days
+        Less than 255 and any gap of `after`.
+    reach
+        Days within which an observation counts.
+    variable
+        The observed variable.
+
+    Returns
+    -------
+    value : ndarray
+        float32, physical, NaN where there is no observation within reach.
+    age : ndarray
+        Days to the nearer observation, as `Side.gap`.
+    """
+    if before is None or after is None:
+        packed, age = held_side(before, after, days, reach, variable.nodata)
+        value: Float = packed.astype(np.float32)
+        return _with_nan(variable.scaled(value), age), age
+    first, second = before.later(days), after.gap - np.uint8(days)
+    one, other = before.value, after.value
+    age = _within(np.minimum(first, second), reach)
+    if first.ndim or second.ndim or age == NEVER or max(first, second) > reach:
+        no_first, no_second = _mask(first > reach), _mask(second > reach)
+        difference = one ^ other
+        one, other = one ^ (difference & no_first), other ^ (difference & no_second)
+    share = first.astype(np.float32)
+    share = share / (share + second.astype(np.float32))
+    base = one.astype(np.float32)
+    value = other.astype(np.float32)
+    value -= base
+    value *= share
+    value += base
+    return _with_nan(variable.scaled(value), age), age
+
+
+def held_side(
+    before: Side | None, after: Side | None, days: int, reach: int, nodata: int
+) -> tuple[Packed, NDArray[np.uint8]]:
+    """Return the packed values of the only side, and their age, see `interpolate_sides`."""
+    side = before or after
+    assert side is not None
+    age = _within(side.later(days) if side is before else side.gap - np.uint8(days), reach)
+    if not age.ndim and age != NEVER:
+        return side.value, age
+    missing = _mask(age == NEVER)
+    return (side.value & ~missing) | (np.asarray(nodata, side.value.dtype) & missing), age
+
+
+def _with_nan(values: Float, age: NDArray[np.uint8]) -> Float:
+    """Set values to NaN where there is no observation, in place."""
+    if age.ndim or age == NEVER:
+        values.view(np.int32)[...] |= _mask(age == NEVER)  # all bits set are a NaN
+    return values
+
+
+def _within(gap: NDArray[np.uint8], reach: int) -> NDArray[np.uint8]:
+    """Return a gap, `NEVER` beyond reach."""
+    return gap | np.negative((gap > reach).astype(np.uint8))
+
+
 def interpolate_days(
-    read: Callable[[date, Window], Packed],
+    read: Callable[[date], Packed],
     observed: Sequence[date],
     day: date,
     reach: int,
-    shape: tuple[int, int],
     variable: Variable,
-) -> tuple[Float | Packed, NDArray[np.uint8]]:
+) -> tuple[Float, NDArray[np.uint8]]:
     """Interpolate a day from the valid observations around it, pixel by pixel.
 
     Linear between the nearest valid observation on or before `day` and the nearest after it, both within `reach` days;
@@ -120,24 +241,21 @@ def interpolate_days(
     Parameters
     ----------
     read
-        Returns a window of one day's observation, packed; it is not changed.
+        Returns one day's observation, packed; it is not changed.
     observed
         Days that have observations, in any order.
     day
         Day to interpolate.
     reach
         Search window in days, less than 255.
-    shape
-        Rows and columns.
     variable
         The observed variable.
 
     Returns
     -------
-    value : ndarray (y, x)
-        float32, physical, NaN where there is no observation within reach; packed, if all observations within reach lie
-        on one side of the day.
-    age : ndarray (y, x)
+    value : ndarray
+        float32, physical, NaN where there is no observation within reach.
+    age : ndarray
         Days to the nearer observation, uint8; `NEVER` where there is none.
 
     Raises
@@ -145,73 +263,18 @@ def interpolate_days(
     InputError
         No day within reach has observations.
     """
-    near = [other for other in observed if abs((other - day).days) <= reach]
-    whole = slice(0, shape[0]), slice(0, shape[1])
-    sides = [
-        _nearest(read, ordered, day, whole, variable.nodata)
-        for ordered in (sorted((d for d in near if d <= day), reverse=True), sorted(d for d in near if d > day))
-        if ordered
-    ]
-    if not sides:
+    near = sorted((other for other in observed if abs((other - day).days) <= reach), key=lambda other: abs(other - day))
+    before, after = (
+        nearest(
+            ((((other - day) * sign).days, read(other)) for other in near if (other > day) == (sign > 0)),
+            variable.nodata,
+        )
+        for sign in (-1, 1)
+    )
+    if before is None and after is None:
         raise InputError(f"no observation within {reach} days of {day}")
-    if len(sides) == 1:
-        return sides[0]
-    return _between_packed(*sides[0], *sides[1], variable)
-
-
-def _between_packed(
-    before: Packed, gap_before: NDArray[np.uint8], after: Packed, gap_after: NDArray[np.uint8], variable: Variable
-) -> tuple[Float, NDArray[np.uint8]]:
-    """Interpolate linearly between packed observations, given the days to them; hold one where the other is missing."""
-    value = np.empty(before.shape, np.float32)
-    # A few rows at a time, so that intermediate results stay in the cache.
-    for top in range(0, len(value), _STRIP):
-        rows = slice(top, top + _STRIP)
-        no_before, no_after = _mask(before[rows] == variable.nodata), _mask(after[rows] == variable.nodata)
-        difference = before[rows] ^ after[rows]
-        one, other = before[rows] ^ (difference & no_before), after[rows] ^ (difference & no_after)
-        first, total = gap_before[rows].astype(np.float32), gap_after[rows].astype(np.float32)
-        total += first
-        share = np.divide(first, total, out=first)
-        share *= np.subtract(other, one, dtype=np.float32)
-        share += one
-        value[rows] = variable.scaled(share)
-        no_before &= no_after
-        value[rows].view(np.int32)[...] |= no_before  # all bits set are a NaN
-    return value, np.minimum(gap_before, gap_after)
-
-
-def _nearest(
-    read: Callable[[date, Window], Packed], ordered: Sequence[date], day: date, whole: Window, nodata: int
-) -> tuple[Packed, NDArray[np.uint8]]:
-    """Return the first valid value in the given order of days, packed, and its distance in days.
-
-    Of each further day only the rows and columns that still hold a missing pixel are read.
-    """
-    value = read(ordered[0], whole)
-    missing = value == nodata
-    gap = _age(abs((ordered[0] - day).days), missing)
-    part = whole
-    for other in ordered[1:]:
-        rows, cols = np.flatnonzero(missing.any(1)), np.flatnonzero(missing.any(0))
-        if not rows.size:
-            break
-        value = value.copy() if part is whole else value
-        top, left = part[0].start, part[1].start
-        part = slice(top + int(rows[0]), top + int(rows[-1]) + 1), slice(left + int(cols[0]), left + int(cols[-1]) + 1)
-        here, found = value[part], read(other, part)
-        here ^= (here ^ found) & _mask(here == nodata)
-        missing = here == nodata
-        # A gap found before is smaller, because the days are in order.
-        np.minimum(gap[part], _age(abs((other - day).days), missing), out=gap[part])
-    return value, gap
-
-
-def _age(days: int, missing: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return an age in days for every pixel, `NEVER`, which has all bits set, where missing."""
-    age = np.negative(missing.view(np.uint8))
-    age |= np.uint8(days)
-    return age
+    value, age = interpolate_sides(before, after, 0, reach, variable)
+    return value, np.broadcast_to(age, value.shape)
 
 
 def fill_gaps(values: Float, cells: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.bool_]:

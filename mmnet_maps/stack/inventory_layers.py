@@ -100,16 +100,13 @@ def _on(
         return np.where(values == 0, np.float32(np.nan), values) if spec.dtype == "uint8" else values
     near = [other for other in found.contents[group.name].days if abs((other - day).days) <= reach]
     marked = look_up(stack, group, window, near)
-    shape = (
-        len(range(window[0].stop - window[0].start)[picked[0]]),
-        len(range(window[1].stop - window[1].start)[picked[1]]),
-    )
     if not marked.observed:
-        return np.full(shape, np.nan, np.float32)
+        shape = (len(range(part.stop - part.start)[step]) for part, step in zip(window, picked, strict=True))
+        return np.full((*shape,), np.nan, np.float32)
 
-    def read(other: date, part: Window) -> NDArray[np.integer]:
+    def read(other: date) -> NDArray[np.integer]:
         values = stack.read_packed(name, window, other)
         marked.hide(values, window, other, spec.nodata)
-        return values[picked][part]
+        return values[picked]
 
-    return spec.physical(interpolate_days(read, marked.observed, day, reach, shape, spec)[0])
+    return interpolate_days(read, marked.observed, day, reach, spec)[0]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date, timedelta
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnet_maps.grid.lattice import Window
-from mmnet_maps.stack.blocks import Group
-from mmnet_maps.stack.checksums import Place
+from mmnet_maps.stack.blocks import Group, Place
 from mmnet_maps.variables import VARIABLES
 
 Packed = NDArray[np.integer]
@@ -29,12 +27,12 @@ class KeptBlocks:
     Parameters
     ----------
     read
-        Reads a variable in a window on consecutive days, (day, y, x), verified.
+        Reads a block of a variable on a day, verified; None where nothing is stored.
     limit
         Most bytes to keep.
     """
 
-    def __init__(self, read: Callable[[str, Window, Sequence[date]], Packed], limit: int = _BYTES) -> None:
+    def __init__(self, read: Callable[[str, Place, date | None], Packed | None], limit: int = _BYTES) -> None:
         self._read, self._limit = read, limit
         self._kept: OrderedDict[tuple[str, Place], tuple[date, NDArray[np.uint32], Packed]] = OrderedDict()
         self._bytes, self._lock = 0, Lock()
@@ -71,18 +69,17 @@ class KeptBlocks:
                     if (variable, place) in self._kept:
                         self._kept.move_to_end((variable, place))
                 return held[days]
-        window = group.cells((slice(place[0], place[0] + 1), slice(place[1], place[1] + 1)))
-        shape = (len(marks), *(part.stop - part.start for part in window))
+        shape = (len(marks), *(part.stop - part.start for part in group.cells_of(place)))
         values = np.full(shape, VARIABLES[variable].nodata, VARIABLES[variable].dtype)
         stale = marks > 1
         for k in range(max(offset, 0), min(offset + len(known), len(marks)) if held is not None else 0):
             if stale[k] and known[k - offset] == marks[k]:
                 assert held is not None
                 values[k], stale[k] = held[k - offset], False
-        if stale.any():
-            days = slice(int(np.argmax(stale)), len(stale) - int(np.argmax(stale[::-1])))
-            found = self._read(variable, window, [first + timedelta(days=k) for k in range(days.start, days.stop)])
-            values[days][stale[days]] = found[stale[days]]
+        for k in np.flatnonzero(stale).tolist():
+            found = self._read(variable, place, first + timedelta(days=k))
+            if found is not None:
+                values[k] = found
         self._keep((variable, place), (first, marks.copy(), values))
         return values
 

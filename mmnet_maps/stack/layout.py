@@ -29,6 +29,9 @@ _FINE_BLOCK, _COARSE_BLOCK = 256, 64
 TILE = 1024
 """Side of a tile of the fine lattice, in cells: a shard of the fine arrays."""
 
+_COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+"""Decodes more than twice as fast as zstd, in which stacks of 2026-11 and before are, for a fifth more bytes."""
+
 _BLOCK_ARRAYS = {
     "fetched": "commit mark: 0 never fetched, 1 nothing there, else checksum of the block",
     "revision": "revision of the inputs that the block was read from: 0 unknown; odd where they are final",
@@ -104,7 +107,7 @@ def _create_group(root: zarr.Group, name: str, lattice: GeoBox, variables: Seque
             shards=(*day, TILE, TILE) if fine else None,
             dtype=spec.dtype,
             fill_value=spec.nodata,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+            compressors=_COMPRESSOR,
             dimension_names=(*names, "y", "x"),
             attributes=_attributes(variable),
         )

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.grid.lattice import Window
-from mmnet_maps.stack.availability import Availability, Picked, look_up
+from mmnet_maps.stack.availability import Picked
 from mmnet_maps.stack.cells import Pixels, cells_below, combinations
 from mmnet_maps.stack.fields import Field, SmapResampling, marks_of, read_field
-from mmnet_maps.stack.interpolate import NEVER, Float, Packed, interpolate_days
-from mmnet_maps.stack.needs import Needs, Use, fine_window, uses
+from mmnet_maps.stack.interpolate import Float
+from mmnet_maps.stack.needs import Needs, uses
+from mmnet_maps.stack.observations import Observations
 from mmnet_maps.stack.store import Stack
-from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, VARIABLES
-
-_OBSERVATIONS = 48  # of 2 MB a tile: all that two successive days share
+from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +141,7 @@ def read_block(
     }
     series_id, places = _series_cells(needs.series_groups, fields)
     first, last = needs.series_days(days[0])[0], needs.series_days(days[-1])[-1]
-    observations = _Observations(stack, used, pixels, [name for name in needs.snapshot if name not in fields])
+    observations = Observations(stack, used, pixels, [name for name in needs.snapshot if name not in fields], days)
     return Block(
         groups=needs.series_groups,
         series_id=series_id,
@@ -153,7 +150,7 @@ def read_block(
             for name, place in places.items()
         },
         starts=tuple((needs.series_days(day)[0] - first).days for day in days),
-        snapshots=(_snapshot(day, observations, fields, places, needs, smap_resampling) for day in days),
+        snapshots=(_snapshot(day, pixels, observations, fields, places, needs, smap_resampling) for day in days),
         cells={name: field.cells.on_lattice(field.cells.used) for name, field in fields.items()},
         borrowed={name: field.borrowed() for name, field in fields.items()},
     )
@@ -180,73 +177,19 @@ def _series_cells(
     return series_id, places
 
 
-class _Observations:
-    """Fine variables of some pixels; an observation that successive days share is read once."""
-
-    def __init__(self, stack: Stack, used: Mapping[str, Use], pixels: Pixels, names: Sequence[str]) -> None:
-        self.pixels = pixels
-        found = {
-            name: look_up(stack, *used[name]) for name in dict.fromkeys(stack.group_of(name).name for name in names)
-        }
-        self._found = {name: found[stack.group_of(name).name] for name in names}
-        self._window = window = fine_window(pixels.grid, stack)
-        self._read = read = partial(_read_marked, stack, self._found)
-
-        @lru_cache(_OBSERVATIONS if pixels.picked is None else None)
-        def whole(name: str, day: date) -> Packed:
-            return pixels.of(read(window, name, day))
-
-        self._whole = whole
-        self._static = {
-            name: pixels.of(read(window, name, None)) for name in names if not self._found[name].group.temporal
-        }
-
-    def on(self, day: date) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.uint8]]]:
-        """Return all variables on a day, and by group the age of the oldest of their observations."""
-        fine, ages = dict(self._static), dict[str, NDArray[np.uint8]]()
-        for name, found in self._found.items():
-            if found.group.temporal:
-                kind, reach = found.group.kind, SEARCH_DAYS[found.group.kind]
-                near = [other for other in found.observed if abs((other - day).days) <= reach]
-                if near:
-                    read = partial(self._part, name)
-                    fine[name], age = interpolate_days(read, near, day, reach, self.pixels.shape, VARIABLES[name])
-                else:
-                    fine[name], age = np.full(self.pixels.shape, np.nan, np.float32), np.full(self.pixels.shape, NEVER)
-                ages[kind] = np.maximum(ages[kind], age) if kind in ages else age
-        return fine, ages
-
-    def _part(self, name: str, day: date, part: Window) -> Packed:
-        """Return a part of an observation; of a whole tile the part alone is read."""
-        if self.pixels.picked is not None:
-            return self._whole(name, day)[part]
-        rows, cols = (
-            slice(one.start + by.start, one.stop + by.start) for one, by in zip(part, self._window, strict=True)
-        )
-        return self._whole(name, day) if (rows, cols) == self._window else self._read((rows, cols), name, day)
-
-
-def _read_marked(
-    stack: Stack, found: Mapping[str, Availability], window: Window, name: str, day: date | None
-) -> Packed:
-    """Read packed values of a window, missing in blocks that are not marked as valued."""
-    packed = stack.read_packed(name, window, day)
-    found[name].hide(packed, window, day, VARIABLES[name].nodata)
-    return packed
-
-
 def _snapshot(
     day: date,
-    observations: _Observations,
+    pixels: Pixels,
+    observations: Observations,
     fields: Mapping[str, Field],
     places: Mapping[str, NDArray[np.intp]],
     needs: Needs,
     resampling: SmapResampling,
 ) -> Snapshot:
     fine, ages = observations.on(day)
-    gap_filled = np.zeros(observations.pixels.shape, bool)
+    gap_filled = np.zeros(pixels.shape, bool)
     for name in (name for name in needs.snapshot if name in fields):
-        fine[name], filled = fields[name].to_pixels(observations.pixels, day, resampling)
+        fine[name], filled = fields[name].to_pixels(pixels, day, resampling)
         gap_filled |= filled
     own = needs.series_days(day)
     of_series = {name: (fields[name], fields[name].days(own[0], own[-1]), place) for name, place in places.items()}

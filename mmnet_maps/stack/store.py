@@ -30,21 +30,20 @@ from mmnet_maps.files import fast_zarr, file_lock
 from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack import checksums
-from mmnet_maps.stack.blocks import Group, day_index, hide_blocks
-from mmnet_maps.stack.checksums import Place
+from mmnet_maps.stack.blocks import Group, Place, day_index, hide_blocks
+from mmnet_maps.stack.chunks import Chunks
 from mmnet_maps.stack.kept_blocks import KeptBlocks
 from mmnet_maps.stack.kept_days import KeptDays
 from mmnet_maps.stack.layout import VERSION
 from mmnet_maps.stack.metadata import BROKEN, read_groups, read_root
-from mmnet_maps.variables import FINE_GROUPS, VARIABLES
+from mmnet_maps.stack.verified import DAMAGE, VerifiedValues
+from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-_DAMAGE = (ValueError, RuntimeError, OSError, zlib.error)  # raised by zarr and its codecs on broken chunks
 _BLOCK_BY_BLOCK = b"blocks without a mark are not read"
 """Part of a fingerprint where some blocks of a day have a mark: software of 2026-11 and before read the others too."""
-_KEPT, _REMEMBERED = 512, 100_000  # checksums kept by window and days; verified blocks remembered
 
 
 class DamagedError(InputError):
@@ -97,9 +96,9 @@ class Stack:
         self._where = {v: group.name for group in self.groups.values() for v in group.variables}
         self._arrays: dict[str, Any] = {}
         self._days: dict[str, KeptDays] = {}
-        self._expected: dict[tuple[Any, ...], NDArray[np.uint32]] = {}
-        self._verified: set[tuple[str, date | None, Place]] = set()
-        self.kept_blocks = KeptBlocks(self._values)
+        self._chunks: dict[str, Chunks] = {}
+        self._values = VerifiedValues(self._chunks_of, self._is_valued, self._damaged)
+        self.kept_blocks = KeptBlocks(self.read_block)
         self._reader = nullcontext if writable else fast_zarr
 
     def group_of(self, variable: str) -> Group:
@@ -145,7 +144,7 @@ class Stack:
             if where not in self._days:
                 self._days[where] = KeptDays(self._array(where), self.path / where)
             parts = self._days[where].read([day_index(day) for day in days])
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(where, error, lost=name) from error
         found = np.zeros((len(parts), *(part.stop - part.start for part in blocks)), np.uint32)
         for out, part in zip(found, parts, strict=True):
@@ -153,7 +152,7 @@ class Stack:
                 out[...] = part[blocks]
         return found
 
-    def _damaged(self, where: str, why: object, *, lost: str | None = None) -> DamagedError:
+    def _damaged(self, where: str, why: object, lost: str | None = None) -> DamagedError:
         return DamagedError(
             f"the stack {self.path} is damaged in {where} ({_short(why)}); repair it with: "
             f"mmnet stack --aoi … --start … --source … --out {self.path}",
@@ -189,96 +188,33 @@ class Stack:
 
     def read_packed(self, variable: str, window: Window, day: date | None = None) -> NDArray[np.integer]:
         """Read the integers of a variable as stored, whatever the marks say (see `read`)."""
-        temporal = day is not None and self.group_of(variable).temporal
-        values: NDArray[np.integer] = self._values(variable, window, [day] if temporal and day else None)
-        return values[0] if temporal else values
+        group = self.group_of(variable)
+        values: NDArray[np.integer] = self._values.window(group, variable, window, [day if group.temporal else None])[0]
+        return values
 
     def read_packed_days(self, variable: str, window: Window, first: date, last: date) -> NDArray[np.integer]:
         """Read the integers of all days from first to last, (day, y, x), as stored, whatever the marks say."""
-        return self._values(variable, window, [first + timedelta(days=k) for k in range((last - first).days + 1)])
+        days = [first + timedelta(days=k) for k in range((last - first).days + 1)]
+        return self._values.window(self.group_of(variable), variable, window, days)
 
-    def _values(self, variable: str, window: Window, days: Sequence[date] | None) -> NDArray[np.integer]:
-        """Read a window on consecutive days, or without a time axis; blocks not yet verified are read whole."""
-        group = self.group_of(variable)
-        if not group.verified or self._is_verified(group, variable, window, days):
-            return self._stored(group, variable, window, days)
-        whole = group.whole_blocks(window)
-        values = self._stored(group, variable, whole, days)
-        if self._mismatches(group, variable, whole, days, values):
-            self._expected.clear()  # another process may have rewritten the block
-            values = self._stored(group, variable, whole, days)
-            if wrong := self._mismatches(group, variable, whole, days, values):
-                day, (i, j) = wrong[0]
-                x, y = group.centre(i, j)
-                where = f"{variable}{f' on {day}' if day else ''}, block {i}/{j} of {group.name} near {x:.2f},{y:.2f}"
-                raise self._damaged(where, "not the data of its checksum")
-        rows, cols = (
-            slice(part.start - outer.start, part.stop - outer.start) for part, outer in zip(window, whole, strict=True)
-        )
-        part: NDArray[np.integer] = values[..., rows, cols]
-        return part
+    def read_block(self, variable: str, place: Place, day: date | None) -> NDArray[np.integer] | None:
+        """Read the integers of one block as stored, not to be changed; None where nothing is stored."""
+        return self._values.block(self.group_of(variable), variable, place, day)
 
-    def _stored(self, group: Group, variable: str, window: Window, days: Sequence[date] | None) -> NDArray[np.integer]:
-        try:
-            array = self._array(f"{group.name}/{variable}")
-            span = (slice(day_index(days[0]), day_index(days[-1]) + 1),) if days else ()
-            values: NDArray[np.integer] = np.asarray(array[*span, *window])
-            return values
-        except _DAMAGE as error:
-            when = f" on {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}" if days else ""
-            raise self._damaged(f"{group.name}/{variable}{when}", error, lost=variable) from error
-
-    def _is_verified(self, group: Group, variable: str, window: Window, days: Sequence[date] | None) -> bool:
-        rows, cols = group.blocks(window)
-        return all(
-            (variable, day, (i, j)) in self._verified
-            for day in days or (None,)
-            for i in range(rows.start, rows.stop)
-            for j in range(cols.start, cols.stop)
-        )
-
-    def _mismatches(
-        self, group: Group, variable: str, window: Window, days: Sequence[date] | None, values: NDArray[np.integer]
-    ) -> list[tuple[date | None, Place]]:
-        """Compare whole blocks with their checksums; remember those that agree, and return marked ones that do not."""
-        wrong: list[tuple[int, date | None, Place]] = []
-        if len(self._verified) > _REMEMBERED:
-            self._verified.clear()
-        rows, cols = group.blocks(window)
-        expected = self._checksums(group, window, days)[:, group.variables.index(variable)]
-        for k, day in enumerate(days or (None,)):
-            for (i, j), part in checksums.cut(values[k] if days else values, group.block, (rows.start, cols.start)):
-                known = int(expected[k, i - rows.start, j - cols.start])
-                if known and checksums.checksum(variable, day, (i, j), part) == known:
-                    self._verified.add((variable, day, (i, j)))
-                else:
-                    wrong.append((k, day, (i, j)))
-        if not wrong:
-            return []
-        marked = self.marks(group, window, days or ()) > 1  # others are not used, whatever they hold
-        return [(day, (i, j)) for k, day, (i, j) in wrong if marked[k, i - rows.start, j - cols.start]]
-
-    def _checksums(self, group: Group, window: Window, days: Sequence[date] | None) -> NDArray[np.uint32]:
-        """Read the checksums of blocks, (day, variable, block_y, block_x); 0 where there are none."""
-        blocks = group.blocks(window)
-        # Those of a day are one chunk; of coarse blocks, which are few, all are kept, for the other tiles of a batch.
-        held = blocks if group.kind in FINE_GROUPS else tuple(slice(0, size) for size in group.shape)
-        key = group.name, *((days[0], days[-1]) if days else ()), *((part.start, part.stop) for part in held)
-        found = self._expected.get(key)  # other threads may clear the table
-        if found is None:
-            where = f"{group.name}/{checksums.NAME}"
+    def _chunks_of(self, group: Group, name: str) -> Chunks:
+        where = f"{group.name}/{name}"
+        if where not in self._chunks:
             try:
-                span = (slice(day_index(days[0]), day_index(days[-1]) + 1),) if days else ()
-                stored = np.asarray(self._array(where)[*span, :, *held])
-            except _DAMAGE as error:
-                raise self._damaged(where, error, lost=checksums.NAME) from error
-            if len(self._expected) >= _KEPT:
-                self._expected.clear()
-            self._expected[key] = found = stored if days else stored[None]
-        rows, cols = (
-            slice(part.start - own.start, part.stop - own.start) for part, own in zip(blocks, held, strict=True)
-        )
-        return found[:, :, rows, cols]
+                self._chunks[where] = Chunks(self._array(where), self.path / where, temporal=group.temporal)
+            except ValueError as error:
+                raise InputError(
+                    f"{self.path} is a damaged stack ({where}: {_short(error)}); build it again"
+                ) from error
+        return self._chunks[where]
+
+    def _is_valued(self, group: Group, place: Place, day: date | None) -> bool:
+        """Find whether a block is marked as valued."""
+        return bool(self.marks(group, group.cells_of(place), [day] if day else [])[0, 0, 0] > 1)
 
     def write(self, name: str, window: Window, day: date, rasters: Rasters, revision: int = 0) -> None:
         """Write all variables of a group in a window of whole blocks, then their checksums, then the marks.
@@ -335,7 +271,7 @@ class Stack:
             self._array(f"{group.name}/{variable}")[self._index(group, window, day)] = values
         except OSError:  # no space, or no access
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             when = f" on {day}" if group.temporal else ""
             raise self._damaged(f"{group.name}/{variable}{when}", error, lost=variable) from error
 
@@ -363,7 +299,7 @@ class Stack:
         alike = (before > 1) & ((before == marks) | (before == named))
         if not (group.verified and packed and alike.any()):
             return marks
-        stored = self._checksums(group, window, [day] if group.temporal else None)[0]
+        stored = self._values.checksums(group, day if group.temporal else None)[:, *group.blocks(window)]
         same = ((stored == self._sums(group, window, day, packed)) | (stored == 0)).all(axis=0)
         return np.where(alike, np.where(same, before, np.where(before == marks, named, marks)), marks)
 
@@ -386,8 +322,7 @@ class Stack:
         self, group: Group, window: Window, day: date, packed: Mapping[str, NDArray[np.integer]]
     ) -> None:
         """Write the checksum of each variable in whole blocks; without any value there is nothing to verify."""
-        self._expected.clear()
-        self._verified.clear()
+        self._values.forget()
         if group.verified and packed:
             lead = (day_index(day),) if group.temporal else ()
             sums = self._sums(group, window, day, packed)
@@ -395,8 +330,7 @@ class Stack:
 
     def clear_marks(self, group: Group, window: Window, day: date) -> None:
         """Remove the marks of blocks, so that their data are not used; they count as never fetched."""
-        self._expected.clear()
-        self._verified.clear()
+        self._values.forget()
         if self.marks(group, window, [day]).any():
             self._array(f"{group.name}/fetched")[self._index(group, group.blocks(window), day)] = 0
 
@@ -406,7 +340,7 @@ class Stack:
         if name not in group.variables:  # a file of marks or checksums holds all blocks of the day
             for one in ("fetched", "revision", checksums.NAME):
                 shutil.rmtree(self.path.joinpath(group.name, one, "c", *map(str, on)), ignore_errors=True)
-            self._expected.clear()
+            self._values.forget()
             return
         array = self._array(f"{group.name}/{name}")
         size = (array.shards or array.chunks)[-2:]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid.lattice import Window
 from mmnet_maps.stack.interpolate import NEVER, bilinear, fill_gaps, interpolate_days, interpolate_series
 from mmnet_maps.variables import VARIABLES
 
@@ -27,17 +26,15 @@ def test_interpolation_equals_numpy_interp(offsets: list[int], table: np.ndarray
     days = [DAY + timedelta(days=k) for k in offsets]
     held = {day: table[k] for k, day in enumerate(days)}
 
-    def read(day: date, part: Window) -> np.ndarray:
-        return held[day][None][part]
+    def read(day: date) -> np.ndarray:
+        return held[day][None]
 
     if not any(abs(k) <= reach for k in offsets):
         with pytest.raises(InputError, match="no observation within"):
-            interpolate_days(read, days, DAY, reach, (1, 3), VV)
+            interpolate_days(read, days, DAY, reach, VV)
         return
-    value, age = (found[0] for found in interpolate_days(read, days, DAY, reach, (1, 3), VV))
-    if all(k > 0 for k in offsets if abs(k) <= reach) or all(k <= 0 for k in offsets if abs(k) <= reach):
-        assert value.dtype == np.int16  # one observation serves
-        value = VV.unpack(value)
+    value, age = (found[0] for found in interpolate_days(read, days, DAY, reach, VV))
+    assert value.dtype == np.float32
     for pixel in range(3):
         near = [(k, VV.unpack(held[day])[pixel]) for k, day in zip(offsets, days) if abs(k) <= reach]
         seen = sorted((k, what) for k, what in near if not np.isnan(what))
@@ -86,20 +83,18 @@ def test_a_series_is_interpolated_cell_by_cell_to_the_last_bit(
 
 
 def test_no_more_is_read_than_is_needed() -> None:
-    """Only rows and columns with missing pixels are read of a further day, because bytes moved decide the speed."""
     holes = np.full((4, 5), VV.pack(np.array(1.0)))
     holes[1:3, 2] = VV.nodata
     kept = holes.copy()
-    read: list[tuple[int, Window]] = []
+    read: list[int] = []
 
-    def observation(day: date, part: Window) -> np.ndarray:
-        read.append(((day - DAY).days, part))
-        return holes[part] if (day - DAY).days == -1 else np.full((4, 5), VV.pack(np.array(9.0)))[part]
+    def observation(day: date) -> np.ndarray:
+        read.append((day - DAY).days)
+        return holes if read[-1] == -1 else np.full((4, 5), VV.pack(np.array(9.0)))
 
     days = [DAY + timedelta(days=k) for k in (-9, -5, -1, 2, 6)]
-    value, age = interpolate_days(observation, days, DAY, 10, (4, 5), VV)
-    whole = slice(0, 4), slice(0, 5)
-    assert read == [(-1, whole), (-5, (slice(1, 3), slice(2, 3))), (2, whole)]
+    value, age = interpolate_days(observation, days, DAY, 10, VV)
+    assert read == [-1, -5, 2]
     np.testing.assert_array_equal(holes, kept)
     np.testing.assert_allclose(value, np.where(holes == VV.nodata, 9, 1 + 8 / 3), rtol=1e-6)
     np.testing.assert_array_equal(age, np.where(holes == VV.nodata, 2, 1))

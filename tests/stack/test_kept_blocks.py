@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from odc.geo.geobox import GeoBox
 
 from analytic import LATTICES, AnalyticSource, source_of
 from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.lattice import Window
 from mmnet_maps.grid.tiles import target_grid, tiles
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.fetch import fetch
@@ -41,12 +39,12 @@ def test_kept_blocks_are_those_of_the_stack(asked: list[tuple[int, int, int, int
     def value(block: int, day: int) -> int:
         return int(marks[block, day]) + 100 * block + 10_000 if marks[block, day] > 1 else VARIABLES["lst"].nodata
 
-    def of_stack(variable: str, window: Window, days: Sequence[date]) -> np.ndarray:
-        block = window[1].start // 64
-        read.append(len(days))
+    def of_stack(variable: str, place: tuple[int, int], day: date | None) -> np.ndarray | None:
+        assert day is not None
+        read.append((day - FIRST).days)
         # What an unmarked block holds does not matter.
-        found = [int(marks[block, (day - FIRST).days]) + 100 * block + 10_000 for day in days]
-        return np.broadcast_to(np.array(found, np.int16)[:, None, None], (len(days), 64, 64))
+        found = int(marks[place[1], read[-1]]) + 100 * place[1] + 10_000
+        return np.full((64, 64), found, np.int16)
 
     kept = KeptBlocks(of_stack, limit)
     for block, first, count, rewritten in asked:
