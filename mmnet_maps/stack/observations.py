@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -70,9 +70,11 @@ class Observations:
         self._found = {name: look_up(stack, *used[name]) for name in groups}
         self._pieces = {name: _pieces(pixels, stack, group) for name, group in groups.items()}
         self._sides: dict[tuple[str, Place], _Sides] = {}
-        kept = (_BLOCKS if pixels.picked is None else None) if len(days) > 1 else 0
-        self._read = lru_cache(kept)(self._read_piece)
-        self._observed = lru_cache(None)(lambda group, place: self._found[group].observed_in(place))
+        self._observed = {
+            (name, place): self._found[name].observed_in(place) for name in groups for place in self._pieces[name]
+        }
+        self._held: dict[tuple[str, Place, date | None], Packed | None] = {}
+        self._most = 0 if len(days) == 1 else _BLOCKS if pixels.picked is None else sys.maxsize
         self._static = {name: self._unchanging(name) for name in names if not stack.group_of(name).temporal}
         self._temporal = [name for name in names if stack.group_of(name).temporal]
 
@@ -90,10 +92,9 @@ class Observations:
 
     def _unchanging(self, name: str) -> Packed:
         spec, group = VARIABLES[name], self._stack.group_of(name)
-        found = self._found[group.name]
         values: Packed = np.full(self._shape, spec.nodata, spec.dtype)
         for place, piece in self._pieces[group.name].items():
-            block = self._read_piece(name, place, None) if found.observed_in(place) else None
+            block = self._read(name, place, None) if self._observed[group.name, place] else None
             if block is not None:
                 values[piece.into] = block
         return values
@@ -123,7 +124,7 @@ class Observations:
         known = self._sides.get(key)
         if known and known.day <= day <= known.last:
             return known
-        observed = self._observed(group.name, place)
+        observed = self._observed[group.name, place]
         last = min(self._days[-1], day + _SPAN, *(other - _DAY for other in observed if other > day))
         since, older = day - reach, list[tuple[NDArray[np.uint8], Packed]]()
         if known and since <= known.day <= day:
@@ -140,9 +141,19 @@ class Observations:
             self._sides[key] = found
         return found
 
-    def _read_piece(self, name: str, place: Place, day: date | None) -> Packed | None:
+    def _read(self, name: str, place: Place, day: date | None) -> Packed | None:
+        """Read the pixels in a block; the last ones read are kept."""
+        key = name, place, day
+        if key in self._held:
+            return self._held[key]
         block = self._stack.read_block(name, place, day)
-        return None if block is None else block[self._pieces[self._stack.group_of(name).name][place].cut]
+        if block is not None:
+            block = block[self._pieces[self._stack.group_of(name).name][place].cut]
+        if self._most and day:
+            if len(self._held) >= self._most:
+                del self._held[next(iter(self._held))]
+            self._held[key] = block
+        return block
 
 
 def _pieces(pixels: Pixels, stack: Stack, group: Group) -> dict[Place, _Piece]:
