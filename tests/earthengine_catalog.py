@@ -535,6 +535,35 @@ def modis() -> Dataset:
     return Dataset(id="MODIS/061/MOD11A1", scenes=tuple(scenes))
 
 
+def viirs_kelvin(x: Array, y: Array, day: date) -> Array:
+    """LST_1KM of VIIRS where it is observed, K: warmer than MODIS, since it is seen later."""
+    return np.where(lst_observed(x, y, day), lst_kelvin(x, y, day) + 3.0, np.nan)
+
+
+def viirs_quality(x: Array, y: Array, day: date) -> Array:
+    """QC: 2 where nothing was produced; in stripes 1 (unreliable), at their core 33 (close to cloud too); else 768."""
+    stripes = np.sin(2 * np.pi * y / 70_000.0)
+    return np.where(lst_observed(x, y, day), np.where(stripes > 0.9, 33, np.where(stripes > 0.7, 1, 768)), 2)
+
+
+def viirs() -> Dataset:
+    """NASA/VIIRS/002/VNP21A1D: one global image a day."""
+    scenes = [
+        Scene(
+            index=f"{day:%Y_%m_%d}",
+            lattice=LST_LATTICE,
+            layers={
+                "LST_1KM": Layer(dtype="f4", formula=partial(viirs_kelvin, day=day)),
+                "QC": Layer(dtype="u2", formula=partial(viirs_quality, day=day)),
+            },
+            start=millis(day),
+            end=millis(day, 24),
+        )
+        for day in days()
+    ]
+    return Dataset(id="NASA/VIIRS/002/VNP21A1D", scenes=tuple(scenes))
+
+
 # ---- static -----------------------------------------------------------------------------------------------------
 
 ELEVATION_STEP = 9.259259259e-05
@@ -610,6 +639,33 @@ def nlcd(release: int, years: tuple[int, ...]) -> Dataset:
     return Dataset(id=f"USGS/NLCD_RELEASES/{release}_REL/NLCD", scenes=tuple(scenes))
 
 
+ANNUAL_YEARS = range(2015, 2024)
+ANNUAL_FILL = 250
+ANNUAL_COAST = -2_000_000.0
+"""West of this easting (EPSG:5070) Annual NLCD holds its fill value instead of a class."""
+
+
+def annual_code(x: Array, y: Array, year: int) -> Array:
+    """Annual NLCD: the classes of NLCD, and its fill value, which is not masked."""
+    return np.where(x < ANNUAL_COAST, ANNUAL_FILL, landcover(x, y, year))
+
+
+def annual_nlcd() -> Dataset:
+    """projects/sat-io/open-datasets/USGS/ANNUAL_NLCD/LANDCOVER: one image a year, band b1."""
+    scenes = [
+        Scene(
+            index=f"Annual_NLCD_LndCov_{year}_CU_C1V0",
+            lattice=NLCD_LATTICE,
+            layers={"b1": Layer(dtype="u1", formula=partial(annual_code, year=year))},
+            start=millis(date(year, 1, 1)),
+            end=millis(date(year + 1, 1, 1)),
+            properties={"year": year},
+        )
+        for year in ANNUAL_YEARS
+    ]
+    return Dataset(id="projects/sat-io/open-datasets/USGS/ANNUAL_NLCD/LANDCOVER", scenes=tuple(scenes))
+
+
 SOIL = {"clay": (18.0, 8.0), "sand": (45.0, 12.0), "bd": (1.4, 0.12)}
 """POLARIS layers: middle and amplitude."""
 ARC_SECOND = 1 / 3600
@@ -648,6 +704,6 @@ def catalog() -> dict[str, Dataset]:
     """All products by id."""
     entries = (
         smap(), hls(), landsat(), sentinel1(), elevation_tiles(), nlcd(2019, NLCD_YEARS), nlcd(2021, (2021,)),
-        polaris("clay"), polaris("sand"), polaris("bd"), gridmet(), modis(),
+        annual_nlcd(), polaris("clay"), polaris("sand"), polaris("bd"), gridmet(), modis(), viirs(),
     )  # fmt: skip
     return {entry.id: entry for entry in entries}

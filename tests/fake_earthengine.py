@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 from earthengine_catalog import Dataset, Scene, catalog, parsed, transformer
 
 Array = NDArray[Any]
-Raster = tuple[Array, NDArray[np.bool_]]
+Raster = tuple[Array, Array]
+"""Values and mask: True or False, or a part of 1 where a pixel is covered in part, as below ``reduceResolution``."""
 
 MAX_BYTES = 48 * 2**20
 MAX_SIDE = 32_768
@@ -172,6 +173,12 @@ def pixel_positions(grid: Grid, projection: Projection) -> tuple[Array, Array]:
 
 
 # ---- bands, images, collections ---------------------------------------------------------------------------------
+
+
+def meet(one: Array, other: Array) -> Array:
+    """The mask where two masks are valid: the smaller part."""
+    return one & other if one.dtype == other.dtype == np.bool_ else np.minimum(one, other)
+
 
 Pull = Callable[[Grid], Raster]
 Inside = Callable[[Grid], Any]
@@ -571,7 +578,7 @@ def collection_limit(
 ) -> Collection:
     images = list(collection.images)
     if key is not None:
-        images.sort(key=lambda image: prop(image, key), reverse=not ascending)
+        images.sort(key=lambda image: (prop(image, key) is None, prop(image, key) or 0), reverse=not ascending)
     return replace(collection, images=tuple(images[:limit]))
 
 
@@ -662,7 +669,7 @@ def union(bands: Sequence[Band]) -> Inside:
 
 @algorithm("ImageCollection.mosaic")
 def mosaic(collection: Collection) -> Image:
-    """The last valid image of each band is on top; the result has no projection of its own."""
+    """The last valid image of each band is on top, as opaque as its mask; the result has no projection of its own."""
 
     def composite(bands: tuple[Band, ...]) -> Band:
         dtype = np.result_type(*(band.dtype for band in bands))
@@ -671,12 +678,17 @@ def mosaic(collection: Collection) -> Image:
             values, mask = (a.copy() for a in bands[-1].read(grid))
             values = values.astype(dtype, copy=False)
             for band in reversed(bands[:-1]):
-                if mask.all():
+                if mask.min() >= 1:
                     break
                 below, valid = band.read(grid)
-                fill = valid & ~mask
+                if mask.dtype != np.bool_:  # a pixel that is covered in part lets the images below show through
+                    part, total = valid * (1 - mask), mask + valid * (1 - mask)
+                    mixed = (values * mask + below * part) / np.where(total > 0, total, 1)
+                    values, mask = np.where(part > 0, mixed, values).astype(dtype), total
+                    continue
+                fill = (valid > 0) & ~mask
                 values[fill] = below[fill]
-                mask |= fill
+                mask = np.where(fill, valid, mask)
             return values, mask
 
         return Band(bands[0].name, dtype, pull, inside=union(bands))
@@ -695,20 +707,26 @@ def reduced_type(how: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(dtype, "i4") if how == "sum" else dtype
 
 
-def reduce_stack(values: Array, mask: NDArray[np.bool_], how: str) -> Raster:
-    """Reduce (n, …) values over their first axis, valid ones only; mode takes the smaller of two equals."""
+def reduce_stack(values: Array, weights: Array, how: str) -> Raster:
+    """Reduce (n, …) values over their first axis, valid ones only; mode takes the smaller of two equals.
+
+    A mean weighs by the masks. The mode of a floating band comes out a hair below the value, as from a histogram.
+    """
+    mask = weights > 0
     count = mask.sum(axis=0)
     some = count > 0
     if how == "count":
         return count, np.ones_like(some)
-    if how in ("sum", "mean"):
-        total = np.where(mask, values, 0).sum(axis=0, dtype="f8" if values.dtype.kind == "f" else "i8")
-        return (total if how == "sum" else total / np.maximum(count, 1)), some
+    if how == "sum":
+        return np.where(mask, values, 0).sum(axis=0, dtype="f8" if values.dtype.kind == "f" else "i8"), some
+    if how == "mean":
+        weight = weights.sum(axis=0, dtype=float)
+        return np.where(mask, values * weights, 0).sum(axis=0, dtype="f8") / np.where(some, weight, 1), some
     if how == "mode":
-        best, most = np.zeros(mask.shape[1:], values.dtype), np.zeros(mask.shape[1:], int)
+        best, most = np.zeros(mask.shape[1:], values.dtype), np.zeros(mask.shape[1:])
         for code in np.unique(values[mask]):
-            votes = ((values == code) & mask).sum(axis=0)
-            best[votes > most] = code
+            votes = ((values == code) * weights).sum(axis=0)
+            best[votes > most] = code if code.dtype.kind != "f" else np.nextafter(code, code - 1)
             most = np.maximum(votes, most)
         return best, some
     functions = {"min": np.ma.min, "max": np.ma.max, "median": np.ma.median, "stdDev": np.ma.std}
@@ -728,7 +746,7 @@ def reduce_bands(bands: Sequence[Band], how: str, name: str) -> Band:
     def pull(grid: Grid) -> Raster:
         rasters = [band.read(grid) for band in bands]
         values, mask = reduce_stack(np.stack([r[0] for r in rasters]), np.stack([r[1] for r in rasters]), how)
-        return np.where(mask, values, 0).astype(dtype), mask
+        return np.where(mask > 0, values, 0).astype(dtype), mask
 
     return Band(name, dtype, pull, inside=union(bands))
 
@@ -906,13 +924,13 @@ def binary(name: str, function: Callable[[Array, Array], Array], flag: bool = Fa
 
         def pull(grid: Grid) -> Raster:
             (p, p_mask), (q, q_mask) = one.read(grid), other.read(grid)
+            mask = meet(p_mask, q_mask)
             with np.errstate(all="ignore"):
                 if flag:
-                    return function(p, q).view(dtype), p_mask & q_mask
+                    return function(p, q).view(dtype), mask
                 values = function(p.astype(working, copy=False), q.astype(working, copy=False))
-            mask = p_mask & q_mask
             if values.dtype.kind == "f":
-                mask &= np.isfinite(values)
+                mask = meet(mask, np.isfinite(values))
                 if not mask.all():
                     values = np.where(mask, values, 0)
             return values.astype(dtype, copy=False), mask
@@ -968,7 +986,7 @@ def unary(name: str, function: Callable[[Array], Array], dtype: str | None = Non
             with np.errstate(all="ignore"):
                 values = function(values.astype("f8") if needs_float else values)
             if values.dtype.kind == "f" and not np.isfinite(values).all():
-                mask = mask & np.isfinite(values)
+                mask = meet(mask, np.isfinite(values))
                 values = np.where(mask, values, 0)
             return values.astype(output, copy=False), mask
 
@@ -1033,7 +1051,7 @@ def where(input_: Image, test: Image, value: Image) -> Image:
 
         def pull(grid: Grid) -> Raster:
             (values, mask), (truth, known), (fresh, valid) = band.read(grid), when.read(grid), new.read(grid)
-            return np.where((truth != 0) & known & valid, fresh, values).astype(dtype), mask
+            return np.where((truth != 0) & (known > 0) & (valid > 0), fresh, values).astype(dtype), mask
 
         return band.derived(pull, dtype=dtype)
 
@@ -1055,7 +1073,7 @@ def remap(image: Image, from_: list[Any], to: list[Any], defaultValue: Any = Non
         for old, new in zip(from_, to, strict=True):
             result[values == old] = new
             known |= values == old
-        return result, mask & known if defaultValue is None else mask
+        return result, meet(mask, known) if defaultValue is None else mask
 
     return replace(image, bands=(band.derived(pull, name="remapped", dtype=dtype),))
 
@@ -1064,11 +1082,11 @@ def remap(image: Image, from_: list[Any], to: list[Any], defaultValue: Any = Non
 
 
 def masked_by(band: Band, mask: Band) -> Band:
-    """A band where another is valid and not zero."""
+    """A band where another is valid and not zero; what it covers in part stays so."""
 
     def pull(grid: Grid) -> Raster:
         (values, valid), (truth, known) = band.read(grid), mask.read(grid)
-        return values, valid & known & (truth != 0)
+        return values, meet(meet(valid, known), truth != 0)
 
     return band.derived(pull)
 
@@ -1089,14 +1107,14 @@ def image_mask(image: Image, mask: Any = None) -> Image:
     def as_values(band: Band) -> Band:
         def pull(grid: Grid) -> Raster:
             valid = band.read(grid)[1]
-            return valid.astype("f4"), np.ones_like(valid)
+            return valid.astype("f4"), np.ones(valid.shape, bool)
 
         return band.derived(pull, dtype=np.dtype("f4"), inside=everywhere)
 
     def replaced(band: Band, new: Band) -> Band:
         def pull(grid: Grid) -> Raster:
             (values, _), (truth, known) = band.read(grid), new.read(grid)
-            return values, known & (truth != 0)
+            return values, meet(known, truth != 0 if truth.dtype.kind != "f" else np.clip(truth, 0, 1))
 
         return band.derived(pull)
 
@@ -1114,9 +1132,9 @@ def unmask(input_: Image, value: Any = None, sameFootprint: bool = True) -> Imag
 
         def pull(grid: Grid) -> Raster:
             (values, mask), (new, known) = band.read(grid), fill.read(grid)
-            area = band.inside(grid) if sameFootprint else True
-            filled = mask | (known & area)
-            return np.where(mask, values, new).astype(dtype), filled
+            area = band.inside(grid) if sameFootprint else np.True_
+            filled = np.where(mask > 0, mask, meet(known, np.broadcast_to(area, known.shape)))
+            return np.where(mask > 0, values, new).astype(dtype), filled
 
         return band.derived(pull, dtype=dtype, inside=band.inside if sameFootprint else everywhere)
 
@@ -1135,7 +1153,7 @@ def clip(input_: Image, geometry: Geometry) -> Image:
     def change(band: Band) -> Band:
         def pull(grid: Grid) -> Raster:
             values, mask = band.read(grid)
-            return values, mask & inside(grid)
+            return values, meet(mask, inside(grid))
 
         return band.derived(pull, inside=inside)
 
@@ -1288,25 +1306,30 @@ def sampling(grid: Grid, projection: Projection, maxPixels: int, bestEffort: boo
     return Sampling(projection.grid(left, top, width, height), index.reshape(side**2, grid.height, grid.width))
 
 
-def weighted(values: Array, mask: NDArray[np.bool_], index: NDArray[np.int32], how: str) -> Raster:
-    """Reduce the native pixels below each output pixel, valid ones by their number of samples."""
+def weighted(values: Array, mask: Array, index: NDArray[np.int32], how: str) -> Raster:
+    """Reduce the native pixels below each output pixel by their samples and masks; its mask is the part they cover."""
     flat, valid = values.ravel(), mask.ravel()
+    full = bool(valid.min() >= 1)
     if how != "mean":
-        return reduce_stack(flat.take(index), valid.take(index), how)
-    full = bool(valid.all())
+        below = valid.take(index)
+        found, some = reduce_stack(flat.take(index), below, how)
+        return found, some if full else below.mean(axis=0)
     total = np.zeros(index.shape[1:])
-    weight = np.full(index.shape[1:], len(index) if full else 0, np.int32)
-    shown = flat if full else np.where(valid, flat, 0)
+    weight = np.full(index.shape[1:], float(len(index)) if full else 0.0)
+    shown = flat if full else np.where(valid > 0, flat * valid, 0)
     for one in index:
         total += shown.take(one)
         if not full:
             weight += valid.take(one)
-    return total / np.maximum(weight, 1), weight > 0
+    return total / np.where(weight > 0, weight, 1), weight > 0 if full else weight / len(index)
 
 
 @algorithm("Image.reduceResolution")
 def reduce_resolution(image: Image, reducer: Reducer, bestEffort: bool = False, maxPixels: int = 64) -> Image:
-    """Each band is computed on its own grid; pixels count by their share of the output pixel, valid ones only."""
+    """Each band is computed on its own grid; pixels count by their share of the output pixel times their mask.
+
+    The mask of the result is the share that valid pixels cover.
+    """
     if reducer.name not in ("mean", "mode", "min", "max"):
         raise ServiceError(f"unsupported by fake: Image.reduceResolution(Reducer.{reducer.name})")
     known: dict[tuple[Grid, Projection], Sampling] = {}
@@ -1321,7 +1344,7 @@ def reduce_resolution(image: Image, reducer: Reducer, bestEffort: bool = False, 
                 known[key] = sampling(grid, band.projection, int(maxPixels), bestEffort)
             found = known[key]
             values, mask = weighted(*band.read(found.source), found.index, reducer.name)
-            return np.where(mask, values, 0).astype(dtype), mask
+            return np.where(mask > 0, values, 0).astype(dtype), mask
 
         return band.derived(pull, dtype=dtype)
 
@@ -1392,7 +1415,8 @@ def convolve(image: Image, kernel: Kernel) -> Image:
         def pull(grid: Grid) -> Raster:
             weights = kernel.weights(grid.scale)
             pad = max(weights.shape) // 2
-            values, mask = band.read(grid.padded(pad))
+            values, part = band.read(grid.padded(pad))
+            mask = part > 0
             inner = slice(pad, pad + grid.height), slice(pad, pad + grid.width)
             whole = bool(mask.all())
             if whole and values.min() == values.max():
@@ -1609,6 +1633,7 @@ def number_function(name: str, function: Callable[[Any, Any], Any]) -> None:
     ALGORITHMS[f"Number.{name}"] = lambda left, right: function(left, right)
 
 
+ALGORITHMS["Number.abs"] = lambda input_: abs(input_)
 number_function("add", lambda left, right: left + right)
 number_function("subtract", lambda left, right: left - right)
 number_function("multiply", lambda left, right: left * right)

@@ -21,7 +21,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.errors import InputError, OutputError, counted
+from mmnet_maps.errors import InputError, MMNetError, OutputError, brief, counted
 from mmnet_maps.sources.base import (
     Charged,
     Choosing,
@@ -108,15 +108,35 @@ def _choose_products(path: Path, sources: Sequence[Source], demand: Demand, toda
 
 def _check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
     """Raise InputError if a store holds other products than the sources give."""
-    for name, source in chosen.items():
-        known = stack.provenance.get(name)
-        if known != source.variables()[name]:
-            raise InputError(
-                f"the stack {stack.path} holds {name} from {known.product if known else 'nowhere'}, the source gives "
-                f"{source.variables()[name].product}"
-                f"{' made in another way' if known and known.product == source.variables()[name].product else ''}; "
-                "choose another --out or delete the stack"
-            )
+    wrong = [name for name, source in chosen.items() if stack.provenance.get(name) != source.variables()[name]]
+    if not wrong:
+        return
+    name = next((name for name in wrong if VARIABLES[name].group not in FINE_GROUPS), wrong[0])
+    known, given = stack.provenance.get(name), chosen[name].variables()[name]
+    how = ""
+    if known and known.product == given.product:
+        how = _other_grid(stack, name, chosen[name]) or " made in another way"
+    raise InputError(
+        f"the stack {stack.path} holds {name} from {known.product if known else 'nowhere'}, the source gives "
+        f"{given.product}{how}; choose another --out or delete the stack"
+    )
+
+
+def _other_grid(stack: Stack, name: str, source: Source) -> str:
+    """Say how the grid of a coarse product differs from the stack's; nothing where it does not, or is not known now."""
+    mine, kind = stack.group_of(name).lattice, VARIABLES[name].group
+    try:
+        other = mine if kind in FINE_GROUPS else source.lattice(kind)
+    except MMNetError:
+        return ""
+    if other == mine:
+        return ""
+    texts = [
+        f"{brief(grid.crs.proj.name, 40)}, {grid.resolution.x:.4g} {'degrees' if grid.crs.geographic else 'm'}"
+        for grid in (other, mine)
+        if grid.crs is not None
+    ]
+    return f" on another grid ({'; the stack has '.join(texts)})"
 
 
 def fetch(

@@ -310,6 +310,11 @@ def _refusal(error: Exception, label: str) -> Exception:
         )
     if large:
         return TooMuchError(f"{label}: {reason}")
+    if "too many input pixels" in reason.lower():  # in one pixel of the answer, so that a split does not help
+        return InputError(
+            f"{label}: its pixels are smaller than Earth Engine was told ({brief(reason.split('.', 2)[-1], 80)}); give "
+            "the product their size in metres as 'resolution'"
+        )
     return InputError(f"{label}: Earth Engine refuses the request: {reason.rstrip('.')}")
 
 

@@ -34,7 +34,11 @@ class Product(BaseModel):
 
     collection: Annotated[str | None, Field(description="Collection of images by day, or of adjacent tiles.")] = None
     image: Annotated[str | None, Field(description="A single image.")] = None
+    yearly: Annotated[bool, Field(description="The collection has an image a year; the nearest year is used.")] = False
     releases: Annotated[dict[int, str], Field(description="One image per year; the nearest year is used.")] = {}
+    resolution: Annotated[
+        float, Field(gt=0, description="Size of the pixels in metres: how many are averaged; not above the true size.")
+    ] = 10.0
     bands: Annotated[dict[str, str], Field(min_length=1, description="Band of each variable.")]
     scale: Annotated[float, Field(description="Factor applied to the stored numbers.")] = 1.0
     offset: Annotated[float, Field(description="Added after scaling.")] = 0.0
@@ -66,6 +70,8 @@ class Product(BaseModel):
             raise ValueError(f"{', '.join(self.bands)} belong to different groups; list them as separate products")
         if self.group != "static" and not self.collection:
             raise ValueError(f"{', '.join(self.bands)} change from day to day; give a collection")
+        if self.yearly and (self.group != "static" or not self.collection):
+            raise ValueError("yearly is for collections of variables without days, such as landcover")
         return self
 
     @property
@@ -82,7 +88,7 @@ class Product(BaseModel):
     @property
     def recipe(self) -> dict[str, Any]:
         """Everything that decides which values are read."""
-        return self.model_dump(mode="json", exclude={"final"})
+        return self.model_dump(mode="json", exclude={"final", "resolution"})
 
     def release(self, day: date) -> str:
         """Return the id of the image to use on a day: the only one, or that of the nearest year."""

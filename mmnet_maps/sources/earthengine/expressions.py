@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import partial
+from math import ceil, log2
 from typing import Any
 
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
+from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.sources.earthengine.config import Selection
+from mmnet_maps.sources.terrain import METRES_PER_DEGREE
 from mmnet_maps.variables import Variable
 
-_NATIVE_PIXELS = 65_535
-"""Native pixels in one pixel of the target grid; the most that Earth Engine allows."""
+_DEFAULT_PIXELS, _MOST_PIXELS = 64, 65_535
+"""Native pixels that Earth Engine combines in one pixel of the target grid: by default, and the most that it allows."""
 
 
 def first_image(ee: Any, selection: Selection) -> Any:
@@ -56,14 +59,19 @@ def _side_by_side(images: Sequence[Any]) -> Any:
 
 def _physical(ee: Any, selection: Selection, geobox: GeoBox, day: date) -> Any:
     """Build the physical values of a day at the target's pixels (coarse products: at their own)."""
-    product, mask, reduce = selection.product, partial(_masked, ee, selection), partial(_reduced, ee, selection)
+    product, mask = selection.product, partial(_masked, ee, selection)
+    reduce = partial(_reduced, ee, selection, geobox)
     if product.collection is None:
         return reduce(mask(ee.Image(product.release(day))))
+    if product.yearly:
+        return reduce(mask(_nearest_year(ee, product.collection, day)))
     if selection.group == "static":
         # Adjacent tiles on one lattice are joined first: a target pixel across a seam overlaps both.
         tiles = _images(ee, selection, geobox, None, day)
         joined = _over_blank(ee, selection, tiles.map(mask)).mosaic()
-        lattice = ee.ImageCollection(product.collection).first().select([selection.bands[0]]).projection()
+        # Tiles elsewhere, as in Alaska, have other lattices than those of CONUS, which share one.
+        here = ee.ImageCollection(product.collection).filterBounds(_rectangle(ee, conus_grid()))
+        lattice = here.first().select([selection.bands[0]]).projection()
         return reduce(joined.setDefaultProjection(lattice))
     # Scenes have different lattices, which a mosaic does not keep: each is reduced by itself.
     scenes = _images(ee, selection, geobox, day, day)
@@ -80,20 +88,31 @@ def _images(ee: Any, selection: Selection, geobox: GeoBox, start: date | None, e
     if start is not None:
         found = found.filterDate(start.isoformat(), (end + timedelta(days=1)).isoformat())
     if selection.fine:
-        found = found.filterBounds(ee.Geometry.Rectangle(list(_degrees(geobox)), "EPSG:4326", False))
+        found = found.filterBounds(_rectangle(ee, geobox))
     for name, value in product.where.items():
         found = found.filter(ee.Filter.eq(name, value))
     for name, values in product.holds.items():
         for value in values:
             found = found.filter(ee.Filter.listContains(name, value))
-    return found
+    return found.sort("system:time_start")  # a mosaic shows the last on top
 
 
-def _degrees(geobox: GeoBox) -> tuple[float, float, float, float]:
-    """Return west, south, east and north of a grid."""
+def _nearest_year(ee: Any, collection: str, day: date) -> Any:
+    """Build the image of the year of a day, or of the nearest year.
+
+    Images of a year begin in January or July; the first of April is nearest to both.
+    """
+    middle = ee.Date(date(day.year, 4, 1).isoformat()).millis()
+    by_distance = ee.ImageCollection(collection).map(
+        lambda image: image.set("distance", ee.Number(image.get("system:time_start")).subtract(middle).abs())
+    )
+    return ee.Image(by_distance.sort("distance").first())
+
+
+def _rectangle(ee: Any, geobox: GeoBox) -> Any:
+    """Build the rectangle in degrees around a grid."""
     to_degrees = Transformer.from_crs(geobox.crs, "EPSG:4326", always_xy=True)
-    west, south, east, north = to_degrees.transform_bounds(*geobox.boundingbox.bbox)
-    return west, south, east, north
+    return ee.Geometry.Rectangle(list(to_degrees.transform_bounds(*geobox.boundingbox.bbox)), "EPSG:4326", False)
 
 
 def _over_blank(ee: Any, selection: Selection, images: Any) -> Any:
@@ -121,7 +140,7 @@ def _masked(ee: Any, selection: Selection, image: Any) -> Any:
     return bands.toFloat()  # images of one collection must have one type
 
 
-def _reduced(ee: Any, selection: Selection, bands: Any) -> Any:
+def _reduced(ee: Any, selection: Selection, geobox: GeoBox, bands: Any) -> Any:
     """Reduce fine products to the target's pixels: mean or mode, or the pixel below each centre."""
     if not selection.fine:
         return bands
@@ -129,7 +148,34 @@ def _reduced(ee: Any, selection: Selection, bands: Any) -> Any:
         return bands.reproject(bands.select([0]).projection())
     mode = selection.variables[0].aggregation == "mode"
     reducer = ee.Reducer.mode() if mode else ee.Reducer.mean()
-    return bands.reduceResolution(reducer, False, _NATIVE_PIXELS).toFloat()
+    reduced = bands.reduceResolution(reducer, False, native_pixels(selection.product.resolution, geobox)).toFloat()
+    # The mask is now the part of a pixel that valid ones cover, by which a mosaic would blend it with what lies below.
+    reduced = reduced.mask(reduced.mask().gt(0))
+    return reduced.round() if mode else reduced
+
+
+def native_pixels(resolution: float, geobox: GeoBox) -> int:
+    """Return how many native pixels of a size in metres Earth Engine may combine in one pixel of a grid.
+
+    Enough for pixels that are rotated against each other and overlap the edges, rounded up to a power of two. Requests
+    with a limit far above the need run out of memory, by Earth Engine's documentation.
+
+    Examples
+    --------
+    >>> from affine import Affine
+    >>> grid = GeoBox((1, 1), Affine(100, 0, 0, 0, -100, 0), "EPSG:5070")
+    >>> native_pixels(30, grid), native_pixels(10, grid), native_pixels(0.1, grid)
+    (64, 512, 65535)
+    """
+    across = 1.5 * _metres(geobox) / resolution + 2
+    needed: int = 2 ** ceil(log2(across**2))
+    return min(max(needed, _DEFAULT_PIXELS), _MOST_PIXELS)
+
+
+def _metres(geobox: GeoBox) -> float:
+    """Return the size of a grid's pixels in metres."""
+    size = float(max(abs(geobox.resolution.x), abs(geobox.resolution.y)))
+    return size * METRES_PER_DEGREE if geobox.crs is not None and geobox.crs.geographic else size
 
 
 def _smoothed(bands: Any, kernel: Any) -> Any:

@@ -113,6 +113,7 @@ def is_clear(scene: products.Scene, x: NDArray[Any], y: NDArray[Any]) -> NDArray
           for band, name in (("clay", "clay"), ("sand", "sand"), ("bd", "bulk_density"))),
         *((GRIDMET, name, name, 1, 0) for name in products.WEATHER),
         (MOD, "LST_Day_1km", "lst", 0.02, 0),
+        ("NASA/VIIRS/002/VNP21A1D", "LST_1KM", "lst", 1, 0),
     ],
 )  # fmt: skip
 def test_values_are_plausible_and_vary_in_space(
