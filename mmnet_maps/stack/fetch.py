@@ -21,7 +21,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.errors import InputError, MMNetError, OutputError, brief, counted
+from mmnet_maps.errors import InputError, OutputError, counted
 from mmnet_maps.sources.base import (
     Charged,
     Choosing,
@@ -38,6 +38,7 @@ from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.layout import complete, create
 from mmnet_maps.stack.needs import Demand, Needs, days_on_axis
 from mmnet_maps.stack.plan import Plan, Request, pace, plan, revisions
+from mmnet_maps.stack.products import check_products
 from mmnet_maps.stack.repair import Damage, clear, find_damage
 from mmnet_maps.stack.store import Stack, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -81,7 +82,7 @@ def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox) 
     """
     chosen = assign(sources)
     if Path(path).exists():
-        _check_products(Stack(path), chosen)
+        check_products(Stack(path), chosen)
         return
     groups: dict[str, tuple[GeoBox, list[str]]] = {}
     for name, source in chosen.items():
@@ -104,39 +105,6 @@ def _choose_products(path: Path, sources: Sequence[Source], demand: Demand, toda
         with _stopping(sources):
             for source in choosing:
                 source.choose(demand.grid, days, held, today)
-
-
-def _check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
-    """Raise InputError if a store holds other products than the sources give."""
-    wrong = [name for name, source in chosen.items() if stack.provenance.get(name) != source.variables()[name]]
-    if not wrong:
-        return
-    name = next((name for name in wrong if VARIABLES[name].group not in FINE_GROUPS), wrong[0])
-    known, given = stack.provenance.get(name), chosen[name].variables()[name]
-    how = ""
-    if known and known.product == given.product:
-        how = _other_grid(stack, name, chosen[name]) or " made in another way"
-    raise InputError(
-        f"the stack {stack.path} holds {name} from {known.product if known else 'nowhere'}, the source gives "
-        f"{given.product}{how}; choose another --out or delete the stack"
-    )
-
-
-def _other_grid(stack: Stack, name: str, source: Source) -> str:
-    """Say how the grid of a coarse product differs from the stack's; nothing where it does not, or is not known now."""
-    mine, kind = stack.group_of(name).lattice, VARIABLES[name].group
-    try:
-        other = mine if kind in FINE_GROUPS else source.lattice(kind)
-    except MMNetError:
-        return ""
-    if other == mine:
-        return ""
-    texts = [
-        f"{brief(grid.crs.proj.name, 40)}, {grid.resolution.x:.4g} {'degrees' if grid.crs.geographic else 'm'}"
-        for grid in (other, mine)
-        if grid.crs is not None
-    ]
-    return f" on another grid ({'; the stack has '.join(texts)})"
 
 
 def fetch(
@@ -184,7 +152,7 @@ def fetch(
     damage: list[Damage] = []
     if os.path.exists(path):  # False for a name that is too long
         stack = Stack(path)
-        _check_products(stack, chosen)
+        check_products(stack, chosen)
         damage = find_damage(stack, demand, quiet=quiet) if verify else []
         with _stopping(sources):
             if not damage and not plan(stack, demand, today, chosen, refresh=refresh):
