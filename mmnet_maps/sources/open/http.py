@@ -152,7 +152,8 @@ class Http:
         with self._counting:
             self.traffic.bytes += len(body)
         stated = response.headers.get("Content-Length", "")
-        if stated.isdigit() and not response.headers.get("Content-Encoding") and len(body) != int(stated):
+        encoded = method == "HEAD" or response.headers.get("Content-Encoding")
+        if stated.isdigit() and not encoded and len(body) != int(stated):
             raise _TransientError(f"{len(body)} of {stated} bytes received")
         return Answer(body=body, headers=response.headers, url=response.url)
 

@@ -18,11 +18,14 @@ from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.http import Http, RefusedError
 from mmnet_maps.sources.open.service import Found
 
-_SHARE = 1 / 600
-"""Degrees around a box whose tiles are read too: pixels at the edge of a tile need those beside it."""
-
 _BLOCK = 512
 """Side of the blocks in the tiles, in cells: GDAL requests whole ones."""
+
+_AGAIN = 1.6
+"""How often GDAL requests a block, on average: reads side by side share some."""
+
+_BESIDE = 128
+"""Pixels around a window whose heights are read too, because slopes at its edge need the next ones."""
 
 
 class TilesQuery(BaseModel):
@@ -32,6 +35,7 @@ class TilesQuery(BaseModel):
 
     path: Annotated[str, Field(description="Path of a tile; see `tile_path`.")]
     cells: Annotated[float, Field(gt=0, description="Cells along a degree, for estimates.")]
+    bytes: Annotated[float, Field(gt=0, description="Bytes of a cell as they are sent, compressed, for estimates.")] = 2
 
 
 class TilesService:
@@ -73,15 +77,18 @@ class TilesService:
         return DatedFile(path=f"{self._url}/{path}")
 
     def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
-        """Return the requests for the blocks of a tile in a window, and their size if they halve by compression."""
-        west, south, east, north = degrees(geobox)
+        """Return the requests for the blocks of a tile in a window: GDAL joins those of a row, about."""
+        west, south, east, north = degrees(geobox.pad(_BESIDE) if "elevation" in names else geobox)
         left, bottom, right, top = found.box
         wide, high = min(east, right) - max(west, left), min(north, top) - max(south, bottom)
         if wide <= 0 or high <= 0:
             return Cost(requests=0, bytes=0, values=0)
-        cells = TilesQuery.model_validate(product.query).cells
-        blocks = (math.ceil(wide * cells / _BLOCK) + 1) * (math.ceil(high * cells / _BLOCK) + 1) * len(names)
-        return Cost(requests=len(names) + blocks, bytes=blocks * _BLOCK**2 * 2, values=0)
+        query = TilesQuery.model_validate(product.query)
+        across, down = (part * query.cells / _BLOCK + 0.5 for part in (wide, high))
+        blocks = _AGAIN * across * down * len(names)
+        return Cost(
+            requests=2 * len(names) + math.ceil(blocks / 2), bytes=int(blocks * _BLOCK**2 * query.bytes), values=0
+        )
 
     def login(self) -> str:
         """Return that none is needed."""
@@ -113,8 +120,8 @@ def tile_corners(box: Box) -> Iterator[tuple[int, int]]:
     [(47, -121), (47, -120)]
     """
     west, south, east, north = box
-    for lat in range(math.floor(south - _SHARE), math.ceil(north + _SHARE)):
-        for lon in range(math.floor(west - _SHARE), math.ceil(east + _SHARE)):
+    for lat in range(math.floor(south), math.ceil(north)):
+        for lon in range(math.floor(west), math.ceil(east)):
             yield lat, lon
 
 
