@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mmnet_maps.model.engine import SeriesTerms
     from mmnet_maps.model.spec import ModelSpec
     from mmnet_maps.product.day_writer import DayProduct, DayWriter
+    from mmnet_maps.stack.store import Stack
 
 log = logging.getLogger("mmnet_maps")
 
@@ -211,10 +212,10 @@ def read_parts(
     borrowed.report()
 
 
-def read_pixels(request: Request, tile: Tile, picked: Picked, days: Sequence[date]) -> Iterator[Part]:
-    """Read some pixels of a tile, each day in turn; arrays are (1, n)."""
-    stack, smap_resampling = open_stack(request.stack), request.recipe.smap_resampling
-    block = read_block(stack, tile.geobox, request.needs, days, smap_resampling=smap_resampling, picked=picked)
+def read_pixels(request: Request, stack: Stack, tile: Tile, picked: Picked, days: Sequence[date]) -> Iterator[Part]:
+    """Read some pixels of a tile of a stack, each day in turn; arrays are (1, n)."""
+    resampling = request.recipe.smap_resampling
+    block = read_block(stack, tile.geobox, request.needs, days, smap_resampling=resampling, picked=picked)
     yield from _parts(request, tile, np.ones(block.series_id.shape[1:], bool), block, picked)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import compress
+from itertools import compress, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -30,7 +32,8 @@ from mmnet_maps.product.reader import open_maps
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack.availability import Picked, fetched_at
-from mmnet_maps.stack.pixels import pixel_stacks
+from mmnet_maps.stack.pixels import choose_for_points, point_stacks
+from mmnet_maps.stack.point_plan import Point
 from mmnet_maps.stack.store import Stack
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ def at_points(
     dates: Any = None,
     *,
     maps: str | Path | Sequence[str | Path] | None = None,
+    parts: Path | None = None,
     quiet: bool = False,
     **options: Unpack[MapOptions],
 ) -> pd.DataFrame:
@@ -98,10 +102,13 @@ def at_points(
         (default: all).
     maps
         Finished maps to read (`reader.open_maps`), in place of a stack or source and a model.
+    parts
+        Folder in which what was read from a source is kept and found again, so that an interrupted call continues;
+        None to keep nothing.
     quiet
         No progress bar.
     stack, source, model, uncertainty, smap_resampling, device, precision, threads, config
-        As `lazy.downscale_product`. From a source every point is fetched separately; a stack is read much faster.
+        As `lazy.downscale_product`. A source reads each coarse cell once, whatever the number of points in it.
 
     Returns
     -------
@@ -129,7 +136,7 @@ def at_points(
             raise RequestError(f"maps hold finished estimates; leave out {', '.join(wrong)}")
         found = _from_maps(maps, dates, table, quiet=quiet)
     else:
-        found = _from_inputs(settle(options), dates, table, quiet=quiet)
+        found = _from_inputs(settle(options), dates, table, parts=parts, quiet=quiet)
     _log_missing(table["station"].tolist(), found)
     return _rows(table, found)
 
@@ -145,7 +152,9 @@ def _table(places: pd.DataFrame | Sequence[tuple[float, float]]) -> pd.DataFrame
     )
 
 
-def _from_inputs(settings: MapSettings, dates: Any, table: pd.DataFrame, *, quiet: bool) -> PointSeries:
+def _from_inputs(
+    settings: MapSettings, dates: Any, table: pd.DataFrame, *, parts: Path | None, quiet: bool
+) -> PointSeries:
     """Compute the product from a stack or from a source."""
     if settings.stack is None and settings.source is None:
         raise RequestError("no input given; expected finished maps (--maps), a stack (--stack) or a source (--source)")
@@ -154,11 +163,12 @@ def _from_inputs(settings: MapSettings, dates: Any, table: pd.DataFrame, *, quie
     request = draft_request(settings, nowhere, no_grid, (), parse_days(dates))
     request = replace(request, recipe=replace(request.recipe, members=False))
     if stack is None:
-        return _from_source(request, str(settings.source), table, quiet=quiet)
+        return _from_source(request, str(settings.source), table, parts=parts, quiet=quiet)
     for name in request.needs.variables:
         stack.group_of(name)  # raises if the stack does not have it
     lon, lat = (table[name].to_numpy(np.float64) for name in ("lon", "lat"))
-    return _from_stack(replace(request, stack=stack.path.absolute()), lon, lat, quiet=quiet)
+    request = replace(request, stack=stack.path.absolute())
+    return _from_stack(request, open_stack(request.stack), lon, lat, quiet=quiet)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,12 +182,13 @@ class _Group:
     fetched: NDArray[np.bool_]
 
 
-def _from_stack(request: Request, lon: NDArray[np.float64], lat: NDArray[np.float64], *, quiet: bool) -> PointSeries:
-    """Compute the product from a request's stack, tile by tile: each chunk is decoded once, the engine runs on pixels.
+def _from_stack(
+    request: Request, stack: Stack, lon: NDArray[np.float64], lat: NDArray[np.float64], *, quiet: bool
+) -> PointSeries:
+    """Compute the product from a stack, tile by tile: each chunk is decoded once, the engine runs on pixels.
 
-    Area, grid and tiles of the request are not used.
+    Area, grid and tiles of the request are not used, and of its stack only what describes it.
     """
-    stack = open_stack(request.stack)
     rows, cols = pixels_of(stack.target, lon, lat)
     found = _without_inputs(request, len(rows), describe(request))
     column = {day: k for k, day in enumerate(request.days)}
@@ -186,7 +197,7 @@ def _from_stack(request: Request, lon: NDArray[np.float64], lat: NDArray[np.floa
     def parts() -> Iterator[Part]:
         for group in _groups(request, stack, rows, cols):
             groups[group.tile.id] = group
-            yield from read_pixels(request, group.tile, group.picked, group.days)
+            yield from read_pixels(request, stack, group.tile, group.picked, group.days)
 
     count = int((rows >= 0).sum()) * len(request.days)
     with _progress(count, quiet) as bar:
@@ -235,27 +246,43 @@ def _last(part: Part, name: str, steps: int) -> NDArray[np.float32]:
     return np.append(last, np.float32(np.nan))[part.block.rows_of(name)]  # row -1 takes the NaN at the end
 
 
-def _from_source(request: Request, source: str, table: pd.DataFrame, *, quiet: bool) -> PointSeries:
-    """Compute the product from a source, through a stack of one pixel for each place."""
-    sources = open_source(source)
+def _from_source(request: Request, source: str, table: pd.DataFrame, *, parts: Path | None, quiet: bool) -> PointSeries:
+    """Compute the product from a source, point by point, through stacks of one pixel."""
     found = _without_inputs(request, len(table), {"synthetic": False})
     column = {day: k for k, day in enumerate(request.days)}
-    points = [*table[["station", "lat", "lon"]].itertuples(index=False)]
-    for k, (name, lat, lon) in enumerate(tqdm(points, unit="point", disable=quiet)):
-        if pixels_of(conus_grid(), lon, lat)[0] < 0:
-            continue
-        try:
-            for days, _, stack in pixel_stacks(sources, (lon, lat), request.days, request.needs):
-                here = replace(request, stack=stack.path, days=tuple(days))
-                one = _from_stack(here, np.array([lon]), np.array([lat]), quiet=True)
+    rows, points = points_of(request, table)
+    bar = tqdm(total=len(table), initial=len(table) - len(points), unit="point", desc="points", disable=quiet)
+    sources = open_source(source)
+    choose_for_points(sources, points, request.needs)
+    stacks = point_stacks(sources, points, request.needs, folder=parts)
+    with bar, closing(stacks):
+        for number, of_years in groupby(stacks, key=itemgetter(0)):
+            k = rows[number]
+            lon, lat = (table[name].to_numpy(np.float64)[k : k + 1] for name in ("lon", "lat"))
+            for _, days, stack in of_years:
+                one = _from_stack(replace(request, stack=stack.path, days=tuple(days)), stack, lon, lat, quiet=True)
                 columns = [column[day] for day in days]
                 found.missing[k, columns] = one.missing[0]
                 for layer, values in one.values.items():
                     found.values[layer][k, columns] = values[0]
                 found.about.update(one.about)
-        except InputError as error:
-            raise InputError(f"point {name}: {error}") from error
+            bar.update()
     return found
+
+
+def points_of(request: Request, table: pd.DataFrame) -> tuple[list[int], list[Point]]:
+    """Return the rows of a table of places that lie on the default grid, and their pixels with the request's days."""
+    rows, cols = pixels_of(conus_grid(), *(table[name].to_numpy(np.float64) for name in ("lon", "lat")))
+    on = np.flatnonzero(rows >= 0).tolist()
+    days = tuple(sorted(set(request.days)))
+    return on, [
+        Point(
+            name=f"point {table['station'].iloc[k]}",
+            pixel=conus_grid()[int(rows[k]) : int(rows[k]) + 1, int(cols[k]) : int(cols[k]) + 1],
+            days=days,
+        )
+        for k in on
+    ]
 
 
 def _from_maps(paths: Any, dates: Any, table: pd.DataFrame, *, quiet: bool) -> PointSeries:

@@ -164,11 +164,11 @@ def look_up(stack: Stack, group: Group, window: Window, days: Iterable[date]) ->
     return Availability(group=group, days=tuple(wanted), blocks=blocks, fetched=fetched, valued=valued)
 
 
-def cut_days(days: Iterable[date]) -> Iterator[list[date]]:
-    """Cut ascending days so that none of the parts spans more than 64 days, whose marks are read at once."""
+def cut_days(days: Iterable[date], most: int = _SPAN) -> Iterator[list[date]]:
+    """Cut ascending days so that no part spans more than `most` days, by default 64, whose marks are read at once."""
     span: list[date] = []
     for day in days:
-        if span and (day - span[0]).days >= _SPAN:
+        if span and (day - span[0]).days >= most:
             yield span
             span = []
         span.append(day)

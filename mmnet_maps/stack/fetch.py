@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from filelock import Timeout
@@ -35,8 +34,9 @@ from mmnet_maps.sources.base import (
 )
 from mmnet_maps.sources.ranges import OutOfRange
 from mmnet_maps.stack.blocks import Group
+from mmnet_maps.stack.in_order import in_order
 from mmnet_maps.stack.layout import complete, create
-from mmnet_maps.stack.needs import Demand, Needs, days_on_axis
+from mmnet_maps.stack.needs import Demand, Needs, days_around
 from mmnet_maps.stack.plan import Plan, Request, pace, plan, revisions
 from mmnet_maps.stack.products import check_products
 from mmnet_maps.stack.repair import Damage, clear, find_damage
@@ -44,9 +44,6 @@ from mmnet_maps.stack.store import Stack, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 log = logging.getLogger("mmnet_maps")
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def assign(sources: Sequence[Source]) -> dict[str, Source]:
@@ -58,7 +55,7 @@ def assign(sources: Sequence[Source]) -> dict[str, Source]:
     return chosen
 
 
-def _of_needs(sources: Sequence[Source], needs: Needs) -> dict[str, Source]:
+def assign_needed(sources: Sequence[Source], needs: Needs) -> dict[str, Source]:
     """Assign sources to variables; InputError if no source has a needed one."""
     chosen = assign(sources)
     for name in needs.variables:
@@ -93,18 +90,25 @@ def open_or_create(path: str | Path, sources: Sequence[Source], target: GeoBox) 
     create(path, target, groups, {name: source.variables()[name] for name, source in chosen.items()})
 
 
-def _choose_products(path: Path, sources: Sequence[Source], demand: Demand, today: date) -> None:
-    """Let sources with several products for a variable choose one: what the stack holds, else what can be had."""
-    choosing = [source for source in sources if isinstance(source, Choosing)]
-    if choosing:
-        held = Stack(path).provenance if os.path.exists(path) else {}
-        days = {
-            kind: days_on_axis(day for own in demand.days for day in demand.needs.days(kind, own))
-            for kind in demand.needs.kinds
-        }
-        with _stopping(sources):
+def choose_products(
+    sources: Sequence[Source],
+    place: GeoBox,
+    needs: Needs,
+    days: Sequence[date],
+    today: date,
+    held: Mapping[str, Provenance] | None = None,
+) -> None:
+    """Let sources with several products for a variable choose one for maps of some days: what is held, or can be had."""
+    if choosing := [source for source in sources if isinstance(source, Choosing)]:
+        around = {kind: days_around(needs, kind, days) for kind in needs.kinds}
+        with stopping(sources):
             for source in choosing:
-                source.choose(demand.grid, days, held, today)
+                source.choose(place, around, held or {}, today)
+
+
+def _held(path: Path) -> Mapping[str, Provenance]:
+    """Return the provenance of what a stack holds, if there is one."""
+    return Stack(path).provenance if os.path.exists(path) else {}  # False for a name that is too long
 
 
 def fetch(
@@ -147,17 +151,17 @@ def fetch(
         The store cannot be written.
     """
     path, today = Path(path), today or date.today()
-    _choose_products(path, sources, demand, today)
-    chosen = _of_needs(sources, demand.needs)
+    choose_products(sources, demand.grid, demand.needs, demand.days, today, _held(path))
+    chosen = assign_needed(sources, demand.needs)
     damage: list[Damage] = []
     if os.path.exists(path):  # False for a name that is too long
         stack = Stack(path)
         check_products(stack, chosen)
         damage = find_damage(stack, demand, quiet=quiet) if verify else []
-        with _stopping(sources):
+        with stopping(sources):
             if not damage and not plan(stack, demand, today, chosen, refresh=refresh):
                 return stack
-    with _writing(path), _stopping(sources):
+    with _writing(path), stopping(sources):
         open_or_create(path, sources, demand.target)
         complete(path)
         stack = Stack(path, writable=True)
@@ -206,8 +210,8 @@ def estimate(
 
     Sources are asked only for their grids, the days that they have data on, and what was revised.
     """
-    _choose_products(Path(path), sources, demand, today or date.today())
-    chosen = _of_needs(sources, demand.needs)
+    choose_products(sources, demand.grid, demand.needs, demand.days, today or date.today(), _held(Path(path)))
+    chosen = assign_needed(sources, demand.needs)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(path) if Path(path).exists() else Path(folder, "empty.zarr")
         open_or_create(place, sources, demand.target)
@@ -216,7 +220,7 @@ def estimate(
         found_again.report()
         requests = found_again.requests
         with ThreadPoolExecutor(pace(sources).reads) as pool:
-            found = list(in_order(pool, requests, partial(_cost, chosen=chosen), ahead=len(requests)))
+            found = list(in_order(pool, requests, partial(cost_of, chosen=chosen), ahead=len(requests)))
     estimates = []
     for name, several in groupby(found, key=lambda item: item[0].group.name):
         items = list(several)
@@ -225,24 +229,24 @@ def estimate(
         estimates.append(
             Estimate(
                 group=name,
-                products=_products(items[0][0].group, chosen),
+                products=products_of(items[0][0].group, chosen),
                 reads=len(items),
                 days=len(days),
                 first=days[0],
                 last=days[-1],
                 bytes=sum(size for _, (size, _) in items),
-                cost=_sum(costs) if costs else None,
+                cost=sum_costs(costs) if costs else None,
             )
         )
     return estimates
 
 
-def _products(group: Group, chosen: Mapping[str, Source]) -> tuple[str, ...]:
+def products_of(group: Group, chosen: Mapping[str, Source]) -> tuple[str, ...]:
     """Return the products behind the variables of a group, once each."""
     return tuple(dict.fromkeys(chosen[name].variables()[name].product for name in group.variables))
 
 
-def _cost(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost | None]:
+def cost_of(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost | None]:
     """Return the bytes that a request would store, and its cost at services."""
     rows, cols = request.window
     cells = (rows.stop - rows.start) * (cols.stop - cols.start)
@@ -252,10 +256,10 @@ def _cost(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost | N
         size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in mine)
         if isinstance(source, Charged):
             costs.append(source.cost(request.group.kind, request.group.lattice[request.window], days))
-    return size, _sum(costs) if costs else None
+    return size, sum_costs(costs) if costs else None
 
 
-def _sum(costs: Sequence[Cost]) -> Cost:
+def sum_costs(costs: Sequence[Cost]) -> Cost:
     """Add up costs."""
     return Cost(
         requests=sum(cost.requests for cost in costs),
@@ -298,19 +302,16 @@ def _run(stack: Stack, found: Plan, chosen: Mapping[str, Source], today: date, q
     read = partial(_read, chosen=chosen, today=today, ranges=ranges)
     kept: dict[str, set[date]] = {}
     down: dict[str, SourceDownError] = {}
-    with ThreadPoolExecutor(reads) as pool, _stopping(chosen.values()):
+    with ThreadPoolExecutor(reads) as pool, stopping(chosen.values()):
         for name, several in groupby(found.requests, key=lambda request: request.group.name):
             of_group = list(several)
-            title = f"{name} ({', '.join(_products(of_group[0].group, chosen))})"
+            title = f"{name} ({', '.join(products_of(of_group[0].group, chosen))})"
             try:
                 _fill(stack, title, of_group, in_order(pool, of_group, read, ahead=reads), kept, quiet)
             except SourceDownError as error:
                 log.error("%s: %s", title, error)
                 down[title] = error
-    ranges.report()
-    for source in {id(source): source for source in chosen.values()}.values():
-        if isinstance(source, Reporting):
-            source.report()
+    report_dropped(chosen.values(), ranges)
     for name, days in kept.items():
         log.warning("%s: the inputs of %s are gone; the stack keeps their values", name, counted(len(days), "day"))
     if down:
@@ -341,6 +342,14 @@ def _fill(
             bar.update(request.cells)
 
 
+def report_dropped(sources: Iterable[Source], ranges: OutOfRange) -> None:
+    """Log how many values were out of range, and how many each source dropped before that."""
+    ranges.report()
+    for source in {id(source): source for source in sources}.values():
+        if isinstance(source, Reporting):
+            source.report()
+
+
 def _without_inputs(stack: Stack, request: Request, day: date, rasters: Rasters, revision: Revision | None) -> Rasters:
     """Return the values that a stack holds of variables whose inputs are gone, where reading gave none."""
 
@@ -357,7 +366,7 @@ def _without_inputs(stack: Stack, request: Request, day: date, rasters: Rasters,
 
 
 @contextmanager
-def _stopping(sources: Iterable[Source]) -> Iterator[None]:
+def stopping(sources: Iterable[Source]) -> Iterator[None]:
     """Stop the sources on any error or interruption, so that reads under way end soon."""
     with ExitStack() as on_error:
         for source in {id(source): source for source in sources}.values():
@@ -367,53 +376,18 @@ def _stopping(sources: Iterable[Source]) -> Iterator[None]:
         on_error.pop_all()
 
 
-def in_order(
-    pool: ThreadPoolExecutor, items: Iterable[Item], function: Callable[[Item], Result], *, ahead: int
-) -> Iterator[tuple[Item, Result]]:
-    """Apply a function in the threads of a pool and yield the results in order, at most `ahead` computed in advance.
-
-    If one item fails, the generator does not wait for others: it yields those already done, then raises the error.
-    """
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
-
-    def results(left: int) -> Iterator[tuple[Item, Result]]:
-        """Yield results until `left` items are waiting."""
-        while len(waiting) > left:
-            if failed := _first_done_or_failed([future for _, future in waiting]):
-                yield from ((item, one.result()) for item, one in waiting if _succeeded(one))
-                failed.result()
-            yield waiting[0][0], waiting[0][1].result()
-            waiting.popleft()
-
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            yield from results(ahead)
-        yield from results(0)
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-def _first_done_or_failed(futures: Sequence[Future[Result]]) -> Future[Result] | None:
-    """Wait until the first is done or any has failed; return the first that has failed."""
-    while True:
-        failed = next((one for one in futures if one.done() and not _succeeded(one)), None)
-        if failed or futures[0].done():
-            return failed
-        wait([future for future in futures if not future.done()], return_when=FIRST_COMPLETED)
-
-
-def _succeeded(future: Future[Any]) -> bool:
-    return future.done() and not future.cancelled() and future.exception() is None
-
-
 def _read(
     request: Request, chosen: Mapping[str, Source], today: date, ranges: OutOfRange
 ) -> list[tuple[Rasters, Revision | None]]:
-    group = request.group
-    asked = revisions(group, request.window, request.days, chosen, today)
+    """Read the values and revisions of a request's days."""
+    asked = revisions(request.group, request.window, request.days, chosen, today)
     known: Sequence[Revision | None] = asked or [None for _ in request.days]
+    return list(zip(read_values(request, chosen, ranges), known, strict=True))
+
+
+def read_values(request: Request, chosen: Mapping[str, Source], ranges: OutOfRange) -> list[Rasters]:
+    """Read the values of each day of a request: of the variables that may have any on it."""
+    group = request.group
     found: list[Rasters] = [{} for _ in request.days]
     for source, days in _split_by_source(request, chosen):
         rasters = source.read(group.kind, group.lattice[request.window], days)
@@ -423,7 +397,7 @@ def _read(
         for k, day in enumerate(days):
             mine = {name: rasters[name][k] for name in group.variables if chosen[name] is source}
             found[request.days.index(day)].update(mine)
-    return list(zip(found, known, strict=True))
+    return found
 
 
 def _split_by_source(request: Request, chosen: Mapping[str, Source]) -> Iterator[tuple[Source, list[date]]]:

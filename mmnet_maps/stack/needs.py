@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import NamedTuple
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
@@ -133,11 +134,16 @@ def uses(stack: Stack, grid: GeoBox, needs: Needs, days: Sequence[date]) -> list
         The stack has no such variable or does not cover the grid.
     """
     return [
-        Use(
-            group, _window(group, grid, stack), days_on_axis(day for own in days for day in needs.days(group.kind, own))
-        )
+        Use(group, _window(group, grid, stack), days_around(needs, group.kind, days))
         for group in groups_of(stack, needs, min(days))
     ]
+
+
+def days_around(needs: Needs, kind: str, days: Sequence[date]) -> list[date]:
+    """Return the days whose observations may enter maps of some days: those of `Needs.days` of each, on the axis."""
+    around = [(day - days[0]).days for day in needs.days(kind, days[0])]  # the same around every day
+    found = np.unique(np.add.outer([day.toordinal() for day in days], around))
+    return days_on_axis(map(date.fromordinal, found.tolist()))
 
 
 def groups_of(stack: Stack, needs: Needs, day: date) -> list[Group]:

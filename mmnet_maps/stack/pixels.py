@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,21 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
-from mmnet_maps.grid.tiles import conus_grid, pixel_of, tiles
+from mmnet_maps.grid.tiles import conus_grid, pixel_of
 from mmnet_maps.sources.base import Source
-from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.fetch import assign_needed, choose_products, open_or_create, report_dropped, stopping
 from mmnet_maps.stack.fields import SmapResampling
-from mmnet_maps.stack.needs import Demand, Needs
+from mmnet_maps.stack.in_order import in_order
+from mmnet_maps.stack.kept_reads import KeptReads
+from mmnet_maps.stack.needs import Needs
+from mmnet_maps.stack.pixel_stack import Held, PixelStack
+from mmnet_maps.stack.plan import Request, pace
+from mmnet_maps.stack.point_plan import Point, PointReads, plan_points
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
+
+_AHEAD = 8
+"""Reads that wait for each one under way."""
 
 
 def sample(
@@ -31,7 +40,6 @@ def sample(
     *,
     smap_resampling: SmapResampling = "bilinear",
     today: date | None = None,
-    quiet: bool = True,
 ) -> dict[str, NDArray[Any]]:
     """Read a model's inputs at points: those of the pixel of the default grid that holds each point, as on a map.
 
@@ -45,7 +53,7 @@ def sample(
         Days of the samples.
     needs
         Needs of the model (`request.needs_of`).
-    smap_resampling, today, quiet
+    smap_resampling, today
         As for maps.
 
     Returns
@@ -65,44 +73,115 @@ def sample(
         A source does not have a variable or cannot be read.
     """
     found: list[dict[str, NDArray[Any]]] = []
-    for number, point in enumerate(points):
-        try:
-            pixels = pixel_stacks(sources, point, days, needs, today=today, quiet=quiet)
-            for of_year, pixel, stack in pixels:
-                rows = read_pixel(stack, pixel, of_year, needs, smap_resampling=smap_resampling)
-                place = {"point": np.full(len(of_year), number), "date": np.array(of_year, "datetime64[D]")}
-                found.append({**place, **rows})
-        except RequestError as error:
-            raise RequestError(f"point {number}: {error}") from error
+    wanted = [_point(number, place, days) for number, place in enumerate(points)]
+    choose_for_points(sources, wanted, needs, today=today)
+    for number, of_year, stack in point_stacks(sources, wanted, needs, today=today):
+        rows = read_pixel(stack, wanted[number].pixel, of_year, needs, smap_resampling=smap_resampling)
+        place = {"point": np.full(len(of_year), number), "date": np.array(of_year, "datetime64[D]")}
+        found.append({**place, **rows})
     return {name: np.concatenate([rows[name] for rows in found]) for name in (found[0] if found else ())}
 
 
-def pixel_stacks(
+def _point(number: int, place: tuple[float, float], days: Sequence[date]) -> Point:
+    name = f"point {number}"
+    try:
+        return Point(name=name, pixel=pixel_of(conus_grid(), *place), days=tuple(sorted(set(days))))
+    except RequestError as error:
+        raise RequestError(f"{name}: {error}") from error
+
+
+def choose_for_points(
+    sources: Sequence[Source], points: Sequence[Point], needs: Needs, *, today: date | None = None
+) -> None:
+    """Let sources with several products for a variable choose one for all points: what can be had at the first."""
+    if points:
+        days = sorted({day for point in points for day in point.days})
+        choose_products(sources, points[0].pixel, needs, days, today or date.today())
+
+
+def point_stacks(
     sources: Sequence[Source],
-    point: tuple[float, float],
-    days: Iterable[date],
+    points: Sequence[Point],
     needs: Needs,
     *,
+    folder: Path | None = None,
+    wanted: Sequence[int] | None = None,
     today: date | None = None,
-    quiet: bool = True,
-) -> Iterator[tuple[list[date], GeoBox, Stack]]:
-    """Fetch the inputs of some days at a point into stacks of its one pixel, one per year because land cover is annual.
+) -> Generator[tuple[int, list[date], PixelStack], None, None]:
+    """Read the inputs of points from sources, several reads at a time, as stacks in memory.
 
-    Parameters and errors are those of `sample`.
+    Reads are planned for all points (`plan_points`), so that coarse cells are read once for all points in them, and
+    carried out in the order of the points.
+
+    Parameters
+    ----------
+    sources, needs, today
+        As `sample`; products are chosen already (`choose_for_points`).
+    points
+        The points, each with at least one day.
+    folder
+        Where finished reads are kept and found again; None to keep them only until all points are done.
+    wanted
+        Indices of the points to read, ascending; None for all. The others are planned for, so that the reads of these
+        stay the same.
 
     Yields
     ------
-    days, pixel, stack
-        The days of a year, ascending; the pixel, which is the whole fine lattice of the stack; the stack, which is
-        deleted before the next is made.
+    number, days, stack
+        Index of a point, ascending; its days of a year, ascending; the stack, of which the pixel is a window.
+
+    Raises
+    ------
+    RequestError
+        A day is too near the start of the time axis.
+    InputError
+        A source does not have a variable or cannot be read; the message names the point.
+    OutputError
+        A read cannot be kept.
     """
-    pixel = pixel_of(conus_grid(), *point)
-    for _, year in groupby(sorted(set(days)), key=lambda day: day.year):
-        of_year = list(year)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "point.zarr")
-            demand = Demand(grid=pixel, tiles=tiles(pixel), needs=needs, days=of_year, lattice=pixel)
-            yield of_year, pixel, fetch(path, sources, demand, today=today, quiet=quiet)
+    today, chosen = today or date.today(), assign_needed(sources, needs)
+    with template_of(sources) as template, stopping(sources):
+        kept = KeptReads(folder or template.path.parent / "reads", sources, needs)
+        plans = plan_points(template, points, needs, today)
+        wanted = range(len(points)) if wanted is None else wanted
+        first: dict[int, tuple[Request, str]] = {}  # each read once, with the name of the first point that needs it
+        for k in wanted:
+            for read in plans[k].all_reads:
+                first.setdefault(id(read), (read, points[k].name))
+        reads, done = pace(chosen.values()).reads, set[int]()
+        with ThreadPoolExecutor(reads) as pool:
+            finished = in_order(pool, first.values(), kept.ensure, ahead=_AHEAD * reads)
+            for k in wanted:
+                while not done.issuperset(map(id, plans[k].all_reads)):
+                    (read, _), _ = next(finished)
+                    done.add(id(read))
+                for days, stack in _stacks_of(template, plans[k], kept):
+                    yield k, days, stack
+        report_dropped(chosen.values(), kept.ranges)
+
+
+@contextmanager
+def template_of(sources: Sequence[Source]) -> Iterator[Stack]:
+    """Make an empty stack with the groups of some sources, in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "groups.zarr")
+        open_or_create(path, sources, conus_grid())
+        yield Stack(path)
+
+
+def _stacks_of(template: Stack, plan: PointReads, kept: KeptReads) -> Iterator[tuple[list[date], PixelStack]]:
+    """Yield the days of each year of a point, and a stack of its inputs with the land cover of that year."""
+
+    def held(name: str, reads: Sequence[Request]) -> Held:
+        return Held.of(((read.window, read.days, kept.load(read)) for read in reads), plan.windows[name])
+
+    always = {name: held(name, reads) for name, reads in plan.reads.items() if template.groups[name].temporal}
+    for days in plan.point.years:
+        annual = {
+            name: [read for read in reads if read.days[0].year == days[0].year] for name, reads in plan.reads.items()
+        }
+        static = {name: held(name, reads) for name, reads in annual.items() if name not in always and reads}
+        yield days, PixelStack(template, always | static)
 
 
 def read_pixel(

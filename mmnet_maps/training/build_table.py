@@ -7,15 +7,18 @@ import json
 import logging
 import shutil
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from tqdm import tqdm
 
 from mmnet_maps import __version__
@@ -30,7 +33,8 @@ from mmnet_maps.stack.availability import fetched_days
 from mmnet_maps.stack.fetch import assign
 from mmnet_maps.stack.fields import SmapResampling
 from mmnet_maps.stack.needs import Needs
-from mmnet_maps.stack.pixels import read_pixel, sample
+from mmnet_maps.stack.pixels import choose_for_points, point_stacks, read_pixel
+from mmnet_maps.stack.point_plan import Point
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.training.observations import MIN_HOURS, read_observations
 from mmnet_maps.training.splits import BORDERS, REGIONS
@@ -233,56 +237,101 @@ class _Inputs:
             "smap_resampling": self.smap_resampling,
         }
 
+    @cached_property
+    def _state(self) -> str:
+        """The stack, or the sources and the state of their files."""
+        if isinstance(self.origin, Stack):
+            return str(self.origin.path)
+        return str([f"{source.name} {getattr(source, 'state', '')}" for source in self.origin])
+
     def digest(self, station: pd.DataFrame) -> str:
         """Hash everything that decides the rows of a station."""
-        origin = (
-            self.origin.path
-            if isinstance(self.origin, Stack)
-            else [f"{source.name} {getattr(source, 'state', '')}" for source in self.origin]
-        )
-        settings = f"{__version__} {origin} {self.provenance} {self.needs} {self.smap_resampling}"
+        settings = f"{__version__} {self._state} {self.provenance} {self.needs} {self.smap_resampling}"
         return hashlib.sha256(f"{settings}\n{station.to_csv(index=False)}".encode()).hexdigest()
 
-    def at(self, place: tuple[float, float], days: Sequence[date]) -> tuple[list[date], Mapping[str, NDArray[Any]]]:
-        """Return the days with inputs at a longitude and latitude, and the columns of these days; none off the grid."""
+    def points(self, stations: Mapping[str, pd.DataFrame]) -> dict[str, Point]:
+        """Return the pixels and days of stations, by name; those off the grid are left out."""
+        grid = self.origin.target if isinstance(self.origin, Stack) else conus_grid()
+        pixels = {name: pixel for name, rows in stations.items() if (pixel := _pixel(grid, rows)) is not None}
+        return {
+            name: Point(name=f"station {name}", pixel=pixel, days=tuple(stations[name]["date"]))
+            for name, pixel in pixels.items()
+        }
+
+    def at(
+        self, points: Mapping[str, Point], skip: Collection[str], parts: Path | None
+    ) -> Iterator[tuple[str, list[date], Mapping[str, NDArray[Any]]]]:
+        """Yield stations with inputs, in order: name, days with inputs, columns of these days.
+
+        Parameters
+        ----------
+        points
+            Pixels and days by name.
+        skip
+            Stations that are not wanted. They are planned for like the others, so that the same reads are found again.
+        parts
+            See `build_samples`.
+        """
+        if isinstance(self.origin, Stack):
+            for name, point in points.items():
+                if name not in skip and (days := self._fetched(self.origin, point)):
+                    yield name, days, self._columns(self.origin, point, days)
+            return
+        names = list(points)
+        wanted = [k for k, name in enumerate(names) if name not in skip]
+        stacks = point_stacks(self.origin, list(points.values()), self.needs, wanted=wanted, folder=parts)
+        for number, of_years in groupby(stacks, key=itemgetter(0)):
+            point = points[names[number]]
+            columns = [self._columns(stack, point, days) for _, days, stack in of_years]
+            joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+            yield names[number], list(point.days), joined
+
+    def _fetched(self, stack: Stack, point: Point) -> list[date]:
+        """Return the days of a station that a stack was filled for."""
         try:
-            pixel = pixel_of(self.origin.target if isinstance(self.origin, Stack) else conus_grid(), *place)
-        except RequestError:
-            return [], {}
-        if not isinstance(self.origin, Stack):
-            return list(days), sample(self.origin, [place], days, self.needs, smap_resampling=self.smap_resampling)
-        fetched = fetched_days(self.origin, pixel, self.needs, days)
-        if not fetched:
-            return [], {}
-        return fetched, read_pixel(self.origin, pixel, fetched, self.needs, smap_resampling=self.smap_resampling)
+            return fetched_days(stack, point.pixel, self.needs, point.days)
+        except InputError as error:
+            raise InputError(f"{point.name}: {error}") from error
+
+    def _columns(self, stack: Stack, point: Point, days: Sequence[date]) -> dict[str, NDArray[Any]]:
+        """Return the columns of a station's days; an error names the station."""
+        try:
+            return read_pixel(stack, point.pixel, days, self.needs, smap_resampling=self.smap_resampling)
+        except InputError as error:
+            raise InputError(f"{point.name}: {error}") from error
+
+
+def _pixel(grid: GeoBox, station: pd.DataFrame) -> GeoBox | None:
+    """Return the pixel of a grid that a station lies in; None off the grid."""
+    try:
+        return pixel_of(grid, float(station["lon"].iloc[0]), float(station["lat"].iloc[0]))
+    except RequestError:
+        return None
 
 
 def _sample_stations(rows: pd.DataFrame, inputs: _Inputs, parts: Path | None, progress: bool) -> pa.Table:
     """Return the rows of all stations with inputs; stations that an interrupted run has finished are not sampled."""
     import pyarrow as pa
 
-    found = []
-    for name, station in tqdm(rows.groupby("station"), desc="stations", disable=not progress):
-        kept = parts and parts / f"{inputs.digest(station)}.parquet"
-        if (part := _kept(kept)) is not None:
-            found.append(part)
-            continue
-        place = float(station["lon"].iloc[0]), float(station["lat"].iloc[0])
-        try:
-            days, columns = inputs.at(place, station["date"].tolist())
-        except InputError as error:
-            raise InputError(f"station {name}: {error}") from error
-        if days:
-            part = _rows(station[station["date"].isin(days)], columns, inputs.needs)
-            if kept:
-                write_samples(part, kept)
-            found.append(part)
+    stations = {str(name): station for name, station in rows.groupby("station")}
+    points = inputs.points(stations)
+    if not isinstance(inputs.origin, Stack):
+        choose_for_points(inputs.origin, list(points.values()), inputs.needs)
+    paths = {name: parts / f"{inputs.digest(station)}.parquet" for name, station in stations.items()} if parts else {}
+    found = {name: part for name, path in paths.items() if (part := _kept(path)) is not None}
+    with tqdm(total=len(stations), initial=len(found), desc="stations", disable=not progress) as bar:
+        for name, days, columns in inputs.at(points, found.keys(), parts):
+            station = stations[name]
+            found[name] = _rows(station[station["date"].isin(days)], columns, inputs.needs)
+            if parts:
+                write_samples(found[name], paths[name])
+            bar.update()
     if not found:
         raise InputError(
-            f"none of the {rows['station'].nunique()} stations and their days has inputs; the stations must lie in the "
+            f"none of the {len(stations)} stations and their days has inputs; the stations must lie in the "
             "conterminous United States and, where a stack is given, it must be filled there (see mmnet stack)"
         )
-    return pa.concat_tables(found)
+    return pa.concat_tables([found[name] for name in stations if name in found])
 
 
 def _rows_between(observations: pa.Table, first: date, last: date | None) -> pd.DataFrame:

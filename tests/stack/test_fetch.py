@@ -21,7 +21,8 @@ from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import conus_grid, target_grid, tiles
 from mmnet_maps.sources.base import Rasters
 from mmnet_maps.stack.availability import require, require_values
-from mmnet_maps.stack.fetch import fetch, in_order
+from mmnet_maps.stack.fetch import fetch
+from mmnet_maps.stack.in_order import in_order
 from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.plan import plan
 from mmnet_maps.stack.store import Stack, lock

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from mmnet_maps.sources.base import Source
 from mmnet_maps.sources.demo.world import SyntheticWorld
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand, Needs
-from mmnet_maps.stack.pixels import pixel_stacks, sample
+from mmnet_maps.stack.pixels import sample
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
@@ -45,29 +43,11 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
 
 
-@pytest.fixture(scope="module")
-def point_stacks(filled: tuple[Source, GeoBox, Stack]) -> Callable[..., Iterator[Any]]:
-    """`pixels.pixel_stacks`, whose stacks are kept for the next call."""
-    kept: dict[tuple[float, float], tuple[Any, Any]] = {}
-
-    def opened(sources: Any, point: tuple[float, float], *arguments: Any, **options: Any) -> Iterator[Any]:
-        if point not in kept:
-            stacks = pixel_stacks(sources, point, *arguments, **options)
-            kept[point] = next(stacks), stacks  # the stack is deleted with the generator
-        yield kept[point][0]
-
-    return opened
-
-
 @pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
 def test_a_sample_at_a_pixel_centre_is_the_pixel_of_the_map(
-    filled: tuple[Source, GeoBox, Stack],
-    point_stacks: Callable[..., Iterator[Any]],
-    resampling: str,
-    monkeypatch: pytest.MonkeyPatch,
+    filled: tuple[Source, GeoBox, Stack], resampling: str
 ) -> None:
     source, grid, stack = filled
-    monkeypatch.setattr("mmnet_maps.stack.pixels.pixel_stacks", point_stacks)
     block = read_block(stack, grid, NEEDS, DAYS, smap_resampling=resampling)
     maps = list(block.snapshots)
     lon, lat = lonlat(grid)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -231,28 +232,43 @@ def test_a_table_is_written_and_trained_on(tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["t.parquet"]
 
 
-def test_an_interrupted_table_continues(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", range(4))
+def test_an_interrupted_table_continues_without_repeating_a_read(tmp_path: Path, number: int) -> None:
     class Dying(AnalyticSource):
         def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
-            if len(self.reads) > whole * 2 // 3:
-                raise KeyboardInterrupt
-            return super().read(group, geobox, days)
+            with lock:
+                if len(self.reads) == number:
+                    raise KeyboardInterrupt
+                self.reads.append((group, tuple(days)))
+            return AnalyticSource().read(group, geobox, days)
 
+    lock = Lock()
     known = observed(days=DAYS[:1])
-    source, parts = AnalyticSource(), tmp_path / "parts"
+    source, dying, parts = AnalyticSource(), Dying(), tmp_path / "parts"
     table = build_samples(known, [source], FEW)
-    whole = len(source.reads)
+    whole = sorted(source.reads)
+    assert [group for group, _ in whole] == ["smap", "static", "static", "weather"]  # both lie in the same coarse cells
     with pytest.raises(KeyboardInterrupt):
-        build_samples(known, [Dying()], FEW, parts=parts)
-    (kept,) = parts.glob("*.parquet")
-    for content in (kept.read_bytes(), b"half"):
-        kept.write_bytes(content)
+        build_samples(known, [dying], FEW, parts=parts)
+    source.reads.clear()
+    assert build_samples(known, [source], FEW, parts=parts).equals(table)
+    assert sorted([*dying.reads, *source.reads]) == whole
+
+
+def test_a_kept_part_that_is_broken_or_of_other_inputs_is_made_again(tmp_path: Path) -> None:
+    known, parts = observed(days=DAYS[:1]), tmp_path / "parts"
+    source = AnalyticSource()
+    table = build_samples(known, [source], FEW, parts=parts)
+    whole = len(source.reads)
+    for broken, reads in (([], 0), ([*parts.glob("*.parquet")][:1], 0), ([*parts.glob("*.*")], whole)):
+        for path in broken:
+            path.write_bytes(b"half")
         source.reads.clear()
         assert build_samples(known, [source], FEW, parts=parts).equals(table)
-        assert len(source.reads) == whole / 2
+        assert len(source.reads) == reads
     source.reads.clear()
-    build_samples(known, [source], replace(FEW, steps=1), parts=parts)  # no kept station was sampled with these needs
-    assert len(source.reads) == whole
+    build_samples(known, [source], replace(FEW, steps=1), parts=parts)
+    assert sorted(group for group, _ in source.reads) == ["weather"]  # of the others this reads the same
 
 
 def test_options_that_exclude_each_other(tmp_path: Path, model: Path) -> None:

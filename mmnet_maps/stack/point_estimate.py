@@ -1,0 +1,113 @@
+"""Estimate what reading the inputs of points would cost, without reading any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mmnet_maps.sources.base import Cost, Source
+from mmnet_maps.stack.fetch import Estimate, assign_needed, cost_of, products_of, sum_costs
+from mmnet_maps.stack.kept_reads import KeptReads
+from mmnet_maps.stack.needs import Needs
+from mmnet_maps.stack.pixels import template_of
+from mmnet_maps.stack.plan import Request, pace
+from mmnet_maps.stack.point_plan import Point, plan_points
+
+SECONDS = 10.0
+"""Assumed time of a request. No service has been timed: it may as well be a third of that, or three times as much."""
+
+LOOKED_UP = 8
+"""Reads of a group whose requests are looked up; a service is asked for the days with data of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointsEstimate:
+    """Cost of reading the inputs of points.
+
+    Attributes
+    ----------
+    groups
+        By group; extrapolated from `LOOKED_UP` reads where there are more.
+    points
+        Number of points.
+    concurrent
+        Reads at a time.
+    """
+
+    groups: Sequence[Estimate]
+    points: int
+    concurrent: int
+
+    @property
+    def cost(self) -> Cost | None:
+        """Cost at services; None where all inputs are local."""
+        costs = [one.cost for one in self.groups if one.cost is not None]
+        return sum_costs(costs) if costs else None
+
+    @property
+    def time(self) -> timedelta | None:
+        """Time that the requests take if each takes `SECONDS`; None where all inputs are local."""
+        return timedelta(seconds=self.cost.requests * SECONDS / self.concurrent) if self.cost else None
+
+
+def estimate_points(
+    sources: Sequence[Source],
+    points: Sequence[Point],
+    needs: Needs,
+    *,
+    folder: Path | None = None,
+    today: date | None = None,
+) -> PointsEstimate:
+    """Estimate the reads of `pixels.point_stacks` with the same arguments; no values are read and nothing is written.
+
+    Sources are asked for their grids, and for the days with data of a few reads of each group: not of all, since every
+    answer is a request too.
+
+    Raises
+    ------
+    RequestError, InputError
+        As `pixels.point_stacks`.
+    """
+    chosen = assign_needed(sources, needs)
+    with template_of(sources) as template:
+        kept = KeptReads(folder or template.path.parent, sources, needs)
+        plans = plan_points(template, points, needs, today or date.today())
+        due: dict[str, dict[int, Request]] = {}
+        for read in (read for plan in plans for read in plan.all_reads):
+            if folder is None or not kept.path(read).exists():
+                due.setdefault(read.group.name, {})[id(read)] = read
+        concurrent = pace(chosen.values()).reads
+        with ThreadPoolExecutor(concurrent) as pool:
+            groups = [_estimate(list(reads.values()), chosen, pool) for reads in due.values()]
+    return PointsEstimate(groups=groups, points=len(points), concurrent=concurrent)
+
+
+def _estimate(reads: Sequence[Request], chosen: Mapping[str, Source], pool: ThreadPoolExecutor) -> Estimate:
+    """Extrapolate from some of the reads of a group to all of them, by days and by values."""
+    some = [reads[k] for k in np.unique(np.linspace(0, len(reads) - 1, LOOKED_UP).astype(int))]
+    sizes, costs = zip(*pool.map(partial(cost_of, chosen=chosen), some), strict=True)
+    of_days = sum(len(read.days) for read in reads) / sum(len(read.days) for read in some)
+    of_values = sum(read.cells for read in reads) / sum(read.cells for read in some)
+    charged = [cost for cost in costs if cost is not None]
+    found = sum_costs(charged)
+    scaled = Cost(
+        requests=round(of_days * found.requests),
+        bytes=round(of_values * found.bytes),
+        values=round(of_values * found.values),
+    )
+    return Estimate(
+        group=reads[0].group.name,
+        products=products_of(reads[0].group, chosen),
+        reads=len(reads),
+        days=len({day for read in reads for day in read.days}),
+        first=min(read.days[0] for read in reads),
+        last=max(read.days[-1] for read in reads),
+        bytes=round(of_values * sum(sizes)),
+        cost=scaled if charged else None,
+    )
