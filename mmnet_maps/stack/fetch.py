@@ -99,7 +99,7 @@ def choose_products(
     today: date,
     held: Mapping[str, Provenance] | None = None,
 ) -> None:
-    """Let sources with several products for a variable choose one for maps of some days: what is held, else available."""
+    """Let sources with several products for a variable choose one for some days: what is held, else available."""
     if choosing := [source for source in sources if isinstance(source, Choosing)]:
         around = {kind: days_around(needs, kind, days) for kind in needs.kinds}
         with stopping(sources):
