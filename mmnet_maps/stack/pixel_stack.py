@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.grid.lattice import Window
-from mmnet_maps.stack.blocks import Group
+from mmnet_maps.stack.blocks import Group, Place
 from mmnet_maps.stack.store import Stack
+from mmnet_maps.stack.verified import VerifiedValues
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 Packed = dict[str, NDArray[np.integer]]
 
-_BLOCK = 8  # cells of a coarse block: what is read around a pixel spans at most two of them
+_BLOCK = 8  # cells a side: those read around a pixel lie in four blocks at most
 _EMPTY, _VALUED = 1, 2
 
 
@@ -42,28 +43,52 @@ class Held:
     values: Packed
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[Window, Sequence[date], Packed]], window: Window) -> Held:
-        """Join values of some days, each in a window around the given one."""
+    def of(cls, group: Group, window: Window, parts: Iterable[tuple[Window, Sequence[date], Packed]]) -> Held:
+        """Join values of some days, each in a window around the given one, and round that out to whole blocks."""
         cut = [(days, _within(values, own, window)) for own, days, values in parts]
         first, last = min(days[0] for days, _ in cut), max(days[-1] for days, _ in cut)
-        shape = ((last - first).days + 1, *(part.stop - part.start for part in window))
-        names = cut[0][1]
-        joined: Packed = {name: np.full(shape, VARIABLES[name].nodata, VARIABLES[name].dtype) for name in names}
+        whole = in_small_blocks(group).whole_blocks(window)
+        shape = ((last - first).days + 1, *(part.stop - part.start for part in whole))
+        rows, cols = _relative(window, whole)
+        values = {name: np.full(shape, VARIABLES[name].nodata, VARIABLES[name].dtype) for name in cut[0][1]}
         marks = np.zeros(shape[0], np.uint32)
-        for days, values in cut:
-            rows = [(day - first).days for day in days]
-            marks[rows] = _EMPTY
-            for name, found in values.items():
-                joined[name][rows] = found
-                valued = (found != VARIABLES[name].nodata).any(axis=(1, 2))
-                marks[np.asarray(rows)[valued]] = _VALUED
-        return cls(window=window, first=first, marks=marks, values=joined)
+        for days, found in cut:
+            at = np.array([(day - first).days for day in days])
+            marks[at] = _EMPTY
+            for name, own in found.items():
+                values[name][at, rows, cols] = own
+                marks[at[(own != VARIABLES[name].nodata).any(axis=(1, 2))]] = _VALUED
+        return cls(window=whole, first=first, marks=marks, values=values)
+
+
+def _relative(window: Window, outer: Window) -> Window:
+    """Return the place of a window in one around it."""
+    rows, cols = (slice(part.start - by.start, part.stop - by.start) for part, by in zip(window, outer, strict=True))
+    return rows, cols
 
 
 def _within(values: Packed, own: Window, window: Window) -> Packed:
     """Return the values of a window inside another one, which is theirs."""
-    rows, cols = (slice(part.start - by.start, part.stop - by.start) for part, by in zip(window, own, strict=True))
+    rows, cols = _relative(window, own)
     return {name: found[:, rows, cols] for name, found in values.items()}
+
+
+class _HeldValues(VerifiedValues):
+    """Values that are held in memory, by group."""
+
+    def __init__(self, held: Mapping[str, Held]) -> None:
+        self._held = held
+
+    def block(self, group: Group, variable: str, place: Place, day: date | None) -> NDArray[np.integer] | None:
+        """Return a block of a variable, not to be changed; None where nothing is held."""
+        held = self._held.get(group.name)
+        if held is None:
+            return None
+        row = (day - held.first).days if day else 0
+        rows, cols = _relative(group.cells_of(place), held.window)
+        _, height, width = held.values[variable].shape
+        inside = rows.start >= 0 and rows.stop <= height and cols.start >= 0 and cols.stop <= width
+        return held.values[variable][row, rows, cols] if inside and 0 <= row < len(held.marks) else None
 
 
 class PixelStack(Stack):
@@ -79,12 +104,8 @@ class PixelStack(Stack):
 
     def __init__(self, template: Stack, held: Mapping[str, Held]) -> None:
         super().__init__(template.path)
-        # Decoded blocks are kept whole: those of a stack on disk hold thousands of cells.
-        self.groups = {
-            name: group if group.kind in FINE_GROUPS else replace(group, block=_BLOCK)
-            for name, group in self.groups.items()
-        }
-        self._held = held
+        self.groups = {name: in_small_blocks(group) for name, group in self.groups.items()}
+        self._held, self._values = held, _HeldValues(held)
 
     def marks(self, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
         """Return the marks of the blocks in a window, as `Stack.marks`: the same for all blocks."""
@@ -98,22 +119,7 @@ class PixelStack(Stack):
             marks[:] = held.marks
         return np.broadcast_to(marks[:, None, None], (len(marks), *blocks)).copy()
 
-    def _values(self, variable: str, window: Window, days: Sequence[date] | None) -> NDArray[np.integer]:
-        """Return a window on consecutive days, or without a time axis; missing where nothing is held."""
-        held, spec = self._held.get(self.group_of(variable).name), VARIABLES[variable]
-        count = len(days) if days else 1
-        values: NDArray[np.integer] = np.full(
-            (count, *(part.stop - part.start for part in window)), spec.nodata, spec.dtype
-        )
-        if held is not None:
-            start = (days[0] - held.first).days if days else 0
-            there, here = [], []
-            for wanted, known in zip(
-                (slice(start, start + count), *window), (slice(0, len(held.marks)), *held.window), strict=True
-            ):
-                low = max(wanted.start, known.start)
-                high = max(min(wanted.stop, known.stop), low)
-                there.append(slice(low - known.start, high - known.start))
-                here.append(slice(low - wanted.start, high - wanted.start))
-            values[tuple(here)] = held.values[variable][tuple(there)]
-        return values if days else values[0]
+
+def in_small_blocks(group: Group) -> Group:
+    """Return a group with blocks of few cells: blocks are decoded and kept whole."""
+    return replace(group, block=1 if group.kind in FINE_GROUPS else _BLOCK, verified=False)

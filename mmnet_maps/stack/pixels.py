@@ -173,7 +173,8 @@ def _stacks_of(template: Stack, plan: PointReads, kept: KeptReads) -> Iterator[t
     """Yield the days of each year of a point, and a stack of its inputs with the land cover of that year."""
 
     def held(name: str, reads: Sequence[Request]) -> Held:
-        return Held.of(((read.window, read.days, kept.load(read)) for read in reads), plan.windows[name])
+        parts = ((read.window, read.days, kept.load(read)) for read in reads)
+        return Held.of(template.groups[name], plan.windows[name], parts)
 
     always = {name: held(name, reads) for name, reads in plan.reads.items() if template.groups[name].temporal}
     for days in plan.point.years:
