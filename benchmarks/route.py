@@ -58,7 +58,7 @@ def pixel(request: Request, part: Part, terms: Any) -> None:
 def write(request: Request, days: Sequence[date]) -> None:
     """Make maps from the stack to their files."""
     for together in request.day_batches(days):
-        write_days(request, together, quiet=True, pictures=False)
+        write_days(request, together, quiet=True)
 
 
 def inputs(part: Part) -> dict[str, np.ndarray]:

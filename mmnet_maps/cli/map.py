@@ -44,7 +44,7 @@ def map_command(
     check_request(options, aoi=aoi, dates=wanted)
     from mmnet_maps.mapping.pipeline import make_maps
 
-    made = make_maps(aoi, wanted, quiet=quiet, **options)
+    made = make_maps(aoi, wanted, quiet=quiet, drawing_apart=True, **options)
     for product in made.products:
         click.echo(f"{product.day}  {product.layers['soil_moisture']}")
         click.echo(f"            {product.picture}")

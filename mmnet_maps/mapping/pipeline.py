@@ -25,6 +25,7 @@ from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.borrowed import Borrowed
+from mmnet_maps.mapping.drawing import Draw, drawing
 from mmnet_maps.mapping.no_value import Tally, sentence, why_in_files
 from mmnet_maps.mapping.prefetch import abreast, ahead
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
@@ -58,7 +59,9 @@ class MadeMaps:
     overview: Path | None
 
 
-def make_maps(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapOptions]) -> MadeMaps:
+def make_maps(
+    aoi: Any, dates: Any, *, quiet: bool = False, drawing_apart: bool = False, **options: Unpack[MapOptions]
+) -> MadeMaps:
     """Make the maps of an area on some days and write them; finished maps with the same fingerprint are kept.
 
     Parameters
@@ -69,6 +72,8 @@ def make_maps(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[Ma
         Output folder.
     quiet
         No progress bar.
+    drawing_apart
+        Draw in a process of its own, see `drawing.drawing`.
 
     Raises
     ------
@@ -85,13 +90,15 @@ def make_maps(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[Ma
     request = prepare(aoi, dates, quiet=quiet, **options)  # area, days → grid, tiles → recipe → inputs in a stack
     _check_targets(request)
     products = _finished(request)
-    for days in request.day_batches([day for day in request.days if day not in products]):
-        products |= write_days(request, days, quiet=quiet)  # read → engine → layers → files
-    made = [products[day] for day in request.days]
+    missing = [day for day in request.days if day not in products]
+    with drawing(drawing_apart and bool(missing)) as draw:
+        for days in request.day_batches(missing):
+            products |= write_days(request, days, quiet=quiet, draw=draw)  # read → engine → layers → files
+        made = [products[day] for day in request.days]
+        overview = _draw_overview(request, made, draw) if len(made) > 1 else None
     for product in made:
         if product.why_empty:
             log.warning(sentence(request.area.name, product.day, product.why_empty))
-    overview = _draw_overview(request, made) if len(made) > 1 else None
     write_catalog(request.run.out, request.days)
     write_styles(request.run.out)
     return MadeMaps(products=made, overview=overview)
@@ -102,7 +109,7 @@ def write_days(
     days: Sequence[date],
     *,
     quiet: bool = False,
-    pictures: bool = True,
+    draw: Draw | None = None,
     also: Callable[[Tile, date, Packed], None] | None = None,
 ) -> dict[date, DayProduct]:
     """Make and write the products of some days together.
@@ -115,8 +122,8 @@ def write_days(
         At most as many as in one of `request.Request.day_batches`.
     quiet
         No progress bar.
-    pictures
-        Whether to draw a picture of each day.
+    draw
+        Draws a picture of each day, as `picture.draw`; None for no pictures.
     also
         Called with every tile, day and packed layers before the day's product is complete.
 
@@ -146,7 +153,7 @@ def write_days(
             if also is not None:
                 also(part.tile, part.day, packed)
             bar.update()
-        made = {day: _finish(request, writer, day, pictures) for day, writer in writers.items()}
+        made = {day: _finish(request, writer, day, draw) for day, writer in writers.items()}
     return {day: replace(product, why_empty=tallies[day].why()) for day, product in made.items()}
 
 
@@ -367,7 +374,7 @@ def _writer(request: Request, day: date) -> DayWriter:
     return DayWriter(request.run.out, revision)
 
 
-def _finish(request: Request, writer: DayWriter, day: date, pictures: bool) -> DayProduct:
+def _finish(request: Request, writer: DayWriter, day: date, draw: Draw | None) -> DayProduct:
     """Complete the product of a day, unless its inputs or its model were changed in the meantime."""
     request.check_models()
     if request.fingerprint(day) != writer.revision.fingerprint:
@@ -375,24 +382,24 @@ def _finish(request: Request, writer: DayWriter, day: date, pictures: bool) -> D
             f"the stack {request.stack} was changed while the map of {day} was made from it; nothing of that day was "
             "kept: run again"
         )
-    return writer.finish(partial(_draw_day, request, day) if pictures else None)
+    return writer.finish(partial(_draw_day, request, day, draw) if draw else None)
 
 
-def _draw_day(request: Request, day: date, layers: dict[str, Path], path: Path) -> None:
-    _draw(request, {day: layers}, path)
+def _draw_day(request: Request, day: date, draw: Draw, layers: dict[str, Path], path: Path) -> None:
+    _draw(request, {day: layers}, path, draw)
 
 
-def _draw_overview(request: Request, made: Sequence[DayProduct]) -> Path:
+def _draw_overview(request: Request, made: Sequence[DayProduct], draw: Draw) -> Path:
     """Draw all days together on one colour scale, unless the picture is newer than all of them."""
     path = request.overview
     newest = max(product.item.stat().st_mtime_ns for product in made)
     if not path.exists() or path.stat().st_mtime_ns < newest:
-        _draw(request, {product.day: product.layers for product in made}, path)
+        _draw(request, {product.day: product.layers for product in made}, path, draw)
     return path
 
 
-def _draw(request: Request, days: Mapping[date, dict[str, Path]], path: Path) -> None:
-    from mmnet_maps.product.picture import DayPicture, draw
+def _draw(request: Request, days: Mapping[date, dict[str, Path]], path: Path, draw: Draw) -> None:
+    from mmnet_maps.product.picture import DayPicture
 
     draw(
         path,

@@ -217,7 +217,7 @@ def test_inputs_that_change_while_a_map_is_made_are_refused(tmp_path: Path, stac
         writable.write(group.name, window, DAYS[1], values)
 
     with pytest.raises(InputError, match="was changed while the map of 2021-08-08 was made"):
-        write_days(one, DAYS[1:2], quiet=True, pictures=False, also=revise)
+        write_days(one, DAYS[1:2], quiet=True, also=revise)
     assert [path.name for path in (tmp_path / "maps/20210808").iterdir()] == []
 
 

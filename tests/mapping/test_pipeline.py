@@ -264,7 +264,7 @@ def test_a_second_area_does_not_replace_the_maps_of_the_first(inputs: Path, mode
         (tmp_path / name).mkdir()
         (tmp_path / name / "fields.geojson").write_text(shapely.to_geojson(outline))
     request = prepare(tmp_path / "north/fields.geojson", DAYS[0], **options)
-    first = write_days(request, request.days, quiet=True, pictures=False)[request.days[0]].item
+    first = write_days(request, request.days, quiet=True)[request.days[0]].item
     before = first.read_bytes()
     with pytest.raises(
         OutputError, match=r"fields_20210807.json is the map of another area .*another --out"
@@ -437,7 +437,7 @@ def test_a_map_without_a_value_says_why(
     values = {name: AnalyticSource().value(name, group.lattice[window], days[0]) for name in group.variables}
     stack.write(group.name, window, days[0], values | {"clay": np.full_like(values["clay"], np.nan)})
     options: dict[str, Any] = {"stack": stack.path, "model": model, "out": tmp_path / "maps", "quiet": True}
-    (made,) = write_days(prepare(bounds, days, **options), days, quiet=True, pictures=False).values()
+    (made,) = write_days(prepare(bounds, days, **options), days, quiet=True).values()
     with rasterio.open(made.layers["quality"]) as data:
         quality = data.read(1)
     inside, missing = int((quality != 1).sum()), int(bit(quality, "input_missing").sum())

@@ -110,7 +110,7 @@ def _measure(request: Request, stack: Stack, days: tuple[date, ...]) -> tuple[fl
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mmnet-probe-") as folder:
         probe = replace(request, days=days, run=replace(request.run, out=Path(folder)))
-        made = write_days(probe, days, quiet=True, pictures=False)
+        made = write_days(probe, days, quiet=True)
         seconds = time.perf_counter() - started
         written = sum(path.stat().st_size for product in made.values() for path in product.layers.values())
     return seconds, written, sum(_bytes_read(stack, use) for use in uses(stack, tile.geobox, request.needs, days))

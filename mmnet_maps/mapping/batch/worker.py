@@ -178,7 +178,7 @@ def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
         if task.store:
             _write_to_store(task, fingerprints[day], tile, day, packed)
 
-    made = write_days(request, days, quiet=True, pictures=False, also=also)
+    made = write_days(request, days, quiet=True, also=also)
     seconds = (time.perf_counter() - started) / len(days)
     return {
         day: Outcome(
