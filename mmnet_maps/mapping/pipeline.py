@@ -230,8 +230,11 @@ def _parts(request: Request, tile: Tile, inside: Mask, block: Block, picked: Pic
     spec = request.spec
     classes = next((feature.classes for feature in spec.snapshot if feature.name == "landcover"), ())
     place = _place(spec, tile, picked)
+    unknown, series_id = np.zeros(0, bool), block.series_id
     for number, snapshot in enumerate(block.snapshots):
-        unknown = unknown_cover(snapshot.fine["landcover"], classes)
+        if number == 0:  # land cover is the same on all days
+            unknown = unknown_cover(snapshot.fine["landcover"], classes)
+            series_id = np.where(unknown, np.int32(-1), block.series_id).reshape(len(block.groups), -1)
         yield Part(
             tile=tile,
             inside=inside,
@@ -244,7 +247,7 @@ def _parts(request: Request, tile: Tile, inside: Mask, block: Block, picked: Pic
                 **place,
                 "doy": np.array([snapshot.day.timetuple().tm_yday], np.float32),
             },
-            series_id=np.where(unknown, np.int32(-1), block.series_id).reshape(len(block.groups), -1),
+            series_id=series_id,
         )
 
 

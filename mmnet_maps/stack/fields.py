@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -10,13 +10,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmnet_maps.stack.bilinear import Bilinear
 from mmnet_maps.stack.cells import Cells, Pixels
-from mmnet_maps.stack.interpolate import FILL_CELLS, Float, Packed, bilinear, fill_gaps, interpolate_series
+from mmnet_maps.stack.interpolate import FILL_CELLS, Float, Packed, fill_gaps, interpolate_series
 from mmnet_maps.stack.needs import Needs, Use
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import SEARCH_DAYS, VARIABLES
 
 SmapResampling = Literal["nearest", "bilinear"]
+
+OnDay = Callable[[date], tuple[Float, NDArray[np.bool_]]]
+"""Returns a day's value of every pixel, NaN off the lattice, and whether its cell is gap-filled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +62,29 @@ class Field:
         filled = np.any(self.gap_filled, axis=0, keepdims=True)[0, np.searchsorted(self.kept, self.cells.used)]
         return self.cells.on_lattice(self.cells.used[filled])
 
-    def to_pixels(self, pixels: Pixels, day: date, resampling: SmapResampling) -> tuple[Float, NDArray[np.bool_]]:
-        """Return the day's value of every pixel, NaN off the lattice, and whether its cell is gap-filled."""
+    def to_pixels(
+        self, pixels: Pixels, resampling: SmapResampling
+    ) -> Callable[[date], tuple[Float, NDArray[np.bool_]]]:
+        """Locate pixels once, for all days."""
         assert self.kept.size == np.prod(self.cells.shape), "the whole window was read"
-        today = (day - self.first).days
-        values, filled = self.values[today], self.gap_filled[today]
-        gap_filled = np.zeros(pixels.shape, bool)
-        if filled.any():
-            gap_filled = np.append(filled, False)[self.cells.of_pixels]
-        if resampling == "nearest":
-            return np.append(values, np.float32(np.nan))[self.cells.of_pixels], gap_filled
-        lattice = self.cells.group.lattice
-        y, x = pixels.positions(lattice)
-        top, left = (part.start for part in self.cells.window)
-        sampled = bilinear(values.reshape(self.cells.shape), y - top, x - left)
-        height, width = lattice.shape
-        if not (y.min() >= 0 and x.min() >= 0 and y.max() < height and x.max() < width):
-            sampled[~((y >= 0) & (x >= 0) & (y < height) & (x < width))] = np.nan
-        return sampled, gap_filled
+        cells, lattice = self.cells, self.cells.group.lattice
+        between = (
+            None
+            if resampling == "nearest"
+            else Bilinear(*pixels.positions(lattice), cells.window, (lattice.shape.y, lattice.shape.x))
+        )
+
+        def on(day: date) -> tuple[Float, NDArray[np.bool_]]:
+            today = (day - self.first).days
+            values, filled = self.values[today], self.gap_filled[today]
+            gap_filled = np.zeros(pixels.shape, bool)
+            if filled.any():
+                gap_filled = np.append(filled, False)[cells.of_pixels]
+            if between is not None:
+                return between.sample(values.reshape(cells.shape)), gap_filled
+            return np.append(values, np.float32(np.nan))[cells.of_pixels], gap_filled
+
+        return on
 
 
 def read_field(

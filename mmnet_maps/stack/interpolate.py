@@ -1,4 +1,4 @@
-"""Interpolation in time, gap filling from neighbouring cells, and bilinear sampling."""
+"""Interpolation in time, and gap filling from neighbouring cells."""
 
 from __future__ import annotations
 
@@ -317,55 +317,3 @@ def fill_gaps(values: Float, cells: NDArray[np.intp], shape: tuple[int, int]) ->
         filled[time[valid], cell[valid]] = True
         time, cell = time[~valid], cell[~valid]
     return filled
-
-
-def bilinear(values: Float, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> Float:
-    """Sample a coarse field between its cell centres.
-
-    Corners that are missing or lie beyond the field are left out and the weights of the others renormalised.
-
-    Parameters
-    ----------
-    values
-        (row, col) float32.
-    rows, cols
-        Positions in cell units, cell centres at whole numbers plus one half, any shape.
-
-    Returns
-    -------
-    ndarray
-        float32; NaN where all four corners are missing. A value depends on its position and corners alone, not on the
-        positions sampled with it.
-    """
-    height, width = values.shape
-    known = np.pad(~np.isnan(values), 1)
-    padded = np.where(known, np.pad(values, 1), np.float32(0)).ravel()
-    share = known.astype(np.float32).ravel()
-    whole = bool(known[1:-1, 1:-1].all())
-    sampled = np.empty(rows.shape, np.float32)
-    # A few rows at a time, so that intermediate results stay in the cache.
-    for part in np.array_split(np.arange(len(rows)), min(len(rows), max(1, rows.size // 65_536))):
-        row, col = (np.nan_to_num(index[part], nan=-9.0) - 0.5 for index in (rows, cols))
-        top, left = np.floor(row), np.floor(col)
-        down, right = (row - top).astype(np.float32), (col - left).astype(np.float32)
-        inner = bool(whole and top.min() >= 0 and left.min() >= 0 and top.max() < height - 1 and left.max() < width - 1)
-        start = np.clip(top, -1, height - 1).astype(np.intp) * (width + 2) + width + 3
-        start += np.clip(left, -1, width - 1).astype(np.intp)
-        total, weight, corners = (np.zeros(row.shape, np.float32) for _ in range(3))
-        for step, portion in (
-            (0, (1 - down) * (1 - right)),
-            (1, (1 - down) * right),
-            (width + 2, down * (1 - right)),
-            (width + 3, down * right),
-        ):
-            total += padded[start + step] * portion
-            if not inner:
-                weight += share[start + step] * portion
-                corners += share[start + step]
-        if not inner:
-            # Rounded weights of four corners do not add up to 1: dividing by them would depend on the window.
-            with np.errstate(invalid="ignore", divide="ignore"):
-                np.divide(total, weight, out=total, where=corners < 4)
-            total[(top < -1) | (top >= height) | (left < -1) | (left >= width)] = np.nan
-        sampled[part] = total
-    return sampled

@@ -65,7 +65,7 @@ class Observations:
     def __init__(
         self, stack: Stack, used: Mapping[str, Use], pixels: Pixels, names: Sequence[str], days: Sequence[date]
     ) -> None:
-        self._stack, self._shape, self._days = stack, pixels.shape, days
+        self._stack, self.shape, self._days = stack, pixels.shape, days
         groups = {group.name: group for group in map(stack.group_of, names)}
         self._found = {name: look_up(stack, *used[name]) for name in groups}
         self._pieces = {name: _pieces(pixels, stack, group) for name, group in groups.items()}
@@ -86,13 +86,13 @@ class Observations:
         fine, ages = dict(self._static), dict[str, NDArray[np.uint8]]()
         for name in self._temporal:
             group = self._stack.group_of(name)
-            age = ages.setdefault(group.kind, np.zeros(self._shape, np.uint8))
+            age = ages.setdefault(group.kind, np.zeros(self.shape, np.uint8))
             fine[name] = self._interpolated(name, group, day, age)
         return fine, ages
 
     def _unchanging(self, name: str) -> Packed:
         spec, group = VARIABLES[name], self._stack.group_of(name)
-        values: Packed = np.full(self._shape, spec.nodata, spec.dtype)
+        values: Packed = np.full(self.shape, spec.nodata, spec.dtype)
         for place, piece in self._pieces[group.name].items():
             block = self._read(name, place, None) if self._observed[group.name, place] else None
             if block is not None:
@@ -105,7 +105,7 @@ class Observations:
         gaps = [(other - day).days for other in self._found[group.name].observed]
         earlier, later = any(-reach <= gap <= 0 for gap in gaps), any(0 < gap <= reach for gap in gaps)
         packed = earlier != later
-        values: NDArray[Any] = np.empty(self._shape, spec.dtype if packed else np.float32)
+        values: NDArray[Any] = np.empty(self.shape, spec.dtype if packed else np.float32)
         for place, piece in self._pieces[group.name].items():
             around = self._around(name, group, place, day)
             before, after = around.before if earlier else None, around.after if later else None

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.stack.availability import Picked
 from mmnet_maps.stack.cells import Pixels, cells_below, combinations
-from mmnet_maps.stack.fields import Field, SmapResampling, marks_of, read_field
+from mmnet_maps.stack.fields import Field, OnDay, SmapResampling, marks_of, read_field
 from mmnet_maps.stack.interpolate import Float
 from mmnet_maps.stack.needs import Needs, uses
 from mmnet_maps.stack.observations import Observations
@@ -142,6 +142,7 @@ def read_block(
     series_id, places = _series_cells(needs.series_groups, fields)
     first, last = needs.series_days(days[0])[0], needs.series_days(days[-1])[-1]
     observations = Observations(stack, used, pixels, [name for name in needs.snapshot if name not in fields], days)
+    coarse_on = {name: fields[name].to_pixels(pixels, smap_resampling) for name in needs.snapshot if name in fields}
     return Block(
         groups=needs.series_groups,
         series_id=series_id,
@@ -150,7 +151,7 @@ def read_block(
             for name, place in places.items()
         },
         starts=tuple((needs.series_days(day)[0] - first).days for day in days),
-        snapshots=(_snapshot(day, pixels, observations, fields, places, needs, smap_resampling) for day in days),
+        snapshots=(_snapshot(day, observations, coarse_on, fields, places, needs) for day in days),
         cells={name: field.cells.on_lattice(field.cells.used) for name, field in fields.items()},
         borrowed={name: field.borrowed() for name, field in fields.items()},
     )
@@ -179,17 +180,16 @@ def _series_cells(
 
 def _snapshot(
     day: date,
-    pixels: Pixels,
     observations: Observations,
+    coarse_on: Mapping[str, OnDay],
     fields: Mapping[str, Field],
     places: Mapping[str, NDArray[np.intp]],
     needs: Needs,
-    resampling: SmapResampling,
 ) -> Snapshot:
     fine, ages = observations.on(day)
-    gap_filled = np.zeros(pixels.shape, bool)
-    for name in (name for name in needs.snapshot if name in fields):
-        fine[name], filled = fields[name].to_pixels(pixels, day, resampling)
+    gap_filled = np.zeros(observations.shape, bool)
+    for name, on in coarse_on.items():
+        fine[name], filled = on(day)
         gap_filled |= filled
     own = needs.series_days(day)
     of_series = {name: (fields[name], fields[name].days(own[0], own[-1]), place) for name, place in places.items()}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.stack.interpolate import NEVER, bilinear, fill_gaps, interpolate_days, interpolate_series
+from mmnet_maps.stack.interpolate import NEVER, fill_gaps, interpolate_days, interpolate_series
 from mmnet_maps.variables import VARIABLES
 
 DAY = date(2021, 8, 8)
@@ -129,41 +129,3 @@ def test_gaps_are_filled_with_the_nearest_valid_cell_within_two(window: np.ndarr
         closest = min(distance for distance, _ in near)
         assert filled[t, k] in [value for distance, value in near if distance == closest]
     np.testing.assert_array_equal(gap_filled, expected)
-
-
-def test_bilinear_is_exact_on_a_plane_and_renormalises() -> None:
-    row, col = np.mgrid[0:5, 0:6]
-    plane = (2.0 * (row + 0.5) - 0.5 * (col + 0.5)).astype(np.float32)
-    rows, cols = np.array([[1.2, 3.9], [0.5, 4.5]]), np.array([[2.7, 1.0], [0.5, 5.5]])
-    np.testing.assert_allclose(bilinear(plane, rows, cols), 2.0 * rows - 0.5 * cols, atol=1e-5)
-    plane[2, 2] = np.nan
-    assert bilinear(plane, np.array([2.5]), np.array([1.5]))[0] == plane[2, 1]
-    assert np.isnan(bilinear(plane, np.array([2.5]), np.array([2.5]))[0])
-    three = [plane[1, 1], plane[1, 2], plane[2, 1]]
-    np.testing.assert_allclose(bilinear(plane, np.array([2.0]), np.array([2.0]))[0], np.mean(three), rtol=1e-6)
-
-
-def test_a_large_row_of_pixels_is_sampled_as_each_alone() -> None:
-    field = np.arange(12, dtype=np.float32).reshape(3, 4)
-    rows, cols = np.linspace(0.6, 2.4, 140_000)[None], np.linspace(0.6, 3.4, 140_000)[None]
-    found = bilinear(field, rows, cols)
-    np.testing.assert_array_equal(found[:, ::9999], bilinear(field, rows[:, ::9999], cols[:, ::9999]))
-
-
-positions = st.floats(-2, 8, width=32)
-
-
-@given(
-    arrays(np.float32, (5, 6), elements=st.one_of(st.just(float("nan")), st.floats(0, 0.5, width=32))),
-    st.lists(st.tuples(positions, positions), min_size=1, max_size=12),
-)
-def test_a_sampled_value_does_not_depend_on_the_positions_beside_it(
-    field: np.ndarray, places: list[tuple[float, float]]
-) -> None:
-    """Values depend on place and day, never on the window: to the last bit."""
-    rows, cols = (np.array(index)[None] for index in zip(*places, strict=True))
-    together = bilinear(field, rows, cols)
-    for k in range(len(places)):
-        np.testing.assert_array_equal(bilinear(field, rows[:, k : k + 1], cols[:, k : k + 1])[0], together[:, k])
-    beyond = bilinear(field, np.append(rows, [[-9.0]], axis=1), np.append(cols, [[0.0]], axis=1))
-    np.testing.assert_array_equal(beyond[:, :-1], together)
