@@ -128,7 +128,7 @@ def lst_expected(day: date, row: int, col: int, phase: float, good: tuple[int, .
 
 @pytest.mark.parametrize(
     ("product", "phase", "good"),
-    [("mod11a1", 0.0, (0, 1)), ("vnp21a1d", 0.5, (0,))],
+    [("mod11a1", 0.0, (0, 1)), ("vnp21a1d", 0.5, (0, 1))],
 )
 @pytest.mark.parametrize("col", [9 * 1200 + 700, 10 * 1200 - 3])
 def test_surface_temperature_is_masked_by_its_flags_across_tiles(
