@@ -47,6 +47,7 @@ from mmnet_maps.model.features import (
 )
 from mmnet_maps.model.fused import SERIES_CELLS, scratch
 from mmnet_maps.model.prediction import Prediction, RunningPrediction
+from mmnet_maps.model.runs import runs_of
 from mmnet_maps.model.saved import check_ensemble
 from mmnet_maps.model.training_range import TrainingRange
 from mmnet_maps.variables import LANDCOVER_CLASSES
@@ -59,7 +60,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Rows of a matrix product: on a CPU its activations stay in the cache, on a GPU they keep all of it busy.
 _ROWS = {"cpu": 4_096, "cuda": 262_144}
 _TERMS = 10  # networks times days whose terms are kept at once
-_PIXELS = {"cpu": 16_384, "cuda": 262_144}  # pixels that are gathered and encoded at once
+_VALUES = 30_000_000  # numbers in the terms of the networks of a day that run together
+_PIXELS = {"cpu": 32_768, "cuda": 262_144}  # pixels that are gathered and encoded at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +160,14 @@ class Engine:
         """Return the terms of each map for `predict`, in bounded memory; for parameters see `encode_series`.
 
         The terms of several maps, at most `days_at_once`, are computed now. Those of a single map are computed while
-        `predict` uses them, for ten networks at a time, so that memory does not grow with an ensemble.
+        `predict` uses them, for some networks at a time, so that memory does not grow with an ensemble.
         """
         if len(starts) > 1:
             return [[terms] for terms in self.encode_series(series, starts, stop=stop)]
         every = range(len(self._networks))
-        groups = (every[first : first + _TERMS] for first in every[::_TERMS])
+        cells = sum(len(series[used_columns(series, features)[0]]) for features in self.spec.feature_groups)
+        most = max(1, _VALUES // max(1, cells * self.spec.d_model))
+        groups = (every[first : first + most] for first in every[::most])
         return [(self.encode_series(series, starts, group, stop)[0] for group in groups)]
 
     @torch.inference_mode()
@@ -305,15 +309,15 @@ class Engine:
 
         def run(part: slice, group: SeriesTerms) -> None:
             """Add the output of a group of networks for some of the rows."""
-            block, which = self._block(used, series_id, rows[part])
-            codes = block["landcover"].long().expand_as(which[0]) if self._coded else None
-            shape = (len(encoded_columns(self._numeric)), which.shape[1])
+            block, cells, runs = self._block(used, series_id, rows[part])
+            codes = block["landcover"].long().expand_as(runs) if self._coded else None
+            shape = (len(encoded_columns(self._numeric)), len(runs))
             x = _finite(encode(block, self._numeric, out=scratch("encoded", shape, self._like)))
-            for outside, of_group in zip(group.outside, which, strict=True):
-                running.outside[part] |= torch.index_select(outside, 0, of_group)
+            outside = [torch.index_select(of_group, 0, own) for of_group, own in zip(group.outside, cells, strict=True)]
+            running.outside[part] |= torch.index_select(torch.stack(outside).any(0), 0, runs)
             for known in self._ranges:
                 running.outside[part] |= known.outside_snapshot(x, codes)
-            for network, values in self._outputs(x, codes, which, group):
+            for network, values in self._outputs(x, codes, cells, runs, group):
                 if spec.target.residual_of:
                     values += block[spec.target.residual_of]
                 running.add(part, values, in_estimate=network.in_estimate, member=network.member)
@@ -352,30 +356,33 @@ class Engine:
         x = torch.from_numpy(snapshot[:, numeric]).T.to(self.device)
         every = [slice(0, self.spec.steps)]
         terms = [network.terms(group, scaled[..., columns], every)[0] for group, columns in enumerate(self._columns)]
-        return network.target(x, codes, torch.stack(terms).sum(0)).cpu().numpy()
+        return network.target(network.enter(x, codes), torch.stack(terms).sum(0)).cpu().numpy()
 
     def _outputs(
-        self, x: Tensor, codes: Tensor | None, which: Tensor, group: SeriesTerms
+        self, x: Tensor, codes: Tensor | None, cells: Tensor, runs: Tensor, group: SeriesTerms
     ) -> Iterator[tuple[Network, Tensor]]:
-        """Yield every network of a group and its output, (n,)."""
-        size, count, scales = _ROWS[self.device.type], which.shape[1], None
+        """Yield every network of a group and its output, (n,); for `cells` and `runs` see `runs.runs_of`."""
+        size, count, scales = _ROWS[self.device.type], len(runs), None
         for k, (term, *others) in zip(group.networks, group.values, strict=True):
             network, found = self._networks[k], torch.empty(count, device=self.device)
-            if network.snapshot_scales is not scales:  # members have those of their checkpoint
+            if network.snapshot_scales is not scales:  # members have those of their checkpoint, and its first layer
                 scales = network.snapshot_scales
                 scaled = torch.sub(x, scales[0], out=scratch("scaled", x.shape, x)).div_(scales[1])
+                entered = network.split.enter(scaled, codes)
+            shape = (cells.shape[1], term.shape[1])
+            of_runs = torch.index_select(term, 0, cells[0], out=scratch("runs", shape, term))
+            for other, own in zip(others, cells[1:], strict=True):
+                of_runs += torch.index_select(other, 0, own, out=scratch("other", shape, term))
             for part in (slice(start, start + size) for start in range(0, count, size)):
-                rows, *of_others = which[:, part]
-                gathered = torch.index_select(term, 0, rows, out=scratch("term", (len(rows), term.shape[1]), term))
-                for other, cells in zip(others, of_others, strict=True):
-                    gathered += torch.index_select(other, 0, cells, out=scratch("other", gathered.shape, term))
-                found[part] = network.split.target(scaled[:, part], None if codes is None else codes[part], gathered)
+                memory = scratch("term", (len(runs[part]), term.shape[1]), term)
+                gathered = torch.index_select(of_runs, 0, runs[part], out=memory)
+                found[part] = network.split.target(entered[part], gathered)
             yield network, found
 
     def _block(
         self, columns: Mapping[str, NDArray[Any]], series_id: NDArray[np.integer], rows: NDArray[np.intp]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return columns and series cells (groups, n) of pixels on the device; a GPU copies while it computes."""
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return columns and runs (`runs.runs_of`) of pixels on the device; a GPU copies while it computes."""
         pixels: slice | NDArray[np.intp] = rows
         if rows[-1] - rows[0] + 1 == rows.size:
             pixels = slice(rows[0], rows[-1] + 1)  # ten times as fast
@@ -390,17 +397,17 @@ class Engine:
         }
         if "landcover" in others:  # may be class names
             others["landcover"] = as_numbers("landcover", others["landcover"])
-        cells = np.array(series_id[:, pixels])
+        cells = np.stack([of_group[pixels] for of_group in series_id])
         with torch.cuda.stream(self._copies):  # None on a CPU
             block = {name: self._to_device(values) for name, values in others.items()}
-            of_stack, which = self._to_device(steps), self._to_device(cells)
+            of_stack, cells, runs = map(self._to_device, (steps, *runs_of(cells)))
         if self._copies is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_stream(self._copies)
-            for tensor in (*block.values(), of_stack, which):
+            for tensor in (*block.values(), of_stack, cells, runs):
                 tensor.record_stream(computing)
         physical = unpack(packed, of_stack, scratch("physical", (2, *of_stack.shape), self._like))
-        return block | dict(zip(packed, physical, strict=True)), which
+        return block | dict(zip(packed, physical, strict=True)), cells, runs
 
     def _to_device(self, values: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(values)

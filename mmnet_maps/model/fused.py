@@ -30,6 +30,8 @@ SERIES_CELLS = {"cpu": 256, "cuda": 8_192}
 
 _NORM_EPS = 1e-5  # as in torch's LayerNorm
 
+_FLOORS = 64  # rows that are compared with a row of floors at a time: one by one takes 1.6 times as long
+
 
 class _Layer(NamedTuple):
     """A linear layer, or the scale and shift of a normalisation."""
@@ -73,12 +75,18 @@ class _Scratch(local):
 
     def __init__(self) -> None:
         self._held: dict[tuple[Any, ...], Tensor] = {}
+        self._views: dict[tuple[Any, ...], Tensor] = {}
 
     def __call__(self, slot: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        size, key = math.prod(shape), (slot, like.dtype, like.device)
+        key = (slot, like.dtype, like.device)
+        view = self._views.get(key)
+        if view is not None and view.shape == shape:  # mostly: one block is as long as the last
+            return view
+        size = math.prod(shape)
         if key not in self._held or self._held[key].numel() < size:
             self._held[key] = torch.empty(size, dtype=like.dtype, device=like.device)
-        return self._held[key][:size].view(*shape)
+        self._views[key] = self._held[key][:size].view(*shape)
+        return self._views[key]
 
 
 scratch = _Scratch()
@@ -125,18 +133,21 @@ class _Chain:
 
     def __init__(self, name: str, layers: Sequence[_Layer], like: Tensor) -> None:
         self.name = name
-        self.steps: list[tuple[Tensor, Tensor]] = []
+        self.steps: list[tuple[Tensor, Tensor]] = []  # weights, and the floors of some rows one after the other
         self.rest = torch.zeros(layers[0].weight.shape[1], dtype=torch.float64)
         for weight, bias in layers:
             floor = -(bias + weight @ self.rest).to(like)
             self.rest = -floor.double().cpu()  # rounded like the floor, so that an inactive unit is exactly 0
-            self.steps.append((weight.T.contiguous().to(like), floor))
+            self.steps.append((weight.T.contiguous().to(like), floor.repeat(_FLOORS)))
 
     def __call__(self, x: Float[Tensor, "n into"]) -> Float[Tensor, "n out"]:
         x = x.to(self.steps[0][0])
-        for k, (weight, floor) in enumerate(self.steps):
-            x = torch.mm(x, weight, out=scratch(f"{self.name} {k}", (len(x), len(floor)), x))
-            torch.maximum(x, floor, out=x)
+        for k, (weight, floors) in enumerate(self.steps):
+            shape = (math.ceil(len(x) / _FLOORS), _FLOORS, weight.shape[1])  # at the end may be rows of no meaning
+            memory = scratch(f"{self.name} {k}", shape, x)
+            x = torch.mm(x, weight, out=memory.flatten(0, 1)[: len(x)])
+            memory = memory.flatten(1)
+            torch.maximum(memory, floors, out=memory)
         return x
 
 
@@ -297,10 +308,11 @@ class SplitNetwork(Protocol):
     ) -> list[Float[Tensor, "n width"]]:
         """Return the part that depends on a group of the series alone; `places` are the steps of each map."""
 
-    def target(
-        self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, term: Float[Tensor, "n width"]
-    ) -> Float[Tensor, " n"]:
-        """Return the target from the standardised snapshot and each pixel's terms, added up, which are overwritten."""
+    def enter(self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None) -> Float[Tensor, "n entered"]:
+        """Return the first layer of the standardised snapshot, which is the same for all members of a checkpoint."""
+
+    def target(self, entered: Float[Tensor, "n entered"], term: Float[Tensor, "n width"]) -> Float[Tensor, " n"]:
+        """Return the target from the first layer and each pixel's terms, added up, which are overwritten."""
 
 
 class _MMNet:
@@ -322,9 +334,11 @@ class _MMNet:
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         return self.branches[group].terms(series, places)
 
-    def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
-        e = self.chain(torch.relu_(self.entry(x, codes)))
-        return self.regression(torch.relu_(term.addmm_(e, self.of_snapshot)))
+    def enter(self, x: Tensor, codes: Tensor | None) -> Tensor:
+        return torch.relu_(self.entry(x, codes))
+
+    def target(self, entered: Tensor, term: Tensor) -> Tensor:
+        return self.regression(torch.relu_(term.addmm_(self.chain(entered), self.of_snapshot)))
 
 
 class _MLP:
@@ -343,8 +357,11 @@ class _MLP:
         rows = [steps.movedim(0, 1).flatten(1) if self.full else steps[-1] for steps in own]
         return [linear(row, *self.of_series).to(self.entry.weight) for row in rows]
 
-    def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
-        return self.regression(self.chain(torch.relu_(term.add_(self.entry(x, codes)))).add_(self.rest))
+    def enter(self, x: Tensor, codes: Tensor | None) -> Tensor:
+        return self.entry(x, codes)
+
+    def target(self, entered: Tensor, term: Tensor) -> Tensor:
+        return self.regression(self.chain(torch.relu_(term.add_(entered))).add_(self.rest))
 
 
 class _Transformer:
@@ -357,7 +374,10 @@ class _Transformer:
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         return [self.regression(e)[:, None] for e in self.encoder(linear(series, *self.series_entry), places)]
 
-    def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
+    def enter(self, x: Tensor, codes: Tensor | None) -> Tensor:
+        return x[:0].T
+
+    def target(self, entered: Tensor, term: Tensor) -> Tensor:
         return term[:, 0]
 
 
@@ -374,11 +394,12 @@ class _FullTransformer:
         entered = linear(series, *self.of_series).to(self.entry.weight).movedim(0, 1)  # (n, every, width)
         return [entered[:, place].flatten(1) for place in places]
 
-    def target(self, x: Tensor, codes: Tensor | None, term: Tensor) -> Tensor:
-        entered = term.view(len(term), self.encoder.steps, term.shape[1] // self.encoder.steps).movedim(
-            1, 0
-        ) + self.entry(x, codes)
-        parts = torch.split(entered, SERIES_CELLS[entered.device.type], dim=1)
+    def enter(self, x: Tensor, codes: Tensor | None) -> Tensor:
+        return self.entry(x, codes)
+
+    def target(self, entered: Tensor, term: Tensor) -> Tensor:
+        of_steps = term.view(len(term), self.encoder.steps, entered.shape[1]).movedim(1, 0) + entered
+        parts = torch.split(of_steps, SERIES_CELLS[term.device.type], dim=1)
         return torch.cat([self.regression(self.encoder(part)[0]) for part in parts])
 
 

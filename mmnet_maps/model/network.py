@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 import torch
@@ -244,9 +244,11 @@ def draw_member(network: nn.Module, seed: int) -> nn.Module:
     """Draw a member of the Monte Carlo dropout ensemble of a network: a copy with one draw of the noise in its weights.
 
     In training every unit is multiplied by noise: Gaussian, or in the Transformer 0 or 1 / (1 - p). One draw per unit,
-    for all rows and all steps, is a scale of the layer that computes the unit (the shared masks of Gal & Ghahramani,
-    2016, Adv. Neural Inf. Process. Syst. 29), so a member is a plain network. A Gaussian factor below 0, one in 30 000
-    at p = 0.2, counts as 0, because no scale before a ReLU can represent it. Attention probabilities get no noise.
+    for all rows and all steps, is a scale of weights (the shared masks of Gal & Ghahramani, 2016, Adv. Neural Inf.
+    Process. Syst. 29), so a member is a plain network. Scaled are the weights that read the unit, so that the first
+    layer of a chain is the same in all members; at the end of a chain, the layer that computes it. A Gaussian factor
+    below 0, one in 30 000 at p = 0.2, counts as 0, because no scale before a ReLU can represent it. Attention
+    probabilities get no noise.
 
     Parameters
     ----------
@@ -265,11 +267,15 @@ def draw_member(network: nn.Module, seed: int) -> nn.Module:
     with torch.no_grad():
         for module in drawn.modules():
             if isinstance(module, nn.Sequential):
-                for norm, _, dropout in zip(*(list(module)[k:] for k in range(3)), strict=False):
+                kinds = (nn.Linear, nn.BatchNorm1d, GaussianDropout)
+                parts = [part for part in module.modules() if isinstance(part, kinds)]
+                for norm, dropout, after in zip_longest(parts, parts[1:], parts[2:]):
                     if isinstance(norm, nn.BatchNorm1d) and isinstance(dropout, GaussianDropout):
-                        _scale(norm, 1 + dropout.std * torch.randn(norm.num_features, generator=random))
-            elif isinstance(module, SeriesLayer):
-                _scale(module.bn, 1 + module.dropout.std * torch.randn(module.bn.num_features, generator=random))
+                        factor = 1 + dropout.std * torch.randn(norm.num_features, generator=random)
+                        if isinstance(after, nn.Linear):
+                            after.weight.mul_(factor.clamp(min=0))
+                        else:
+                            _scale(norm, factor)
             elif isinstance(module, nn.TransformerEncoderLayer):
                 for linear, dropout in (
                     (module.self_attn.out_proj, module.dropout1),

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmnet_maps.model.fused import scratch
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -49,11 +51,11 @@ class RunningPrediction:
     def add(self, part: slice, values: Tensor, *, in_estimate: bool, member: int | None) -> None:
         """Add a network's output for some of the rows; members must come in order."""
         if in_estimate:
-            self._estimate[part] += values / self._models
+            self._estimate[part].add_(values, alpha=1 / self._models)
         if member is not None:
-            deviation = values - self._mean[part]
-            self._mean[part] += deviation / (member + 1)
-            self._spread[part] += deviation * (values - self._mean[part])
+            deviation = torch.sub(values, self._mean[part], out=scratch("deviation", values.shape, values))
+            self._mean[part].add_(deviation, alpha=1 / (member + 1))
+            self._spread[part].addcmul_(deviation, deviation, value=member / (member + 1))
             if self._keep:
                 self._kept[member, part] = values
 

@@ -243,7 +243,7 @@ def test_groups_of_series_run_once_per_cell_of_their_own(monkeypatch: pytest.Mon
             rows[group] += x.shape[1]
             return split.terms(group, x, places)
 
-        target = split.target
+        enter, target = split.enter, split.target
 
     network = dataclasses.replace(engine._networks[0], split=Counting())
     monkeypatch.setattr(engine, "_networks", [network])
@@ -440,6 +440,7 @@ def test_groups_of_networks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -
     engine = Engine(*models, device="cpu", draws=6, pixels=64)
     assert engine.days_at_once == 1
     whole = engine.predict(columns, terms_of(engine, series), series_id, keep_members=True)
+    monkeypatch.setattr("mmnet_maps.model.engine._VALUES", 10 * 9 * engine.spec.d_model)  # ten networks of nine cells
     sizes = []
 
     def groups() -> Iterator[SeriesTerms]:

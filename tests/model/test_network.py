@@ -187,9 +187,13 @@ def test_one_transformer_group_is_the_papers_network() -> None:
 def test_members_of_a_grouped_network_have_noise_in_every_hidden_layer() -> None:
     model = randomise(build("mmnet", GROUPED))
     before, after = model.state_dict(), draw_member(model, 3).state_dict()
-    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)}
-    assert {f"branches.1.encoder.{i}" for i in (1, 5)} | {"branches.0.encoder_d.2.bn"} <= norms
-    assert all(not torch.equal(before[f"{name}.weight"], after[f"{name}.weight"]) for name in norms)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    read_by = {f"encoder_s.{i}.weight" for i in (4, 8)} | {f"decoder.{i}.weight" for i in (4, 8)}
+    read_by |= {"branches.0.encoder_d.1.lin.weight", "branches.0.encoder_d.2.lin.weight", "branches.1.encoder.4.weight"}
+    ends = {"encoder_s.9", "branches.0.encoder_d.2.bn", "branches.1.encoder.5", "fusion.1"}
+    of_transformer = {name for name in changed if "transformerencoder" in name}
+    assert changed - of_transformer == read_by | {f"{end}.weight" for end in ends}
+    assert {name.rsplit(".", 2)[1] for name in of_transformer} == {"out_proj", "linear1", "linear2"}
 
 
 def test_gaussian_dropout_has_mean_one_and_the_stated_spread() -> None:
