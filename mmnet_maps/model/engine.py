@@ -397,10 +397,10 @@ class Engine:
         }
         if "landcover" in others:  # may be class names
             others["landcover"] = as_numbers("landcover", others["landcover"])
-        cells = np.stack([of_group[pixels] for of_group in series_id])
+        parts = steps, *runs_of(np.stack([of_group[pixels] for of_group in series_id]))
         with torch.cuda.stream(self._copies):  # None on a CPU
             block = {name: self._to_device(values) for name, values in others.items()}
-            of_stack, cells, runs = map(self._to_device, (steps, *runs_of(cells)))
+            of_stack, cells, runs = map(self._to_device, parts)
         if self._copies is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_stream(self._copies)
