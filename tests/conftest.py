@@ -40,10 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_folders(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> None:
     """Keep the user's cache, settings and environment away from the tests."""
     monkeypatch.setenv("MMNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    for name in ("MMNET_STACK", "GOOGLE_APPLICATION_CREDENTIALS", "EARTHENGINE_PROJECT", "GOOGLE_CLOUD_PROJECT"):
+    signed_in_by = ("GOOGLE_APPLICATION_CREDENTIALS", "EARTHENGINE_PROJECT", "GOOGLE_CLOUD_PROJECT")
+    for name in ("MMNET_STACK", *(() if request.node.get_closest_marker("live") else signed_in_by)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("mmnet_maps.stack.resolve.signed_in", lambda: False)
     monkeypatch.setenv("MPLBACKEND", "agg")  # commands set these two

@@ -23,6 +23,15 @@ def config(folder: Path, server: FakeEarthEngine, **changes: Any) -> Path:
     return path
 
 
+def using(folder: Path, server: FakeEarthEngine | None, product: str) -> Path:
+    """Write the packaged YAML with another product in use for its variables; without a server, for the real service."""
+    values = yaml.safe_load((packaged("configs") / "earthengine.yaml").read_text())
+    values["use"] = [product, *values["use"]]
+    path = folder / "ee.yaml"
+    path.write_text(yaml.safe_dump(values | ({"url": server.url, "deadline": 30} if server else {})))
+    return path
+
+
 @contextmanager
 def served(server: FakeEarthEngine, dataset: Dataset, **changes: Any) -> Iterator[None]:
     """Let a server have another version of a dataset for a while."""

@@ -1492,6 +1492,12 @@ def geometry_multipolygon(
     return in_degrees(shapely.geometry.MultiPolygon(parts), crs)
 
 
+@algorithm("Profile.getProfiles")
+def profiles(ids: list[str], format_: str = "text") -> str:
+    """A profile in the form of the service."""
+    return "EECU·s  PeakMem  Count  Description\n 1.500     12k      3  Image.load\n 1.000      2k      1  (plumbing)\n"
+
+
 @algorithm("Feature")
 def feature(geometry: Geometry, metadata: Any = None) -> Geometry:
     return geometry

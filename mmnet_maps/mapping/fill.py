@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -85,15 +87,23 @@ def format_estimates(estimates: Sequence[Estimate]) -> str:
         days = f"{item.days}, {item.first} to {item.last}" if item.days > 1 else "1"
         asked = (str(item.cost.requests), bytes_text(item.cost.bytes)) if item.cost else ("", "")
         rows.append((item.group, ", ".join(item.products), days, str(item.reads), bytes_text(item.bytes), *asked))
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    table = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    costs = [item.cost for item in estimates if item.cost]
+    lines = _aligned(rows)
     total = f"in total {bytes_text(sum(item.bytes for item in estimates))} to be stored, packed; less on disk"
-    if costs:
-        total += (
-            f"; {counted(sum(cost.requests for cost in costs), 'request')} to Earth Engine, "
-            f"{bytes_text(sum(cost.bytes for cost in costs))} received, "
-            f"{number_text(sum(cost.values for cost in costs))} values computed there: that is what the project's "
-            "quota of EECU-hours pays for; Earth Engine reports the price only afterwards"
-        )
-    return "\n".join([*table, total])
+    costs = [item.cost for item in estimates if item.cost]
+    if not costs:
+        return "\n".join([*lines, total])
+    cost = reduce(add, costs)
+    place = " to Earth Engine" if cost.eecu_hours else ""
+    total += f"; {counted(cost.requests, 'request')}{place}, {bytes_text(cost.bytes)} received"
+    if not cost.eecu_hours:
+        return "\n".join([*lines, total])
+    from mmnet_maps.sources.earthengine.price import price_rows, price_text
+
+    total += f", {number_text(cost.values)} values computed there"
+    return "\n".join([*lines, total, price_text(cost.eecu_hours), *_aligned(price_rows(cost.eecu_hours))])
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -91,11 +91,31 @@ class Revision:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """The cost of reading from a service: requests, bytes received, and values computed."""
+    """The cost of reading from a service.
+
+    Attributes
+    ----------
+    requests, bytes
+        Requests sent, and bytes received.
+    values
+        Values that the service computes.
+    eecu_hours
+        What Earth Engine is likely to charge for computing them.
+    """
 
     requests: int
     bytes: int
     values: int
+    eecu_hours: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Return the cost of both."""
+        return Cost(
+            requests=self.requests + other.requests,
+            bytes=self.bytes + other.bytes,
+            values=self.values + other.values,
+            eecu_hours=self.eecu_hours + other.eecu_hours,
+        )
 
 
 @runtime_checkable

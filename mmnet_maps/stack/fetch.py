@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
+from functools import partial, reduce
 from itertools import groupby
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -262,11 +263,7 @@ def cost_of(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost |
 
 def sum_costs(costs: Sequence[Cost]) -> Cost:
     """Add up costs."""
-    return Cost(
-        requests=sum(cost.requests for cost in costs),
-        bytes=sum(cost.bytes for cost in costs),
-        values=sum(cost.values for cost in costs),
-    )
+    return reduce(add, costs)
 
 
 @contextmanager

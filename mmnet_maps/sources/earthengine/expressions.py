@@ -167,12 +167,12 @@ def native_pixels(resolution: float, geobox: GeoBox) -> int:
     >>> native_pixels(30, grid), native_pixels(10, grid), native_pixels(0.1, grid)
     (64, 512, 65535)
     """
-    across = 1.5 * _metres(geobox) / resolution + 2
+    across = 1.5 * metres(geobox) / resolution + 2
     needed: int = 2 ** ceil(log2(across**2))
     return min(max(needed, _DEFAULT_PIXELS), _MOST_PIXELS)
 
 
-def _metres(geobox: GeoBox) -> float:
+def metres(geobox: GeoBox) -> float:
     """Return the size of a grid's pixels in metres."""
     size = float(max(abs(geobox.resolution.x), abs(geobox.resolution.y)))
     return size * METRES_PER_DEGREE if geobox.crs is not None and geobox.crs.geographic else size

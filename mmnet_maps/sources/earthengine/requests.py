@@ -15,6 +15,7 @@ from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.base import Cost
 from mmnet_maps.sources.earthengine.client import REQUEST_BYTES
 from mmnet_maps.sources.earthengine.config import SMALLEST_SIDE, Selection
+from mmnet_maps.sources.earthengine.price import eecu_hours
 
 _BANDS = 1024
 """Bands of one request."""
@@ -73,7 +74,8 @@ class PixelRequest:
         """Return its cost."""
         values = self.geobox.shape.x * self.geobox.shape.y * len(self.bands)
         received = _header_bytes(self.bands) + values * self.selection.dtype.itemsize
-        return Cost(requests=1, bytes=received, values=values)
+        hours = eecu_hours(self.selection, self.geobox, values)
+        return Cost(requests=1, bytes=received, values=values, eecu_hours=hours)
 
 
 def planned(selection: Selection, geobox: GeoBox, days: tuple[date, ...], side: int) -> Iterator[PixelRequest]:

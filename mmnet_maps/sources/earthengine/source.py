@@ -186,16 +186,12 @@ class EarthEngineSource:
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
         """Return the cost of `read`, without reading; `days` are those that `days` returns."""
-        costs = [
+        costs = (
             request.cost()
             for selection in self._selections(group)
             for request in self._requests(selection, geobox, days)
-        ]
-        return Cost(
-            requests=len(costs),
-            bytes=sum(cost.bytes for cost in costs),
-            values=sum(cost.values for cost in costs),
         )
+        return sum(costs, start=Cost(requests=0, bytes=0, values=0))
 
     def _selections(self, group: str) -> list[Selection]:
         return [selection for selection in self._config.selections if selection.group == group]
