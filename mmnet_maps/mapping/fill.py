@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,7 +12,7 @@ from mmnet_maps.grid.tiles import DEFAULT_CRS, DEFAULT_RESOLUTION, grid_of_tiles
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
-from mmnet_maps.stack.fetch import Estimate, estimate, fetch
+from mmnet_maps.stack.fetch import Estimate, estimate, fetch, sum_costs
 from mmnet_maps.stack.needs import Demand
 
 
@@ -92,7 +90,7 @@ def format_estimates(estimates: Sequence[Estimate]) -> str:
     costs = [item.cost for item in estimates if item.cost]
     if not costs:
         return "\n".join([*lines, total])
-    cost = reduce(add, costs)
+    cost = sum_costs(costs)
     place = " to Earth Engine" if cost.eecu_hours else ""
     total += f"; {counted(cost.requests, 'request')}{place}, {bytes_text(cost.bytes)} received"
     if not cost.eecu_hours:

@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
-from functools import partial, reduce
+from functools import partial
 from itertools import groupby
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +262,7 @@ def cost_of(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost |
 
 def sum_costs(costs: Sequence[Cost]) -> Cost:
     """Add up costs."""
-    return reduce(add, costs)
+    return sum(costs, start=Cost(requests=0, bytes=0, values=0))
 
 
 @contextmanager

@@ -100,6 +100,7 @@ def _estimate(reads: Sequence[Request], chosen: Mapping[str, Source], pool: Thre
         requests=round(of_days * found.requests),
         bytes=round(of_values * found.bytes),
         values=round(of_values * found.values),
+        eecu_hours=of_values * found.eecu_hours,
     )
     return Estimate(
         group=reads[0].group.name,
