@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -52,6 +53,7 @@ from mmnet_maps.product.stac_item import (
     sizes_of,
     version_of,
 )
+from mmnet_maps.resources import cores
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -334,8 +336,8 @@ class DayWriter:
         layers = {layer: self._staged(names.layer(layer)) for layer in revision.layers}
         files = dict(layers)
         with self._write_errors():
-            for layer in revision.layers:
-                self._writers[layer].finish()
+            with ThreadPoolExecutor(cores()) as pool:
+                list(pool.map(CogWriter.finish, self._writers.values()))
             if self._members is not None:
                 self._members.finish()
                 files[MEMBERS] = self._members.path

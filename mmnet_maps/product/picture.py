@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,7 @@ from mmnet_maps.plots.canvas import (
 from mmnet_maps.plots.colours import INK, NODATA, PALE, RULE, beyond, dry_to_wet, scale_range
 from mmnet_maps.plots.maps import Box, scale_bar
 from mmnet_maps.product.picture_panels import Panel, detail_box, pixel_metres, read_panel, to_local, view_of
+from mmnet_maps.resources import cores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,8 +133,10 @@ def _read(shown: Sequence[DayPicture], area: BaseGeometry) -> _Content:
     crs, outline = to_local(area)
     pixel = pixel_metres(shown[0].layers["soil_moisture"])
     view = view_of(outline.bounds, pixel)
-    smap = [read_panel(day.layers["smap"], crs, view) for day in shown]
-    fine = [read_panel(day.layers["soil_moisture"], crs, view) for day in shown]
+    paths = [day.layers[layer] for layer in ("smap", "soil_moisture") for day in shown]
+    with ThreadPoolExecutor(cores()) as pool:
+        panels = list(pool.map(lambda path: read_panel(path, crs, view), paths))
+    smap, fine = panels[: len(shown)], panels[len(shown) :]
     box = detail_box(fine[0])
     return _Content(
         smap=smap,
