@@ -69,8 +69,12 @@ class Code:
     stack: Path
 
     def environment(self) -> dict[str, str]:
-        """Return the variables under which Python runs this code, without settings of the user."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MMNET_", "OMP_"))}
+        """Return the variables under which Python runs this code, without settings of the user.
+
+        Python may keep compiled modules, as it does of installed packages.
+        """
+        left_out = ("MMNET_", "OMP_", "PYTHONDONTWRITEBYTECODE")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         return {**kept, "PYTHONPATH": str(self.folder)}
 
     def mmnet(self, *arguments: str) -> list[str]:
