@@ -12,8 +12,11 @@ from mmnet_maps.grid.tiles import DEFAULT_CRS, DEFAULT_RESOLUTION, grid_of_tiles
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
+from mmnet_maps.sources.base import Served
 from mmnet_maps.stack.fetch import Estimate, estimate, fetch, sum_costs
 from mmnet_maps.stack.needs import Demand
+
+_SERVICES = ("product", "variables", "service", "login", "instead of it")
 
 
 def fill_stack(
@@ -70,9 +73,12 @@ def fill_stack(
         grid, wanted = grid_of_tiles(tiles.split(",") if isinstance(tiles, str) else tiles)
     needs = needs_of(read_saved(settings.model[0])[0].spec)
     demand = Demand(grid=grid, tiles=wanted, needs=needs, days=days)
-    request = Path(out), open_source(str(source)), demand
+    sources = open_source(str(source))
+    request = Path(out), sources, demand
     if dry_run:
-        return format_estimates(estimate(*request, refresh=refresh))
+        text = format_estimates(estimate(*request, refresh=refresh))
+        services = [row for one in sources if isinstance(one, Served) for row in one.services()]
+        return "\n".join([text, "", *_aligned([_SERVICES, *services])]) if services else text
     return fetch(*request, refresh=refresh, quiet=quiet, verify=verify).path
 
 

@@ -229,6 +229,15 @@ class Reporting(Protocol):
 
 
 @runtime_checkable
+class Served(Protocol):
+    """A source whose products come from several services."""
+
+    def services(self) -> list[tuple[str, ...]]:
+        """Return, for people, each product in use with its variables, service, login, and what is tried next."""
+        ...
+
+
+@runtime_checkable
 class Charged(Protocol):
     """A source that sends requests to a service."""
 

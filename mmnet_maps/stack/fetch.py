@@ -252,11 +252,14 @@ def cost_of(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost |
     rows, cols = request.window
     cells = (rows.stop - rows.start) * (cols.stop - cols.start)
     size, costs = 0, []
-    for source, days in _split_by_source(request, chosen):
-        mine = [name for name in request.group.variables if chosen[name] is source]
-        size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in mine)
-        if isinstance(source, Charged):
-            costs.append(source.cost(request.group.kind, request.group.lattice[request.window], days))
+    try:
+        for source, days in _split_by_source(request, chosen):
+            mine = [name for name in request.group.variables if chosen[name] is source]
+            size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in mine)
+            if isinstance(source, Charged):
+                costs.append(source.cost(request.group.kind, request.group.lattice[request.window], days))
+    except SourceDownError as error:
+        log.warning("%s: no estimate, because %s", request.group.name, error)
     return size, sum_costs(costs) if costs else None
 
 

@@ -60,9 +60,6 @@ UNKNOWN = -1
 
 _KEPT = "days that were fetched before stay as they are"
 
-_MARGIN = 2
-"""Cells beyond a window that bilinear interpolation at its edge needs."""
-
 
 class Archive:
     """The files of one variable.
@@ -203,7 +200,7 @@ class Archive:
     def _boxes(self) -> dict[str, Box]:
         """The box of longitude and latitude of each {tile}, with the cells around it that windows beside it need."""
         oldest = {file.tile: file for file in self.listing.files if file.tile}  # the newest may be incomplete
-        return {tile: degrees(self._lattice(file).pad(self._reach)) for tile, file in oldest.items()}
+        return {tile: degrees(self._lattice(file).pad(self._entry.reach)) for tile, file in oldest.items()}
 
     def fine(self, geobox: GeoBox, day: date) -> NDArray[Any]:
         """Return a fine variable on a window of the target grid, (y, x).
@@ -212,7 +209,7 @@ class Archive:
         window. They also bound the memory that fine files need.
         """
         found = empty(self._variable, geobox.shape.yx)
-        parts = [Part(part.raster, part.day) for part in self._parts(geobox, day, self._reach)]
+        parts = [Part(part.raster, part.day) for part in self._parts(geobox, day, self._entry.reach)]
         for lattice, together in families((part.raster.lattice, part) for part in parts):
             for block, there, here in pinned_blocks(geobox, block_side(lattice, geobox)):
                 gaps = missing(found[there])
@@ -310,15 +307,10 @@ class Archive:
             found += [(file, release) for file, release in dated if release == nearest]
         return [(file, release) for file, release in found if self._meets(file, geobox, pad)]
 
-    @property
-    def _reach(self) -> int:
-        """Cells beyond a window that its values depend on."""
-        return _MARGIN + (self._entry.smooth.radius if self._entry.smooth else 0)
-
     def _resampled(self, lattice: GeoBox, parts: Sequence[Part], geobox: GeoBox) -> NDArray[Any] | None:
         """Return physical values on a grid, (y, x); None where no file meets it."""
         try:
-            window = lattice[cover(geobox, lattice, pad=self._reach)]
+            window = lattice[cover(geobox, lattice, pad=self._entry.reach)]
         except InputError:
             return None
         found = self._assembled(window, parts)

@@ -136,6 +136,11 @@ class RasterEntry(BaseModel):
     version: Annotated[str, Field(description="The product's version, as its publisher writes it.")] = "not stated"
     licence: Annotated[str, Field(description="The product's licence, repeated in every map.")] = "not stated"
 
+    @property
+    def reach(self) -> int:
+        """Cells beyond a window that its values depend on: two by interpolation at its edge, and the filter's."""
+        return 2 + (self.smooth.radius if self.smooth else 0)
+
     @model_validator(mode="after")
     def _check_numbers(self) -> RasterEntry:
         if self.valid and not self.valid[0] < self.valid[1]:

@@ -32,7 +32,7 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_CONNECTTIMEOUT": 30,
     "GDAL_HTTP_LOW_SPEED_LIMIT": 1,  # bytes per second
     "GDAL_HTTP_LOW_SPEED_TIME": 60,
-    "CPL_VSIL_CURL_CACHE_SIZE": 64 << 20,  # bytes; the mask of six bands is read six times
+    "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": 64 << 20,  # bytes; beyond it blocks are no longer received row by row
     "GDAL_HTTP_MAX_RETRY": 4,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }

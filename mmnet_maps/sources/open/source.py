@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,18 @@ class OpenSource:
         """Log how many impossible values were dropped."""
         self._notices.ranges.report()
 
+    def services(self) -> list[tuple[str, ...]]:
+        """Return each product in use with its variables, service, login, and alternatives; see `base.Served`."""
+        found: list[tuple[str, ...]] = []
+        for chain, offer in zip(self._chains, self._offers, strict=True):
+            others = " or ".join(other.label for other in chain if other is not offer)
+            service = self._config.services[offer.product.service]
+            where = f"{offer.product.service}, {urlsplit(service.url).netloc}"
+            found.append(
+                (offer.key, ", ".join(offer.product.variables), where, offer.service.login(), others or "none")
+            )
+        return found
+
     def variables(self) -> Mapping[str, Provenance]:
         """Return the variables in use, with slope and aspect where there is elevation."""
         found = {name: one for offer in self._offers for name, one in offer.product.provenance.items()}
@@ -185,16 +198,15 @@ class OpenSource:
         """
         found: Rasters = {}
         for offer in self._of(group):
-            for name in offer.product.variables:
-                try:
-                    found |= self._again(offer, name, geobox, days)
-                except SourceDownError as error:
-                    raise SourceDownError(f"{error}{self._alternative(offer)}") from error
-                except InputError as error:
-                    problem = str(error).partition(";")[0]
-                    raise SourceDownError(
-                        f"{problem}; run the same command again later{self._alternative(offer)}"
-                    ) from error
+            try:
+                found |= self._again(offer, geobox, days)
+            except SourceDownError as error:
+                raise SourceDownError(f"{error}{self._alternative(offer)}") from error
+            except InputError as error:
+                problem = str(error).partition(";")[0]
+                raise SourceDownError(
+                    f"{problem}; run the same command again later{self._alternative(offer)}"
+                ) from error
         return found
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
@@ -221,27 +233,40 @@ class OpenSource:
             first, last = _ALWAYS
         return self._finds.of(offer.key, offer.product, offer.service, box, first, last)
 
-    def _again(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
-        """Read a variable, once more with another signature of its files where it fails."""
+    def _again(self, offer: Offer, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+        """Read a product, once more with another signature of its files where that fails."""
         try:
-            return self._read(offer, name, geobox, days)
+            return self._read(offer, geobox, days)
         except InputError:
             if not (isinstance(offer.service, Signed) and offer.service.renew(offer.product)):
                 raise
-        return self._read(offer, name, geobox, days)
+        return self._read(offer, geobox, days)
 
-    def _read(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
-        """Read a variable of a product, and slope and aspect with elevation; (time, y, x)."""
-        window = geobox.pad(1) if name == "elevation" else geobox
+    def _read(self, offer: Offer, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+        """Read a product, and slope and aspect with elevation; (time, y, x).
+
+        All variables of a day are read before the next day, so that a mask of several bands is received once.
+        """
+        windows = {name: geobox.pad(1) if name == "elevation" else geobox for name in offer.product.variables}
+        archives = {name: self._archive(offer, name, window, days) for name, window in windows.items()}
+        values: dict[str, list[NDArray[Any]]] = {name: [] for name in windows}
+        for day in days:
+            for name, archive in archives.items():
+                read = archive.fine if offer.product.fine else archive.coarse
+                values[name].append(read(windows[name], day))
+        elevation = values.pop("elevation", None)
+        found = {} if elevation is None else with_terrain(elevation, geobox)
+        return found | {name: np.stack(layers) for name, layers in values.items()}
+
+    def _archive(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Archive:
+        """Return the files of a variable on a window and some days."""
         archive = Archive(
             VARIABLES[name],
             offer.product.entries[name],
-            lambda: Listing(tuple(self._files(archive, offer, name, window, days))),
+            lambda: Listing(tuple(self._files(archive, offer, name, geobox, days))),
             self._notices,
         )
-        read = archive.fine if offer.product.fine else archive.coarse
-        values: list[NDArray[Any]] = [read(window, day) for day in days]
-        return with_terrain(values, geobox) if name == "elevation" else {name: np.stack(values)}
+        return archive
 
     def _files(
         self, archive: Archive, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]

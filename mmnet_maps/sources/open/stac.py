@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from functools import partial
@@ -15,11 +16,12 @@ from zlib import crc32
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from mmnet_maps.errors import RequestError, counted
+from mmnet_maps.errors import InputError, RequestError, counted
 from mmnet_maps.sources.base import Cost, SourceDownError
 from mmnet_maps.sources.files.alignment import Box
 from mmnet_maps.sources.files.listing import DatedFile
 from mmnet_maps.sources.files.locations import Place, SignedUrl, redacted
+from mmnet_maps.sources.open.blocks import HEADER, Layout, cost_of, layout
 from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.http import Http
 from mmnet_maps.sources.open.service import Found
@@ -59,7 +61,9 @@ class StacService:
         self.name, self._config = name, config
         self.http = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
         self._tokens = Tokens(self.http, config.token) if config.token else None
-        self._opening = Lock()
+        self._opening, self._measuring = Lock(), Lock()
+        self._layouts: dict[Any, Layout] = {}
+        self._opened: set[tuple[str, str]] = set()
         self._client: Any = None
 
     def check(self, product: Product) -> None:
@@ -128,8 +132,42 @@ class StacService:
         return self._tokens is not None
 
     def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
-        """Return the cost of reading some assets; see `service.Service.cost`."""
-        raise NotImplementedError
+        """Return the cost of reading some assets; see `service.Service.cost`.
+
+        The header of one file is read for each place, and of one file for each asset.
+        """
+        entries = [product.entries[name] for name in names]
+        assets = dict.fromkeys(product.asset_of(name) for name in names)
+        masks = {entry.mask.asset for entry in entries if entry.mask and entry.mask.asset}
+        assets |= dict.fromkeys(sorted(masks))
+        place = self._layout(product, found, next(iter(assets)), tuple(round(edge, 3) for edge in found.box))
+        requests, size = 0, 0.0
+        for asset in assets:
+            there = replace(place, block=self._layout(product, found, asset, asset).block)
+            more, received = cost_of(there, geobox, fine=product.fine, pad=max(entry.reach for entry in entries))
+            if not more and asset in masks:
+                continue  # a mask is opened where there are values
+            with self._opening:
+                new = (found.key, asset) not in self._opened
+                self._opened.add((found.key, asset))
+            requests, size = requests + more + 2 * new, size + received + HEADER * new
+        return Cost(requests=requests, bytes=round(size), values=0)
+
+    def _layout(self, product: Product, found: Found, asset: str, alike: Any) -> Layout:
+        """Return the layout of an asset, or of another that is like it."""
+        key = product.query["collection"], alike
+        with self._measuring:
+            if key not in self._layouts:
+                address = self._address(product, found, asset)
+                assert isinstance(address, str)
+                url = address.signed if isinstance(address, SignedUrl) else address
+                answer = self.http.get(url, headers={"Range": "bytes=0-0"})
+                size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+                try:
+                    self._layouts[key] = layout(address, int(size) if size.isdigit() else 0)
+                except InputError as error:
+                    raise SourceDownError(f"{self.name}: {error}") from None
+            return self._layouts[key]
 
     def _address(self, product: Product, found: Found, asset: str) -> Place | None:
         href: str | None = found.about.get(asset)
