@@ -30,7 +30,7 @@ def source() -> AnalyticSource:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests that use a real service or take an hour, unless their environment variable is set."""
     for mark, variable, reason in (
-        ("live", "MMNET_LIVE", "uses Earth Engine itself"),
+        ("live", "MMNET_LIVE", "uses the services themselves"),
         ("stress", "MMNET_STRESS", "takes up to an hour: make stress"),
     ):
         if os.environ.get(variable) != "1":

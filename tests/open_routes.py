@@ -186,6 +186,8 @@ class Earthdata:
         Granules in an answer of the catalogue.
     by_redirect
         Whether data without a token redirect to the login, or are refused with 401.
+    names_servers
+        Whether the catalogue names the OPeNDAP server of each granule.
     """
 
     user: str = "somebody"
@@ -195,6 +197,7 @@ class Earthdata:
     tiles: tuple[str, ...] = ("h08v04", "h09v04", "h10v04")
     page: int = 2000
     by_redirect: bool = True
+    names_servers: bool = True
 
     def answer(self, asked: Asked, server: FakeOpen) -> Reply | None:
         """Answer a request; None for a path of another service."""
@@ -207,7 +210,7 @@ class Earthdata:
             return Reply(body=json.dumps(token).encode(), kind="application/json")
         if asked.path == "/oauth/authorize":
             return Reply(body=b"<html>Earthdata Login: user, password</html>", kind="text/html")
-        if found := re.fullmatch(r"/opendap/(.+)\.dap\.nc4", asked.path):
+        if found := re.fullmatch(r"/opendap/(?:C1-NASA/SC:)?(.+)\.dap\.nc4", asked.path):
             given = asked.headers.get("authorization", "").removeprefix("Bearer ")
             if given not in self.tokens:
                 if self.by_redirect:
@@ -252,13 +255,14 @@ class Earthdata:
                 {"URL": f"{url}/opendap/{name}", "Type": "USE SERVICE API", "Subtype": "OPENDAP DATA"},
                 {"URL": f"{url}/data/{name}.h5", "Type": "GET DATA"},
             ]
+            links = links if self.names_servers else links[1:]
             umm = {
                 "GranuleUR": f"SC:{name}",
                 "DataGranule": {"Identifiers": [{"Identifier": f"{name}.h5", "IdentifierType": "ProducerGranuleId"}]},
                 "TemporalExtent": {"RangeDateTime": {"BeginningDateTime": f"{moment.isoformat()}Z"}},
                 "RelatedUrls": links,
             }
-            items.append({"meta": {"revision-id": 1}, "umm": umm})
+            items.append({"meta": {"collection-concept-id": "C1-NASA"}, "umm": umm})
         more = {"CMR-Search-After": str(start + len(some))} if start + len(some) < len(names) else {}
         return Reply(body=json.dumps({"hits": len(names), "items": items}).encode(), headers=more)
 

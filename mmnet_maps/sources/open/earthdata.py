@@ -42,6 +42,14 @@ class EarthdataQuery(BaseModel):
 
     collection: Annotated[str, Field(min_length=1, description="Short name of the collection.")]
     version: Annotated[str, Field(min_length=1, description="Its version, as the catalogue writes it.")]
+    opendap: Annotated[
+        str,
+        Field(
+            pattern=r"^https?://",
+            description="Address at the OPeNDAP server, with {collection} and {granule}, of granules whose entry in "
+            "the catalogue names none.",
+        ),
+    ] = "https://opendap.earthdata.nasa.gov/collections/{collection}/granules/{granule}"
 
 
 class EarthdataService:
@@ -81,7 +89,7 @@ class EarthdataService:
         newest: dict[tuple[date, str, Box], Found] = {}
         for item in self._items(query):
             found = self._granule(product, item)
-            if found and found.first and first <= found.first <= last:
+            if found.first and first <= found.first <= last:
                 key = found.first, found.time, found.box
                 if key not in newest or newest[key].key < found.key:
                     newest[key] = found
@@ -152,22 +160,27 @@ class EarthdataService:
             if not after or len(items) < _PAGE:
                 return
 
-    def _granule(self, product: Product, item: dict[str, Any]) -> Found | None:
-        """Return a granule from its entry in the catalogue; None where no OPeNDAP server has it."""
+    def _granule(self, product: Product, item: dict[str, Any]) -> Found:
+        """Return a granule from its entry in the catalogue."""
         assert product.lattice is not None
         try:
             umm = item["umm"]
             began = umm["TemporalExtent"]["RangeDateTime"]["BeginningDateTime"]
             moment = datetime.fromisoformat(began).astimezone(UTC)
-            stated = [one["Identifier"] for one in umm.get("DataGranule", {}).get("Identifiers", [])]
+            stated = [
+                one["Identifier"]
+                for one in umm.get("DataGranule", {}).get("Identifiers", [])
+                if one["IdentifierType"] == "ProducerGranuleId"
+            ]
             key = re.sub(r"\.(?:h5|hdf|nc4?)$", "", (stated or [umm["GranuleUR"]])[0])
             addresses = [link["URL"] for link in umm["RelatedUrls"] if _is_opendap(link)]
+            if not addresses:
+                rule = EarthdataQuery.model_validate(product.query).opendap
+                addresses = [rule.format(collection=item["meta"]["collection-concept-id"], granule=umm["GranuleUR"])]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SourceDownError(
                 f"{self._name}: an entry of the catalogue has no {error}; run the same command again later"
             ) from error
-        if not addresses:
-            return None
         tile = re.search(r"\.h(\d\d)v(\d\d)\.", key)
         whole = product.lattice.geobox
         rows, cols = (

@@ -19,8 +19,13 @@ def server() -> Iterator[FakeOpen]:
 
 
 @pytest.fixture(autouse=True)
-def _own_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's logins and received files away, and do not wait between tries unless a service demands it."""
+def _own_login(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's logins and received files away, and do not wait between tries unless a service demands it.
+
+    Live tests use the logins.
+    """
+    if request.node.get_closest_marker("live"):
+        return
     for name in ("EARTHDATA_TOKEN", "EARTHDATA_USERNAME", "EARTHDATA_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))

@@ -119,6 +119,19 @@ def test_the_catalogue_is_read_page_by_page(server: FakeOpen, nasa: Earthdata, t
     assert len(server.requests("cmr")) == 6  # 63 days of 8
 
 
+def test_a_granule_without_a_stated_server_has_an_address_by_rule(
+    server: FakeOpen, nasa: Earthdata, tmp_path: Path
+) -> None:
+    nasa.names_servers = False
+    config = loopback_config(server, ["smap"])
+    config["products"]["smap"]["query"]["opendap"] = f"{server.url}/opendap/{{collection}}/{{granule}}"
+    path = tmp_path / "open.yaml"
+    path.write_text(yaml.safe_dump(config))
+    source = OpenSource(path)
+    found = source.read("smap", smap_window(source), DAYS[:1])["smap"]
+    np.testing.assert_allclose(found[0], smap_expected(DAYS[0]), rtol=1e-6)
+
+
 def lst_expected(day: date, row: int, col: int, phase: float, good: tuple[int, ...], size: int = 6) -> np.ndarray:
     rows, cols = np.arange(row, row + size), np.arange(col, col + size)
     stored = lst_stored(rows, cols, day, phase)
