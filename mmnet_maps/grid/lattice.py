@@ -227,8 +227,8 @@ def _nearest(geobox: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.int32], NDArra
         *cells, unsure = _interpolated_cells(Control.of(geobox, lattice, _CELL_TOLERANCE))
         i, j = np.divmod(np.flatnonzero(unsure), geobox.shape.x)
         cells[0][i, j], cells[1][i, j] = _whole(*positions_in(geobox, lattice, row_centres[i], col_centres[j]))
-    inside = [(part >= 0) & (part < size) for part, size in zip(cells, lattice.shape, strict=True)]
-    if not (inside[0].all() and inside[1].all()):
+    if any(part.min() < 0 or part.max() >= size for part, size in zip(cells, lattice.shape, strict=True)):
+        inside = [(part >= 0) & (part < size) for part, size in zip(cells, lattice.shape, strict=True)]
         cells = [np.where(inside[0] & inside[1], part, np.int32(-1)) for part in cells]
     row, col = (_read_only(np.broadcast_to(part, geobox.shape)) for part in cells)
     return row, col
@@ -249,20 +249,25 @@ def _interpolated_cells(control: Control) -> tuple[NDArray[np.int32], NDArray[np
     cells = np.empty(shape, np.int32), np.empty(shape, np.int32)
     unsure = np.empty(shape, bool)
     for strip, columns, trusted in control.strips():
-        unsure[strip] = ~trusted
         share = control.row_shares[strip, None]
+        farthest: NDArray[Any] | None = None  # from the middle of a cell
         for found, knots in zip(cells, columns, strict=True):
-            knots[:, ~trusted] = knots[:, trusted].mean() if trusted.any() else 0
+            if not trusted.all():
+                knots = np.where(trusted, knots, knots[:, trusted].mean() if trusted.any() else 0)
             first = np.floor(knots.min()) - 1
             precision = np.float32 if knots.max() - first < _NARROW else np.float64
             curves = (part.astype(precision) for part in parabola(*(knots - first)))
             position = at_share(share.astype(precision), *curves)
             cell = np.floor(position)
-            np.add(cell.astype(np.int32), np.int32(first), out=found[strip])
+            found[strip] = cell
+            found[strip] += np.int32(first)
             position -= cell
             position -= precision(0.5)
             np.abs(position, out=position)
-            unsure[strip] |= position >= 0.5 - 2 * _CELL_TOLERANCE
+            farthest = position if farthest is None else np.maximum(farthest, position)
+        assert farthest is not None
+        np.greater_equal(farthest, 0.5 - 2 * _CELL_TOLERANCE, out=unsure[strip])
+        unsure[strip] |= ~trusted
     return *cells, unsure
 
 

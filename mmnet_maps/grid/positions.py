@@ -130,10 +130,10 @@ class Control:
         trusted : ndarray of bool (column,)
             Columns of pixels in which positions may be interpolated.
         """
+        along = [_along(part, self.col_cells, self.col_shares) for part in self.knots]
         for strip in _runs(self.row_cells):
             cell = self.row_cells[strip.start]
-            columns = [_along(part[2 * cell : 2 * cell + 3], self.col_cells, self.col_shares) for part in self.knots]
-            yield strip, columns, self.trusted[cell, self.col_cells]
+            yield strip, [part[2 * cell : 2 * cell + 3] for part in along], self.trusted[cell, self.col_cells]
 
 
 def _control(
