@@ -261,6 +261,11 @@ def nearest_existing(path: Path) -> Path:
     return next(at for at in (path, *path.absolute().parents) if at.exists())
 
 
+def kept_beside(out: Path) -> Path:
+    """Return the hidden folder beside an output in which finished parts are kept until the output is written."""
+    return out.with_name(f".{out.name}.parts")
+
+
 def sync(path: Path) -> None:
     """Flush a file, or a folder's names, to the disk."""
     if sys.platform == "win32":

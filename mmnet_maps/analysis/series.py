@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -28,6 +29,7 @@ def series_for(
     start: str | None = None,
     end: str | None = None,
     maps: Sequence[str] = (),
+    parts: Path | None = None,
     quiet: bool = False,
     **options: Unpack[MapOptions],
 ) -> pd.DataFrame:
@@ -45,6 +47,8 @@ def series_for(
         Where the values come from, one of the three (`points.at_points`).
     model, uncertainty
         Checkpoint and members drawn from it; not with maps.
+    parts
+        Where what was read from a source is kept, see `points.at_points`.
     quiet
         No progress bar.
 
@@ -67,7 +71,7 @@ def series_for(
             "no observations are of a place: the places are called {}, the stations {}; give places the names of their "
             "stations".format(*names)
         )
-    return series_at(places, _days(start, end), observed, maps=list(maps) or None, quiet=quiet, **options)
+    return series_at(places, _days(start, end), observed, maps=list(maps) or None, parts=parts, quiet=quiet, **options)
 
 
 def check_request(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import click
 
 from mmnet_maps.cli.checks import check_request, ends, period, requested_days, require, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, command
-from mmnet_maps.cli.options import AREA, DEBUG, MODEL, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
+from mmnet_maps.cli.options import AREA, DEBUG, DRY_RUN, MODEL, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
 from mmnet_maps.errors import RequestError, counted
 
 SERIES = OutputFile(".csv", ".parquet", ".nc", marks=("soil_moisture_estimate",))
@@ -32,7 +34,7 @@ STATISTICS = OutputFile(".csv", ".parquet", ".gpkg", marks=("valid_share", "area
     help="Finished maps: output folder of mmnet-map or mmnet batch, STAC item, COG or Zarr store; may be repeated.",
 )
 @setting("stack", help="Stack to read inputs from; the model runs only at the points.")
-@setting("source", help="Source of the inputs, in place of a stack; slow.")
+@setting("source", help="Source of the inputs, in place of a stack.")
 @days("Days, in place of --start and --end.", "First day.  [default: of the maps]", "Last day.  [default: of the maps]")
 @click.option(
     "--observations",
@@ -47,6 +49,7 @@ STATISTICS = OutputFile(".csv", ".parquet", ".gpkg", marks=("valid_share", "area
 @setting("uncertainty")
 @click.option("--out", type=SERIES, required=True, metavar="CSV|PARQUET|NC", help="One row per place and day.")
 @picture("Also draw the series.")
+@DRY_RUN
 @QUIET
 @DEBUG
 def points_command(
@@ -56,6 +59,7 @@ def points_command(
     dates: tuple[str, ...],
     out: str,
     picture: str | None,
+    dry_run: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -73,6 +77,8 @@ def points_command(
     if bool(samples) == bool(options["points"]):
         raise RequestError("give either --samples, or --points with --maps, --stack or --source")
     points = options.pop("points")
+    if dry_run and not options["source"]:
+        raise RequestError("only a source is sent requests; leave out --dry-run, or give --points with --source")
     if not samples:
         from mmnet_maps.analysis.series import check_request as check_series
 
@@ -80,10 +86,15 @@ def points_command(
         if not options["maps"]:
             check_request(options, dates=requested_days((), options["start"], options["end"], required=False))
     from mmnet_maps.analysis.series_io import check_target, write_series
+    from mmnet_maps.files import kept_beside
     from mmnet_maps.plots.canvas import check_picture
 
     check_target(out, [*points, *observations, samples or ""])
     check_picture(picture)
+    parts = kept_beside(Path(out)) if options["source"] else None
+    if dry_run:
+        click.echo(_estimate(points, parts, **options))
+        return
     if samples or observations or out.endswith(".parquet"):
         require_tables()
     if samples:
@@ -96,12 +107,14 @@ def points_command(
     else:
         from mmnet_maps.analysis.series import series_for
 
-        series = series_for(points, _observed(points, observations, shallow), quiet=quiet, **options)
+        series = series_for(points, _observed(points, observations, shallow), parts=parts, quiet=quiet, **options)
     from mmnet_maps.analysis.series import metrics
     from mmnet_maps.analysis.series_plot import draw_series
     from mmnet_maps.metrics import format_report
 
     write_series(series, out)
+    if parts:
+        rmtree(parts, ignore_errors=True)
     days = series["soil_moisture_estimate"].notna().sum()
     places, rows = counted(series["station"].nunique(), "place"), counted(len(series), "day")
     click.echo(f"{out}: {places}, {rows}, {days} of them with an estimate")
@@ -109,6 +122,16 @@ def points_command(
         click.echo(format_report(found))
     if picture:
         click.echo(draw_series(series, picture))
+
+
+def _estimate(
+    points: tuple[str, ...], parts: Path | None, *, start: str | None, end: str | None, maps: Any, **options: Any
+) -> str:
+    """Describe what series would still read from a source; `maps` are not given with one."""
+    from mmnet_maps.grid.places import read_places
+    from mmnet_maps.mapping.points_estimate import estimate_at_points
+
+    return estimate_at_points(read_places(points), requested_days((), start, end), parts=parts, **options)
 
 
 def _observed(points: tuple[str, ...], observations: tuple[str, ...], shallow: bool) -> Any:

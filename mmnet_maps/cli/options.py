@@ -34,6 +34,9 @@ SOURCE = "earthengine|YAML|demo"
 AOI = click.option("--aoi", required=True, type=INPUT, metavar=AREA, help=AREA_HELP)
 STORE = click.argument("store", type=INPUT, metavar="STORE")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+DRY_RUN = click.option(
+    "--dry-run", is_flag=True, help="With --source: estimate requests, bytes and time; read no inputs, write nothing."
+)
 NOTHING_TO_QUIET = click.option("--quiet", "-q", is_flag=True, expose_value=False, help="No effect here.")
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 

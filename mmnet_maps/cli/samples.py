@@ -8,7 +8,7 @@ import click
 
 from mmnet_maps.cli.checks import period, refuse_options_before, require_options, require_tables
 from mmnet_maps.cli.command import INPUT, OutputFile, group
-from mmnet_maps.cli.options import DEBUG, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
+from mmnet_maps.cli.options import DEBUG, DRY_RUN, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
 from mmnet_maps.errors import InputError, counted
 from mmnet_maps.resources import find_model
 from mmnet_maps.sources import check_source
@@ -49,6 +49,7 @@ from mmnet_maps.sources import check_source
 @click.option(
     "--out", type=OutputFile(".parquet", marks=("mmnet_maps",)), metavar="PARQUET", help="The table.  [required]"
 )
+@DRY_RUN
 @QUIET
 @DEBUG
 @click.pass_context
@@ -58,6 +59,7 @@ def samples_command(
     observations: tuple[str, ...],
     dates: tuple[str, ...],
     out: str | None,
+    dry_run: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -66,6 +68,7 @@ def samples_command(
     \b
     mmnet samples --observations uscrn/ --stack stack.zarr --model mmnet-uscrn --out samples.parquet
     mmnet samples --observations ismn.zip --source earthengine --config train.yaml --out samples.parquet
+    mmnet samples --observations ismn.zip --source earthengine --config train.yaml --out samples.parquet --dry-run
     mmnet samples check samples.parquet --picture samples.png
     """  # noqa: D301  (see map_command)
     if context.invoked_subcommand:
@@ -78,8 +81,11 @@ def samples_command(
         find_model(options["model"])
     if options["source"] is not None:
         check_source(options["source"])
-    from mmnet_maps.training.build_table import make_samples
+    from mmnet_maps.training.build_table import estimate_samples, make_samples
 
+    if dry_run:
+        click.echo(estimate_samples(observations, out or "", quiet=quiet, **options))
+        return
     made = make_samples(observations, out or "", quiet=quiet, **options)
     stations = counted(len(set(made["station"].to_pylist())), "station")
     click.echo(f"{out}: {counted(made.num_rows, 'row')}, {stations}; check it with: mmnet samples check {out}")

@@ -130,7 +130,7 @@ def at_points(
     --------
     >>> at_points([(-119.6, 47.1)], "2021-07-29/2021-08-08", stack="stack.zarr")  # doctest: +SKIP
     """
-    table = _table(places)
+    table = as_table(places)
     if maps is not None:
         if wrong := sorted(name for name, value in options.items() if value not in (None, ())):
             raise RequestError(f"maps hold finished estimates; leave out {', '.join(wrong)}")
@@ -141,7 +141,7 @@ def at_points(
     return _rows(table, found)
 
 
-def _table(places: pd.DataFrame | Sequence[tuple[float, float]]) -> pd.DataFrame:
+def as_table(places: pd.DataFrame | Sequence[tuple[float, float]]) -> pd.DataFrame:
     """Return the places as a table; places without a name are named by their position."""
     import pandas as pd
 
@@ -159,9 +159,7 @@ def _from_inputs(
     if settings.stack is None and settings.source is None:
         raise RequestError("no input given; expected finished maps (--maps), a stack (--stack) or a source (--source)")
     stack = None if settings.stack is None else Stack(settings.stack)
-    nowhere, no_grid = Area(name="points", geometry=MultiPolygon()), conus_grid()[:1, :1]
-    request = draft_request(settings, nowhere, no_grid, (), parse_days(dates))
-    request = replace(request, recipe=replace(request.recipe, members=False))
+    request = draft(settings, dates)
     if stack is None:
         return _from_source(request, str(settings.source), table, parts=parts, quiet=quiet)
     for name in request.needs.variables:
@@ -169,6 +167,13 @@ def _from_inputs(
     lon, lat = (table[name].to_numpy(np.float64) for name in ("lon", "lat"))
     request = replace(request, stack=stack.path.absolute())
     return _from_stack(request, open_stack(request.stack), lon, lat, quiet=quiet)
+
+
+def draft(settings: MapSettings, dates: Any) -> Request:
+    """Make a request for points, without a stack."""
+    nowhere, no_grid = Area(name="points", geometry=MultiPolygon()), conus_grid()[:1, :1]
+    request = draft_request(settings, nowhere, no_grid, (), parse_days(dates))
+    return replace(request, recipe=replace(request.recipe, members=False))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
 from bisect import bisect
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
-from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from tqdm import tqdm
 
-from mmnet_maps import __version__
 from mmnet_maps.errors import InputError, OutputError, RequestError
+from mmnet_maps.files import kept_beside
 from mmnet_maps.grid.area import parse_days
-from mmnet_maps.grid.tiles import conus_grid, pixel_of
+from mmnet_maps.mapping.points_estimate import format_points_estimate
 from mmnet_maps.model.features import Feature, encode_snapshot
 from mmnet_maps.model.indices import INDICES
 from mmnet_maps.sources import open_source
-from mmnet_maps.sources.base import Provenance, Source
-from mmnet_maps.stack.availability import fetched_days
-from mmnet_maps.stack.fetch import assign
+from mmnet_maps.sources.base import Source
 from mmnet_maps.stack.fields import SmapResampling
 from mmnet_maps.stack.needs import Needs
-from mmnet_maps.stack.pixels import choose_for_points, point_stacks, read_pixel
-from mmnet_maps.stack.point_plan import Point
+from mmnet_maps.stack.point_estimate import estimate_points
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.training.observations import MIN_HOURS, read_observations
 from mmnet_maps.training.splits import BORDERS, REGIONS
+from mmnet_maps.training.station_inputs import StationInputs
 from mmnet_maps.training.table import write_samples
 from mmnet_maps.variables import FIRST_DAY, LANDCOVER_CLASSES
 
@@ -111,20 +104,17 @@ def make_samples(
     ------
     RequestError, InputError, OutputError
     """
-    source, stack = inputs.get("source"), inputs.get("stack")
-    if (source is None) == (stack is None):
-        raise RequestError("give either a source (--source) or a stack (--stack) that the inputs are read from")
-    out, needs = _writable(Path(out)), _needs(model, config)
-    first, last = (parse_days(day)[0] if day is not None else None for day in (inputs.get("start"), inputs.get("end")))
-    opened = Stack(stack) if stack is not None else open_source(str(source))
+    out, source = _writable(Path(out)), inputs.get("source")
+    needs, (start, end) = _needs(model, config), _period(inputs)
+    opened = _opened(source, inputs.get("stack"))
     table = read_observations(
         observations, min_hours=min_hours, shallow=shallow, positions=positions, progress=not quiet
     )
-    parts = out.with_name(f".{out.name}.parts") if source else None  # a stack is read quickly
+    parts = kept_beside(out) if source else None  # a stack is read quickly
     made = build_samples(
         *(table, opened, needs),
-        start=first,
-        end=last,
+        start=start,
+        end=end,
         smap_resampling=inputs.get("smap_resampling", "bilinear"),
         parts=parts,
         progress=not quiet,
@@ -133,6 +123,52 @@ def make_samples(
     if parts:
         shutil.rmtree(parts, ignore_errors=True)
     return made
+
+
+def estimate_samples(
+    observations: Sequence[str | Path],
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    config: str | Path | None = None,
+    positions: str | Path | None = None,
+    min_hours: int = MIN_HOURS,
+    shallow: bool = False,
+    quiet: bool = False,
+    **inputs: Unpack[InputOptions],
+) -> str:
+    """Describe what `make_samples` with the same arguments would still read from a source; nothing is written.
+
+    Raises
+    ------
+    RequestError, InputError
+    """
+    needs, period = _needs(model, config), _period(inputs)
+    opened = _opened(inputs.get("source"), inputs.get("stack"))
+    if isinstance(opened, Stack):
+        raise RequestError("a table from a stack sends no requests; leave out --dry-run, or give --source")
+    table = read_observations(
+        observations, min_hours=min_hours, shallow=shallow, positions=positions, progress=not quiet
+    )
+    needs, rows = _wanted(table, needs, *period)
+    wanted = StationInputs(origin=opened, needs=needs, smap_resampling=inputs.get("smap_resampling", "bilinear"))
+    points = wanted.points(_by_station(rows))
+    wanted.choose(points)
+    folder = kept_beside(Path(out))
+    return format_points_estimate(estimate_points(opened, list(points.values()), needs, folder=folder))
+
+
+def _opened(source: str | None, stack: str | Path | None) -> Sequence[Source] | Stack:
+    """Open the source or the stack; RequestError unless one of them is given."""
+    if (source is None) == (stack is None):
+        raise RequestError("give either a source (--source) or a stack (--stack) that the inputs are read from")
+    return Stack(stack) if stack is not None else open_source(str(source))
+
+
+def _period(inputs: InputOptions) -> tuple[date | None, date | None]:
+    """Return the first and the last day."""
+    start, end = (parse_days(day)[0] if day is not None else None for day in (inputs.get("start"), inputs.get("end")))
+    return start, end
 
 
 def _writable(out: Path) -> Path:
@@ -200,123 +236,30 @@ def build_samples(
     InputError
         No station lies where inputs exist, or a source does not have an input or cannot be read.
     """
-    needs = replace(needs, steps=needs.steps + (not needs.includes_day), includes_day=True)
-    rows = _rows_between(observations, start or FIRST_DAY + timedelta(days=needs.steps - 1), end)
-    wanted = _Inputs(origin=inputs, needs=needs, smap_resampling=smap_resampling)
+    needs, rows = _wanted(observations, needs, start, end)
+    wanted = StationInputs(origin=inputs, needs=needs, smap_resampling=smap_resampling)
     made = _sample_stations(rows, wanted, parts, progress)
     _report_omissions(rows, made, wanted)
     return made.replace_schema_metadata({METADATA: json.dumps(wanted.record).encode()})
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Inputs:
-    """The inputs of a table: their origin, the variables and days needed, and how SMAP is resampled."""
-
-    origin: Sequence[Source] | Stack
-    needs: Needs
-    smap_resampling: SmapResampling
-
-    @cached_property
-    def provenance(self) -> dict[str, Provenance]:
-        """Origin of each variable; InputError where one is unavailable."""
-        names = self.needs.variables
-        if isinstance(self.origin, Stack):
-            for name in names:
-                self.origin.group_of(name)
-            return {name: self.origin.provenance[name] for name in names}
-        chosen = assign(self.origin)
-        return {name: chosen[name].variables()[name] for name in names if name in chosen}
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """Origin of the table, for its metadata."""
-        return {
-            "software": f"mmnet_maps {__version__}",
-            "inputs": {name: entry.product for name, entry in self.provenance.items()},
-            "synthetic": any(entry.synthetic for entry in self.provenance.values()),
-            "smap_resampling": self.smap_resampling,
-        }
-
-    @cached_property
-    def _state(self) -> str:
-        """The stack, or the sources and the state of their files."""
-        if isinstance(self.origin, Stack):
-            return str(self.origin.path)
-        return str([f"{source.name} {getattr(source, 'state', '')}" for source in self.origin])
-
-    def digest(self, station: pd.DataFrame) -> str:
-        """Hash everything that decides the rows of a station."""
-        settings = f"{__version__} {self._state} {self.provenance} {self.needs} {self.smap_resampling}"
-        return hashlib.sha256(f"{settings}\n{station.to_csv(index=False)}".encode()).hexdigest()
-
-    def points(self, stations: Mapping[str, pd.DataFrame]) -> dict[str, Point]:
-        """Return the pixels and days of stations, by name; those off the grid are left out."""
-        grid = self.origin.target if isinstance(self.origin, Stack) else conus_grid()
-        pixels = {name: pixel for name, rows in stations.items() if (pixel := _pixel(grid, rows)) is not None}
-        return {
-            name: Point(name=f"station {name}", pixel=pixel, days=tuple(stations[name]["date"]))
-            for name, pixel in pixels.items()
-        }
-
-    def at(
-        self, points: Mapping[str, Point], skip: Collection[str], parts: Path | None
-    ) -> Iterator[tuple[str, list[date], Mapping[str, NDArray[Any]]]]:
-        """Yield stations with inputs, in order: name, days with inputs, columns of these days.
-
-        Parameters
-        ----------
-        points
-            Pixels and days by name.
-        skip
-            Stations that are not wanted. They are planned for like the others, so that the same reads are found again.
-        parts
-            See `build_samples`.
-        """
-        if isinstance(self.origin, Stack):
-            for name, point in points.items():
-                if name not in skip and (days := self._fetched(self.origin, point)):
-                    yield name, days, self._columns(self.origin, point, days)
-            return
-        names = list(points)
-        wanted = [k for k, name in enumerate(names) if name not in skip]
-        stacks = point_stacks(self.origin, list(points.values()), self.needs, wanted=wanted, folder=parts)
-        for number, of_years in groupby(stacks, key=itemgetter(0)):
-            point = points[names[number]]
-            columns = [self._columns(stack, point, days) for _, days, stack in of_years]
-            joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-            yield names[number], list(point.days), joined
-
-    def _fetched(self, stack: Stack, point: Point) -> list[date]:
-        """Return the days of a station that a stack was filled for."""
-        try:
-            return fetched_days(stack, point.pixel, self.needs, point.days)
-        except InputError as error:
-            raise InputError(f"{point.name}: {error}") from error
-
-    def _columns(self, stack: Stack, point: Point, days: Sequence[date]) -> dict[str, NDArray[Any]]:
-        """Return the columns of a station's days; an error names the station."""
-        try:
-            return read_pixel(stack, point.pixel, days, self.needs, smap_resampling=self.smap_resampling)
-        except InputError as error:
-            raise InputError(f"{point.name}: {error}") from error
+def _wanted(observations: pa.Table, needs: Needs, start: date | None, end: date | None) -> tuple[Needs, pd.DataFrame]:
+    """Return what a table needs, series that end on the day itself, and the observations of its period."""
+    needs = replace(needs, steps=needs.steps + (not needs.includes_day), includes_day=True)
+    return needs, _rows_between(observations, start or FIRST_DAY + timedelta(days=needs.steps - 1), end)
 
 
-def _pixel(grid: GeoBox, station: pd.DataFrame) -> GeoBox | None:
-    """Return the pixel of a grid that a station lies in; None off the grid."""
-    try:
-        return pixel_of(grid, float(station["lon"].iloc[0]), float(station["lat"].iloc[0]))
-    except RequestError:
-        return None
+def _by_station(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(name): station for name, station in rows.groupby("station")}
 
 
-def _sample_stations(rows: pd.DataFrame, inputs: _Inputs, parts: Path | None, progress: bool) -> pa.Table:
+def _sample_stations(rows: pd.DataFrame, inputs: StationInputs, parts: Path | None, progress: bool) -> pa.Table:
     """Return the rows of all stations with inputs; stations that an interrupted run has finished are not sampled."""
     import pyarrow as pa
 
-    stations = {str(name): station for name, station in rows.groupby("station")}
+    stations = _by_station(rows)
     points = inputs.points(stations)
-    if not isinstance(inputs.origin, Stack):
-        choose_for_points(inputs.origin, list(points.values()), inputs.needs)
+    inputs.choose(points)
     paths = {name: parts / f"{inputs.digest(station)}.parquet" for name, station in stations.items()} if parts else {}
     found = {name: part for name, path in paths.items() if (part := _kept(path)) is not None}
     with tqdm(total=len(stations), initial=len(found), desc="stations", disable=not progress) as bar:
@@ -420,7 +363,7 @@ def _indices(columns: Mapping[str, NDArray[Any]], needs: Needs) -> Iterator[tupl
             yield name, encode_snapshot(bands, [Feature(name=name, encoding="identity")])[:, 0]
 
 
-def _report_omissions(rows: pd.DataFrame, made: pa.Table, inputs: _Inputs) -> None:
+def _report_omissions(rows: pd.DataFrame, made: pa.Table, inputs: StationInputs) -> None:
     """Log which stations and days were left out, and that inputs are synthetic."""
     wanted, present = set(rows["station"]), set(made["station"].to_pylist())
     lost = sorted(wanted - present)
