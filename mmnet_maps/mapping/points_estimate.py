@@ -54,8 +54,8 @@ def format_points_estimate(found: PointsEstimate) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(
-        f"{counted(found.points, 'point')}; extrapolated from at most {LOOKED_UP} reads of each group, for which the "
-        "services were asked what they have; no values were read"
+        f"{counted(found.points, 'point')}; extrapolated from at most {LOOKED_UP} reads of each group, whose days with "
+        "data were looked up; no values were read"
     )
     if found.cost and found.time:
         lines.append(

@@ -47,3 +47,25 @@ def test_a_table_of_samples_is_built_and_checked(
     )
     assert_refused(*run(capsys, monkeypatch, *base, "--source", "demo"), 2, "either a model")
     assert_refused(*run(capsys, monkeypatch, "samples", "check", "none.parquet"), 3, "no file none.parquet")
+
+
+def test_the_reads_of_a_source_are_estimated_and_then_carried_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path
+) -> None:
+    from insitu_files import uscrn
+
+    uscrn(tmp_path / "uscrn", "WA_Ephrata_1_N", {date.fromisoformat(DAY): 0.2}, lat=47.11, lon=-119.57)
+    asked = ("--source", "demo", "--model", model, "-q")
+    table = ("samples", "--observations", tmp_path / "uscrn", "--out", "d.parquet", *asked)
+    series = ("points", "--points=-119.57,47.11", "--start", DAY, "--end", DAY, "--out", "d.csv", *asked)
+    for command, made in ((table, "d.parquet"), (series, "d.csv")):
+        code, out, err = run(capsys, monkeypatch, *command, "--dry-run")
+        assert code == 0, err
+        assert re.search(r"^weather +synthetic world .* 1 +local$", out, re.MULTILINE)
+        assert not list(Path().glob(f"*{made}*"))
+        assert run(capsys, monkeypatch, *command)[0] == 0
+        assert [path.name for path in Path().glob(f"*{made}*")] == [made]
+    assert_refused(*run(capsys, monkeypatch, *series[:-5], "--stack", "s", "--dry-run"), 2, "leave out --dry-run")
+    assert_refused(
+        *run(capsys, monkeypatch, *table[:-5], "--stack", "s.zarr", "--model", model, "--dry-run"), 3, "no stack at"
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
+from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 import mmnet_maps as mm
@@ -19,9 +22,12 @@ from batch_world import CORNER, DAYS, SPAN, fill
 from map_files import grid_at, write_map
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.mapping import points as pointwise
+from mmnet_maps.mapping import points_estimate
 from mmnet_maps.mapping.lazy import downscale_product
 from mmnet_maps.mapping.pipeline import make_maps
 from mmnet_maps.mapping.points import at_points
+from mmnet_maps.mapping.points_estimate import estimate_at_points
+from mmnet_maps.sources.base import Cost, Rasters
 
 VALUES = ("soil_moisture_estimate", "soil_moisture_std", "quality", "smap")
 
@@ -153,6 +159,47 @@ def test_a_source_gives_what_a_stack_of_it_gives(
         np.testing.assert_allclose(rows[name][:3], found[name][9:12], atol=1e-6, err_msg=name)
     assert rows["soil_moisture_estimate"][3:].isna().all()
     assert rows.attrs["model"] == "random"
+
+
+def test_an_interrupted_series_from_a_source_continues(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path, places: list[tuple[float, float]]
+) -> None:
+    class Dying(AnalyticSource):
+        def read(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+            if group == "sar":
+                raise InputError("no answer")
+            return super().read(group, geobox, days)
+
+    options = {"source": "closed formula", "model": model, "quiet": True, "parts": tmp_path / "parts"}
+    dying, again = Dying(), AnalyticSource()
+    monkeypatch.setattr(pointwise, "open_source", lambda _: [dying])
+    with pytest.raises(InputError, match=r"^point -1\d\d\.\S+: no answer"):
+        at_points(places[:1], SPAN, **options)
+    monkeypatch.setattr(pointwise, "open_source", lambda _: [again])
+    rows = at_points(places[:1], SPAN, **options)
+    assert rows["soil_moisture_estimate"].notna().any()
+    assert {group for group, _ in again.reads}.isdisjoint(group for group, _ in dying.reads)
+    again.reads.clear()
+    pd.testing.assert_frame_equal(at_points(places[:1], SPAN, **options), rows)
+    assert again.reads == []
+
+
+def test_the_cost_of_a_source_is_estimated_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stack: Path, model: Path, places: list[tuple[float, float]]
+) -> None:
+    class Charged(AnalyticSource):
+        def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
+            return Cost(requests=30, bytes=1_000_000, values=1)
+
+    source = Charged()
+    monkeypatch.setattr(points_estimate, "open_source", lambda _: [source])
+    text = estimate_at_points([*places[:1], (10.0, 50.0)], SPAN, source="closed formula", model=model, parts=tmp_path)
+    assert source.reads == []
+    assert "1 point; extrapolated" in text
+    assert re.search(r"in total 180 requests, 6 MB received: about \d+ minutes if a request takes 10 s", text)
+    for options in ({"stack": stack}, {}):
+        with pytest.raises(RequestError, match="leave out --dry-run"):
+            estimate_at_points(places[:1], SPAN, model=model, **options)
 
 
 @pytest.fixture(scope="module")
