@@ -12,20 +12,12 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmnet_maps.sources.base import Cost
-from mmnet_maps.sources.files.alignment import Box, degrees
+from mmnet_maps.sources.files.alignment import Box
 from mmnet_maps.sources.files.listing import DatedFile
+from mmnet_maps.sources.open.blocks import HEADER, Layout, cost_of, layout
 from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.http import Http, RefusedError
 from mmnet_maps.sources.open.service import Found
-
-_BLOCK = 512
-"""Side of the blocks in the tiles, in cells: GDAL requests whole ones."""
-
-_AGAIN = 1.6
-"""How often GDAL requests a block, on average: reads side by side share some."""
-
-_BESIDE = 128
-"""Pixels around a window whose heights are read too, because slopes at its edge need the next ones."""
 
 
 class TilesQuery(BaseModel):
@@ -34,8 +26,6 @@ class TilesQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Annotated[str, Field(description="Path of a tile; see `tile_path`.")]
-    cells: Annotated[float, Field(gt=0, description="Cells along a degree, for estimates.")]
-    bytes: Annotated[float, Field(gt=0, description="Bytes of a cell as they are sent, compressed, for estimates.")] = 2
 
 
 class TilesService:
@@ -53,19 +43,21 @@ class TilesService:
         self.http = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
         self._url = config.url.rstrip("/")
         self._lock = Lock()
-        self._there: dict[str, bool] = {}
+        self._sizes: dict[str, int | None] = {}
+        self._layouts: dict[str, Layout] = {}
+        self._estimated: set[str] = set()
 
     def check(self, product: Product) -> None:
         """Check what a product asks for; a pydantic ValidationError where a key is wrong."""
-        TilesQuery.model_validate(product.query)
+        _query(product)
 
     def find(self, product: Product, box: Box, first: date, last: date) -> list[Found]:
         """Return the tiles that a box meets and that exist: there are none of the sea."""
         asset = product.asset_of(next(iter(product.variables)))
         found = []
         for south, west in tile_corners(box):
-            path = tile_path(TilesQuery.model_validate(product.query).path, asset, south, west)
-            if self._exists(path):
+            path = tile_path(_query(product).path, asset, south, west)
+            if self._size(path) is not None:
                 found.append(
                     Found(key=path, first=None, last=None, box=(west, south, west + 1, south + 1), about=(south, west))
                 )
@@ -73,22 +65,20 @@ class TilesService:
 
     def file(self, product: Product, name: str, found: Found, geobox: GeoBox) -> DatedFile | None:
         """Return the address of a tile; see `service.Service.file`."""
-        path = tile_path(TilesQuery.model_validate(product.query).path, product.asset_of(name), *found.about)
+        path = tile_path(_query(product).path, product.asset_of(name), *found.about)
         return DatedFile(path=f"{self._url}/{path}")
 
     def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
-        """Return the requests for the blocks of a tile in a window: GDAL joins those of a row, about."""
-        west, south, east, north = degrees(geobox.pad(_BESIDE) if "elevation" in names else geobox)
-        left, bottom, right, top = found.box
-        wide, high = min(east, right) - max(west, left), min(north, top) - max(south, bottom)
-        if wide <= 0 or high <= 0:
-            return Cost(requests=0, bytes=0, values=0)
-        query = TilesQuery.model_validate(product.query)
-        across, down = (part * query.cells / _BLOCK + 0.5 for part in (wide, high))
-        blocks = _AGAIN * across * down * len(names)
-        return Cost(
-            requests=2 * len(names) + math.ceil(blocks / 2), bytes=int(blocks * _BLOCK**2 * query.bytes), values=0
-        )
+        """Return the cost of the blocks in a window, by the headers of the tiles; see `service.Service.cost`."""
+        requests, size = 0, 0.0
+        for name in names:
+            path = tile_path(_query(product).path, product.asset_of(name), *found.about)
+            window = geobox.pad(1) if name == "elevation" else geobox
+            more, received = cost_of(self._layout(path), window, fine=True, pad=product.entries[name].reach)
+            if more:
+                new = self._is_new(path)
+                requests, size = requests + more + 2 * new, size + received + HEADER * new
+        return Cost(requests=requests, bytes=round(size), values=0)
 
     def login(self) -> str:
         """Return that none is needed."""
@@ -98,17 +88,37 @@ class TilesService:
         """Send no further requests."""
         self.http.stop()
 
-    def _exists(self, path: str) -> bool:
+    def _size(self, path: str) -> int | None:
+        """Return the bytes of a tile; None where there is none."""
         with self._lock:
-            if path not in self._there:
+            if path not in self._sizes:
                 try:
-                    self.http.send("HEAD", f"{self._url}/{path}")
-                    self._there[path] = True
+                    answer = self.http.send("HEAD", f"{self._url}/{path}")
+                    self._sizes[path] = int(answer.headers.get("Content-Length", 0))
                 except RefusedError as error:
                     if error.status not in (404, 410):
                         raise
-                    self._there[path] = False
-            return self._there[path]
+                    self._sizes[path] = None
+            return self._sizes[path]
+
+    def _layout(self, path: str) -> Layout:
+        """Return the layout of a tile, by its header."""
+        size = self._size(path) or 0
+        with self._lock:
+            if path not in self._layouts:
+                self._layouts[path] = layout(f"{self._url}/{path}", size)
+            return self._layouts[path]
+
+    def _is_new(self, path: str) -> bool:
+        """Return whether a tile is estimated for the first time: GDAL keeps its header."""
+        with self._lock:
+            new = path not in self._estimated
+            self._estimated.add(path)
+            return new
+
+
+def _query(product: Product) -> TilesQuery:
+    return TilesQuery.model_validate(product.query)
 
 
 def tile_corners(box: Box) -> Iterator[tuple[int, int]]:
