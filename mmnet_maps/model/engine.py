@@ -60,6 +60,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Rows of a matrix product: on a CPU its activations stay in the cache, on a GPU they keep all of it busy.
 _ROWS = {"cpu": 4_096, "cuda": 262_144}
 _TERMS = 10  # networks times days whose terms are kept at once
+_MLP = 8  # times as many cells at once as in a Transformer, whose attention takes most of its memory
 _VALUES = 30_000_000  # numbers in the terms of the networks of a day that run together
 _PIXELS = {"cpu": 32_768, "cuda": 262_144}  # pixels that are gathered and encoded at once
 
@@ -139,6 +140,7 @@ class Engine:
         self._columns = [
             [every.index(column) for column in encoded_columns(features)] for features in self.spec.feature_groups
         ]
+        self._mlp = [group.branch == "mlp" for group in self.spec.series_groups or ()] or [False]
         self._coded = len(self._numeric) < len(self.spec.snapshot)
         self._process = os.getpid()
         self._pool = _pool(threads or torch.get_num_threads()) if self.device.type == "cpu" else None
@@ -208,7 +210,7 @@ class Engine:
                 block = {name: self._to_device(values[rows]) for name, values in used.items()}
                 return self._terms(group, block, starts, networks)
 
-            blocks = self._each_block(run, max(count, 1), self.series_cells, stop)
+            blocks = self._each_block(run, max(count, 1), self.series_cells * (_MLP if self._mlp[group] else 1), stop)
             for terms, window in zip(found, zip(*blocks, strict=True), strict=True):
                 for of_network, pieces in zip(
                     terms.values, zip(*(values for values, _ in window), strict=True), strict=True
@@ -228,10 +230,12 @@ class Engine:
         strange = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         for known in self._ranges:
             strange |= known.outside_series(x, columns)
-        values = []
+        values, mean = [], None
         for network in (self._networks[k] for k in networks):
-            scaled = (x - network.series_mean[columns]) / network.series_std[columns]
-            fill_steps(scaled.movedim(0, 1), windows)
+            if network.series_mean is not mean:  # members have that of their checkpoint
+                mean = network.series_mean
+                scaled = (x - mean[columns]) / network.series_std[columns]
+                fill_steps(scaled.movedim(0, 1), windows)
             values.append(network.split.terms(group, scaled, places))
         outside = [strange[place].any(0) for place in places]
         return [(list(terms), part) for *terms, part in zip(*values, outside, strict=True)]

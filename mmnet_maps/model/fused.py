@@ -143,11 +143,10 @@ class _Chain:
     def __call__(self, x: Float[Tensor, "n into"]) -> Float[Tensor, "n out"]:
         x = x.to(self.steps[0][0])
         for k, (weight, floors) in enumerate(self.steps):
-            shape = (math.ceil(len(x) / _FLOORS), _FLOORS, weight.shape[1])  # at the end may be rows of no meaning
-            memory = scratch(f"{self.name} {k}", shape, x)
-            x = torch.mm(x, weight, out=memory.flatten(0, 1)[: len(x)])
-            memory = memory.flatten(1)
-            torch.maximum(memory, floors, out=memory)
+            n, width = x.shape[0], weight.shape[1]
+            x = torch.mm(x, weight, out=scratch(f"{self.name} {k}", (n, width), x))
+            rows = x if n % _FLOORS else x.view(n // _FLOORS, _FLOORS * width)
+            torch.maximum(rows, floors[: rows.shape[1]], out=rows)
         return x
 
 
