@@ -471,6 +471,7 @@ def test_what_is_final_does_not_change_the_recipe(tmp_path: Path, server: FakeEa
     before = EarthEngineSource(config(tmp_path, server))
     products = yaml.safe_load((packaged("configs") / "earthengine.yaml").read_text())["products"]
     assert products["weather"].pop("final") == {"status": "permanent"}
+    products["hls"]["resolution"] = 20
     after = EarthEngineSource(config(tmp_path, server, products=products))
     assert (after.name, after.variables()) == (before.name, before.variables())
 
