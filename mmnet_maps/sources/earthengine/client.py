@@ -312,8 +312,8 @@ def _refusal(error: Exception, label: str) -> Exception:
         return TooMuchError(f"{label}: {reason}")
     if "too many input pixels" in reason.lower():  # in one pixel of the answer, so that a split does not help
         return InputError(
-            f"{label}: its pixels are smaller than the sources YAML states ({brief(reason.split('.', 2)[-1], 80)}); give "
-            "the product their size in metres as 'resolution'"
+            f"{label}: its pixels are smaller than the sources YAML states ({brief(reason.split('.', 2)[-1], 80)}); "
+            "give the product their size in metres as 'resolution'"
         )
     return InputError(f"{label}: Earth Engine refuses the request: {reason.rstrip('.')}")
 
