@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 import traceback
@@ -27,6 +26,7 @@ from mmnet_maps.cli.samples import samples_command
 from mmnet_maps.cli.stack import stack_command
 from mmnet_maps.cli.surroundings import mend_environment, of_output, report_bug
 from mmnet_maps.errors import MMNetError, OutputError, RequestError
+from mmnet_maps.resources import collect_rarely
 
 INTERRUPTED = 130
 
@@ -68,7 +68,7 @@ def map_main() -> None:
 
 def _run(command: click.Command, name: str) -> None:
     """Run a command: notices go to standard error, an error is one line and an exit code."""
-    gc.set_threshold(50_000)  # by default, searching what was imported again and again is a tenth of a map's time
+    collect_rarely()
     debug = "--debug" in sys.argv
     if not debug:
         sys.excepthook = report_bug

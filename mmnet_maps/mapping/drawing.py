@@ -12,7 +12,7 @@ from typing import Any
 from mmnet_maps.errors import MMNetError
 from mmnet_maps.files import DRIVER_ERRORS
 from mmnet_maps.product.picture import draw
-from mmnet_maps.resources import cores
+from mmnet_maps.resources import collect_rarely, cores
 
 Draw = Callable[..., None]
 """Draws a picture as `picture.draw` does."""
@@ -68,6 +68,7 @@ def serve(requests: Connection) -> None:
     """Draw what comes through a pipe and answer with the error or None, until the other end is closed."""
     from mmnet_maps.plots.canvas import png, sheet
 
+    collect_rarely()
     png(sheet(1.0, "", ""))  # imports what a figure needs
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

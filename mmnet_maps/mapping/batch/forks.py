@@ -11,6 +11,7 @@ METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """How workers are started. Elsewhere than on Linux, a fork breaks libraries of the system."""
 
 _MODULES = [
+    "mmnet_maps.mapping.batch.preloaded",
     "mmnet_maps.cli",
     "mmnet_maps.mapping.batch.worker",
     "mmnet_maps.mapping.smap_consistency",
