@@ -23,7 +23,7 @@ SECONDS = 10.0
 """Assumed time of a request. No service has been timed: it may as well be a third of that, or three times as much."""
 
 LOOKED_UP = 8
-"""Reads of a group whose requests are looked up; a service is asked for the days with data of each."""
+"""Reads of a group whose requests are looked up; of each, a service lists the days with data."""
 
 
 @dataclass(frozen=True, kw_only=True)
