@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -119,8 +120,8 @@ class Product(ServiceEntry):
     @cached_property
     def provenance(self) -> dict[str, Provenance]:
         """The provenance of each variable."""
-        recipe = self.model_dump_json(exclude_defaults=True, exclude={"product", "version", "licence"})
-        digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
+        recipe = self.model_dump(mode="json", exclude_defaults=True, exclude={"product", "version", "licence"})
+        digest = _hash(recipe)
         return {
             name: Provenance(
                 source="open", product=entry.product, version=entry.version, licence=entry.licence, recipe=digest
@@ -187,8 +188,13 @@ class OpenConfig(BaseModel):
     def digest(self) -> str:
         """A hash of everything that decides which values are read."""
         polite = {key: {"concurrency", "deadline", "retries"} for key in self.services}
-        content = self.model_dump_json(exclude_defaults=True, exclude={"name": True, "reads": True, "services": polite})
-        return hashlib.sha256(content.encode()).hexdigest()[:8]
+        exclude: Any = {"name": True, "reads": True, "services": polite}
+        return _hash(self.model_dump(mode="json", exclude_defaults=True, exclude=exclude))
+
+
+def _hash(values: Any) -> str:
+    """Return a short hash of values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def load_config(path: str | Path | None) -> OpenConfig:

@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from threading import BoundedSemaphore, Event, Lock
 from typing import Any
 
 from mmnet_maps.errors import RequestError, counted
-from mmnet_maps.files import write_whole
 from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.files.locations import redacted, shown
 
@@ -126,12 +124,6 @@ class Http:
                 with self._counting:
                     self.traffic.repeated += 1
         raise AssertionError
-
-    def download(self, url: str, path: Path, **options: Any) -> Path:
-        """Keep the answer to a GET request as a file, which appears whole or not at all; errors as `get`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, self.get(url, **options).body)
-        return path
 
     def _once(self, method: str, url: str, options: Mapping[str, Any]) -> Answer:
         """Send a request once."""
