@@ -66,7 +66,7 @@ def estimate_points(
 ) -> PointsEstimate:
     """Estimate the reads of `pixels.point_stacks` with the same arguments; no values are read and nothing is written.
 
-    Sources are asked for their grids, and for the days with data of a few reads of each group: not of all, since every
+    Sources list their grids, and the days with data of a few reads of each group: not of all, since every
     answer is a request too.
 
     Raises
