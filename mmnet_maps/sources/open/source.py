@@ -325,12 +325,14 @@ def _ends(days: Sequence[date]) -> tuple[date, date]:
 
 
 def _holds(extent: Box, box: Box) -> bool:
-    """Return whether the extent of a file holds the box of its item, to a twentieth of a degree."""
+    """Return whether the extent of a file holds the box of its item, but for a tenth of the box on each side.
+
+    Boxes are often those of the first product that a file was made from.
+    """
     west, south, east, north = extent
-    near = 0.05
-    return (
-        west - near <= box[0] and south - near <= box[1] and box[2] <= east + near and box[3] <= north + near
-    ) or west > east
+    wide, high = 0.05 + (box[2] - box[0]) / 10, 0.05 + (box[3] - box[1]) / 10
+    inside = west - wide <= box[0] and south - high <= box[1] and box[2] <= east + wide and box[3] <= north + high
+    return inside or west > east  # across the date line
 
 
 def _around_conus(product: Product) -> GeoBox:
