@@ -42,9 +42,11 @@ def map_command(
     """  # noqa: D301  (click needs the backslash, so that the examples keep their lines)
     wanted = requested_days(dates, start, end)
     check_request(options, aoi=aoi, dates=wanted)
+    from mmnet_maps.grid.library import import_without_dask
     from mmnet_maps.model.library import load_ahead
 
     load_ahead()
+    import_without_dask()
     from mmnet_maps.mapping.pipeline import make_maps
 
     made = make_maps(aoi, wanted, quiet=quiet, drawing_apart=True, **options)
