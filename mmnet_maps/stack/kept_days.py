@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmnet_maps.stack.chunks import Chunks
 
 _Stamp = tuple[int, int, int]
 
@@ -23,34 +24,33 @@ class KeptDays:
 
     Parameters
     ----------
-    array
-        The open Zarr array; its fill value is 0.
+    chunks
+        Its chunks, one a day.
     folder
         Its folder.
     """
 
-    def __init__(self, array: Any, folder: Path) -> None:
-        self._array, self._folder = array, str(folder)
+    def __init__(self, chunks: Chunks, folder: Path) -> None:
+        self._chunks, self._folder = chunks, f"{folder}/c"
         self._kept: dict[int, tuple[_Stamp, NDArray[np.uint32]]] = {}
 
     def read(self, days: Sequence[int]) -> list[NDArray[np.uint32] | None]:
-        """Return the values (y, x) on some days, None where no file exists; errors as reading the array."""
+        """Return the values (y, x) on some days, None where no file exists; errors as `chunks.Chunks.read`."""
         stamps = {day: self._stamp(day) for day in days}
         found = {day: self._kept.get(day) for day in days}  # another thread may clear the table
         stale = [day for day, stamp in stamps.items() if stamp and (found[day] or (None,))[0] != stamp]
-        if stale:
-            first = min(stale)
-            span = np.asarray(self._array[first : max(stale) + 1])
-            if len(self._kept) + len(stale) > _MOST:
-                self._kept.clear()
-            for day in stale:
-                if stamp := stamps[day]:
-                    self._kept[day] = found[day] = stamp, span[day - first].copy()
+        if len(self._kept) + len(stale) > _MOST:
+            self._kept.clear()
+        for day in stale:
+            values, stamp = self._chunks.read(day, 0, 0), stamps[day]
+            found[day] = None
+            if values is not None and stamp:  # else it has been removed meanwhile
+                self._kept[day] = found[day] = stamp, values.astype(np.uint32, copy=False)
         return [kept[1] if stamps[day] and (kept := found[day]) else None for day in days]
 
     def _stamp(self, day: int) -> _Stamp | None:
         """Return what changes when the file of a day is replaced; None without one."""
         with suppress(FileNotFoundError):
-            status = os.stat(f"{self._folder}/{self._array.metadata.encode_chunk_key((day, 0, 0))}")
+            status = os.stat(f"{self._folder}/{day}/0/0")
             return status.st_mtime_ns, status.st_ino, status.st_size
         return None

@@ -139,11 +139,13 @@ class Stack:
     def _of_blocks(self, name: str, group: Group, window: Window, days: Sequence[date]) -> NDArray[np.uint32]:
         where, blocks = f"{group.name}/{name}", group.blocks(window)
         try:
+            chunks = self._chunks_of(group, name)
+            parts: Sequence[NDArray[np.integer] | None]
             if not group.temporal:
-                return np.asarray(self._array(where)[blocks])[None]
-            if where not in self._days:
-                self._days[where] = KeptDays(self._array(where), self.path / where)
-            parts = self._days[where].read([day_index(day) for day in days])
+                parts = [chunks.read(0, 0)]
+            else:
+                kept = self._days.setdefault(where, KeptDays(chunks, self.path / where))
+                parts = kept.read([day_index(day) for day in days])
         except DAMAGE as error:
             raise self._damaged(where, error, lost=name) from error
         found = np.zeros((len(parts), *(part.stop - part.start for part in blocks)), np.uint32)
