@@ -203,10 +203,9 @@ class OpenSource:
             except SourceDownError as error:
                 raise SourceDownError(f"{error}{self._alternative(offer)}") from error
             except InputError as error:
-                problem = str(error).partition(";")[0]
-                raise SourceDownError(
-                    f"{problem}; run the same command again later{self._alternative(offer)}"
-                ) from error
+                problem, _, advice = str(error).partition("; ")
+                advice = "run the same command again later" if "cannot be read" in problem else advice
+                raise SourceDownError(f"{problem}; {advice}{self._alternative(offer)}") from error
         return found
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
