@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,12 @@ from mmnet_maps.cli.command import INPUT, OutputFile, command
 from mmnet_maps.cli.options import AREA, DEBUG, DRY_RUN, MODEL, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
 from mmnet_maps.errors import RequestError, counted
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SERIES = OutputFile(".csv", ".parquet", ".nc", marks=("soil_moisture_estimate",))
 STATISTICS = OutputFile(".csv", ".parquet", ".gpkg", marks=("valid_share", "area_ha"))
+_OF_SAMPLES = "--samples includes inputs, days and observations; leave out the other options"
 
 
 @command("points")
@@ -98,23 +102,34 @@ def points_command(
     if samples or observations or out.endswith(".parquet"):
         require_tables()
     if samples:
-        model, uncertainty = options.pop("model"), options.pop("uncertainty")
-        if observations or shallow or any(options.values()):
-            raise RequestError("--samples includes inputs, days and observations; leave out the other options")
-        from mmnet_maps.training.gap_fill import fill_samples
-
-        series = fill_samples(samples, model=model, uncertainty=uncertainty)
+        if observations or shallow:
+            raise RequestError(_OF_SAMPLES)
+        series = _filled(samples, **options)
     else:
         from mmnet_maps.analysis.series import series_for
 
         series = series_for(points, _observed(points, observations, shallow), parts=parts, quiet=quiet, **options)
+    write_series(series, out)
+    if parts:
+        rmtree(parts, ignore_errors=True)
+    _report(series, out, picture)
+
+
+def _filled(samples: str, *, model: Any, uncertainty: Any, **others: Any) -> pd.DataFrame:
+    """Return the series of a table of samples; refuse options that it does not need."""
+    if any(others.values()):
+        raise RequestError(_OF_SAMPLES)
+    from mmnet_maps.training.gap_fill import fill_samples
+
+    return fill_samples(samples, model=model, uncertainty=uncertainty)
+
+
+def _report(series: pd.DataFrame, out: str, picture: str | None) -> None:
+    """Print what was written and the metrics of the stations, and draw the series."""
     from mmnet_maps.analysis.series import metrics
     from mmnet_maps.analysis.series_plot import draw_series
     from mmnet_maps.metrics import format_report
 
-    write_series(series, out)
-    if parts:
-        rmtree(parts, ignore_errors=True)
     days = series["soil_moisture_estimate"].notna().sum()
     places, rows = counted(series["station"].nunique(), "place"), counted(len(series), "day")
     click.echo(f"{out}: {places}, {rows}, {days} of them with an estimate")

@@ -45,6 +45,7 @@ def drawing(apart: bool) -> Iterator[Draw]:
         process.join()
 
     def draw_apart(*args: Any, **options: Any) -> None:
+        """Draw in the other process; in this one if that was killed."""
         try:
             with ExitStack() as interrupted:
                 interrupted.callback(stop)  # before the files that it writes are removed

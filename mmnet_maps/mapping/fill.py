@@ -74,12 +74,11 @@ def fill_stack(
     needs = needs_of(read_saved(settings.model[0])[0].spec)
     demand = Demand(grid=grid, tiles=wanted, needs=needs, days=days)
     sources = open_source(str(source))
-    request = Path(out), sources, demand
-    if dry_run:
-        text = format_estimates(estimate(*request, refresh=refresh))
-        services = [row for one in sources if isinstance(one, Served) for row in one.services()]
-        return "\n".join([text, "", *_aligned([_SERVICES, *services])]) if services else text
-    return fetch(*request, refresh=refresh, quiet=quiet, verify=verify).path
+    if not dry_run:
+        return fetch(Path(out), sources, demand, refresh=refresh, quiet=quiet, verify=verify).path
+    text = format_estimates(estimate(Path(out), sources, demand, refresh=refresh))
+    services = [row for one in sources if isinstance(one, Served) for row in one.services()]
+    return "\n".join([text, "", *_aligned([_SERVICES, *services])]) if services else text
 
 
 def format_estimates(estimates: Sequence[Estimate]) -> str:

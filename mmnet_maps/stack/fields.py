@@ -75,6 +75,7 @@ class Field:
         )
 
         def on(day: date) -> tuple[Float, NDArray[np.bool_]]:
+            """Return the values of a day at the pixels, and which of them were gap-filled."""
             today = (day - self.first).days
             values, filled = self.values[today], self.gap_filled[today]
             gap_filled = np.zeros(pixels.shape, bool)

@@ -210,6 +210,7 @@ class Client:
         ee.data.setMaxRetries(0)  # the client's own retries ignore Retry-After and are silent
 
         def initialise() -> None:
+            """Sign in once; ValueError where the service does not describe itself."""
             nonlocal credentials
             if credentials and (key := _service_account_key()):
                 credentials = ee.ServiceAccountCredentials(None, key_file=key)

@@ -36,7 +36,7 @@ _HEADER = 9000
 
 
 class EarthdataQuery(BaseModel):
-    """What is requested from the catalogue."""
+    """The product that is looked up in the catalogue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

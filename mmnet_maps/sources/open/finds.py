@@ -16,7 +16,7 @@ from mmnet_maps.sources.open.service import Found, Service
 
 @dataclass
 class _Known:
-    """What is known of a product: the boxes and days that its service was asked about, and what it has there."""
+    """Boxes and days that the service of a product was asked about, and what it has there."""
 
     lock: Lock = field(default_factory=Lock)
     asked: list[tuple[Box, date, date]] = field(default_factory=list)

@@ -19,7 +19,7 @@ EVERYWHERE: Box = (-180.0, -90.0, 180.0, 90.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a service has of a product: an item of a catalogue, a granule, a subset that a server makes.
+    """One thing that a service has of a product: an item of a catalogue, a granule, a subset that a server makes.
 
     Attributes
     ----------

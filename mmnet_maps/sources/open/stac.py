@@ -33,7 +33,7 @@ _PAGE = 250  # items of one answer
 
 
 class StacQuery(BaseModel):
-    """What is requested from a STAC API."""
+    """The collection of a STAC API, and which of its items are in use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

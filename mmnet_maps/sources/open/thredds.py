@@ -31,7 +31,7 @@ _SLICE = re.compile(r"last_(permanent|provisional)_slice\s+\"?(\d+)")
 
 
 class ThreddsQuery(BaseModel):
-    """What is requested from a THREDDS server."""
+    """The dataset of a THREDDS server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

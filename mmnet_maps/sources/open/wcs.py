@@ -31,7 +31,7 @@ BLOCK = 2048
 
 
 class WcsQuery(BaseModel):
-    """What is requested from a Web Coverage Service."""
+    """The coverage of a Web Coverage Service."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

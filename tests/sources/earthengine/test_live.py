@@ -30,6 +30,7 @@ def test_on_earth_engine(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     source = EarthEngineSource()
     source.lattice("smap")  # sign in
     line = CHECKS[name](source)
+    assert line
     with capsys.disabled():
         print(f"\n{name}: {line}")
 
@@ -38,6 +39,7 @@ def test_on_earth_engine(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("product", OTHERS)
 def test_other_products_on_earth_engine(tmp_path: Path, product: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = other_product(EarthEngineSource(using(tmp_path, None, product)), *OTHERS[product])
+    assert line
     with capsys.disabled():
         print(f"\n{product}: {line}")
 

@@ -326,3 +326,4 @@ def test_earthdata_itself(tmp_path: Path, product: str) -> None:
     geobox = smap_window(source) if product == "smap" else lst_window(source, 5110, 11010, 40)
     found = source.read(group, geobox, [date(2021, 8, 8)])[group]
     print(product, np.nanmin(found), np.nanmean(found), np.nanmax(found), np.isfinite(found).mean())
+    assert np.isfinite(found).any()

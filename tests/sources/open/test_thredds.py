@@ -215,3 +215,4 @@ def test_gridmet_itself() -> None:
     print({name: float(values[0, 2, 2]) for name, values in found.items()})
     states = source.revisions("weather", GRID, [date.today() - timedelta(days=k) for k in (100, 30, 3)], date.today())
     print([one.final for one in states])
+    assert all(np.isfinite(values[0, 2, 2]) for values in found.values())
