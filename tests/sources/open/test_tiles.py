@@ -133,3 +133,4 @@ def test_the_tiles_themselves() -> None:
     window = grid(10, -119.5, 47.1)
     found = source.read("static", window, [DAY])
     print({name: (float(np.nanmin(values)), float(np.nanmax(values))) for name, values in found.items()})
+    assert all(np.isfinite(values).all() for values in found.values())

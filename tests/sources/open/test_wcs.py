@@ -155,3 +155,4 @@ def test_the_service_of_usgs_itself() -> None:
     """One block of land cover of 2021 from USGS."""
     found = OpenSource().read("static", grid(20), [DAY])
     print({int(code): int(count) for code, count in zip(*np.unique(found["landcover"], return_counts=True))})
+    assert found["landcover"].any()
