@@ -21,7 +21,7 @@ import pystac
 import pytest
 import rasterio
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, default_client
 from filelock import FileLock
 
 from analytic import AnalyticSource, make_model
@@ -418,6 +418,8 @@ def test_a_server_of_another_kind_is_no_scheduler() -> None:
             connect(address, 1, None),
         ):
             pass
+        with pytest.raises(ValueError, match="No clients found"):  # or what the caller computes next would wait for it
+            default_client()
 
 
 def _answer(server: socket.socket) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,19 @@ def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"days": days, "area": area, "title": "Grant", "source": "inputs", "synthetic": True}
 
 
-def test_another_process_draws_the_same(tmp_path: Path, picture: dict[str, Any]) -> None:
+@pytest.fixture
+def children() -> Callable[[], list[Any]]:
+    """Return a function that lists the child processes since the test began; other tests leave some."""
+    before = {child.pid for child in multiprocessing.active_children()}
+    return lambda: [child for child in multiprocessing.active_children() if child.pid not in before]
+
+
+def test_another_process_draws_the_same(
+    tmp_path: Path, picture: dict[str, Any], children: Callable[[], list[Any]]
+) -> None:
     draw(tmp_path / "here.png", **picture)
     with drawing(apart=True) as draw_apart:
-        (process,) = multiprocessing.active_children()
+        (process,) = children()
         draw_apart(tmp_path / "apart.png", **picture)
         assert process.is_alive()
     assert not process.is_alive()
@@ -50,16 +60,20 @@ def test_its_errors_are_raised_here_and_the_next_picture_is_drawn(tmp_path: Path
     assert (tmp_path / "next.png").exists()
 
 
-def test_a_killed_process_is_made_up_for(tmp_path: Path, picture: dict[str, Any]) -> None:
+def test_a_killed_process_is_made_up_for(
+    tmp_path: Path, picture: dict[str, Any], children: Callable[[], list[Any]]
+) -> None:
     with drawing(apart=True) as draw_apart:
-        (process,) = multiprocessing.active_children()
+        (process,) = children()
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         draw_apart(tmp_path / "a.png", **picture)
     assert (tmp_path / "a.png").exists()
 
 
-def test_an_interrupt_ends_it(tmp_path: Path, picture: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_it(
+    tmp_path: Path, picture: dict[str, Any], monkeypatch: pytest.MonkeyPatch, children: Callable[[], list[Any]]
+) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -67,10 +81,10 @@ def test_an_interrupt_ends_it(tmp_path: Path, picture: dict[str, Any], monkeypat
         monkeypatch.setattr("multiprocessing.connection.Connection.recv", interrupted)
         with pytest.raises(KeyboardInterrupt):
             draw_apart(tmp_path / "a.png", **picture)
-        assert not multiprocessing.active_children()
+        assert not children()
 
 
-def test_without_need_there_is_no_process() -> None:
+def test_without_need_there_is_no_process(children: Callable[[], list[Any]]) -> None:
     with drawing(apart=False) as drawn:
         assert drawn is draw
-        assert not multiprocessing.active_children()
+        assert not children()

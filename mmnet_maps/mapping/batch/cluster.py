@@ -57,7 +57,7 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
     from distributed import Client, utils
 
     if scheduler is not None:
-        with _connected(scheduler) as client, _lost_scheduler(client):
+        with _connected(scheduler) as client, client.as_current(), _lost_scheduler(client):
             _log_dashboard(client)
             yield client
         return
@@ -121,7 +121,7 @@ def _connected(scheduler: str) -> Client:
 
     seconds = min(_CONNECT, parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
     try:
-        return Client(scheduler, timeout=seconds)
+        return Client(scheduler, timeout=seconds, set_as_default=False)  # a client that fails would stay the default
     except (OSError, ValueError, MemoryError, RuntimeError) as error:  # MemoryError: a server of another kind answers
         raise RequestError(
             f"no Dask scheduler answers at {scheduler} within {seconds:g} s; expected the address of a running one, "
