@@ -20,7 +20,7 @@ from mmnet_maps.errors import InputError, RequestError, counted
 from mmnet_maps.sources.base import Cost, SourceDownError
 from mmnet_maps.sources.files.alignment import Box
 from mmnet_maps.sources.files.listing import DatedFile
-from mmnet_maps.sources.files.locations import Place, SignedUrl, redacted
+from mmnet_maps.sources.files.locations import Place, SignedUrl, is_url, redacted
 from mmnet_maps.sources.open.blocks import HEADER, Layout, cost_of, layout
 from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.http import Http
@@ -222,7 +222,8 @@ def _found(item: dict[str, Any]) -> Found:
     """Return what an item states about itself."""
     properties = item["properties"]
     moment = datetime.fromisoformat(properties.get("start_datetime") or properties["datetime"]).astimezone(UTC)
-    assets = {key: asset["href"] for key, asset in item["assets"].items()}
+    # Only addresses: a catalogue must not make GDAL open a file of this machine.
+    assets = {key: asset["href"] for key, asset in item["assets"].items() if is_url(asset["href"])}
     west, south, east, north = item["bbox"] if len(item["bbox"]) == 4 else (*item["bbox"][:2], *item["bbox"][3:5])
     stated = (item["id"], properties.get("updated") or properties.get("created"), sorted(assets.items()))
     return Found(

@@ -20,7 +20,7 @@ from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import target_grid, touched_tiles
 from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.files import locations
-from mmnet_maps.sources.open import http
+from mmnet_maps.sources.open import http, stac
 from mmnet_maps.sources.open.source import OpenSource
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand, Needs
@@ -370,3 +370,14 @@ def test_a_service_that_is_down_stops_only_its_product_and_the_same_command_cont
     secret = [path for path in tmp_path.rglob("*") if path.is_file() and b"SECRET" in path.read_bytes()]
     assert not secret
     assert "SECRET" not in caplog.text
+
+
+def test_an_asset_that_is_no_address_is_left_out() -> None:
+    hrefs = {"B02": "https://host/a.tif", "B03": "/etc/hostname", "B04": "file:///etc/hostname", "B05": "a.tif"}
+    item = {
+        "id": "one",
+        "bbox": [-120, 47, -119, 48],
+        "properties": {"datetime": "2021-08-08T18:40:00Z"},
+        "assets": {name: {"href": href} for name, href in hrefs.items()},
+    }
+    assert stac._found(item).about == {"B02": "https://host/a.tif"}
