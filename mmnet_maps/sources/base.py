@@ -170,6 +170,33 @@ class Source(Protocol):
         ...
 
 
+def one_grid(source: str, group: str, grids: Mapping[str, GeoBox]) -> GeoBox:
+    """Return the grid that all products of a coarse group share.
+
+    Parameters
+    ----------
+    source
+        Name of the source.
+    group
+        Stack group.
+    grids
+        The grid of each product in use.
+
+    Raises
+    ------
+    InputError
+        There is none, or several have different grids.
+    """
+    if not grids:
+        raise InputError(f"no product of the group {group} in the sources {source}; expected one; add it to 'use'")
+    first, *others = grids.values()
+    if any(other != first for other in others):
+        raise InputError(
+            f"the products {', '.join(grids)} have different grids; expected one grid for {group}; use one product"
+        )
+    return first
+
+
 @runtime_checkable
 class Revised(Protocol):
     """A source whose inputs may be published late, replaced or removed; others never change."""

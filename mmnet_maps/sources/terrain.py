@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.grid.positions import pixel_centres
-from mmnet_maps.sources.base import Rasters
+from mmnet_maps.sources.base import Provenance, Rasters
 
 METRES_PER_DEGREE = 111_320.0
 
 TERRAIN = ("slope", "aspect")
 """Variables computed from elevation."""
+
+
+def with_terrain_of(found: Mapping[str, Provenance]) -> dict[str, Provenance]:
+    """Add slope and aspect to the variables of a source where it has elevation and not them."""
+    derived = dict.fromkeys(TERRAIN, found["elevation"]) if "elevation" in found else {}
+    return {**found, **{name: one for name, one in derived.items() if name not in found}}
 
 
 def slope_aspect(

@@ -24,12 +24,12 @@ from pyproj.enums import WktVersion
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import conus_grid
-from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters, Revision
+from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters, Revision, one_grid
 from mmnet_maps.sources.earthengine.client import Client, TooMuchError, Traffic
 from mmnet_maps.sources.earthengine.config import SMALLEST_SIDE, Product, Selection, load_config
 from mmnet_maps.sources.earthengine.expressions import first_image, images_of_year, packed_image
 from mmnet_maps.sources.earthengine.requests import PixelRequest, planned
-from mmnet_maps.sources.terrain import TERRAIN, with_terrain
+from mmnet_maps.sources.terrain import with_terrain, with_terrain_of
 
 _DELAY = timedelta(days=60)
 """How long after a day its images may still appear or be replaced, where they do not state whether they are final."""
@@ -119,10 +119,7 @@ class EarthEngineSource:
     def variables(self) -> Mapping[str, Provenance]:
         """Return the variables of the products in use, with slope and aspect where there is elevation."""
         found = {name: selection.provenance for selection in self._config.selections for name in selection.names}
-        if "elevation" in found:
-            for name in TERRAIN:
-                found.setdefault(name, found["elevation"])
-        return found
+        return with_terrain_of(found)
 
     def lattice(self, group: str) -> GeoBox:
         """Return the native grid of a coarse group, where it covers CONUS.
@@ -132,18 +129,8 @@ class EarthEngineSource:
         InputError
             When no product in use has the group, or several have different grids.
         """
-        selections = self._selections(group)
-        if not selections:
-            raise InputError(
-                f"no product of the group {group} in the sources {self._config.name}; expected one; add it to 'use'"
-            )
-        first, *others = (self._lattice(selection).geobox for selection in selections)
-        if any(other != first for other in others):
-            keys = ", ".join(selection.key for selection in selections)
-            raise InputError(
-                f"the products {keys} have different grids; expected one grid for {group}; use one product"
-            )
-        return first
+        grids = {selection.key: self._lattice(selection).geobox for selection in self._selections(group)}
+        return one_grid(self._config.name, group, grids)
 
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
         """Return the days (UTC) with an image over the window; for ``static`` every day."""

@@ -18,7 +18,7 @@ from mmnet_maps.sources.files.archive import UNKNOWN, Archive
 from mmnet_maps.sources.files.config import load_sources
 from mmnet_maps.sources.files.listing import listed
 from mmnet_maps.sources.files.stated import Notices
-from mmnet_maps.sources.terrain import TERRAIN, with_terrain
+from mmnet_maps.sources.terrain import TERRAIN, with_terrain, with_terrain_of
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 
@@ -77,10 +77,7 @@ class FilesSource:
             name: Provenance(source="files", product=entry.product, version=entry.version, licence=entry.licence)
             for name, entry in self._config.variables.items()
         }
-        if "elevation" in found:
-            for name in TERRAIN:
-                found.setdefault(name, found["elevation"])
-        return found
+        return with_terrain_of(found)
 
     def lattice(self, group: str) -> GeoBox:
         """Return the grid of the files of a coarse group, north up.

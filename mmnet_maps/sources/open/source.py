@@ -19,7 +19,7 @@ from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.settings import first_error
-from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters, Revision, SourceDownError
+from mmnet_maps.sources.base import Cost, Pace, Provenance, Rasters, Revision, SourceDownError, one_grid
 from mmnet_maps.sources.files.alignment import Box, degrees, overlap
 from mmnet_maps.sources.files.archive import Archive
 from mmnet_maps.sources.files.listing import DatedFile, Listing
@@ -30,7 +30,7 @@ from mmnet_maps.sources.open.config import Product, load_config
 from mmnet_maps.sources.open.finds import Finds
 from mmnet_maps.sources.open.kinds import make_service
 from mmnet_maps.sources.open.service import EVERYWHERE, Found, Signed
-from mmnet_maps.sources.terrain import TERRAIN, with_terrain
+from mmnet_maps.sources.terrain import TERRAIN, with_terrain, with_terrain_of
 from mmnet_maps.variables import VARIABLES
 
 _MARGIN = 4
@@ -125,10 +125,7 @@ class OpenSource:
     def variables(self) -> Mapping[str, Provenance]:
         """Return the variables in use, with slope and aspect where there is elevation."""
         found = {name: one for offer in self._offers for name, one in offer.product.provenance.items()}
-        if "elevation" in found:
-            for name in TERRAIN:
-                found.setdefault(name, found["elevation"])
-        return found
+        return with_terrain_of(found)
 
     def lattice(self, group: str) -> GeoBox:
         """Return the grid of a coarse group, where it covers CONUS.
@@ -138,18 +135,8 @@ class OpenSource:
         InputError
             When no product in use has the group, or several have different grids.
         """
-        offers = self._of(group)
-        if not offers:
-            raise InputError(
-                f"no product of the group {group} in the sources {self._config.name}; expected one; add it to 'use'"
-            )
-        first, *others = (_around_conus(offer.product) for offer in offers)
-        if any(other != first for other in others):
-            keys = ", ".join(offer.key for offer in offers)
-            raise InputError(
-                f"the products {keys} have different grids; expected one grid for {group}; use one product"
-            )
-        return first
+        grids = {offer.key: _around_conus(offer.product) for offer in self._of(group)}
+        return one_grid(self._config.name, group, grids)
 
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
         """Return the days on which a service may have values in the window; for ``static`` every day."""
