@@ -89,10 +89,12 @@ def format_estimates(estimates: Sequence[Estimate]) -> str:
     for item in estimates:
         days = f"{item.days}, {item.first} to {item.last}" if item.days > 1 else "1"
         asked = (str(item.cost.requests), bytes_text(item.cost.bytes)) if item.cost else ("", "")
-        rows.append((item.group, ", ".join(item.products), days, str(item.reads), bytes_text(item.bytes), *asked))
-    lines = _aligned(rows)
-    total = f"in total {bytes_text(sum(item.bytes for item in estimates))} to be stored, packed; less on disk"
-    costs = [item.cost for item in estimates if item.cost]
+        figures = (bytes_text(item.bytes), *asked) if item.known else ("unknown", "unknown", "unknown")
+        rows.append((item.group, ", ".join(item.products), days, str(item.reads), *figures))
+    lines, known = _aligned(rows), [item for item in estimates if item.known]
+    size = bytes_text(sum(item.bytes for item in known))
+    total = f"in total{without(estimates)} {size} to be stored, packed; less on disk"
+    costs = [item.cost for item in known if item.cost]
     if not costs:
         return "\n".join([*lines, total])
     cost = sum_costs(costs)
@@ -104,6 +106,18 @@ def format_estimates(estimates: Sequence[Estimate]) -> str:
 
     total += f", {number_text(cost.values)} values computed there"
     return "\n".join([*lines, total, price_text(cost.eecu_hours), *_aligned(price_rows(cost.eecu_hours))])
+
+
+def without(estimates: Sequence[Estimate]) -> str:
+    """Return the groups of which a total knows nothing, for a sentence; empty where there are none.
+
+    Examples
+    --------
+    >>> without([])
+    ''
+    """
+    unknown = [item.group for item in estimates if not item.known]
+    return f" without {', '.join(unknown)}, whose services do not answer," if unknown else ""
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

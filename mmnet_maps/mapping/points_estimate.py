@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mmnet_maps.errors import RequestError, bytes_text, counted
+from mmnet_maps.mapping.fill import without
 from mmnet_maps.mapping.points import as_table, draft, points_of
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
@@ -49,6 +50,7 @@ def format_points_estimate(found: PointsEstimate) -> str:
     rows = [("group", "from", "days", "reads", "requests", "received")]
     for item in found.groups:
         asked = (f"{item.cost.requests:,}", bytes_text(item.cost.bytes)) if item.cost else ("local", "")
+        asked = asked if item.known else ("unknown", "unknown")
         days = f"{item.days}, {item.first} to {item.last}"
         rows.append((item.group, ", ".join(item.products), days, f"{item.reads:,}", *asked))
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
@@ -59,7 +61,8 @@ def format_points_estimate(found: PointsEstimate) -> str:
     )
     if found.cost and found.time:
         lines.append(
-            f"in total {counted(found.cost.requests, 'request')}, {bytes_text(found.cost.bytes)} received: about "
+            f"in total{without(found.groups)} {counted(found.cost.requests, 'request')}, "
+            f"{bytes_text(found.cost.bytes)} received: about "
             f"{_duration(found.time)} if a request takes {SECONDS:g} s and {found.concurrent} are under way at a time; "
             "that is assumed, not measured, and may be a third or three times as much"
         )

@@ -13,6 +13,7 @@ from datetime import date
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,8 @@ class Estimate:
         Size in memory of the packed values to be stored; compressed on disk they take less.
     cost
         Cost at a service; None for local inputs.
+    known
+        False where a service did not answer: bytes and cost are then of no use.
     """
 
     group: str
@@ -197,6 +200,7 @@ class Estimate:
     last: date
     bytes: int
     cost: Cost | None
+    known: bool = True
 
 
 def estimate(
@@ -220,8 +224,9 @@ def estimate(
         found_again = plan(stack, demand, today or date.today(), chosen, refresh=refresh)
         found_again.report()
         requests = found_again.requests
+        costing = Costing(chosen)
         with ThreadPoolExecutor(pace(sources).reads) as pool:
-            found = list(in_order(pool, requests, partial(cost_of, chosen=chosen), ahead=len(requests)))
+            found = list(in_order(pool, requests, costing, ahead=len(requests)))
     estimates = []
     for name, several in groupby(found, key=lambda item: item[0].group.name):
         items = list(several)
@@ -237,6 +242,7 @@ def estimate(
                 last=days[-1],
                 bytes=sum(size for _, (size, _) in items),
                 cost=sum_costs(costs) if costs else None,
+                known=name not in costing.unknown,
             )
         )
     return estimates
@@ -247,20 +253,46 @@ def products_of(group: Group, chosen: Mapping[str, Source]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen[name].variables()[name].product for name in group.variables))
 
 
-def cost_of(request: Request, chosen: Mapping[str, Source]) -> tuple[int, Cost | None]:
-    """Return the bytes that a request would store, and its cost at services."""
-    rows, cols = request.window
-    cells = (rows.stop - rows.start) * (cols.stop - cols.start)
-    size, costs = 0, []
-    try:
-        for source, days in _split_by_source(request, chosen):
-            mine = [name for name in request.group.variables if chosen[name] is source]
-            size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in mine)
-            if isinstance(source, Charged):
-                costs.append(source.cost(request.group.kind, request.group.lattice[request.window], days))
-    except SourceDownError as error:
-        log.warning("%s: no estimate, because %s", request.group.name, error)
-    return size, sum_costs(costs) if costs else None
+class Costing:
+    """Costs of requests. Threads may share it.
+
+    A group whose service does not answer is logged once and not asked about again.
+
+    Parameters
+    ----------
+    chosen
+        Source of each variable.
+
+    Attributes
+    ----------
+    unknown
+        Names of the groups whose service did not answer.
+    """
+
+    def __init__(self, chosen: Mapping[str, Source]) -> None:
+        self.unknown: set[str] = set()
+        self._chosen, self._lock = chosen, Lock()
+
+    def __call__(self, request: Request) -> tuple[int, Cost | None]:
+        """Return the bytes that a request would store, and its cost at services."""
+        group, (rows, cols) = request.group, request.window
+        if group.name in self.unknown:
+            return 0, None
+        cells = (rows.stop - rows.start) * (cols.stop - cols.start)
+        size, costs = 0, []
+        try:
+            for source, days in _split_by_source(request, self._chosen):
+                mine = [name for name in group.variables if self._chosen[name] is source]
+                size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in mine)
+                if isinstance(source, Charged):
+                    costs.append(source.cost(group.kind, group.lattice[request.window], days))
+        except SourceDownError as error:
+            with self._lock:
+                if group.name not in self.unknown:
+                    log.warning("%s: no estimate, because %s", group.name, error)
+                self.unknown.add(group.name)
+            return 0, None
+        return size, sum_costs(costs) if costs else None
 
 
 def sum_costs(costs: Sequence[Cost]) -> Cost:

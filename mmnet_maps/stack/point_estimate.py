@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mmnet_maps.sources.base import Cost, Source
-from mmnet_maps.stack.fetch import Estimate, assign_needed, cost_of, products_of, sum_costs
+from mmnet_maps.stack.fetch import Costing, Estimate, assign_needed, products_of, sum_costs
 from mmnet_maps.stack.kept_reads import KeptReads
 from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.pixels import template_of
@@ -47,7 +46,7 @@ class PointsEstimate:
     @property
     def cost(self) -> Cost | None:
         """Cost at services; None where all inputs are local."""
-        costs = [one.cost for one in self.groups if one.cost is not None]
+        costs = [one.cost for one in self.groups if one.known and one.cost is not None]
         return sum_costs(costs) if costs else None
 
     @property
@@ -91,7 +90,8 @@ def estimate_points(
 def _estimate(reads: Sequence[Request], chosen: Mapping[str, Source], pool: ThreadPoolExecutor) -> Estimate:
     """Extrapolate from some of the reads of a group to all of them, by days and by values."""
     some = [reads[k] for k in np.unique(np.linspace(0, len(reads) - 1, LOOKED_UP).astype(int))]
-    sizes, costs = zip(*pool.map(partial(cost_of, chosen=chosen), some), strict=True)
+    costing = Costing(chosen)
+    sizes, costs = zip(*pool.map(costing, some), strict=True)
     of_days = sum(len(read.days) for read in reads) / sum(len(read.days) for read in some)
     of_values = sum(read.cells for read in reads) / sum(read.cells for read in some)
     charged = [cost for cost in costs if cost is not None]
@@ -111,4 +111,5 @@ def _estimate(reads: Sequence[Request], chosen: Mapping[str, Source], pool: Thre
         last=max(read.days[-1] for read in reads),
         bytes=round(of_values * sum(sizes)),
         cost=scaled if charged else None,
+        known=not costing.unknown,
     )

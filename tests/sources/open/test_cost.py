@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from analytic import AnalyticSource
 from fake_open import FakeOpen
+from mmnet_maps.errors import bytes_text
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.tiles import target_grid, touched_tiles
 from mmnet_maps.mapping.fill import format_estimates
@@ -47,3 +49,23 @@ def test_requests_and_bytes_are_those_of_the_plan(tmp_path: Path, product, colle
         files = [(asked, sent) for asked, _, sent in server.log[before:] if asked.path.startswith("/files")]
     assert planned.cost.requests == pytest.approx(len(files), rel=0.05)
     assert planned.cost.bytes == pytest.approx(sum(sent for _, sent in files), rel=0.05)
+
+
+def test_a_service_that_is_down_leaves_its_groups_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with FakeOpen() as server:
+        Planetary(server, collections={"hls2-l30": hls})
+        text = config_text((packaged("configs") / "open.yaml").read_text(), server, use=["hls"])
+        (tmp_path / "o.yaml").write_text(yaml.safe_dump(yaml.safe_load(text)))
+    grid = target_grid(area := read_aoi(AREA))
+    needs = Needs(snapshot=("red", "clay"), series=(), steps=1, includes_day=True)
+    demand = Demand(grid=grid, tiles=touched_tiles(area, grid), needs=needs, days=[date(2021, 5, 5), date(2021, 5, 6)])
+    sources = [OpenSource(tmp_path / "o.yaml"), AnalyticSource()]
+    found = estimate(tmp_path / "s.zarr", sources, demand)
+    assert {item.group: item.known for item in found} == {"optical": False, "static": True}
+    assert sum("optical: no estimate" in message for message in caplog.messages) == 1
+    table, total = format_estimates(found), format_estimates(found).splitlines()[-1]
+    assert table.count("unknown") == 3
+    static = next(item.bytes for item in found if item.known)
+    assert total.startswith(
+        f"in total without optical, whose services do not answer, {bytes_text(static)} to be stored"
+    )
