@@ -453,6 +453,18 @@ def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> Non
         run_all(client, work, 0, nothing, nothing)
 
 
+def test_workers_that_do_not_close_do_not_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    close = LocalCluster.close
+
+    def fails(cluster: LocalCluster, timeout: float) -> None:  # as where a worker dies while it starts
+        close(cluster, timeout=timeout)
+        raise AssertionError("can only join a started process")
+
+    monkeypatch.setattr(LocalCluster, "close", fails)
+    with connect(None, 1, None) as client:
+        assert client.submit(int, "7").result() == 7
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -81,8 +81,7 @@ def connect(scheduler: str | None, workers: int, memory_limit: int | None) -> It
                 _log_dashboard(client)
                 yield client
         finally:
-            with suppress(TimeoutError):  # a worker that died while starting may block it for ever
-                cluster.close(timeout=_CLOSE)
+            _close(cluster)
             stop_preloading()
 
 
@@ -105,6 +104,14 @@ def _local_cluster(workers: int, memory_limit: int | None) -> LocalCluster:
         )
     offer_dashboard(cluster)
     return cluster
+
+
+def _close(cluster: LocalCluster) -> None:
+    """Close a cluster; a worker that is just starting may block that for ever or fail it, and the maps are done."""
+    try:
+        cluster.close(timeout=_CLOSE)
+    except Exception:  # a time limit, an assertion of Dask, or whatever its worker raised
+        log.debug("Dask did not close its workers", exc_info=True)
 
 
 def _connected(scheduler: str) -> Client:
