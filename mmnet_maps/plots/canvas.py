@@ -81,7 +81,9 @@ def png(figure: Figure) -> bytes:
     out = BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from|Matplotlib currently does not support")
-        figure.savefig(out, format="png", dpi="figure", metadata={"Software": SOFTWARE})
+        figure.savefig(
+            out, format="png", dpi="figure", metadata={"Software": SOFTWARE}, pil_kwargs={"compress_level": 4}
+        )  # a few per cent larger than by the default level, in half the time
     return out.getvalue()
 
 

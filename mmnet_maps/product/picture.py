@@ -133,15 +133,17 @@ def _read(shown: Sequence[DayPicture], area: BaseGeometry) -> _Content:
     crs, outline = to_local(area)
     pixel = pixel_metres(shown[0].layers["soil_moisture"])
     view = view_of(outline.bounds, pixel)
+    left, bottom, right, top = view
+    across = math.ceil(_DPI * max(_lay_out((right - left) / (top - bottom), len(shown), True).map[2:]))
     paths = [day.layers[layer] for layer in ("smap", "soil_moisture") for day in shown]
     with ThreadPoolExecutor(cores()) as pool:
-        panels = list(pool.map(lambda path: read_panel(path, crs, view), paths))
+        panels = list(pool.map(lambda path: read_panel(path, crs, view, across), paths))
     smap, fine = panels[: len(shown)], panels[len(shown) :]
     box = detail_box(fine[0])
     return _Content(
         smap=smap,
         map=fine,
-        detail=[read_panel(day.layers["soil_moisture"], crs, box) for day in shown] if box else [],
+        detail=[read_panel(day.layers["soil_moisture"], crs, box, across) for day in shown] if box else [],
         view=view,
         box=box,
         outline=outline,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 _PIXELS = 1400
+"""Most pixels that are read across a panel."""
+
 _NARROWEST, _WIDEST = 0.55, 8.0
 _DETAIL_METRES = 15_000.0
 
@@ -67,11 +69,11 @@ def view_of(bounds: Box, pixel: float) -> Box:
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def read_panel(path: Path, crs: CRS, box: Box) -> Panel:
-    """Read a layer in a box, decimated to what can be seen, and resample it to the local grid."""
+def read_panel(path: Path, crs: CRS, box: Box, pixels: int = _PIXELS) -> Panel:
+    """Read a layer in a box, decimated to what can be seen, and resample it to a local grid `pixels` across."""
     values, transform, source_crs = _read_decimated(path, crs, box)
     left, bottom, right, top = box
-    size = max(right - left, top - bottom) / _PIXELS
+    size = max(right - left, top - bottom) / pixels
     height, width = (max(1, math.ceil((top - bottom) / size)), max(1, math.ceil((right - left) / size)))
     shown = np.full((height, width), np.nan, np.float32)
     reproject(
@@ -83,7 +85,7 @@ def read_panel(path: Path, crs: CRS, box: Box) -> Panel:
         dst_transform=from_origin(left, top, size, size),
         dst_crs=crs,
         dst_nodata=np.nan,
-        resampling=Resampling.nearest,
+        resampling=Resampling.average,  # where a pixel is smaller than the layer's, its value
     )
     mean = float(np.mean(values[np.isfinite(values)])) if np.isfinite(values).any() else math.nan
     return Panel(values=shown, box=(left, top - height * size, left + width * size, top), mean=mean)
