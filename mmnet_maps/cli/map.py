@@ -43,13 +43,13 @@ def map_command(
     wanted = requested_days(dates, start, end)
     check_request(options, aoi=aoi, dates=wanted)
     from mmnet_maps.grid.library import import_without_dask
-    from mmnet_maps.model.library import load_ahead
+    from mmnet_maps.mapping.apart import other_process
 
-    load_ahead()
-    import_without_dask()
-    from mmnet_maps.mapping.pipeline import make_maps
+    with other_process() as other:
+        import_without_dask()
+        from mmnet_maps.mapping.pipeline import make_maps
 
-    made = make_maps(aoi, wanted, quiet=quiet, drawing_apart=True, **options)
+        made = make_maps(aoi, wanted, quiet=quiet, other=other, **options)
     for product in made.products:
         click.echo(f"{product.day}  {product.layers['soil_moisture']}")
         click.echo(f"            {product.picture}")

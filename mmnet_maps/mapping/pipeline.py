@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
@@ -24,11 +25,12 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
+from mmnet_maps.mapping.apart import Draw, EngineApart, Other
 from mmnet_maps.mapping.borrowed import Borrowed
-from mmnet_maps.mapping.drawing import Draw, drawing
 from mmnet_maps.mapping.no_value import Tally, sentence, why_in_files
 from mmnet_maps.mapping.prefetch import abreast, ahead
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
+from mmnet_maps.product import picture
 from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
 from mmnet_maps.product.quality import Mask, QualityFlags, unknown_cover
@@ -38,7 +40,6 @@ from mmnet_maps.stack.availability import Picked
 from mmnet_maps.stack.reader import Block, Snapshot, read_block
 
 if TYPE_CHECKING:
-    from mmnet_maps.model.engine import SeriesTerms
     from mmnet_maps.model.spec import ModelSpec
     from mmnet_maps.product.day_writer import DayProduct, DayWriter
     from mmnet_maps.stack.store import Stack
@@ -60,7 +61,7 @@ class MadeMaps:
 
 
 def make_maps(
-    aoi: Any, dates: Any, *, quiet: bool = False, drawing_apart: bool = False, **options: Unpack[MapOptions]
+    aoi: Any, dates: Any, *, quiet: bool = False, other: Other | None = None, **options: Unpack[MapOptions]
 ) -> MadeMaps:
     """Make the maps of an area on some days and write them; finished maps with the same fingerprint are kept.
 
@@ -72,8 +73,8 @@ def make_maps(
         Output folder.
     quiet
         No progress bar.
-    drawing_apart
-        Draw in a process of its own, see `drawing.drawing`.
+    other
+        A process that computes and draws beside this one.
 
     Raises
     ------
@@ -91,11 +92,12 @@ def make_maps(
     _check_targets(request)
     products = _finished(request)
     missing = [day for day in request.days if day not in products]
-    with drawing(drawing_apart and bool(missing)) as draw:
-        for days in request.day_batches(missing):
-            products |= write_days(request, days, quiet=quiet, draw=draw)  # read → engine → layers → files
-        made = [products[day] for day in request.days]
-        overview = _draw_overview(request, made, draw) if len(made) > 1 else None
+    engine = EngineApart(other, request) if other and "torch" not in sys.modules else None
+    draw = other.draw if other else picture.draw
+    for days in request.day_batches(missing):
+        products |= write_days(request, days, quiet=quiet, engine=engine, draw=draw)  # read → engine → layers → files
+    made = [products[day] for day in request.days]
+    overview = _draw_overview(request, made, draw) if len(made) > 1 else None
     for product in made:
         if product.why_empty:
             log.warning(sentence(request.area.name, product.day, product.why_empty))
@@ -109,6 +111,7 @@ def write_days(
     days: Sequence[date],
     *,
     quiet: bool = False,
+    engine: EngineApart | None = None,
     draw: Draw | None = None,
     also: Callable[[Tile, date, Packed], None] | None = None,
 ) -> dict[date, DayProduct]:
@@ -122,6 +125,8 @@ def write_days(
         At most as many as in one of `request.Request.day_batches`.
     quiet
         No progress bar.
+    engine
+        See `compute_layers`.
     draw
         Draws a picture of each day, as `picture.draw`; None for no pictures.
     also
@@ -145,7 +150,7 @@ def write_days(
         writers = {day: opened.enter_context(_writer(request, day)) for day in days}
         tallies = {day: Tally() for day in days}
         parts = read_parts(request, request.tiles, days)
-        results = opened.enter_context(closing(ahead(compute_layers(request, parts, stop), stop)))
+        results = opened.enter_context(closing(ahead(compute_layers(request, parts, stop, engine), stop)))
         for part, layers in results:
             packed = {name: LAYERS[name].pack(values) for name, values in layers.items() if name in LAYERS}
             writers[part.day].write(part.tile.rows, part.tile.cols, packed, layers.get(MEMBERS))
@@ -259,7 +264,9 @@ def _place(spec: ModelSpec, tile: Tile, picked: Picked | None) -> Layers:
     return {"longitude": longitude.ravel(), "latitude": latitude.ravel()}
 
 
-def compute_layers(request: Request, parts: Iterator[Part], stop: Event | None = None) -> Iterator[tuple[Part, Layers]]:
+def compute_layers(
+    request: Request, parts: Iterator[Part], stop: Event | None = None, other: EngineApart | None = None
+) -> Iterator[tuple[Part, Layers]]:
     """Run the engine on each part and compose its layers, prefetching the next part.
 
     Parts take about 70 MB each. Three are in memory at most: one being read, one waiting, one being computed; where
@@ -273,16 +280,18 @@ def compute_layers(request: Request, parts: Iterator[Part], stop: Event | None =
     parts
         From `read_parts` or `read_pixels`, in their order.
     stop
-        Once it is set, the computation ends with `engine.StoppedError`.
+        Once it is set, the computation ends with `prediction.StoppedError`.
+    other
+        An engine in another process; None for that of the request.
 
     Yields
     ------
     part, layers
         Layers as `layers.compose`, arrays (y, x) of the tile, and the members where they are kept.
     """
-    terms: list[Iterable[SeriesTerms]] = []  # by day
+    terms: Sequence[Any] = []  # by day, for the same engine
     for part in ahead(parts):
-        engine = request.engine  # the first time torch is imported, while the next part is read
+        engine = other or request.engine  # the first time torch is imported, while the next part is read
         if part.number == 0:
             terms = []  # frees those of the previous tile
             terms = engine.encode_days(part.block.series, part.block.starts, stop)
@@ -402,11 +411,9 @@ def _draw_overview(request: Request, made: Sequence[DayProduct], draw: Draw) -> 
 
 
 def _draw(request: Request, days: Mapping[date, dict[str, Path]], path: Path, draw: Draw) -> None:
-    from mmnet_maps.product.picture import DayPicture
-
     draw(
         path,
-        [DayPicture(day=day, layers=layers) for day, layers in days.items()],
+        [picture.DayPicture(day=day, layers=layers) for day, layers in days.items()],
         request.area.geometry,
         title=title(request),
         source=source_line(request),

@@ -19,7 +19,7 @@ from mmnet_maps.grid.mask import holds_a_centre
 from mmnet_maps.grid.tiles import Tile, target_grid, touched_tiles
 from mmnet_maps.mapping.commands import fill_command, place_options
 from mmnet_maps.mapping.recipe import Recipe
-from mmnet_maps.model.saved import SavedModel, check_ensemble, count_members, read_saved
+from mmnet_maps.model.saved import SavedModel, check_ensemble, count_members, days_at_once, read_saved
 from mmnet_maps.model.spec import SPEC, WEIGHTS
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.resources import find_model
@@ -137,7 +137,7 @@ class Request:
         """
         if len(days) < 2:
             return [(day,) for day in days]
-        most = most or self.engine.days_at_once
+        most = most or days_at_once(len(self.models) * (1 + self.recipe.draws))
         batches: list[list[date]] = []
         for day in days:
             if batches and len(batches[-1]) < most and (day - batches[-1][-1]).days < self.needs.steps:

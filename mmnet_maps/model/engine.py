@@ -46,9 +46,10 @@ from mmnet_maps.model.features import (
     used_columns,
 )
 from mmnet_maps.model.fused import SERIES_CELLS, scratch
-from mmnet_maps.model.prediction import Prediction, RunningPrediction
+from mmnet_maps.model.prediction import Prediction, StoppedError
+from mmnet_maps.model.running import RunningPrediction
 from mmnet_maps.model.runs import runs_of
-from mmnet_maps.model.saved import check_ensemble
+from mmnet_maps.model.saved import check_ensemble, days_at_once
 from mmnet_maps.model.training_range import TrainingRange
 from mmnet_maps.variables import LANDCOVER_CLASSES
 
@@ -59,7 +60,6 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Rows of a matrix product: on a CPU its activations stay in the cache, on a GPU they keep all of it busy.
 _ROWS = {"cpu": 4_096, "cuda": 262_144}
-_TERMS = 10  # networks times days whose terms are kept at once
 _MLP = 8  # times as many cells at once as in a Transformer, whose attention takes most of its memory
 _VALUES = 30_000_000  # numbers in the terms of the networks of a day that run together
 _PIXELS = {"cpu": 32_768, "cuda": 262_144}  # pixels that are gathered and encoded at once
@@ -83,10 +83,6 @@ class SeriesTerms:
     networks: range
     values: list[list[Tensor]]
     outside: list[Tensor]
-
-
-class StoppedError(Exception):
-    """The computation was cancelled."""
 
 
 class Engine:
@@ -154,7 +150,7 @@ class Engine:
     @property
     def days_at_once(self) -> int:
         """Number of days whose terms may be kept at once; at least one, for which see `encode_days`."""
-        return max(1, _TERMS // len(self._networks))
+        return days_at_once(len(self._networks))
 
     def encode_days(
         self, series: Mapping[str, NDArray[np.float32]], starts: Sequence[int] = (0,), stop: Event | None = None

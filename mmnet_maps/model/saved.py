@@ -11,6 +11,8 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.model.spec import SPEC, WEIGHTS, ModelSpec, parse_spec, read_file
 from mmnet_maps.resources import find_model
 
+_TERMS = 10  # networks times days whose terms are kept at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
@@ -78,6 +80,15 @@ def count_members(models: int, draws: int) -> int:
     (0, 3, 40)
     """
     return models * draws if draws or models == 1 else models
+
+
+def days_at_once(networks: int) -> int:
+    """Return the number of days that are mapped together, whose terms of the series are kept; at least one.
+
+    >>> days_at_once(1), days_at_once(3), days_at_once(21)
+    (10, 3, 1)
+    """
+    return max(1, _TERMS // networks)
 
 
 def is_pickle(data: bytes) -> str:

@@ -379,7 +379,7 @@ def test_an_interrupted_map_stops_the_engine(
     stops = []
     original = compute_layers
 
-    def spy(job: Request, parts: object, stop: Event) -> object:
+    def spy(job: Request, parts: object, stop: Event, other: object) -> object:
         stops.append(stop)
         return original(job, parts, stop)  # type: ignore[arg-type]
 
