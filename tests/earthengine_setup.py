@@ -12,7 +12,12 @@ import yaml
 
 from earthengine_catalog import Dataset
 from fake_earthengine import FakeEarthEngine
+from mmnet_maps.grid.area import read_aoi
+from mmnet_maps.grid.tiles import target_grid
 from mmnet_maps.resources import packaged
+
+SOLE = target_grid(read_aoi("-119.68,47.05,-119.60,47.09"))
+"""62 × 57 pixels where the two optical tiles overlap."""
 
 
 def config(folder: Path, server: FakeEarthEngine, **changes: Any) -> Path:

@@ -12,7 +12,7 @@ from mmnet_maps.grid.tiles import DEFAULT_CRS, DEFAULT_RESOLUTION, grid_of_tiles
 from mmnet_maps.mapping.request import needs_of
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
-from mmnet_maps.sources.base import Served
+from mmnet_maps.sources.base import Cost, Served
 from mmnet_maps.stack.fetch import Estimate, estimate, fetch, sum_costs
 from mmnet_maps.stack.needs import Demand
 
@@ -100,12 +100,18 @@ def format_estimates(estimates: Sequence[Estimate]) -> str:
     cost = sum_costs(costs)
     place = " to Earth Engine" if cost.eecu_hours else ""
     total += f"; {counted(cost.requests, 'request')}{place}, {bytes_text(cost.bytes)} received"
+    if cost.eecu_hours:
+        total += f", {number_text(cost.values)} values computed there"
+    return "\n".join([*lines, total, *price_lines(cost)])
+
+
+def price_lines(cost: Cost) -> list[str]:
+    """Return what Earth Engine is likely to charge, compared with the quotas of its tiers; none for other services."""
     if not cost.eecu_hours:
-        return "\n".join([*lines, total])
+        return []
     from mmnet_maps.sources.earthengine.price import price_rows, price_text
 
-    total += f", {number_text(cost.values)} values computed there"
-    return "\n".join([*lines, total, price_text(cost.eecu_hours), *_aligned(price_rows(cost.eecu_hours))])
+    return [price_text(cost.eecu_hours), *_aligned(price_rows(cost.eecu_hours))]
 
 
 def without(estimates: Sequence[Estimate]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mmnet_maps.errors import RequestError, bytes_text, counted
-from mmnet_maps.mapping.fill import without
+from mmnet_maps.mapping.fill import price_lines, without
 from mmnet_maps.mapping.points import as_table, draft, points_of
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
@@ -66,6 +66,7 @@ def format_points_estimate(found: PointsEstimate) -> str:
             f"{_duration(found.time)} if a request takes {SECONDS:g} s and {found.concurrent} are under way at a time; "
             "that is assumed, not measured, and may be a third or three times as much"
         )
+        lines.extend(price_lines(found.cost))
     return "\n".join(lines)
 
 

@@ -154,7 +154,7 @@ class Source(Protocol):
         geobox
             A window of the target grid (fine groups) or of ``lattice(group)`` (coarse groups).
         days
-            Days to read; for ``static`` exactly one, which decides the nearest release.
+            Days to read; for ``static`` each decides the nearest release.
 
         Returns
         -------
@@ -234,6 +234,15 @@ class Choosing(Protocol):
         today
             The last day on which anything can exist.
         """
+        ...
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """A source whose requests cost the same for a few cells as for many."""
+
+    def side(self, group: str) -> int | None:
+        """Return how many cells of a coarse group, a side, points best share a read; None where it does not matter."""
         ...
 
 

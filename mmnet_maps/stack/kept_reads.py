@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from mmnet_maps import __version__
 from mmnet_maps.errors import InputError
 from mmnet_maps.files import replace_file, write_errors
+from mmnet_maps.grid.lattice import Window
 from mmnet_maps.sources.base import Source
 from mmnet_maps.sources.ranges import OutOfRange
 from mmnet_maps.stack.fetch import assign_needed, read_values
 from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.pixel_stack import Packed
-from mmnet_maps.stack.plan import Request
+from mmnet_maps.stack.point_plan import PointRead
 from mmnet_maps.variables import VARIABLES
 
 _BROKEN = (OSError, ValueError, KeyError, EOFError, BadZipFile, ZlibError)
@@ -43,22 +44,23 @@ class KeptReads:
         provenance = {name: source.variables()[name] for name, source in self._chosen.items()}
         self._origin = f"{__version__} {origin} {provenance} {self.needs.variables}"
 
-    def path(self, read: Request) -> Path:
+    def path(self, read: PointRead) -> Path:
         """Return the file of a read."""
-        lattice = read.group.lattice
-        days = [day.isoformat() for day in read.days]
-        text = f"{self._origin}\n{read.group.name} {lattice.affine} {lattice.crs} {read.window} {days}"
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
+        group = read.request.group
+        days = [day.isoformat() for day in read.request.days]
+        text = f"{self._origin}\n{group.name} {group.lattice.affine} {group.lattice.crs} {read.request.window} {days}"
+        return self.folder / f"{hashlib.sha256(f'{text} {read.windows}'.encode()).hexdigest()}.npz"
 
-    def ensure(self, item: tuple[Request, str]) -> None:
+    def ensure(self, item: tuple[PointRead, str]) -> None:
         """Carry out a read for a point unless it was kept."""
         read, name = item
         path = self.path(read)
         try:
-            self._load(path)
+            with np.load(path, allow_pickle=False) as file:
+                dict(file)
         except _BROKEN:
             try:
-                found = read_values(read, self._chosen, self.ranges)
+                found = read_values(read.request, self._chosen, self.ranges)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from error
             content, packed = io.BytesIO(), dict[str, Any](self._packed(read, found))
@@ -66,22 +68,23 @@ class KeptReads:
             with write_errors(path, "finished reads are kept"):
                 replace_file(path, content.getvalue())
 
-    def _packed(self, read: Request, found: Sequence[Mapping[str, NDArray[Any]]]) -> Packed:
-        """Pack the values of a read, (day, y, x) of each needed variable."""
-        shape = len(read.days), *(part.stop - part.start for part in read.window)
+    def _packed(self, read: PointRead, found: Sequence[Mapping[str, NDArray[Any]]]) -> Packed:
+        """Pack the values of a read in the windows of its points, (day, y, x) of each needed variable."""
+        group, (top, left) = read.request.group, (part.start for part in read.request.window)
         packed: Packed = {}
-        for spec in (VARIABLES[name] for name in read.group.variables if name in self.needs.variables):
-            packed[spec.name] = np.full(shape, spec.nodata, spec.dtype)
-            for k, values in enumerate(found):
-                if spec.name in values:
-                    packed[spec.name][k] = spec.pack(values[spec.name])
+        for number, (rows, cols) in enumerate(read.windows):
+            inside = slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left)
+            shape = len(read.request.days), rows.stop - rows.start, cols.stop - cols.start
+            for spec in (VARIABLES[name] for name in group.variables if name in self.needs.variables):
+                own = packed[f"{number} {spec.name}"] = np.full(shape, spec.nodata, spec.dtype)
+                for k, values in enumerate(found):
+                    if spec.name in values:
+                        own[k] = spec.pack(values[spec.name][inside])
         return packed
 
-    def load(self, read: Request) -> Packed:
-        """Return the values of a finished read."""
-        return self._load(self.path(read))
-
-    @staticmethod
-    def _load(path: Path) -> Packed:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+    def load(self, read: PointRead, window: Window) -> Packed:
+        """Return the values of a finished read in the window of a point."""
+        number = read.windows.index(window)
+        names = [name for name in read.request.group.variables if name in self.needs.variables]
+        with np.load(self.path(read), allow_pickle=False) as file:
+            return {name: file[f"{number} {name}"] for name in names}

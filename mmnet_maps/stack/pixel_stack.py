@@ -43,9 +43,9 @@ class Held:
     values: Packed
 
     @classmethod
-    def of(cls, group: Group, window: Window, parts: Iterable[tuple[Window, Sequence[date], Packed]]) -> Held:
-        """Join values of some days, each in a window around the given one, and round that out to whole blocks."""
-        cut = [(days, _within(values, own, window)) for own, days, values in parts]
+    def of(cls, group: Group, window: Window, parts: Iterable[tuple[Sequence[date], Packed]]) -> Held:
+        """Join values of some days in a window, and round that out to whole blocks."""
+        cut = list(parts)
         first, last = min(days[0] for days, _ in cut), max(days[-1] for days, _ in cut)
         whole = in_small_blocks(group).whole_blocks(window)
         shape = ((last - first).days + 1, *(part.stop - part.start for part in whole))
@@ -65,12 +65,6 @@ def _relative(window: Window, outer: Window) -> Window:
     """Return the place of a window in one around it."""
     rows, cols = (slice(part.start - by.start, part.stop - by.start) for part, by in zip(window, outer, strict=True))
     return rows, cols
-
-
-def _within(values: Packed, own: Window, window: Window) -> Packed:
-    """Return the values of a window inside another one, which is theirs."""
-    rows, cols = _relative(window, own)
-    return {name: found[:, rows, cols] for name, found in values.items()}
 
 
 class _HeldValues(VerifiedValues):

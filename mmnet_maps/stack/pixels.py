@@ -22,9 +22,9 @@ from mmnet_maps.stack.fields import SmapResampling
 from mmnet_maps.stack.in_order import in_order
 from mmnet_maps.stack.kept_reads import KeptReads
 from mmnet_maps.stack.needs import Needs
-from mmnet_maps.stack.pixel_stack import Held, PixelStack
-from mmnet_maps.stack.plan import Request, pace
-from mmnet_maps.stack.point_plan import Point, PointReads, plan_points
+from mmnet_maps.stack.pixel_stack import Held, Packed, PixelStack
+from mmnet_maps.stack.plan import pace
+from mmnet_maps.stack.point_plan import Point, PointRead, PointReads, plan_points
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 
@@ -142,9 +142,9 @@ def point_stacks(
     today, chosen = today or date.today(), assign_needed(sources, needs)
     with template_of(sources) as template, stopping(sources):
         kept = KeptReads(folder or template.path.parent / "reads", sources, needs)
-        plans = plan_points(template, points, needs, today)
+        plans = plan_points(template, points, needs, today, chosen.values())
         wanted = range(len(points)) if wanted is None else wanted
-        first: dict[int, tuple[Request, str]] = {}  # each read once, with the name of the first point that needs it
+        first: dict[int, tuple[PointRead, str]] = {}  # each read once, with the name of the first point that needs it
         for k in wanted:
             for read in plans[k].all_reads:
                 first.setdefault(id(read), (read, points[k].name))
@@ -171,18 +171,30 @@ def template_of(sources: Sequence[Source]) -> Iterator[Stack]:
 
 def _stacks_of(template: Stack, plan: PointReads, kept: KeptReads) -> Iterator[tuple[list[date], PixelStack]]:
     """Yield the days of each year of a point, and a stack of its inputs with the land cover of that year."""
-
-    def held(name: str, reads: Sequence[Request]) -> Held:
-        parts = ((read.window, read.days, kept.load(read)) for read in reads)
-        return Held.of(template.groups[name], plan.windows[name], parts)
-
-    always = {name: held(name, reads) for name, reads in plan.reads.items() if template.groups[name].temporal}
+    groups, windows = template.groups, plan.windows
+    loaded = {
+        name: [(read.request.days, kept.load(read, windows[name])) for read in reads]
+        for name, reads in plan.reads.items()
+    }
+    always = {
+        name: Held.of(groups[name], windows[name], parts) for name, parts in loaded.items() if groups[name].temporal
+    }
     for days in plan.point.years:
-        annual = {
-            name: [read for read in reads if read.days[0].year == days[0].year] for name, reads in plan.reads.items()
+        static = {
+            name: Held.of(groups[name], windows[name], [own])
+            for name, parts in loaded.items()
+            if not groups[name].temporal and (own := _of_year(parts, days[0].year))
         }
-        static = {name: held(name, reads) for name, reads in annual.items() if name not in always and reads}
         yield days, PixelStack(template, always | static)
+
+
+def _of_year(parts: Sequence[tuple[Sequence[date], Packed]], year: int) -> tuple[Sequence[date], Packed] | None:
+    """Return the day of a year, and its values; None where it was not read."""
+    for days, values in parts:
+        for k, day in enumerate(days):
+            if day.year == year:
+                return [day], {name: found[k : k + 1] for name, found in values.items()}
+    return None
 
 
 def read_pixel(

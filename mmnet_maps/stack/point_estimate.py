@@ -76,11 +76,11 @@ def estimate_points(
     chosen = assign_needed(sources, needs)
     with template_of(sources) as template:
         kept = KeptReads(folder or template.path.parent, sources, needs)
-        plans = plan_points(template, points, needs, today or date.today())
+        plans = plan_points(template, points, needs, today or date.today(), chosen.values())
         due: dict[str, dict[int, Request]] = {}
         for read in (read for plan in plans for read in plan.all_reads):
             if folder is None or not kept.path(read).exists():
-                due.setdefault(read.group.name, {})[id(read)] = read
+                due.setdefault(read.request.group.name, {})[id(read)] = read.request
         concurrent = pace(chosen.values()).reads
         with ThreadPoolExecutor(concurrent) as pool:
             groups = [_estimate(list(reads.values()), chosen, pool) for reads in due.values()]

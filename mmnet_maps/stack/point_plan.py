@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import groupby
@@ -11,17 +11,24 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import Window
+from mmnet_maps.sources.base import Gathering, Source
 from mmnet_maps.stack.availability import cut_days
 from mmnet_maps.stack.needs import Needs, Use, uses
 from mmnet_maps.stack.plan import Request
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS
 
-_DAYS = 460
-"""Most days of one read: a year of maps with the days before and after that it needs."""
+_DAYS = {"weather": 1830}
+"""Most days of one read: of weather five years, which services cut out at once."""
+
+_YEAR = 460
+"""Most days of other reads: a year of maps with the days before and after that it needs."""
+
+_VALUES = 16_000_000
+"""Most values of one read; memory bounds them."""
 
 _AREA = 16
-"""Points whose coarse cells lie in the same square of so many cells are read together."""
+"""Points whose coarse cells lie in the same square of so many cells are read together, if a source states no other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +46,26 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PointRead:
+    """A read for some points, and the windows of its cells that they use.
+
+    Of a group without a time axis, each day stands for the values of its year.
+    """
+
+    request: Request
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PointReads:
-    """The reads of a point, by group: ascending, of a group without a time axis one a year."""
+    """The reads of a point, by group, ascending."""
 
     point: Point
     windows: Mapping[str, Window]
-    reads: Mapping[str, Sequence[Request]]
+    reads: Mapping[str, Sequence[PointRead]]
 
     @property
-    def all_reads(self) -> list[Request]:
+    def all_reads(self) -> list[PointRead]:
         """The reads of all groups."""
         return [read for reads in self.reads.values() for read in reads]
 
@@ -60,6 +78,7 @@ class _Area:
     rows: slice
     cols: slice
     days: set[date] = field(default_factory=set)
+    windows: list[Window] = field(default_factory=list)
 
     def add(self, use: Use) -> None:
         """Add cells and days."""
@@ -67,17 +86,26 @@ class _Area:
         self.rows = slice(min(self.rows.start, rows.start), max(self.rows.stop, rows.stop))
         self.cols = slice(min(self.cols.start, cols.start), max(self.cols.stop, cols.stop))
         self.days.update(use.days)
+        if use.window not in self.windows:
+            self.windows.append(use.window)
 
-    def reads(self) -> list[Request]:
-        """Return the reads, in order of their days."""
-        group, most = self.use.group, _DAYS if self.use.group.temporal else 1
+    def reads(self) -> list[PointRead]:
+        """Return the reads, in order of their days: one of all years for a group without a time axis."""
+        group, days = self.use.group, sorted(self.days)
+        cells = (self.rows.stop - self.rows.start) * (self.cols.stop - self.cols.start) * len(group.variables)
+        most = max(1, min(_DAYS.get(group.kind, _YEAR), _VALUES // cells))
         return [
-            Request(group=group, window=(self.rows, self.cols), days=tuple(days))
-            for days in cut_days(sorted(self.days), most)
+            PointRead(
+                request=Request(group=group, window=(self.rows, self.cols), days=tuple(span)),
+                windows=tuple(self.windows),
+            )
+            for span in (cut_days(days, most) if group.temporal else [days])
         ]
 
 
-def plan_points(stack: Stack, points: Sequence[Point], needs: Needs, today: date) -> list[PointReads]:
+def plan_points(
+    stack: Stack, points: Sequence[Point], needs: Needs, today: date, sources: Iterable[Source] = ()
+) -> list[PointReads]:
     """Plan the reads of some points; those of points that lie close together are the same objects.
 
     Parameters
@@ -90,6 +118,8 @@ def plan_points(stack: Stack, points: Sequence[Point], needs: Needs, today: date
         Needs of the model.
     today
         The last day to read.
+    sources
+        The sources, which may state how coarse cells are best read together (`base.Gathering`).
 
     Raises
     ------
@@ -99,16 +129,29 @@ def plan_points(stack: Stack, points: Sequence[Point], needs: Needs, today: date
         An input does not cover a point.
     """
     used = [_uses(stack, point, needs, today) for point in points]
+    gathering = [source for source in sources if isinstance(source, Gathering)]
+
+    def square(use: Use) -> tuple[str, int, int]:
+        """Return what uses that are read together have in common: a pixel, or a square of coarse cells."""
+        group, row, col = use.group, use.window[0].start, use.window[1].start
+        if group.kind in FINE_GROUPS:
+            return group.name, row, col
+        side = max((side for source in gathering if (side := source.side(group.kind))), default=0)
+        if not side:
+            return group.name, row // _AREA, col // _AREA
+        place = group.lattice.affine  # from the origin of the CRS, as tiles of products are
+        return group.name, (round(place.f / place.e) + row) // side, (round(place.c / place.a) + col) // side
+
     areas: dict[tuple[str, int, int], _Area] = {}
     for use in (use for of_point in used for use in of_point):
-        areas.setdefault(_area(use), _Area(use, *use.window)).add(use)
+        areas.setdefault(square(use), _Area(use, *use.window)).add(use)
     reads = {key: area.reads() for key, area in areas.items()}
     return [
         PointReads(
             point=point,
             windows={use.group.name: use.window for use in of_point},
             reads={
-                use.group.name: [read for read in reads[_area(use)] if not own.isdisjoint(read.days)]
+                use.group.name: [read for read in reads[square(use)] if not own.isdisjoint(read.request.days)]
                 for use, own in ((use, set(use.days)) for use in of_point)
             },
         )
@@ -127,9 +170,3 @@ def _uses(stack: Stack, point: Point, needs: Needs, today: date) -> list[Use]:
         past = [day for day in days if day <= today]
         kept.append(Use(group, window, past if group.temporal else [*{day.year: day for day in past}.values()]))
     return [use for use in kept if use.days]
-
-
-def _area(use: Use) -> tuple[str, int, int]:
-    """Return what uses that are read together have in common."""
-    side = 1 if use.group.kind in FINE_GROUPS else _AREA
-    return use.group.name, use.window[0].start // side, use.window[1].start // side

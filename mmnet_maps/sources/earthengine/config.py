@@ -80,6 +80,11 @@ class Product(BaseModel):
         return VARIABLES[next(iter(self.bands))].group
 
     @property
+    def dated(self) -> bool:
+        """True where a day decides which image is read."""
+        return self.group != "static" or self.yearly or bool(self.releases)
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """Ids in the catalogue."""
         single = self.collection or self.image

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from math import ceil, log2
 from typing import Any
 
@@ -42,11 +42,23 @@ def images_of_year(ee: Any, selection: Selection, geobox: GeoBox, year: int) -> 
 
 def packed_image(ee: Any, selection: Selection, geobox: GeoBox, days: Sequence[date]) -> Any:
     """Build an image with the bands of `Selection.band_types`, packed as in the stack, nodata where missing."""
-    images = []
+    images, each = [], _each_scene(ee, selection, geobox)
     for day in days:
         bands = list(selection.band_types([day]))
-        images.append(_packed(ee, _physical(ee, selection, geobox, day), selection.variables).rename(bands))
+        images.append(_packed(ee, _physical(ee, selection, geobox, day, each), selection.variables).rename(bands))
     return _side_by_side(images)
+
+
+def _each_scene(ee: Any, selection: Selection, geobox: GeoBox) -> Any:
+    """Build the function that masks and reduces a scene, for all days: `map` builds its function twice at each call."""
+    if selection.group == "static":
+        return None
+
+    def physical(image: Any) -> Any:
+        """Build the physical values of a scene."""
+        return _reduced(ee, selection, geobox, _masked(ee, selection, ee.Image(image)))
+
+    return ee.CustomFunction.create(physical, "Object", ["Object"])
 
 
 def _side_by_side(images: Sequence[Any]) -> Any:
@@ -57,7 +69,7 @@ def _side_by_side(images: Sequence[Any]) -> Any:
     return images[0]
 
 
-def _physical(ee: Any, selection: Selection, geobox: GeoBox, day: date) -> Any:
+def _physical(ee: Any, selection: Selection, geobox: GeoBox, day: date, each: Any) -> Any:
     """Build the physical values of a day at the target's pixels (coarse products: at their own)."""
     product, mask = selection.product, partial(_masked, ee, selection)
     reduce = partial(_reduced, ee, selection, geobox)
@@ -75,7 +87,7 @@ def _physical(ee: Any, selection: Selection, geobox: GeoBox, day: date) -> Any:
         return reduce(joined.setDefaultProjection(lattice))
     # Scenes have different lattices, which a mosaic does not keep: each is reduced by itself.
     scenes = _images(ee, selection, geobox, day, day)
-    layers = _over_blank(ee, selection, scenes.map(lambda image: reduce(mask(image))))
+    layers = _over_blank(ee, selection, ee.ImageCollection(ee.call("Collection.map", scenes, each)))
     if product.fields == 1:
         return layers.mosaic()
     return layers.mean().updateMask(layers.count().gte(product.fields))
@@ -111,15 +123,25 @@ def _nearest_year(ee: Any, collection: str, day: date) -> Any:
 
 def _rectangle(ee: Any, geobox: GeoBox) -> Any:
     """Build the rectangle in degrees around a grid."""
+    return ee.Geometry.Rectangle(list(_degrees(geobox)), "EPSG:4326", False)
+
+
+@lru_cache(maxsize=64)
+def _degrees(geobox: GeoBox) -> tuple[float, ...]:
+    """Return west, south, east and north of a grid in degrees; PROJ takes some milliseconds for it."""
     to_degrees = Transformer.from_crs(geobox.crs, "EPSG:4326", always_xy=True)
-    return ee.Geometry.Rectangle(list(to_degrees.transform_bounds(*geobox.boundingbox.bbox)), "EPSG:4326", False)
+    return tuple(to_degrees.transform_bounds(*geobox.boundingbox.bbox))
 
 
 def _over_blank(ee: Any, selection: Selection, images: Any) -> Any:
     """Put an empty image below a collection's images, so that a day without any gives an empty answer, not an error."""
-    names = selection.names
-    blank = ee.Image.constant([0.0] * len(names)).toFloat().rename(names).updateMask(0)
-    return ee.ImageCollection([blank]).merge(images)
+    return ee.ImageCollection([_blank(ee, tuple(selection.names))]).merge(images)
+
+
+@lru_cache(maxsize=64)
+def _blank(ee: Any, names: tuple[str, ...]) -> Any:
+    """Build an image without values, the same object for all days."""
+    return ee.Image.constant([0.0] * len(names)).toFloat().rename(list(names)).updateMask(0)
 
 
 def _masked(ee: Any, selection: Selection, image: Any) -> Any:
@@ -186,8 +208,14 @@ def _smoothed(bands: Any, kernel: Any) -> Any:
 
 def _within(ee: Any, bands: Any, ranges: Sequence[tuple[float, float]]) -> Any:
     """Mask, band by band, the values outside a range."""
-    low, high = (ee.Image.constant([ends[k] for ends in ranges]) for k in (0, 1))
+    low, high = (_constant(ee, tuple(float(ends[k]) for ends in ranges)) for k in (0, 1))
     return bands.updateMask(bands.gte(low).And(bands.lte(high)))
+
+
+@lru_cache(maxsize=64)
+def _constant(ee: Any, values: tuple[float, ...]) -> Any:
+    """Build an image of constants, the same object for all days."""
+    return ee.Image.constant(list(values))
 
 
 def _packed(ee: Any, image: Any, variables: Sequence[Variable]) -> Any:
@@ -198,6 +226,6 @@ def _packed(ee: Any, image: Any, variables: Sequence[Variable]) -> Any:
     image = _within(ee, image, [(variable.valid_min, variable.valid_max) for variable in variables])
     if variables[0].dtype == "uint8":
         return image.unmask(variables[0].nodata, False).toUint8()
-    steps = image.subtract(ee.Image.constant([variable.offset for variable in variables]))
-    steps = steps.divide(ee.Image.constant([variable.scale for variable in variables])).round()
+    steps = image.subtract(_constant(ee, tuple(float(variable.offset) for variable in variables)))
+    steps = steps.divide(_constant(ee, tuple(float(variable.scale) for variable in variables))).round()
     return steps.unmask(variables[0].nodata, False).toInt16()

@@ -20,6 +20,9 @@ from mmnet_maps.sources.earthengine.price import eecu_hours
 _BANDS = 1024
 """Bands of one request."""
 
+_IMAGES = 1024
+"""Images of one request: each is opened, whatever the size of the window."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelRequest:
@@ -107,7 +110,9 @@ def planned(selection: Selection, geobox: GeoBox, days: tuple[date, ...], side: 
     while side > SMALLEST_SIDE and side**2 > most:
         side = ceil(side / 2)
     pixels = min(side, grid.shape.x) * min(side, grid.shape.y)
-    at_once = max(1, min(_BANDS // names, budget // pixels))
+    fields = selection.product.fields
+    images = 1 if fields == 1 else 2 * fields  # a day needs `fields` and may have twice as many
+    at_once = max(1, min(_BANDS // names, _IMAGES // images, budget // pixels))
     for start in range(0, len(days), at_once):
         for window in _windows((slice(0, grid.shape.y), slice(0, grid.shape.x)), side):
             yield PixelRequest(selection=selection, days=days[start : start + at_once], grid=grid, window=window)

@@ -164,6 +164,9 @@ class EarthEngineSource:
             packed = {each.name: np.full(shape, each.nodata, each.dtype) for each in selection.variables}
             for request in self._requests(selection, geobox, days):
                 self._fill(packed, days, request)
+            if not selection.product.dated:
+                for values_of_days in packed.values():
+                    values_of_days[1:] = values_of_days[0]
             values = {each.name: each.unpack(packed.pop(each.name)) for each in selection.variables}
             if "elevation" in values:
                 found |= with_terrain(values.pop("elevation"), geobox)
@@ -222,6 +225,8 @@ class EarthEngineSource:
         if selection.group != "static":
             listed = set(self._days_of(selection, geobox, days[0], days[-1]))
             days = [day for day in days if day in listed]
+        elif not selection.product.dated:
+            days = days[:1]
         return planned(selection, geobox, tuple(days), self._config.side)
 
     def _fill(self, packed: Rasters, days: Sequence[date], request: PixelRequest) -> None:

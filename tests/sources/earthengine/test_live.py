@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,10 @@ pytest.importorskip("ee")
 
 from earthengine_live import CHECKS, other_product
 from earthengine_setup import config, using
-from fake_earthengine import FakeEarthEngine, offline
+from fake_earthengine import FakeEarthEngine
 from mmnet_maps.sources.earthengine.source import EarthEngineSource
 
 OTHERS = {"landcover_annual": ("static", "landcover"), "lst_good": ("lst", "lst"), "lst_viirs": ("lst", "lst")}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeEarthEngine]:
-    with FakeEarthEngine() as running, offline():
-        yield running
 
 
 @pytest.mark.live

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from earthengine_setup import config
-from fake_earthengine import FakeEarthEngine, offline
+from fake_earthengine import FakeEarthEngine
 from mmnet_maps.mapping.fill import fill_stack, format_estimates
 from mmnet_maps.sources.base import Cost
 from mmnet_maps.sources.earthengine.config import load_config
@@ -23,12 +22,6 @@ pytest.importorskip("ee")
 
 DAY = date(2021, 7, 12)
 SQUARE = GeoBox((512, 512), Affine(100, 0, -1_760_000, 0, -100, 2_900_000), "EPSG:5070")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeEarthEngine]:
-    with FakeEarthEngine() as running, offline():
-        yield running
 
 
 def test_a_price_grows_with_native_pixels_and_the_filter() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -17,8 +17,8 @@ from odc.geo.geobox import GeoBox
 
 import earthengine_catalog as world
 from earthengine_catalog import Lattice, Layer, Scene
-from earthengine_setup import config, served
-from fake_earthengine import FakeEarthEngine, Fault, Grid, Projection, ServiceError, offline, sampling
+from earthengine_setup import SOLE, config, served
+from fake_earthengine import FakeEarthEngine, Fault, Grid, Projection, ServiceError, sampling
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import cover, lonlat
@@ -31,41 +31,18 @@ from mmnet_maps.sources.earthengine.source import EarthEngineSource
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.variables import VARIABLES
+from world_values import centres
 
 pytest.importorskip("ee")
 
 DAY = date(2021, 7, 12)
-SOLE = target_grid(read_aoi("-119.68,47.05,-119.60,47.09"))  # where the two optical tiles overlap
 HLS, DEM = "NASA/HLS/HLSL30/v002", "USGS/3DEP/10m_collection"
 ANNUAL = "projects/sat-io/open-datasets/USGS/ANNUAL_NLCD/LANDCOVER"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeEarthEngine]:
-    with FakeEarthEngine() as running, offline():
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _fresh(server: FakeEarthEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.reset()
-    monkeypatch.setattr("mmnet_maps.sources.earthengine.client._FIRST_WAIT", 0.005)
-
-
-@pytest.fixture
-def source(tmp_path: Path, server: FakeEarthEngine) -> EarthEngineSource:
-    return EarthEngineSource(config(tmp_path, server))
 
 
 def using(tmp_path: Path, server: FakeEarthEngine, **other: str) -> EarthEngineSource:
     """Return a source in which some products are replaced by others."""
     return EarthEngineSource(config(tmp_path, server, use=[other.get(name, name) for name in load_config().use]))
-
-
-def centres(grid: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x = grid.affine.c + grid.affine.a * (np.arange(grid.shape.x) + 0.5)
-    y = grid.affine.f + grid.affine.e * (np.arange(grid.shape.y) + 0.5)
-    return tuple(np.meshgrid(x, y))  # type: ignore[return-value]
 
 
 # ---- masks and fill values -------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,19 +12,16 @@ import numpy as np
 import pytest
 from odc.geo.geobox import GeoBox
 
-from earthengine_setup import config
-from fake_earthengine import FakeEarthEngine, Fault, offline
+from earthengine_setup import SOLE, config
+from fake_earthengine import FakeEarthEngine, Fault
 from mmnet_maps.errors import InputError, RequestError
-from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import cover
-from mmnet_maps.grid.tiles import target_grid
 from mmnet_maps.sources.earthengine.expressions import _side_by_side
 from mmnet_maps.sources.earthengine.source import EarthEngineSource
 
 ee = pytest.importorskip("ee")
 
 DAY = date(2021, 7, 12)
-SOLE = target_grid(read_aoi("-119.68,47.05,-119.60,47.09"))
 
 TOO_MUCH = [
     "User memory limit exceeded.",
@@ -42,18 +38,6 @@ CAP = (
     "Your usage exceeded the custom quota for 'earthengine.googleapis.com/daily_eecu_usage_time', which is adjustable "
     "by your administrator in the Google Cloud console: https://console.cloud.google.com/quotas/?project=_."
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeEarthEngine]:
-    with FakeEarthEngine() as running, offline():
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _fresh(server: FakeEarthEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.reset()
-    monkeypatch.setattr("mmnet_maps.sources.earthengine.client._FIRST_WAIT", 0.005)
 
 
 def weather(source: EarthEngineSource) -> GeoBox:
@@ -203,15 +187,15 @@ def test_every_computation_carries_a_tag(tmp_path: Path, server: FakeEarthEngine
 # ---- long and odd requests -------------------------------------------------------------------------------------------
 
 
-def test_a_year_is_one_request(tmp_path: Path, server: FakeEarthEngine) -> None:
+def test_a_long_series_is_one_request(tmp_path: Path, server: FakeEarthEngine) -> None:
     source = EarthEngineSource(config(tmp_path, server))
-    lattice = source.lattice("smap")
+    lattice = source.lattice("lst")
     box = lattice[cover(SOLE, lattice)]
     days = [date(2021, 5, 1) + timedelta(days=k) for k in range(150)]
-    found = source.read("smap", box, days)["smap"]
+    found = source.read("lst", box, days)["lst"]
     assert server.count() == 1
     for k in (0, 149):
-        np.testing.assert_array_equal(found[k], source.read("smap", box, [days[k]])["smap"][0])
+        np.testing.assert_array_equal(found[k], source.read("lst", box, [days[k]])["lst"][0])
 
 
 def test_a_thousand_days_can_be_sent() -> None:

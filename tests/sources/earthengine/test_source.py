@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,8 +15,8 @@ from odc.geo.geobox import GeoBox
 
 import earthengine_catalog as world
 from earthengine_catalog import Layer
-from earthengine_setup import config
-from fake_earthengine import FakeEarthEngine, Fault, offline
+from earthengine_setup import SOLE, config
+from fake_earthengine import FakeEarthEngine, Fault
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import cover, lonlat
@@ -33,40 +32,17 @@ from mmnet_maps.stack.pixels import sample
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import VARIABLES
+from world_values import centres
 
 pytest.importorskip("ee")
 
 DAY = date(2021, 7, 12)  # seen by HLS; VV of zone 11 is from a day before
 RADAR = date(2021, 6, 30)  # with images of other modes and polarisations, too high
-SOLE = target_grid(read_aoi("-119.68,47.05,-119.60,47.09"))  # 62 × 57 pixels where the two optical tiles overlap
 NEEDS = Needs(
     snapshot=("smap", "red", "vv", "landcover", "elevation"), series=("pr", "lst"), steps=3, includes_day=True
 )
 # Without radar, whose smoothed 10 m pixels cost the loopback service more than everything else.
 SOME = Needs(snapshot=("smap", "red", "landcover"), series=("pr", "lst"), steps=2, includes_day=True)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeEarthEngine]:
-    with FakeEarthEngine() as running, offline():
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _fresh(server: FakeEarthEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.reset()
-    monkeypatch.setattr("mmnet_maps.sources.earthengine.client._FIRST_WAIT", 0.005)
-
-
-@pytest.fixture
-def source(tmp_path: Path, server: FakeEarthEngine) -> EarthEngineSource:
-    return EarthEngineSource(config(tmp_path, server))
-
-
-def centres(grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
-    x = grid.affine.c + grid.affine.a * (np.arange(grid.shape.x) + 0.5)
-    y = grid.affine.f + grid.affine.e * (np.arange(grid.shape.y) + 0.5)
-    return np.meshgrid(x, y)
 
 
 def window(source: EarthEngineSource, group: str) -> GeoBox:
@@ -102,6 +78,25 @@ def test_weather_is_read_on_its_own_grid_day_by_day(source: EarthEngineSource) -
         for day, layer in zip(days, values, strict=True):
             expected = world.weather(*centres(box), name, day)
             np.testing.assert_allclose(layer, expected, atol=tolerance(name), err_msg=f"{name} {day}")
+
+
+def test_values_without_a_date_are_read_once_for_all_years(source: EarthEngineSource, server: FakeEarthEngine) -> None:
+    box, days = SOLE[20:22, 20:22], [date(year, 7, 12) for year in (2016, 2019, 2021)]
+    apart = [source.read("static", box, [day]) for day in days]
+    server.reset()
+    planned = source.cost("static", box, days)
+    found = source.read("static", box, days)
+    assert server.count() == planned.requests == source.cost("static", box, days[:1]).requests
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, np.concatenate([one[name] for one in apart]), err_msg=name)
+    assert (found["landcover"][0] != found["landcover"][2]).any()
+
+
+def test_a_request_opens_a_thousand_images_at_most(source: EarthEngineSource) -> None:
+    lattice, days = source.lattice("smap"), [world.FIRST + timedelta(days=k) for k in range(300)]
+    listed = source.days("smap", lattice[:1, :1], days[0], days[-1])
+    cost = source.cost("smap", lattice[:1, :1], listed)
+    assert cost.requests == -(-8 * len(listed) // 1024)  # eight images a day
 
 
 def test_a_new_variable_needs_only_its_definition_and_a_product(
