@@ -129,4 +129,5 @@ def lazy(request: Request) -> xr.Dataset:
     if request.recipe.members:
         product = product.assign_coords(member=np.arange(1, count + 1))
         product[MEMBERS].attrs = dict(ATTRIBUTES)
+        product[MEMBERS].encoding["_FillValue"] = np.float32(np.nan)
     return attributes(product, describe(request))

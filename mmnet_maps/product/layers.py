@@ -183,6 +183,8 @@ def attributes(product: xr.Dataset, about: Mapping[str, Any]) -> xr.Dataset:
     for name in LAYERS:
         if name in product:
             product[name].attrs = array_attributes(name)
+            if LAYERS[name].nodata is not None:
+                product[name].encoding["_FillValue"] = np.float32(np.nan)  # the nodata tag of `.rio.to_raster`
     product["time"].attrs |= {"standard_name": "time", "axis": "T"}
     product["spatial_ref"].attrs["long_name"] = "coordinate reference system"
     for axis in CRS(product["spatial_ref"].attrs["crs_wkt"]).cs_to_cf():

@@ -12,6 +12,7 @@ import zarr.api.asynchronous
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import OutputError
+from mmnet_maps.product.geozarr import georeference
 from mmnet_maps.product.zarr_grid import (
     COMPRESSOR,
     DAMAGE,
@@ -112,7 +113,8 @@ async def _create(path: Path, count: int, geobox: GeoBox, tags: Mapping[str, str
         fill_value=np.nan,
         compressors=COMPRESSOR,
         dimension_names=("member", "y", "x"),
-        attributes={**ATTRIBUTES, "coordinates": "spatial_ref"},  # so that xarray reads it as a coordinate
+        # Named as a coordinate so that xarray reads it as one.
+        attributes={**ATTRIBUTES, **georeference(geobox), "coordinates": "spatial_ref"},
     )
     await consolidate(path)
     return array

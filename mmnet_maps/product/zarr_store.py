@@ -4,10 +4,12 @@ Layout: arrays (time, y, x) with one shard per tile and day, and ``issue`` (time
 first 64 bits of the product's fingerprint, 0 where nothing was written. A mark is written last. The store is created
 with all its metadata; later only shards and marks are written, each by one process, each file whole or not at all.
 Shards are encoded here from the packed values, because zarr's own codec takes much longer, and read back through zarrs.
+Groups ``overview_…`` hold means of the pixels, which `zarr_overviews.write_overviews` writes after the tiles of a day.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -26,6 +28,7 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import fast_zarr, remove_leftovers, replace_file, staging_folder
 from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, Tile, tiles
+from mmnet_maps.product.geozarr import georeference, multiscales
 from mmnet_maps.product.layers import LAYERS, Layer, array_attributes, global_attributes
 from mmnet_maps.product.zarr_grid import (
     COMPRESSOR,
@@ -36,7 +39,7 @@ from mmnet_maps.product.zarr_grid import (
     run_to_end,
 )
 
-__all__ = ["ISSUE", "RunStore", "create_store"]
+__all__ = ["CHUNK_OF_OVERVIEWS", "ISSUE", "RunStore", "create_store", "overview_grids"]
 
 ISSUE = "issue"
 """Name of the array of marks."""
@@ -45,24 +48,22 @@ _VERSION = "mmnet_run_store_version"
 _EPOCH = date(1970, 1, 1)
 _CHUNK = 256
 _BLOSC = Blosc(cname=COMPRESSOR.cname.value, clevel=COMPRESSOR.clevel, shuffle=Blosc.SHUFFLE)
-# The conventions that GeoZarr builds on, with the identifiers of their first release, v0.1.
-_CONVENTIONS = [
-    {
-        "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v0.1/schema.json",
-        "spec_url": f"https://github.com/zarr-conventions/{name}/blob/v0.1/README.md",
-        "uuid": uuid,
-        "name": name,
-        "description": description,
-    }
-    for name, uuid, description in (
-        (
-            "proj",
-            "f17cb550-5864-4468-aeb7-f3180cfb622f",
-            "Coordinate reference system information for geospatial data",
-        ),
-        ("spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
-    )
-]
+CHUNK_OF_OVERVIEWS = 512
+"""Pixels along a side of a chunk of an overview."""
+_SMALLEST = 256  # pixels along the longer side of the smallest overview, at least
+
+
+def overview_grids(grid: GeoBox) -> list[tuple[str, GeoBox]]:
+    """Return name and grid of the overviews of a store: every fourth power of the pixel, down to some hundred pixels.
+
+    Examples
+    --------
+    >>> from mmnet_maps.grid.tiles import conus_grid
+    >>> [(name, tuple(grid.shape)) for name, grid in overview_grids(conus_grid())]
+    [('overview_4', (7680, 12032)), ('overview_16', (1920, 3008)), ('overview_64', (480, 752))]
+    """
+    factors = [4**power for power in range(1, 1 + int(math.log(max(grid.shape) / _SMALLEST, 4) + 1e-9))]
+    return [(f"overview_{factor}", grid.zoom_out(factor)) for factor in factors]
 
 
 def create_store(
@@ -135,8 +136,9 @@ class RunStore:
             found = attributes.get(_VERSION)
             self.days = tuple(_EPOCH + timedelta(days=int(number)) for number in times)
             self.layers = tuple(name for name in LAYERS if name in self._arrays)
-            shape = self._arrays[self.layers[0]].shape[1:]
-            self.grid = GeoBox(shape, Affine(*attributes["spatial:transform"]), attributes["proj:code"])
+            layer = self._arrays[self.layers[0]]
+            about = {**attributes, **layer.attrs}  # stores of 0.1.0 have the grid on the group alone
+            self.grid = GeoBox(layer.shape[1:], Affine(*about["spatial:transform"]), about["proj:code"])
         except (OSError, KeyError, IndexError, TypeError, *DAMAGE) as error:
             raise OutputError(f"{self.path} is not the store of a batch run; give another --out") from error
         if found != 1:
@@ -149,7 +151,7 @@ class RunStore:
 
     def has(self, tags: Mapping[str, Any]) -> bool:
         """Return whether `create_store` would give the store these attributes."""
-        return global_attributes(tags).items() <= self._attributes.items()
+        return _attributes(self.grid, tags).items() <= self._attributes.items()
 
     def is_current(self, tile: Tile, day: date, fingerprint: str) -> bool:
         """Return whether a region was written whole with this fingerprint (hexadecimal)."""
@@ -270,8 +272,42 @@ async def _create(
     path: Path, grid: GeoBox, days: Sequence[date], layers: Sequence[str], tags: Mapping[str, Any]
 ) -> None:
     root = await zarr.api.asynchronous.create_group(
-        store=path, zarr_format=3, attributes={**global_attributes(tags), **_georeference(grid), _VERSION: 1}
+        store=path, zarr_format=3, attributes={**_attributes(grid, tags), _VERSION: 1}
     )
+    await _create_layers(root, grid, days, layers, TILE_PIXELS)
+    about = {"long_name": "first 64 bits of the fingerprint of a tile and day, 0 where nothing is", "units": "1"}
+    tiles_of_grid = grid.shape.y // TILE_PIXELS, grid.shape.x // TILE_PIXELS
+    await _create_marks(root, (len(days), *tiles_of_grid), ("time", "tile_y", "tile_x"), about)
+    about = {"long_name": "hash of the marks of the tiles that a day's overviews are from, 0 for none", "units": "1"}
+    for number, (name, coarse) in enumerate(overview_grids(grid)):
+        group = await root.create_group(name)
+        await _create_layers(group, coarse, days, layers, None)
+        if number == 0:
+            await _create_marks(group, (len(days),), ("time",), about)
+    await consolidate(path)
+
+
+def _attributes(grid: GeoBox, tags: Mapping[str, Any]) -> dict[str, Any]:
+    return {**global_attributes(tags), **multiscales(overview_grids(grid))}
+
+
+async def _create_marks(root: Any, shape: Sequence[int], dims: Sequence[str], about: Mapping[str, str]) -> None:
+    await root.create_array(
+        ISSUE,
+        shape=shape,
+        chunks=(1,) * len(shape),
+        dtype="uint64",
+        fill_value=0,
+        compressors=None,
+        dimension_names=dims,
+        attributes=about,
+    )
+
+
+async def _create_layers(
+    root: Any, grid: GeoBox, days: Sequence[date], layers: Sequence[str], shard: int | None
+) -> None:
+    """Create the layers of a grid in a group, with their coordinates; without shards in chunks of overviews."""
     times = np.array([(day - _EPOCH).days for day in days], np.int32)
     about = {
         "standard_name": "time",
@@ -286,44 +322,19 @@ async def _create(
         if name not in layers:
             continue
         flags = LAYERS[name].nodata is None
-        attributes = array_attributes(name) | {"coordinates": "spatial_ref"}  # so that xarray reads it as a coordinate
+        attributes = array_attributes(name) | georeference(grid)
+        attributes["coordinates"] = "spatial_ref"  # so that xarray reads it as a coordinate
         if flags:
             attributes["flag_masks"] = attributes["flag_masks"].tolist()
+        chunk = _CHUNK if shard else CHUNK_OF_OVERVIEWS
         await root.create_array(
             name,
             shape=(len(days), *grid.shape),
-            shards=(1, TILE_PIXELS, TILE_PIXELS),
-            chunks=(1, _CHUNK, _CHUNK),
+            shards=(1, shard, shard) if shard else None,
+            chunks=(1, chunk, chunk),
             dtype="uint16" if flags else "float32",
             fill_value=LAYERS[name].fill if flags else np.nan,
             compressors=COMPRESSOR,
             dimension_names=("time", "y", "x"),
             attributes=attributes,
         )
-    await root.create_array(
-        ISSUE,
-        shape=(len(days), grid.shape.y // TILE_PIXELS, grid.shape.x // TILE_PIXELS),
-        chunks=(1, 1, 1),
-        dtype="uint64",
-        fill_value=0,
-        compressors=None,
-        dimension_names=("time", "tile_y", "tile_x"),
-        attributes={
-            "long_name": "first 64 bits of the fingerprint of a tile and day, 0 where nothing is",
-            "units": "1",
-        },
-    )
-    await consolidate(path)
-
-
-def _georeference(grid: GeoBox) -> dict[str, Any]:
-    """Return the grid as attributes of the Zarr conventions ``proj`` and ``spatial``, for all arrays of the group."""
-    return {
-        "zarr_conventions": _CONVENTIONS,
-        "proj:code": DEFAULT_CRS,
-        "spatial:dimensions": ["y", "x"],
-        "spatial:transform": [float(number) for number in tuple(grid.affine)[:6]],
-        "spatial:shape": list(grid.shape),
-        "spatial:bbox": [float(bound) for bound in grid.boundingbox.bbox],
-        "spatial:registration": "pixel",
-    }

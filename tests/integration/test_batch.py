@@ -55,6 +55,8 @@ def plan(stack: Path, model: Path, root: Path, **options: bool) -> Batch:
 def test_all_products_of_a_run(made: Path, stack: Path, model: Path) -> None:
     whole = downscale_product(CORNER, SPAN, stack=stack, model=model, quiet=True).compute()
     store = xr.open_zarr(made / "corner_20210807_20210809.zarr")
+    overview = xr.open_zarr(made / "corner_20210807_20210809.zarr", group="overview_4")
+    xr.testing.assert_allclose(overview["soil_moisture"], store["soil_moisture"].coarsen(y=4, x=4).mean())
     for k, day in enumerate(DAYS):
         folder = made / f"{day:%Y%m%d}"
         for layer in ("soil_moisture", "quality", "smap"):

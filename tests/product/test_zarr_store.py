@@ -117,14 +117,42 @@ def test_the_files_hold_what_zarr_itself_would_write(tmp_path: Path, undisturbed
         np.testing.assert_array_equal(ours[name][:], group[name][:])  # type: ignore[index]
 
 
-def test_its_georeference_follows_geozarr(tmp_path: Path) -> None:
+def test_every_array_has_its_georeference_under_the_names_of_geozarr(tmp_path: Path) -> None:
+    """The convention's text says ``proj``, rioxarray 0.23 looks for ``proj:``, GDAL for the identifier of both."""
     create(tmp_path / "a.zarr")
-    found = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())["attributes"]
-    assert [entry["name"] for entry in found["zarr_conventions"]] == ["proj", "spatial"]
-    assert found["proj:code"] == "EPSG:5070"
-    assert found["spatial:transform"] == [100, 0, -1843200, 0, -100, 2969600]
-    assert found["spatial:bbox"] == list(GRID.boundingbox.bbox)
-    assert (found["spatial:dimensions"], found["spatial:shape"]) == (["y", "x"], [1024, 2048])
+    for folder, size, shape in (("", 100, [1024, 2048]), ("overview_4", 400, [256, 512])):
+        for name in LAYERS:
+            found = json.loads((tmp_path / "a.zarr" / folder / name / "zarr.json").read_text())["attributes"]
+            names = [(entry["name"], entry["uuid"][:8]) for entry in found["zarr_conventions"]]
+            assert names == [
+                (name + end, id_) for end in ("", ":") for name, id_ in (("proj", "f17cb550"), ("spatial", "689b58e2"))
+            ]
+            assert found["proj:code"] == "EPSG:5070"
+            assert found["spatial:transform"] == [size, 0, -1843200, 0, -size, 2969600]
+            assert found["spatial:bbox"] == list(GRID.boundingbox.bbox)
+            assert (found["spatial:dimensions"], found["spatial:shape"]) == (["y", "x"], shape)
+    root = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())["attributes"]
+    assert [entry["name"] for entry in root["zarr_conventions"]] == ["multiscales"]
+    assert not [name for name in root if name.startswith(("spatial:", "proj:"))]  # GDAL 3.13.3 would crash
+    layout = root["multiscales"]["layout"]
+    transform = [400, 0, -1843200, 0, -400, 2969600]
+    assert layout == [{"asset": "overview_4", "spatial:transform": transform, "spatial:shape": [256, 512]}]
+
+
+def test_a_store_of_version_0_1_0_still_opens(tmp_path: Path) -> None:
+    """It has the grid on the group alone and no overviews; a batch replaces it."""
+    create(tmp_path / "a.zarr")
+    for file in (tmp_path / "a.zarr").rglob("zarr.json"):
+        about = json.loads(file.read_text())
+        kept = {key: value for key, value in about["attributes"].items() if ":" not in key and key != "multiscales"}
+        about["attributes"] = kept
+        if file.parent == tmp_path / "a.zarr":
+            kept |= {"proj:code": "EPSG:5070", "spatial:transform": [100, 0, -1843200, 0, -100, 2969600]}
+        file.write_text(json.dumps(about))
+    store = RunStore(tmp_path / "a.zarr")
+    assert store.matches(GRID, DAYS, LAYERS)
+    assert not store.has(TAGS)
+    assert create(tmp_path / "b.zarr").has(TAGS)
 
 
 def test_regions_that_were_not_written_are_outside(tmp_path: Path) -> None:
@@ -325,7 +353,10 @@ def test_the_store_passes_the_cf_checker(tmp_path: Path, undisturbed: Path) -> N
 
     with xr.open_zarr(undisturbed) as data:
         part = data.isel(y=slice(0, 64), x=slice(0, 64)).load()
-    del part.attrs["zarr_conventions"]  # NetCDF has no tables
+    for one in (part, *part.variables.values()):  # NetCDF has no tables
+        one.attrs = {
+            name: value for name, value in one.attrs.items() if name not in ("zarr_conventions", "multiscales")
+        }
     part["quality"].attrs["flag_masks"] = np.array(part["quality"].attrs["flag_masks"], np.uint16)  # nor JSON types
     part.to_netcdf(tmp_path / "a.nc", encoding={name: {"_FillValue": None} for name in ("y", "x")})
     found = faults(tmp_path / "a.nc")

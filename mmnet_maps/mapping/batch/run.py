@@ -261,7 +261,8 @@ def _map_all(client: Client, tasks: Sequence[Task], report: Report, retries: int
 
 def _finish_days(client: Client, batch: Batch, report: Report, sums: DaySums, retries: int) -> None:
     """Make mosaics and SMAP figures of every day, from all of its tiles."""
-    finish = partial(finish_day, batch.root, synthetic=batch.synthetic, stack=batch.requests[0].stack)
+    about: dict[str, Any] = {"synthetic": batch.synthetic, "stack": batch.requests[0].stack, "store": batch.store}
+    finish = partial(finish_day, batch.root, **about)
     days = [day for day in batch.days if (batch.root / f"{day:%Y%m%d}").is_dir()]
 
     def done(one: Work, figures: dict[str, Any], tried: int) -> None:

@@ -263,16 +263,25 @@ def _give_up(late: dict[str, Any], worker: Worker, done: threading.Event) -> Non
 
 
 def finish_day(
-    root: Path, day: date, *, synthetic: bool, stack: Path, sums: Mapping[str, tuple[str, Sums]]
+    root: Path,
+    day: date,
+    *,
+    synthetic: bool,
+    stack: Path,
+    store: Path | None,
+    sums: Mapping[str, tuple[str, Sums]],
 ) -> dict[str, Any]:
-    """Write the mosaics of a day, and return the figures of its comparison with SMAP, of which some sums are known.
+    """Write mosaics and overviews of a day, and return the figures of its comparison with SMAP; some sums are known.
 
     Where SMAP cannot be read they are an ``error``, since the maps are finished all the same.
     """
     from mmnet_maps.product.mosaic import write_mosaics
+    from mmnet_maps.product.zarr_overviews import write_overviews
 
     folder = root / f"{day:%Y%m%d}"
     write_mosaics(folder, day, synthetic=synthetic)
+    if store:
+        write_overviews(store, day)
     try:
         return day_consistency(folder, day, open_stack(stack), synthetic=synthetic, sums=sums)
     except InputError as error:
