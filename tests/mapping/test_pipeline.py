@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import netCDF4
 import numpy as np
 import pytest
 import rasterio
@@ -92,6 +93,21 @@ def test_downscale_is_lazy_and_georeferenced(inputs: Path, model: Path) -> None:
     assert float(values.min()) >= 0
     assert float(values.max()) <= 0.7
     assert np.isfinite(values).any(("y", "x")).all()
+
+
+def test_other_formats_know_what_is_missing(tmp_path: Path, inputs: Path, model: Path) -> None:
+    """GeoTIFFs have a nodata tag, NetCDF files a fill value, and flags of the variable's own type (CF 3.5)."""
+    product = mm.downscale_product(AREA, DAYS[0], stack=inputs, model=model)
+    product["soil_moisture"].isel(time=0).rio.to_raster(tmp_path / "a.tif")
+    product["quality"].isel(time=0).rio.to_raster(tmp_path / "q.tif")
+    with rasterio.open(tmp_path / "a.tif") as moisture, rasterio.open(tmp_path / "q.tif") as quality:
+        assert np.isnan(moisture.nodata)
+        assert quality.nodata is None
+    product.to_netcdf(tmp_path / "a.nc")
+    with netCDF4.Dataset(tmp_path / "a.nc") as data:
+        assert np.isnan(data["soil_moisture"].getncattr("_FillValue"))
+        assert data["quality"].dtype == data["quality"].getncattr("flag_masks").dtype == np.uint16
+        assert "_FillValue" not in data["quality"].ncattrs()
 
 
 def test_lazy_equals_eager_and_any_chunking(job: Request) -> None:
