@@ -40,12 +40,13 @@ def map_command(
     mmnet-map --aoi grant_county.geojson --date 2021-08-08
     mmnet-map --aoi fields.gpkg --date 2021-07-29/2021-08-08 --stack stack.zarr --out maps
     """  # noqa: D301  (click needs the backslash, so that the examples keep their lines)
-    wanted = requested_days(dates, start, end)
-    check_request(options, aoi=aoi, dates=wanted)
-    from mmnet_maps.grid.library import import_without_dask
     from mmnet_maps.mapping.apart import other_process
 
     with other_process() as other:
+        wanted = requested_days(dates, start, end)
+        check_request(options, aoi=aoi, dates=wanted)
+        from mmnet_maps.grid.library import import_without_dask
+
         import_without_dask()
         from mmnet_maps.mapping.pipeline import make_maps
 

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 Draw = Callable[..., None]
 """Draws a picture as `picture.draw` does."""
 
+_SCRIPT = """
+from mmnet_maps.resources import collect_rarely
+collect_rarely()  # before anything is imported
+from mmnet_maps.mapping.served import serve
+serve()
+"""
+
 
 class EndedError(MMNetError):
     """The other process was killed, or ended with an error that it has printed."""
@@ -38,7 +45,7 @@ class Other:
         ours, theirs = socket.socketpair()
         with theirs:
             self._pipe = Connection(ours.detach())
-            command = [sys.executable, "-P", "-m", "mmnet_maps.mapping.served", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-c", _SCRIPT, str(theirs.fileno())]
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends this process, which ends it
             try:
                 self._process = subprocess.Popen(  # noqa: S603

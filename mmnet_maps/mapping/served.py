@@ -19,8 +19,6 @@ from mmnet_maps.files import DRIVER_ERRORS
 from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.model.engine import Engine, SeriesTerms
 from mmnet_maps.model.prediction import Prediction
-from mmnet_maps.product.picture import draw
-from mmnet_maps.resources import collect_rarely
 
 
 @lru_cache(maxsize=1)
@@ -50,12 +48,15 @@ class Served:
 
     def draw(self, *args: Any, **options: Any) -> None:
         """Draw a picture."""
+        from mmnet_maps.product.picture import draw
+
         draw(*args, **options)
 
 
-def serve(pipe: Connection) -> None:
+def serve() -> None:
     """Answer each call with the error or None, and the result, until the other end is closed."""
-    served = Served()
+    served, pipe = Served(), Connection(int(sys.argv[1]))
+    Thread(target=import_matplotlib, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             name, args, options = pipe.recv()
@@ -70,11 +71,6 @@ def serve(pipe: Connection) -> None:
 def import_matplotlib() -> None:
     """Import what a picture needs."""
     from mmnet_maps.plots.canvas import png, sheet
+    from mmnet_maps.product import picture  # noqa: F401
 
     png(sheet(1.0, "", ""))
-
-
-if __name__ == "__main__":
-    collect_rarely()
-    Thread(target=import_matplotlib, daemon=True).start()
-    serve(Connection(int(sys.argv[1])))
