@@ -9,7 +9,7 @@ import traceback
 import click
 
 from mmnet_maps import __version__
-from mmnet_maps.cli.analysis import points_command, view_command, zones_command
+from mmnet_maps.cli.analysis import export_command, points_command, view_command, zones_command
 from mmnet_maps.cli.batch import batch_command
 from mmnet_maps.cli.command import HELP, group
 from mmnet_maps.cli.map import map_command
@@ -46,6 +46,7 @@ for _command in (
     experiment_command,
     points_command,
     zones_command,
+    export_command,
     predict_command,
     evaluate_command,
     recalibrate_command,

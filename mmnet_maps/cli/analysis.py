@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmnet_maps.cli.checks import check_request, ends, period, requested_days, require, require_tables
-from mmnet_maps.cli.command import INPUT, OutputFile, command
+from mmnet_maps.cli.command import INPUT, OutputFile, OutputFolder, command
 from mmnet_maps.cli.options import AREA, DEBUG, DRY_RUN, MODEL, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
 from mmnet_maps.errors import RequestError, counted
 
@@ -229,6 +229,31 @@ def zones_command(
     if picture:
         drawn = draw_zones(table, polygons, picture, layer=layer, title=maps.title, synthetic=maps.synthetic)
         click.echo(drawn)
+
+
+@command("export")
+@click.argument("paths", type=INPUT, nargs=-1, required=True, metavar="PATH…")
+@days("Days, in place of --start and --end.", "First day.  [default: all]", "Last day.  [default: all]")
+@click.option("--out", required=True, type=OutputFolder(), metavar="FILE.nc|STORE.zarr|FOLDER", help="What to write.")
+@NOTHING_TO_QUIET
+@DEBUG
+def export_command(
+    paths: tuple[str, ...], dates: tuple[str, ...], start: str | None, end: str | None, out: str
+) -> None:
+    """Write maps in another format: NetCDF, a Zarr store of version 2 for older software, or a folder of GeoTIFFs.
+
+    PATH is a folder of maps, a day's folder, a STAC item, a GeoTIFF or a Zarr store. Nothing that exists is replaced.
+
+    \b
+    mmnet export daily/tiles_20210801_20210808.zarr --out august.nc
+    mmnet export daily/tiles_20210801_20210808.zarr --date 2021-08-08 --out geotiffs
+    """  # noqa: D301  (see map_command)
+    from mmnet_maps.product.export import export_maps
+    from mmnet_maps.product.reader import open_maps
+
+    first, last = ends(*period(dates, start, end))
+    for path in export_maps(open_maps(paths, start=first, end=last), out):
+        click.echo(path)
 
 
 @command("view")

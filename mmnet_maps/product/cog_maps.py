@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError
 
 from mmnet_maps.errors import InputError, RequestError, counted
-from mmnet_maps.files import DRIVER_ERRORS, MARK, gdal, read_json
+from mmnet_maps.files import DRIVER_ERRORS, MARK, gdal, read_json, read_tags
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.stac_item import COLLECTION, MEMBERS, PICTURE, fingerprint_of, inside
 
@@ -46,6 +46,16 @@ class CogMap:
     def layers(self) -> tuple[str, ...]:
         """Names of its layers."""
         return tuple(self.files)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """How it was made, from its first file."""
+        path = next(iter(self.files.values()))
+        try:
+            tags = read_tags(path)
+        except DRIVER_ERRORS as error:
+            raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); make the map again") from error
+        return {key: value for key, value in tags.items() if key not in (MARK, "AREA_OR_POINT")}
 
     def read(self, layer: str, tops: NDArray[np.intp], lefts: NDArray[np.intp]) -> NDArray[Any]:
         """Return a layer on cells between these rows and columns, from the overviews where they suffice."""

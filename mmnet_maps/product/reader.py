@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -57,6 +57,10 @@ class DayMap(Protocol):
     def layers(self) -> tuple[str, ...]:
         """Names of its layers."""
 
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """How it was made: model, inputs, licences."""
+
     def read(self, layer: str, tops: Edges, lefts: Edges) -> NDArray[Any]:
         """Return a layer (y, x) on cells between these rows and columns of its pixels, as `Maps.read` does."""
 
@@ -99,6 +103,12 @@ class Maps:
     def title(self) -> str:
         """Name of the only area or tile, or the number of several."""
         return self.names[0] if len(self.names) == 1 else f"{len(self.names)} areas or tiles"
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """How the maps were made, as far as they agree: model, inputs, licences."""
+        first, *others = [part.tags for mine in self._by_day.values() for part in mine]
+        return {key: value for key, value in first.items() if all(one.get(key) == value for one in others)}
 
     def read(self, layer: str, day: date, window: Window, *, step: int = 1) -> NDArray[Any]:
         """Read a window of a layer on a day.

@@ -19,6 +19,7 @@ from mmnet_maps.product.layers import LAYERS, Layer
 if TYPE_CHECKING:
     import xarray as xr
 
+_CF = ("Conventions", "title", "source", "history", "references", "comment")
 _STRIP = 1024  # rows read at once
 
 
@@ -37,6 +38,11 @@ class ZarrMap:
     def layers(self) -> tuple[str, ...]:
         """Names of its layers."""
         return tuple(name for name in LAYERS if name in self.data)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """How it was made, from the attributes of the store; those of CF follow from them."""
+        return {key: value for key, value in self.data.attrs.items() if isinstance(value, str) and key not in _CF}
 
     def read(self, layer: str, tops: NDArray[np.intp], lefts: NDArray[np.intp]) -> NDArray[Any]:
         """Return a layer on cells between these rows and columns, read in strips to bound memory."""
