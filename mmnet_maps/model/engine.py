@@ -136,7 +136,7 @@ class Engine:
         self._columns = [
             [every.index(column) for column in encoded_columns(features)] for features in self.spec.feature_groups
         ]
-        self._mlp = [group.branch == "mlp" for group in self.spec.series_groups or ()] or [False]
+        self._mlp = [group.branch != "transformer" for group in self.spec.series_groups or ()] or [False]
         self._coded = len(self._numeric) < len(self.spec.snapshot)
         self._process = os.getpid()
         self._pool = _pool(threads or torch.get_num_threads()) if self.device.type == "cpu" else None

@@ -274,6 +274,7 @@ class _StepsMLP:
     def __init__(self, network: StepsMLP, like: Tensor) -> None:
         self.entry, *layers = _fused_layers(network.encoder)
         self.chain, full = _Chain("steps", layers, like), like.float()
+        self.inputs = copy.deepcopy(network).to(full).inputs
         self.rest, self.norm = self.chain.rest.to(full), _Layer.of(network.norm).to(full)
 
     def __call__(self, entered: Float[Tensor, "n width"]) -> Float[Tensor, "n d_model"]:
@@ -294,7 +295,7 @@ class _Branch:
         if isinstance(self.encoder, _Encoder):
             embeddings = self.encoder(linear(series, *self.entry), places)
         else:
-            rows = (series[place].movedim(0, 1).flatten(1) for place in places)  # (n, steps * columns) each
+            rows = (self.encoder.inputs(series[place].movedim(0, 1)) for place in places)  # (n, inputs) each
             embeddings = (self.encoder(linear(row, *self.entry)) for row in rows)  # each in the memory of the last
         return [linear(e.to(self.fusion.weight), *self.fusion) for e in embeddings]
 

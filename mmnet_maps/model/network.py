@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
@@ -142,19 +143,60 @@ class StepsMLP(nn.Module):
     Without the normalisation it extrapolates in hot deserts, which cost R at held-out stations there.
     """
 
-    def __init__(self, sizes: Sizes, columns: int) -> None:
+    def __init__(self, sizes: Sizes, columns: int, *, more: int = 0) -> None:
         super().__init__()
-        widths = (sizes.steps * columns, sizes.d_model // 2, sizes.d_model)
+        widths = (sizes.steps * columns + more, sizes.d_model // 2, sizes.d_model)
         self.encoder = nn.Sequential(*_layers(*widths, dropout=sizes.dropout))
         self.norm = nn.LayerNorm(sizes.d_model)
 
+    def inputs(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n inputs"]:
+        """Return the inputs of the MLP from standardised series, oldest step first."""
+        return x.flatten(1)
+
     def encode_series(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n d_model"]:
         """Return the embedding of standardised series, oldest step first."""
-        encoded: Tensor = self.norm(self.encoder(x.flatten(1)))
+        encoded: Tensor = self.norm(self.encoder(self.inputs(x)))
         return encoded
 
 
-_BRANCHES: dict[Branch, type[_SeriesNetwork] | type[StepsMLP]] = {"transformer": _SeriesNetwork, "mlp": StepsMLP}
+class WaterMLP(StepsMLP):
+    """A `StepsMLP` that also reads the water left in six stores, from the smallest to the largest.
+
+    Rain fills a store up to its capacity, and reference evapotranspiration empties it in proportion to what it holds.
+    The stores are half full before the first step and have no weights: the balance of rain and evaporation over weeks,
+    with its limits, is what an MLP hardly learns from the rain of single days.
+    """
+
+    CAPACITIES = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)  # mm
+
+    capacities: Tensor
+    days: Tensor
+    scales: Tensor
+
+    def __init__(self, sizes: Sizes, columns: int) -> None:
+        super().__init__(sizes, columns, more=len(self.CAPACITIES))
+        constants = {"capacities": self.CAPACITIES, "days": sizes.step_days, "scales": sizes.series_scales[:2]}
+        for name, values in constants.items():  # those of the specification: not among the weights
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32, device="cpu"), persistent=False)
+
+    def inputs(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n inputs"]:
+        """Return all steps, and the share of each store that is full after the last, from -2 to 2."""
+        means, stds = self.scales.T
+        evaporation, rain = (x[..., :2] * stds + means).unbind(2)  # (n, steps) each; rain as ln(1 + mm)
+        lost = evaporation.clamp(min=0) * self.days
+        rain = rain.clamp(min=0).expm1() * self.days
+        stored = 0.5 * self.capacities.expand(len(x), -1)  # (n, stores)
+        for step in range(x.shape[1]):  # the loss is that of the new content, so that long steps are stable too
+            filled = stored + rain[:, step, None]
+            stored = torch.minimum(filled / (1 + lost[:, step, None] / self.capacities), self.capacities)
+        return torch.cat([x.flatten(1), 4 * stored / self.capacities - 2], dim=1)
+
+
+_BRANCHES: dict[Branch, type[_SeriesNetwork] | type[StepsMLP]] = {
+    "transformer": _SeriesNetwork,
+    "mlp": StepsMLP,
+    "water": WaterMLP,
+}
 
 
 class GroupedMMNet(nn.Module):
@@ -167,7 +209,10 @@ class GroupedMMNet(nn.Module):
         super().__init__()
         d_model, dropout = sizes.d_model, sizes.dropout
         self.columns = [columns for columns, _ in sizes.groups]
-        branches = [_BRANCHES[kind](sizes, columns) for columns, kind in sizes.groups]
+        branches, scales = [], sizes.series_scales
+        for columns, kind in sizes.groups:
+            branches.append(_BRANCHES[kind](replace(sizes, series_scales=scales[:columns]), columns))
+            scales = scales[columns:]
         self.branches = nn.ModuleList(branches)
         self.encoder_s = _encoder(sizes.snapshot, d_model, dropout)
         self.fusion = nn.Sequential(*_layers((1 + len(branches)) * d_model, d_model, dropout=dropout))

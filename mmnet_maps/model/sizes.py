@@ -7,8 +7,11 @@ from typing import Literal
 
 Architecture = Literal["mmnet", "mlp", "transformer", "mlp_full", "transformer_full"]
 
-Branch = Literal["transformer", "mlp"]
-"""The network of a group of series: the paper's Transformer, or a small MLP over all steps."""
+Branch = Literal["transformer", "mlp", "water"]
+"""The network of a group of series: the paper's Transformer, an MLP over all steps, or one with stores of water too."""
+
+WATER_SERIES = (("eto", "identity"), ("pr", "log1p"))
+"""Names and encodings of the first series of a group whose branch is ``water``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,9 @@ class Sizes:
         Encoded snapshot columns, encoded series columns, and steps of a series.
     groups
         Encoded columns and branch of each group of series, for MMNet; empty for the paper's one Transformer over all.
+    step_days, series_scales
+        Days of each step, and mean and standard deviation of each encoded series, for a branch that computes in
+        physical units.
     d_model, heads, layers, feedforward, dropout, positional_base
         Width, attention heads, encoder layers, feedforward width, dropout rate, base of the positional table.
     """
@@ -29,6 +35,8 @@ class Sizes:
     series: int
     steps: int
     groups: tuple[tuple[int, Branch], ...] = ()
+    step_days: tuple[int, ...] = ()
+    series_scales: tuple[tuple[float, float], ...] = ()
     d_model: int = 128
     heads: int = 16
     layers: int = 1

@@ -21,7 +21,7 @@ from pydantic import (
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.features import Feature, encoded_columns, required
-from mmnet_maps.model.sizes import Architecture, Branch, Sizes
+from mmnet_maps.model.sizes import WATER_SERIES, Architecture, Branch, Sizes
 from mmnet_maps.resources import find_model, packaged
 from mmnet_maps.settings import first_error, read_model
 from mmnet_maps.variables import VARIABLES
@@ -64,7 +64,8 @@ class SeriesGroup(BaseModel):
     features
         Names of the series.
     branch
-        ``transformer``: the paper's; ``mlp``: a small MLP over all steps.
+        ``transformer``: the paper's; ``mlp``: a small MLP over all steps; ``water``: such an MLP that also reads stores of
+        water, for a group that begins with eto and pr.
     """
 
     model_config = _CONFIG
@@ -174,6 +175,13 @@ class Profile(BaseModel):
                 f"series_groups hold {', '.join(grouped)}; expected every series once, in their order: "
                 f"{', '.join(series)}"
             )
+        for group, features in zip(self.series_groups, self.feature_groups, strict=True):
+            first = tuple((feature.name, feature.encoding) for feature in features[:2])
+            if group.branch == "water" and first != WATER_SERIES:
+                raise ValueError(
+                    f"series_groups has the branch water for {', '.join(group.features)}; expected a group that begins "
+                    "with eto, of encoding identity, and pr, of encoding log1p"
+                )
         variables = [name for features in self.feature_groups for name in required(features)]
         for name in variables:
             if variables.count(name) > 1:
@@ -296,6 +304,10 @@ class ModelSpec(Profile):
             groups=tuple(
                 (len(encoded_columns(features)), group.branch)
                 for features, group in zip(self.feature_groups, self.series_groups or (), strict=False)
+            ),
+            step_days=tuple(stop - start for start, stop in self.windows),
+            series_scales=tuple(
+                (mean, std or 1.0) for mean, std in zip(self.series_mean, self.series_std, strict=True)
             ),
             d_model=self.d_model,
             heads=self.heads,

@@ -20,12 +20,12 @@ from torch import nn
 from mmnet_maps.errors import RequestError
 from mmnet_maps.model.checkpoint import Checkpoint
 from mmnet_maps.model.engine import Engine, SeriesTerms, StoppedError
-from mmnet_maps.model.features import encode_series, encode_snapshot, required, standardise
+from mmnet_maps.model.features import Feature, encode_series, encode_snapshot, required, standardise
 from mmnet_maps.model.network import draw_member
 from mmnet_maps.model.spec import ModelSpec, profile
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
-ARCHITECTURES = ("mmnet", "mmnet by group", "mlp", "transformer", "mlp_full", "transformer_full")
+ARCHITECTURES = ("mmnet", "mmnet by group", "mmnet with water", "mlp", "transformer", "mlp_full", "transformer_full")
 TYPICAL = {  # where the inputs lie, so that standardised ones are of order one
     "elevation": (500, 300), "slope": (5, 4), "aspect": (180, 100), "clay": (20, 8), "sand": (45, 15),
     "bulk_density": (1.4, 0.1), "blue": (0.05, 0.01), "green": (0.08, 0.02), "red": (0.1, 0.03), "nir": (0.3, 0.08),
@@ -76,6 +76,13 @@ def checkpoint(
             {"features": weather[3:], "branch": "mlp"},
         )
         base["series"] = tuple(sorted(base["series"], key=lambda one: order.index(one.name)))
+    elif architecture == "mmnet with water":
+        encodings = {"eto": "identity", "pr": "log1p", "vpd": "identity", "lst": "identity"}
+        base["series"] = tuple(Feature(name=name, encoding=encodings[name]) for name in encodings)
+        base["series_groups"] = (
+            {"features": ["eto", "pr", "vpd"], "branch": "water"},
+            {"features": ["lst"], "branch": "mlp"},
+        )
     columns, series = columns_for(400), series_for(400, len(step_days or (1,) * 11))
     columns["doy"] = np.linspace(1, 366, 400, dtype=np.float32)
     snapshot = encode_snapshot(physical(columns, 400), base["snapshot"])

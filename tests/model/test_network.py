@@ -14,6 +14,7 @@ from mmnet_maps.model.network import (
     MMNet,
     PositionalTable,
     Sizes,
+    WaterMLP,
     build,
     draw_member,
 )
@@ -170,6 +171,39 @@ def test_each_group_of_series_has_a_branch_of_its_own() -> None:
         expected = model.decoder(model.fusion(torch.cat(embeddings, 1)))[:, 0]
         torch.testing.assert_close(model(s, x), expected)
     assert model.train()(s, x).shape == (6,)
+
+
+def test_stores_of_water_fill_with_rain_and_empty_by_evaporation() -> None:
+    sizes = dataclasses.replace(
+        GROUPED, groups=((3, "mlp"), (3, "water")), series=6, step_days=(20, 5, 1, 1, 1),
+        series_scales=((9.0, 9.0),) * 3 + ((3.0, 2.0), (0.5, 0.9), (9.0, 9.0)),
+    )  # fmt: skip
+    branch = build("mmnet", sizes).branches[1]
+    assert isinstance(branch, WaterMLP)
+    x = torch.randn(40, 5, 3)
+    x[:4, :, 1] = torch.tensor([[-5.0], [9.0], [-5.0], [0.0]])  # drought, flood
+    x[2:4, :, 0] = -5.0  # evaporation below 0 is none: a store neither loses nor gains
+    found = branch.inputs(x)
+    assert torch.equal(found[:, :15], x.flatten(1))
+    for row, steps in zip(found.tolist(), x.tolist(), strict=True):
+        for capacity, share in zip((5, 10, 20, 40, 80, 160), row[15:], strict=True):
+            water = capacity / 2
+            for (evaporation, rain, _), days in zip(steps, (20, 5, 1, 1, 1), strict=True):
+                water += days * (math.exp(max(0.0, 0.9 * rain + 0.5)) - 1)
+                water = min(capacity, water / (1 + days * max(0.0, 2 * evaporation + 3) / capacity))
+            assert share == pytest.approx(4 * water / capacity - 2, abs=1e-5)
+    assert (found[1, 15:] == 2).all()  # full
+    assert (found[2, 15:] == 0).all()  # still half full
+    assert "days" not in branch.state_dict()  # constants come from the specification
+
+
+def test_a_missing_day_leaves_the_stores_unknown() -> None:
+    sizes = dataclasses.replace(
+        GROUPED, groups=((4, "water"),), step_days=(1,) * 5, series_scales=((3.0, 2.0), (0.5, 0.9))
+    )
+    x = torch.zeros(1, 5, 4)
+    x[0, 2, 1] = math.nan
+    assert build("mmnet", sizes).branches[0].inputs(x)[0, -6:].isnan().all()
 
 
 def test_one_transformer_group_is_the_papers_network() -> None:

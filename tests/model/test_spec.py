@@ -175,6 +175,19 @@ def test_only_mmnet_has_groups() -> None:
         small_spec(**GROUPED | {"architecture": "mlp"})
 
 
+@pytest.mark.parametrize("first", [("pr", "eto"), ("vpd", "pr"), ("pr",)])
+def test_a_group_with_stores_of_water_begins_with_evapotranspiration_and_rain(first: tuple[str, ...]) -> None:
+    encodings = {"eto": "identity", "pr": "log1p", "vpd": "identity"}
+    columns = {f"series_{part}": (1.0,) * len(first) for part in ("mean", "std")}
+    asked = {
+        "architecture": "mmnet",
+        "series": tuple(Feature(name=name, encoding=encodings[name]) for name in first),
+        "series_groups": ({"features": first, "branch": "water"},),
+    }
+    with pytest.raises(ValidationError, match="expected a group that begins with eto, of encoding identity, and pr"):
+        small_spec(**asked | columns)
+
+
 def test_days_of_steps() -> None:
     spec = small_spec(steps=4, step_days=(10, 1, 5, 1))
     assert (spec.days, spec.needed_days) == (17, 7)  # from the oldest step of one day on
