@@ -64,8 +64,8 @@ class SeriesGroup(BaseModel):
     features
         Names of the series.
     branch
-        ``transformer``: the paper's; ``mlp``: a small MLP over all steps; ``water``: such an MLP that also reads stores of
-        water, for a group that begins with eto and pr.
+        ``transformer``: the paper's; ``mlp``: a small MLP over all steps; ``water``: such an MLP that also reads stores
+        of water, for a group that begins with eto and pr.
     """
 
     model_config = _CONFIG
