@@ -113,7 +113,7 @@ def write_days(
     quiet: bool = False,
     engine: EngineApart | None = None,
     draw: Draw | None = None,
-    also: Callable[[Tile, date, Packed], None] | None = None,
+    also: Callable[[Tile, date, Packed, str], None] | None = None,
 ) -> dict[date, DayProduct]:
     """Make and write the products of some days together.
 
@@ -130,7 +130,7 @@ def write_days(
     draw
         Draws a picture of each day, as `picture.draw`; None for no pictures.
     also
-        Called with every tile, day and packed layers before the day's product is complete.
+        Called with every tile, day, packed layers and fingerprint before the day's product is complete.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def write_days(
             writers[part.day].write(part.tile.rows, part.tile.cols, packed, layers.get(MEMBERS))
             _count(request, tallies[part.day], part, layers)
             if also is not None:
-                also(part.tile, part.day, packed)
+                also(part.tile, part.day, packed, writers[part.day].revision.fingerprint)
             bar.update()
         made = {day: _finish(request, writer, day, draw) for day, writer in writers.items()}
     return {day: replace(product, why_empty=tallies[day].why()) for day, product in made.items()}

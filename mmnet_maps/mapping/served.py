@@ -73,4 +73,4 @@ def import_matplotlib() -> None:
     from mmnet_maps.plots.canvas import png, sheet
     from mmnet_maps.product import picture  # noqa: F401
 
-    png(sheet(1.0, "", ""))
+    png(sheet(1.0, "title", "source"))

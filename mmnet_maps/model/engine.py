@@ -62,7 +62,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _ROWS = {"cpu": 4_096, "cuda": 262_144}
 _MLP = 8  # times as many cells at once as in a Transformer, whose attention takes most of its memory
 _VALUES = 30_000_000  # numbers in the terms of the networks of a day that run together
-_PIXELS = {"cpu": 32_768, "cuda": 262_144}  # pixels that are gathered and encoded at once
+_PIXELS = {"cpu": 65_536, "cuda": 262_144}  # pixels that are gathered and encoded at once
 
 
 @dataclass(frozen=True, kw_only=True)

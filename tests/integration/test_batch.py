@@ -211,7 +211,7 @@ def test_inputs_that_change_while_a_map_is_made_are_refused(tmp_path: Path, stac
     shutil.copytree(stack, mine)
     one = plan(mine, model, tmp_path / "maps", store=False).requests[0]
 
-    def revise(piece: Tile, day: date, packed: Packed) -> None:
+    def revise(piece: Tile, day: date, packed: Packed, fingerprint: str) -> None:
         writable = Stack(mine, writable=True)
         group = writable.group_of("red")
         window = group.whole_blocks(window_of(piece.geobox, group.lattice))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from mmnet_maps.stack.availability import NotFetchedError, require, require_valu
 
 if TYPE_CHECKING:
     from distributed import Worker
+
+    from mmnet_maps.product.zarr_store import RunStore
 
 LOCKS = ".mmnet-batch"
 """Hidden folder of the tiles' locks in an output folder."""
@@ -166,17 +169,16 @@ def _existing(task: Task, day: date) -> dict[date, Outcome]:
 def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
     """Make the maps of some days of a tile."""
     request, started = task.request, time.perf_counter()
-    fingerprints = {day: request.fingerprint(day) for day in days}
     pixels: dict[date, int] = {}
-    sums: dict[date, Sums] = {}
+    sums: dict[date, tuple[str, Sums]] = {}
 
-    def also(tile: Tile, day: date, packed: Packed) -> None:
+    def also(tile: Tile, day: date, packed: Packed, fingerprint: str) -> None:
         """Count the pixels, sum them by cell of SMAP, and write them to the store as well; the task has one tile."""
         moisture = packed["soil_moisture"]
         pixels[day] = int(np.count_nonzero(moisture != LAYERS["soil_moisture"].nodata))
-        sums[day] = sum_cells(moisture, tile.geobox, open_stack(request.stack))
+        sums[day] = fingerprint, sum_cells(moisture, tile.geobox, open_stack(request.stack))
         if task.store:
-            _write_to_store(task, fingerprints[day], tile, day, packed)
+            _write_to_store(task, fingerprint, tile, day, packed)
 
     made = write_days(request, days, quiet=True, also=also)
     seconds = (time.perf_counter() - started) / len(days)
@@ -190,13 +192,20 @@ def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
             bytes=sum(path.stat().st_size for path in product.layers.values()),
             seconds=seconds,
             why_empty=product.why_empty,
-            sums=(fingerprints[day], sums[day]),
+            sums=sums[day],
         )
         for day, product in made.items()
     }
 
 
-def _store(path: Path) -> Any:
+def _store(path: Path) -> RunStore:
+    """Open the run's store, once a process, and again when it was replaced."""
+    status = (path / "zarr.json").stat()
+    return _opened(path, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, modified: int, inode: int) -> RunStore:
     from mmnet_maps.product.zarr_store import RunStore
 
     return RunStore(path)
