@@ -116,3 +116,21 @@ def small_config(**changes: Any) -> TrainConfig:
         "max_epochs": 3,
     }
     return TrainConfig(**(values | changes))
+
+
+def experiment_values(**changes: Any) -> dict[str, Any]:
+    """Two small networks, one table of eight stations on 60 days of two years."""
+    training = small_config(max_epochs=1, validation_fraction=0.34).model_dump(
+        mode="json", exclude={"name", "architecture", "seed", "validation"}
+    )
+    networks = {"mmnet": {"architecture": "mmnet"}, "days": {"architecture": "mlp_full"}}
+    table = {"samples": "table.parquet", "on_site_years": 1}
+    return {
+        "name": "Small",
+        "tables": {"t": table},
+        "networks": networks,
+        "training": training,
+        "seeds": 2,
+        "folds": 2,
+        **changes,
+    }

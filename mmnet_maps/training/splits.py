@@ -184,7 +184,7 @@ def near(stations: Mapping[str, tuple[float, float]], others: Mapping[str, tuple
     if not stations or not others:
         return frozenset()
     position = np.array([*stations.values(), *others.values()], dtype=np.float64)
-    away = _distance_km(position)[: len(stations), len(stations) :].min(axis=0)
+    away = distance_km(position)[: len(stations), len(stations) :].min(axis=0)
     return frozenset(name for name, km in zip(others, away, strict=True) if km <= NEIGHBOUR_KM or name in stations)
 
 
@@ -232,7 +232,7 @@ def later_block(date: NDArray[np.datetime64], fraction: float) -> NDArray[np.boo
 
 def _clusters(position: NDArray[np.float64]) -> NDArray[np.int64]:
     """Form single-link clusters of positions (n, 2) in degrees, numbered by first member."""
-    near = _distance_km(position) <= NEIGHBOUR_KM
+    near = distance_km(position) <= NEIGHBOUR_KM
     label = np.arange(len(position))
     for _ in range(len(position)):  # labels spread along chains, one link per iteration
         spread = np.where(near, label[None, :], len(position)).min(axis=1, initial=len(position))
@@ -242,7 +242,7 @@ def _clusters(position: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.unique(label, return_inverse=True)[1]
 
 
-def _distance_km(position: NDArray[np.float64]) -> NDArray[np.float64]:
+def distance_km(position: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute great-circle distances (haversine) between positions (n, 2) of latitude and longitude in degrees."""
     lat, lon = np.radians(position).T
     half_lat = np.sin((lat[:, None] - lat) / 2) ** 2

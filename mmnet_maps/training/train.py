@@ -110,7 +110,13 @@ def weakness(trained: Trained, config: TrainConfig) -> str | None:
     return f"{config.name} is a weak model: {' and '.join(signs)}; give more samples or epochs, or a smaller batch"
 
 
-def train(samples: Samples | Sequence[Samples], config: TrainConfig, *, progress: bool = True) -> Trained:
+def train(
+    samples: Samples | Sequence[Samples],
+    config: TrainConfig,
+    *,
+    build: Callable[[ModelSpec], nn.Module] = ModelSpec.network,
+    progress: bool = True,
+) -> Trained:
     """Train a network on station samples.
 
     Rows with a missing target or a missing required input are left out, and their number is kept in the
@@ -125,6 +131,8 @@ def train(samples: Samples | Sequence[Samples], config: TrainConfig, *, progress
         With ``soil_moisture``, m³/m³; rows of several tables have the same weight, and stations of one name are one.
     config
         Inputs, network and training.
+    build
+        Build the network; by default, that of the configuration's architecture.
     progress
         Show a progress bar.
 
@@ -141,7 +149,7 @@ def train(samples: Samples | Sequence[Samples], config: TrainConfig, *, progress
     training, validation = (_tensors(rows, spec, ~rows.held_out), _tensors(rows, spec, rows.held_out))
     station = torch.from_numpy(np.unique(rows.station[~rows.held_out], return_inverse=True)[1])
     torch.manual_seed(config.seed)
-    network = spec.network()
+    network = build(spec)
     _start(network, spec, float(training[2].mean()))
     best, history = _fit(network, (*training, station), validation, config, progress)
     found = _held_out_metrics(best, validation, rows.station[rows.held_out])

@@ -16,7 +16,7 @@ from mmnet_maps.plots.series import StationSeries, series_figure
 from mmnet_maps.training.experiment.charts import Pairs, density_figure, importance_figure
 from mmnet_maps.training.experiment.config import ExperimentConfig
 from mmnet_maps.training.experiment.report import Found, read_table, smap_estimates, whole_seeds
-from mmnet_maps.training.experiment.run import Run, read_climates
+from mmnet_maps.training.experiment.run import Run
 from mmnet_maps.training.experiment.station_charts import box_figure, grouped_box_figure, map_figure
 from mmnet_maps.training.experiment.station_classes import (
     CLIMATES,
@@ -36,7 +36,9 @@ _SHOWN = ("r", "ubrmse")
 _AT = (0.25, 0.5, 0.75)  # stations of the series, by the rank of their R
 
 
-def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence[Found], out: Path) -> list[Path]:
+def write_figures(
+    config: ExperimentConfig, runs: Sequence[Run], found: Sequence[Found], climates: Mapping[str, str], out: Path
+) -> list[Path]:
     """Write the figures of finished runs to ``out/figures``; they show the estimates of the first seed.
 
     Returns
@@ -46,7 +48,6 @@ def write_figures(config: ExperimentConfig, runs: Sequence[Run], found: Sequence
         map_ubrmse, series.
     """
     made: dict[str, Figure] = {}
-    climates = read_climates(runs[0].samples.parent / config.stations) if config.stations else {}
     for table in config.tables:
         by_scenario: dict[str, list[Found]] = {}
         for one in found:

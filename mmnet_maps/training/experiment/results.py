@@ -11,20 +11,28 @@ from typing import Any
 from mmnet_maps.files import write_whole
 from mmnet_maps.training.experiment.config import ExperimentConfig
 from mmnet_maps.training.experiment.figures import write_figures
-from mmnet_maps.training.experiment.report import markdown, summarise
-from mmnet_maps.training.experiment.run import Run
+from mmnet_maps.training.experiment.report import summarise
+from mmnet_maps.training.experiment.run import Run, read_climates
+from mmnet_maps.training.experiment.text import markdown
 
 
 def write_results(config: ExperimentConfig, runs: Sequence[Run], out: str | Path) -> list[Path]:
     """Write ``results.json``, ``results.md`` and the figures of the finished runs; return their paths."""
     found = summarise(config, runs)
+    climates = read_climates(runs[0].samples.parent / config.stations) if config.stations else {}
     texts = {
         "results.json": json.dumps(_plain(found), indent=1, allow_nan=False) + "\n",
-        "results.md": markdown(config, found),
+        "results.md": markdown(config, found, climates),
     }
     for name, text in texts.items():
         write_whole(Path(out, name), text)
-    return [*(Path(out, name) for name in texts), *write_figures(config, runs, found, Path(out))]
+    drawn = [one for one in found if one["network"] == "smap" or _is_network(config, one["network"])]
+    return [*(Path(out, name) for name in texts), *write_figures(config, runs, drawn, climates, Path(out))]
+
+
+def _is_network(config: ExperimentConfig, name: str) -> bool:
+    """Return False for baselines and ablations, which the figures leave out: they have no colours for so many."""
+    return name in config.networks and config.networks[name].baseline is None
 
 
 def _plain(found: Any) -> Any:

@@ -37,7 +37,8 @@ from mmnet_maps.model.checkpoint import save_checkpoint
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.training.config import TrainConfig
 from mmnet_maps.training.evaluate import predict_samples
-from mmnet_maps.training.experiment.config import ExperimentConfig
+from mmnet_maps.training.experiment.baselines import fit
+from mmnet_maps.training.experiment.config import Baseline, ExperimentConfig, without
 from mmnet_maps.training.experiment.config import read_experiment as read_experiment  # its former place
 from mmnet_maps.training.explain import explain_samples
 from mmnet_maps.training.splits import REGIONS, Split, cross_region, near, off_site, on_site
@@ -62,6 +63,8 @@ class Run:
         The table's file, and the files of other tables that it is trained on.
     config
         Training configuration, with seed and kind of validation.
+    baseline
+        What to fit in place of the network; None for the network.
     explained
         Number of its test rows that are explained, see `explain`; 0 for none.
     key
@@ -78,6 +81,7 @@ class Run:
     samples: Path
     also: tuple[Path, ...]
     config: TrainConfig
+    baseline: Baseline | None
     explained: int
     key: str
     folder: Path
@@ -132,42 +136,58 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
     """
     if config.stations:
         read_climates(Path(data, config.stations))
-    found = []
     paths = {table: Path(data, about.samples) for table, about in config.tables.items()}
     digests = {table: _digest(path) for table, path in paths.items()}
+    found: list[Run] = []
     for table, path in paths.items():
         samples = _read(path)
         _check_once(samples)
         splits = splits_of(config, table, samples)
         in_scenario = Counter(split.scenario for split in splits)
-        for seed in range(config.seeds):
-            for split in splits:
-                rows = hashlib.sha256(np.packbits([split.train, split.test]).tobytes()).hexdigest()
-                for network in config.networks:
-                    asked = config.training_of(table, network)
-                    validation = asked.validation if "validation" in asked.model_fields_set else split.validation
-                    chosen = asked.model_copy(update={"seed": seed, "validation": validation})
-                    also = config.also(table, network)
-                    first = (network, seed) == (next(iter(config.networks)), 0)
+        for split in splits:
+            rows = hashlib.sha256(np.packbits([split.train, split.test]).tobytes()).hexdigest()
+            folder = Path(out, "runs", table, split.scenario, split.name)
+            for network, name, settings in _networks(config, table, split):
+                also = config.also(table, network)
+                baseline = config.networks[network].baseline
+                for seed in range(config.seeds_of(network)):
+                    chosen = settings.model_copy(update={"seed": seed})
+                    first = (name, seed) == (next(iter(config.networks)), 0)
                     explained = _EXPLAINED // in_scenario[split.scenario] if first else 0
-                    used = [digests[name] for name in (table, *also)]
+                    used = [digests[other] for other in (table, *also)]
                     parts = [_RECIPE, chosen.model_dump_json(), used, rows, config.borders, explained]
+                    if baseline is not None:
+                        parts.append(baseline.model_dump_json())
                     found.append(
                         Run(
                             table=table,
                             scenario=split.scenario,
                             split=split.name,
-                            network=network,
+                            network=name,
                             seed=seed,
                             samples=path,
-                            also=tuple(paths[name] for name in also),
+                            also=tuple(paths[other] for other in also),
                             config=chosen,
+                            baseline=baseline,
                             explained=explained,
                             key=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
-                            folder=Path(out, "runs", table, split.scenario, split.name, network, f"seed{seed}"),
+                            folder=folder / name / f"seed{seed}",
                         )
                     )
     return sorted(found, key=lambda run: run.seed)
+
+
+def _networks(config: ExperimentConfig, table: str, split: Split) -> Iterator[tuple[str, str, TrainConfig]]:
+    """Yield each network to test on a split, the name of its run and its training; after it, its ablations."""
+    for network in config.networks:
+        if not config.wanted(table, split.scenario, network):
+            continue
+        asked = config.training_of(table, network)
+        validation = asked.validation if "validation" in asked.model_fields_set else split.validation
+        full = asked.model_copy(update={"validation": validation})
+        yield network, network, full
+        for name, inputs in config.ablated(table, split.scenario, network).items():
+            yield network, name, without(full, inputs)
 
 
 def read_climates(path: Path) -> dict[str, str]:
@@ -229,19 +249,19 @@ def execute(
     started = time.perf_counter()
     (run.folder / "run.json").unlink(missing_ok=True)  # it would vouch for results that are about to be replaced
     tables = [samples.take(split.train), *(table.take(rows) for table, rows in more)]
-    trained = train(tables, run.config, progress=False)
-    checkpoint = save_checkpoint(run.folder / "model", trained.spec, trained.network, trained.golden)
     tested = samples.take(split.test)
-    columns = {"station": tested.station, "date": tested.date, TARGET: tested.target}
-    columns[ESTIMATE] = predict_samples(Engine(checkpoint, device="cpu", threads=1), tested)
+    facts: dict[str, Any] = {"key": run.key}
+    if run.baseline is None:
+        trained = train(tables, run.config, progress=False)
+        checkpoint = save_checkpoint(run.folder / "model", trained.spec, trained.network, trained.golden)
+        estimate = predict_samples(Engine(checkpoint, device="cpu", threads=1), tested)
+        facts |= {"epochs": trained.spec.training["epochs"], "history": trained.history}
+    else:
+        estimate = fit(run.baseline, tables, run.config)(tested)
+    columns = {"station": tested.station, "date": tested.date, TARGET: tested.target, ESTIMATE: estimate}
     write_samples(pa.table(columns), run.folder / "estimates.parquet")
-    facts = {
-        "key": run.key,
-        "epochs": trained.spec.training["epochs"],
-        "seconds": round(time.perf_counter() - started, 1),
-        "history": trained.history,
-    }
-    if run.explained:
+    facts["seconds"] = round(time.perf_counter() - started, 1)
+    if run.explained and run.baseline is None:
         facts["importance"] = explain_samples(checkpoint, tested, rows=run.explained, progress=False)
     write_whole(run.folder / "run.json", json.dumps(facts, indent=1) + "\n")
     return facts

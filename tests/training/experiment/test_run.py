@@ -19,7 +19,7 @@ import yaml
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.training.experiment.figures import _estimates, _groups
-from mmnet_maps.training.experiment.report import markdown, read_table, summarise
+from mmnet_maps.training.experiment.report import read_table, summarise
 from mmnet_maps.training.experiment.results import write_results
 from mmnet_maps.training.experiment.run import (
     ExperimentConfig,
@@ -32,27 +32,11 @@ from mmnet_maps.training.experiment.run import (
     rows_beside,
     splits_of,
 )
+from mmnet_maps.training.experiment.text import markdown
 from mmnet_maps.training.table import Samples
 from processes import descendants, start_interruptible
-from station_tables import make_table, replace, small_config, write_table
-
-
-def values(**changes: Any) -> dict[str, Any]:
-    """Two small networks, one table of eight stations on 60 days of two years."""
-    training = small_config(max_epochs=1, validation_fraction=0.34).model_dump(
-        mode="json", exclude={"name", "architecture", "seed", "validation"}
-    )
-    networks = {"mmnet": {"architecture": "mmnet"}, "days": {"architecture": "mlp_full"}}
-    table = {"samples": "table.parquet", "on_site_years": 1}
-    return {
-        "name": "Small",
-        "tables": {"t": table},
-        "networks": networks,
-        "training": training,
-        "seeds": 2,
-        "folds": 2,
-        **changes,
-    }
+from station_tables import experiment_values as values
+from station_tables import make_table, replace, write_table
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,7 +123,7 @@ def test_the_tables_are_those_of_the_estimates(config: ExperimentConfig, data: P
             assert low <= high
     text = (out / "results.md").read_text()
     assert "## t, off-site" in text
-    assert text.count("| days |") == 3
+    assert text.count("| days | 2 |") == 3
     assert "0.782 / 0.0672 / 0.0456" in text
 
 
@@ -236,7 +220,7 @@ def test_a_metric_without_a_value_is_null_and_a_dash(tmp_path: Path, config: Exp
         _execute_alone(config, run)
     written = write_results(config, plan_runs(config, tmp_path, tmp_path / "out"), tmp_path / "out")
     assert json.loads(written[0].read_text())[0]["median"]["r"] is None
-    assert "| days | – |" in written[1].read_text()
+    assert "| days | 1 | – |" in written[1].read_text()
 
 
 def test_climates_come_from_a_list_of_stations(tmp_path: Path, config: ExperimentConfig, data: Path, out: Path) -> None:
@@ -385,9 +369,12 @@ def test_nothing_finished_gives_no_table(config: ExperimentConfig, data: Path, t
         ({"networks": {"../m": {"architecture": "mmnet"}}}, "should match pattern"),
         (
             {"networks": {"m": {"architecture": "mmnet", "also": ["v"]}}},
-            "network m is also to be trained on 'v', which is not one of the tables",
+            "network m names 'v', which is not one of the tables",
         ),
-        ({"networks": {"m": {"architecture": "mmnet", "also": None}}}, "also of network m is None; expected a list"),
+        (
+            {"networks": {"m": {"architecture": "mmnet", "also": None}}},
+            "networks.m.also: Input should be a valid tuple",
+        ),
         ({"seeds": 0}, "seeds: Input should be greater than or equal to 1, not 0"),
         ({"more": 1}, "more: Extra inputs"),
         ({"training": {}}, "snapshot: Field required"),
