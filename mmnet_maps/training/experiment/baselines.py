@@ -130,7 +130,7 @@ def _fit_climatology(tables: Sequence[Samples]) -> Estimator:
 
     def estimate(samples: Samples) -> NDArray[np.float32]:
         weights = np.array([here.get(str(name), everywhere) for name in samples.station]).reshape(len(samples), -1)
-        return np.einsum("nc,nc->n", _season_and_rain(samples), weights).astype(np.float32)
+        return np.asarray((_season_and_rain(samples) * weights).sum(axis=1), np.float32)
 
     return estimate
 
