@@ -109,7 +109,7 @@ class Fields:
         growing = self.irrigated & (self.ndvi(doy) > 0.3) & (self.crop != 5)
         # Fields are watered in turn, each on every fourth day, and dry in between.
         turn = (self.draw * np.float32(64) + np.float32(day % 4 / 4)) % np.float32(1)
-        result: Field = (np.float32(0.335) - np.float32(0.11) * turn) * growing
+        result: Field = (np.float32(0.155) - np.float32(0.1) * turn) * growing
         return result
 
 

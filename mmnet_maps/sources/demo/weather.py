@@ -33,10 +33,18 @@ STEPS = 4
 EAST, NORTH = 640e3, -90e3
 """Distance that systems move in a day, m."""
 
-DEPTH = 70.0
-"""Depth in mm of the soil layer of the water balance (SMAP shows its moisture in m³/m³)."""
+RESPONSE = 0.003
+"""Soil moisture that a millimetre of rain adds to the top 5 cm, m³/m³."""
+DRYING = 60.0
+"""Reference evapotranspiration that reduces what rain added to 1/e, mm."""
+CAPACITY, DRAINED, ROOM = 0.25, 0.3, 0.40
+"""Added moisture above which water drains, the share of the excess that drains in a day, and its limit, m³/m³."""
+RESIDUAL, RESIDUAL_OF_CLAY = 0.054, 0.0022
+"""Soil moisture after a drought where the soil has 21 % clay, and its increase per percent, m³/m³."""
+WATERED = 0.095
+"""Soil moisture that irrigation adds to growing fields on average, m³/m³."""
 
-_BLOCK = 8192  # places computed at once
+_BLOCK = 4096  # places computed at once
 _SPIN_UP_MONTHS = 3
 
 
@@ -87,15 +95,15 @@ SYSTEMS = (
         end=_ordinal(2021, 8, 5),
         path=((-119.4, 47.4), (-118.8, 47.2)),
         radius=900e3,
-        strength=-4.0,
+        strength=-2.6,
     ),
     System(
         start=_ordinal(2021, 8, 4) + 0.5,
         end=_ordinal(2021, 8, 9),
-        path=((-126.0, 46.2), (-113.5, 48.2)),
-        radius=620e3,
-        strength=2.2,
-        moisture=8.0,
+        path=((-125.0, 46.2), (-114.0, 46.9)),
+        radius=360e3,
+        strength=1.6,
+        moisture=8.5,
     ),
 )
 
@@ -153,8 +161,13 @@ class Climate:
         end = 170 + 115 * lush - 0.4 * shift
         season = ramp(day - shift, 85, 130) * ramp(day - end, 35, -15)
         wild = 0.12 + 0.22 * lush + (0.15 + 0.35 * lush) * season
-        watered = 0.18 + 0.50 * ramp(day, 110, 175) * ramp(day, 275, 235)
-        result: Field = (wild + 0.5 * self.irrigable * np.maximum(watered - wild, 0)).astype(np.float32)
+        crops = 0.18 + 0.50 * growing(day)
+        result: Field = (wild + 0.5 * self.irrigable * np.maximum(crops - wild, 0)).astype(np.float32)
+        return result
+
+    def watered(self, doy: NDArray[np.int64]) -> Field:
+        """Return the share of a square kilometre that is irrigated, (day, place)."""
+        result: Field = np.float32(0.5) * self.irrigable * growing(doy[:, None].astype(np.float32))
         return result
 
     def part(self, chosen: slice | NDArray[np.bool_]) -> Climate:
@@ -282,7 +295,11 @@ def weather(climate: Climate, days: NDArray[np.int64], seed: int) -> Weather:
     extra, latitude = extraterrestrial(doy, climate.lat), climate.lat.astype(np.float32)
     srad = extra * (0.75 + 2e-5 * climate.elevation) * (1 - 0.62 * air.cloud * (0.7 + 0.3 * wet))
     swing = 0.48 * (latitude - 12) * (1 - 0.35 * ramp(climate.lon, -121, -124))
-    mean = climate.temperature - swing * np.cos(2 * np.pi * (doy - 20) / 365.25) + 3.2 * air.warmth
+    mean = (
+        climate.temperature
+        - swing * np.cos(2 * np.pi * (doy - 20) / 365.25)
+        + (2.8 + 0.8 * np.cos(2 * np.pi * (doy - 20) / 365.25)) * air.warmth
+    )
     dry = ramp(climate.rain, 900, 200)
     half = (4.2 + 3.6 * dry + 1.2 * air.warmth) * (1.15 - 0.75 * air.cloud)
     half = np.maximum(half, 1.2)
@@ -366,33 +383,44 @@ def extraterrestrial(doy: Field, lat: Coordinates) -> Field:
 
 
 def soil_moisture(climate: Climate, days: NDArray[np.int64], seed: int) -> Field:
-    """Return soil moisture of the top layer, m³/m³, by a bucket filled by `rain` and emptied by `eto` and drainage.
+    """Return soil moisture of the top 5 cm without irrigation, m³/m³: `water_balance` of the weather.
 
-    The bucket starts half full three months before the month of the day, so that a value depends on its place and date
-    alone.
+    It starts dry three months before the month of the day, so that a value depends on its place and date alone.
     """
     result = np.empty((len(days), len(climate.x)), np.float32)
     months = [date.fromordinal(int(day)).replace(day=1) for day in days]
-    for month in sorted(set(months)):
-        chosen = [k for k, other in enumerate(months) if other == month]
-        first = _months_before(month, _SPIN_UP_MONTHS).toordinal()
-        span = np.arange(first, int(days[chosen].max()) + 1)
-        for start in range(0, len(climate.x), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            part = climate.part(block)
-            drive = weather(part, span, seed)
-            result[chosen, block] = bucket(drive.pr, drive.eto, part.sand, part.clay)[days[chosen] - first]
+    starts = np.array([_months_before(month, _SPIN_UP_MONTHS).toordinal() for month in months], np.int64)
+    first = int(starts.min())
+    span = np.arange(first, int(days.max()) + 1)
+    for place in range(0, len(climate.x), _BLOCK):
+        block = slice(place, place + _BLOCK)
+        part = climate.part(block)
+        drive = weather(part, span, seed)
+        for start in np.unique(starts):
+            chosen = starts == start
+            run = slice(int(start) - first, int(days[chosen].max()) + 1 - first)
+            moisture = water_balance(drive.pr[run], drive.eto[run], part.clay)
+            result[chosen, block] = moisture[days[chosen] - start]
     return result
 
 
-def bucket(pr: Field, eto: Field, sand: Field, clay: Field) -> Field:
-    """Run the bucket over days (first axis) for places (last axis).
+def cell_moisture(climate: Climate, days: NDArray[np.int64], seed: int) -> Field:
+    """Return soil moisture of a square kilometre with its irrigated fields, m³/m³."""
+    result: Field = soil_moisture(climate, days, seed)
+    result += np.float32(WATERED) * climate.watered(day_of_year(days))
+    return result
+
+
+def water_balance(pr: Field, eto: Field, clay: Field) -> Field:
+    """Run the water balance over days (first axis) for places (last axis).
+
+    What rain adds drains quickly above `CAPACITY` and dries exponentially with the evapotranspiration since.
 
     Parameters
     ----------
     pr, eto
         Precipitation and reference evapotranspiration, mm per day.
-    sand, clay
+    clay
         Percent.
 
     Returns
@@ -400,18 +428,15 @@ def bucket(pr: Field, eto: Field, sand: Field, clay: Field) -> Field:
     ndarray
         Soil moisture at each day's end, m³/m³.
     """
-    residual = 0.025 + 0.0011 * clay
-    capacity = 0.15 + 0.0042 * clay
-    saturation = 0.50 - 0.0010 * sand
-    drained = 0.25 + 0.004 * sand
-    theta = 0.5 * (residual + capacity)
+    residual = np.maximum(RESIDUAL + RESIDUAL_OF_CLAY * (clay - 21), 0.02).astype(np.float32)
+    kept = np.exp(-eto / np.float32(DRYING))
+    added = np.zeros(pr.shape[1:], np.float32)
     result = np.empty(pr.shape, np.float32)
     for day in range(len(pr)):
-        theta = np.minimum(theta + pr[day] / DEPTH, saturation)
-        stress = np.clip((theta - residual) / (capacity - residual), 0, 1)
-        theta = theta - np.minimum(0.85 * eto[day] * stress**1.5 / DEPTH, theta - residual)
-        theta = theta - drained * np.maximum(theta - capacity, 0)
-        result[day] = theta
+        added = np.minimum(added + np.float32(RESPONSE) * pr[day], np.float32(ROOM))
+        added -= np.float32(DRAINED) * np.maximum(added - np.float32(CAPACITY), 0)
+        added *= kept[day]
+        result[day] = residual + added
     return result
 
 
@@ -419,9 +444,15 @@ def surface_temperature(climate: Climate, drive: Weather, moisture: Field, green
     """Return daytime land surface temperature, K: the warmest air, and the sun's heating of dry and bare ground."""
     bare = np.clip(1 - 1.15 * green, 0.0, 1.0)
     dry = np.clip(1 - moisture / 0.42, 0.1, 1.0)
-    heating = drive.srad * (0.012 + 0.085 * bare * dry)
+    heating = drive.srad * (0.012 + 0.070 * bare * dry)
     local = np.float32(1.1) * value_noise(climate.x / 5e3, climate.y / 5e3, 77)
     result: Field = np.clip(drive.tmmx + heating + local, 225, 365).astype(np.float32)
+    return result
+
+
+def growing(doy: Field) -> Field:
+    """Return the growth of irrigated crops, 0 to 1, on days of the year."""
+    result: Field = ramp(doy, 110, 175) * ramp(doy, 275, 235)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cache
 
@@ -32,6 +32,7 @@ from mmnet_maps.sources.demo.scenes import (
 )
 from mmnet_maps.sources.demo.weather import (
     Climate,
+    cell_moisture,
     day_of_year,
     sky,
     soil_moisture,
@@ -157,7 +158,7 @@ class SyntheticWorld:
         provenance = Provenance(
             source="demo",
             product="synthetic world (not an observation)",
-            version=f"1-{self.seed}",
+            version=f"2-{self.seed}",
             licence="Apache-2.0",
             synthetic=True,
         )
@@ -208,18 +209,34 @@ class SyntheticWorld:
                 land &= at.shore > -2000
             if not land.any():
                 continue
+            if group == "smap":
+                at = self._cell_means(at, places)
             climate = Climate.of(places, at).part(land)
             for name, values in self._cells(group, climate, days).items():
                 result[name][:, r[land], c[land]] = values
         return result
 
+    def _cell_means(self, at: Ground, places: Positions) -> Ground:
+        """Return the ground at SMAP's cell centres with soil and irrigable land averaged over nine parts of the cell."""
+        step = _EASE / 3
+        parts = [
+            ground(Positions(x=places.x + i * step, y=places.y + j * step), self.seed)
+            for i in (-1, 0, 1)
+            for j in (-1, 0, 1)
+        ]
+        means = {
+            name: np.mean([getattr(part, name) for part in parts], axis=0, dtype=np.float32)
+            for name in ("clay", "irrigable")
+        }
+        return replace(at, **means)
+
     def _cells(self, group: str, climate: Climate, days: NDArray[np.int64]) -> dict[str, Field]:
         if group == "smap":
-            return {"smap": soil_moisture(climate, days, self.seed)}
+            return {"smap": cell_moisture(climate, days, self.seed)}
         drive = weather(climate, days, self.seed)
         if group == "weather":
             return {name: getattr(drive, name) for name in _WEATHER}
-        moisture = soil_moisture(climate, days, self.seed)
+        moisture = cell_moisture(climate, days, self.seed)
         values = surface_temperature(climate, drive, moisture, climate.green(day_of_year(days)))
         places = Positions(x=climate.x, y=climate.y)
         for k, day in enumerate(days):
@@ -338,7 +355,7 @@ class SyntheticWorld:
         moisture *= 1 + np.float32(0.02) * block.cover.texture
         farmed = block.cover.part >= 0
         watered = block.fields.water(day, _doy(day))[block.cover.part[farmed]]
-        moisture[farmed] = np.maximum(moisture[farmed], watered)
+        moisture[farmed] += watered
         return np.clip(moisture, 0.02, 0.52)
 
 
