@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid.lattice import lonlat
+from mmnet_maps.grid.lattice import cover, lonlat
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.apart import Draw, EngineApart, Other
@@ -411,9 +411,20 @@ def _draw_overview(request: Request, made: Sequence[DayProduct], draw: Draw) -> 
 
 
 def _draw(request: Request, days: Mapping[date, dict[str, Path]], path: Path, draw: Draw) -> None:
+    stack = open_stack(request.stack)
+    lattice = stack.group_of("smap").lattice
+    window = cover(request.grid, lattice)
+    transform, crs = lattice[window].affine, str(lattice.crs)
     draw(
         path,
-        [picture.DayPicture(day=day, layers=layers) for day, layers in days.items()],
+        [
+            picture.DayPicture(
+                day=day,
+                layers=layers,
+                cells=picture.Cells(values=stack.read("smap", window, day), transform=transform, crs=crs),
+            )
+            for day, layers in days.items()
+        ],
         request.area.geometry,
         title=title(request),
         source=source_line(request),

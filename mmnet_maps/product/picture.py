@@ -26,7 +26,16 @@ from mmnet_maps.plots.canvas import (
 )
 from mmnet_maps.plots.colours import INK, NODATA, PALE, RULE, beyond, dry_to_wet, scale_range
 from mmnet_maps.plots.maps import Box, scale_bar
-from mmnet_maps.product.picture_panels import Panel, detail_box, pixel_metres, read_panel, to_local, view_of
+from mmnet_maps.product.picture_panels import (
+    Cells,
+    Panel,
+    detail_box,
+    in_cells,
+    pixel_metres,
+    read_panel,
+    to_local,
+    view_of,
+)
 from mmnet_maps.resources import cores
 
 if TYPE_CHECKING:
@@ -41,10 +50,21 @@ _SIDE = 0.35
 
 @dataclass(frozen=True, kw_only=True)
 class DayPicture:
-    """The COGs of one day by layer name; ``soil_moisture`` and ``smap`` are drawn."""
+    """What is drawn of one day.
+
+    Attributes
+    ----------
+    day
+        The day.
+    layers
+        The COGs by layer name; ``soil_moisture`` is drawn, and ``smap`` gives the pixels and the mean of SMAP.
+    cells
+        SMAP on its own grid, which is drawn as it is.
+    """
 
     day: date
     layers: dict[str, Path]
+    cells: Cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +158,8 @@ def _read(shown: Sequence[DayPicture], area: BaseGeometry) -> _Content:
     paths = [day.layers[layer] for layer in ("smap", "soil_moisture") for day in shown]
     with ThreadPoolExecutor(cores()) as pool:
         panels = list(pool.map(lambda path: read_panel(path, crs, view, across), paths))
-    smap, fine = panels[: len(shown)], panels[len(shown) :]
+    smap = [in_cells(panel, day.cells, crs) for panel, day in zip(panels, shown, strict=False)]
+    fine = panels[len(shown) :]
     box = detail_box(fine[0])
     return _Content(
         smap=smap,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,15 @@ class Panel:
     values: NDArray[np.float32]
     box: Box
     mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """SMAP on its own grid: values (y, x) in m³/m³, NaN where nodata, the affine transform, and the CRS."""
+
+    values: NDArray[np.float32]
+    transform: rasterio.Affine
+    crs: str
 
 
 def to_local(area: BaseGeometry) -> tuple[CRS, BaseGeometry]:
@@ -89,6 +98,26 @@ def read_panel(path: Path, crs: CRS, box: Box, pixels: int = _PIXELS) -> Panel:
     )
     mean = float(np.mean(values[np.isfinite(values)])) if np.isfinite(values).any() else math.nan
     return Panel(values=shown, box=(left, top - height * size, left + width * size, top), mean=mean)
+
+
+def in_cells(panel: Panel, cells: Cells, crs: CRS) -> Panel:
+    """Return a panel with the value of the cell that each pixel lies in, wherever the panel has a value."""
+    left, bottom, right, top = panel.box
+    rows, cols = panel.values.shape
+    shown = np.full((rows, cols), np.nan, np.float32)
+    reproject(
+        cells.values,
+        shown,
+        src_transform=cells.transform,
+        src_crs=CRS.from_user_input(cells.crs),
+        src_nodata=np.nan,
+        dst_transform=from_origin(left, top, (right - left) / cols, (top - bottom) / rows),
+        dst_crs=crs,
+        dst_nodata=np.nan,
+        resampling=Resampling.nearest,
+    )
+    shown[np.isnan(panel.values)] = np.nan
+    return replace(panel, values=shown)
 
 
 def _read_decimated(path: Path, crs: CRS, box: Box) -> tuple[NDArray[np.float32], rasterio.Affine, CRS]:

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import shapely
+from affine import Affine
 
 import day_files
 from batch_world import CORNER, DAYS
@@ -25,7 +26,7 @@ from mmnet_maps.mapping.apart import EndedError, EngineApart, Other, other_proce
 from mmnet_maps.mapping.pipeline import compute_layers, read_parts
 from mmnet_maps.mapping.request import Request, prepare
 from mmnet_maps.model.prediction import StoppedError
-from mmnet_maps.product.picture import DayPicture, draw
+from mmnet_maps.product.picture import Cells, DayPicture, draw
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def picture(tmp_path: Path) -> dict[str, Any]:
         writer.write(slice(0, 30), slice(0, 40), day_files.packed(30, 40))
         layers = writer.finish(None).layers
     area = shapely.box(-120.80, 47.13, -120.76, 47.155)
-    days = [DayPicture(day=day_files.DAY, layers=layers)]
+    cells = Cells(values=np.full((2, 2), 0.2, np.float32), transform=box.affine * Affine.scale(20), crs=str(box.crs))
+    days = [DayPicture(day=day_files.DAY, layers=layers, cells=cells)]
     return {"days": days, "area": area, "title": "Grant", "source": "inputs", "synthetic": True}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from mmnet_maps.product import day_writer as write
 from mmnet_maps.product.day_writer import DayWriter, Revision
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.picture import DayPicture, draw
-from mmnet_maps.product.picture_panels import detail_box, read_panel, sums_around, to_local, view_of
+from mmnet_maps.product.picture_panels import Cells, detail_box, in_cells, read_panel, sums_around, to_local, view_of
 
 DAY = date(2021, 8, 8)
 GREY = to_rgb(NODATA)
@@ -67,7 +68,8 @@ def product(out: Path, values: Float, box: GeoBox, day: date = DAY, smap: Float 
     with DayWriter(out, revision) as writer:
         rows, cols = (slice(0, size) for size in values.shape)
         writer.write(rows, cols, {name: LAYERS[name].pack(block) for name, block in layers.items()})
-        return DayPicture(day=day, layers=writer.finish(None).layers)
+        cells = Cells(values=smap, transform=box.affine, crs=str(box.crs))
+        return DayPicture(day=day, layers=writer.finish(None).layers, cells=cells)
 
 
 def outline(box: GeoBox) -> shapely.Polygon:
@@ -222,6 +224,31 @@ def test_the_detail_shows_where_fields_are(tmp_path: Path) -> None:
     x, y = Transformer.from_crs("EPSG:5070", crs, always_xy=True).transform(*(box.affine * (150, 350)))
     assert left < x < right
     assert bottom < y < top
+
+
+def test_smap_is_drawn_as_its_cells_where_the_layer_has_a_value(tmp_path: Path) -> None:
+    """Each pixel shows the value of the cell in which pyproj finds its centre, whatever the layer interpolated."""
+    box = grid(200, 300)
+    layer = np.full((200, 300), 0.2, np.float32)
+    layer[:, :40] = np.nan
+    day = product(tmp_path, layer, box, smap=layer)
+    crs, area = to_local(outline(box))
+    panel = read_panel(day.layers["smap"], crs, view_of(area.bounds, 100.0), 500)
+    to_ease = Transformer.from_crs(crs, "EPSG:6933", always_xy=True).transform
+    size, (left, _, _, top) = 9008.055210146, panel.box
+    x, y = to_ease(left, top)
+    transform = Affine(size, 0, x - 1.3 * size, 0, -size, y + 1.2 * size)
+    values = np.random.default_rng(0).uniform(0.05, 0.3, (7, 9)).astype(np.float32)
+    values[2, 3] = np.nan
+    shown = in_cells(panel, Cells(values=values, transform=transform, crs="EPSG:6933"), crs)
+    step = (panel.box[2] - left) / panel.values.shape[1]
+    down, right = np.indices(panel.values.shape) + 0.5
+    col, row = ~transform * to_ease(left + right * step, top - down * step)
+    near_edge = (np.abs(col - np.rint(col)) < 0.02) | (np.abs(row - np.rint(row)) < 0.02)
+    expected = np.where(np.isnan(panel.values), np.nan, values[row.astype(int), col.astype(int)])
+    np.testing.assert_array_equal(shown.values[~near_edge], expected[~near_edge])
+    assert len(np.unique(shown.values[np.isfinite(shown.values)])) > 10
+    assert shown.mean == panel.mean
 
 
 @pytest.mark.parametrize("count", [3, 4, 9])

@@ -105,11 +105,11 @@ class Fields:
         return result.astype(np.float32)
 
     def water(self, day: int, doy: int) -> Field:
-        """Return the soil moisture that irrigation maintains in every part on a day, m³/m³; 0 without irrigation."""
+        """Return the soil moisture that irrigation adds in every part on a day, m³/m³."""
         growing = self.irrigated & (self.ndvi(doy) > 0.3) & (self.crop != 5)
         # Fields are watered in turn, each on every fourth day, and dry in between.
         turn = (self.draw * np.float32(64) + np.float32(day % 4 / 4)) % np.float32(1)
-        result: Field = (np.float32(0.155) - np.float32(0.1) * turn) * growing
+        result: Field = (np.float32(0.125) - np.float32(0.09) * turn) * growing
         return result
 
 

@@ -33,6 +33,7 @@ STEPS = 4
 EAST, NORTH = 640e3, -90e3
 """Distance that systems move in a day, m."""
 
+# The water balance is that of 101 stations of NOAA USCRN on average; see docs/decisions/0016-demo-water-balance.md.
 RESPONSE = 0.003
 """Soil moisture that a millimetre of rain adds to the top 5 cm, m³/m³."""
 DRYING = 60.0
@@ -87,8 +88,8 @@ def _ordinal(year: int, month: int, day: int) -> float:
     return float(date(year, month, day).toordinal())
 
 
-# A summer drought of the Columbia Basin under a high, ended by a low from the Pacific: for demonstrations of a county
-# that dries and is wetted.
+# A summer drought of the Columbia Basin under a high, ended by a low from the Pacific that brings about 20 mm: for
+# demonstrations of a county that dries and is wetted.
 SYSTEMS = (
     System(
         start=_ordinal(2021, 7, 8),
@@ -295,11 +296,8 @@ def weather(climate: Climate, days: NDArray[np.int64], seed: int) -> Weather:
     extra, latitude = extraterrestrial(doy, climate.lat), climate.lat.astype(np.float32)
     srad = extra * (0.75 + 2e-5 * climate.elevation) * (1 - 0.62 * air.cloud * (0.7 + 0.3 * wet))
     swing = 0.48 * (latitude - 12) * (1 - 0.35 * ramp(climate.lon, -121, -124))
-    mean = (
-        climate.temperature
-        - swing * np.cos(2 * np.pi * (doy - 20) / 365.25)
-        + (2.8 + 0.8 * np.cos(2 * np.pi * (doy - 20) / 365.25)) * air.warmth
-    )
+    winter = np.cos(2 * np.pi * (doy - 20) / 365.25)
+    mean = climate.temperature - swing * winter + (2.8 + 0.8 * winter) * air.warmth
     dry = ramp(climate.rain, 900, 200)
     half = (4.2 + 3.6 * dry + 1.2 * air.warmth) * (1.15 - 0.75 * air.cloud)
     half = np.maximum(half, 1.2)

@@ -217,7 +217,7 @@ class SyntheticWorld:
         return result
 
     def _cell_means(self, at: Ground, places: Positions) -> Ground:
-        """Return the ground at SMAP's cell centres with soil and irrigable land averaged over nine parts of the cell."""
+        """Return the ground at SMAP's cell centres, with clay and irrigable land averaged over nine parts of a cell."""
         step = _EASE / 3
         parts = [
             ground(Positions(x=places.x + i * step, y=places.y + j * step), self.seed)
@@ -348,10 +348,10 @@ class SyntheticWorld:
                 job.result[name][k, block.rows] = values
 
     def _moisture(self, block: Block, job: Job, k: int) -> Field:
-        """Return soil moisture at pixels, m³/m³: the water balance, wetter in hollows and clay, and irrigation."""
+        """Return soil moisture at pixels, m³/m³: the water balance, wetter in hollows, and what irrigation adds."""
         moisture = job.sample(job.moisture[k], block.places)
         at, day = block.ground, int(job.days[k])
-        moisture *= 1.22 - 0.28 * ramp(np.abs(at.creek), 0, 0.9) + 0.006 * (at.clay - 20)
+        moisture *= 1.19 - 0.28 * ramp(np.abs(at.creek), 0, 0.9)
         moisture *= 1 + np.float32(0.02) * block.cover.texture
         farmed = block.cover.part >= 0
         watered = block.fields.water(day, _doy(day))[block.cover.part[farmed]]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from datetime import date
 
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 from mmnet_maps.sources.demo.land import ground
 from mmnet_maps.sources.demo.noise import Positions
 from mmnet_maps.sources.demo.weather import (
-    DEPTH,
     Climate,
     day_of_year,
     extraterrestrial,
@@ -16,6 +16,7 @@ from mmnet_maps.sources.demo.weather import (
     sky,
     soil_moisture,
     vapour_pressure,
+    water_balance,
     weather,
 )
 
@@ -34,17 +35,23 @@ def test_the_water_balance_equals_a_slow_scalar_bucket() -> None:
         span = np.arange(first.toordinal(), day.toordinal() + 1)
         drive = weather(CLIMATE, span, SEED)
         for place in range(3):
-            sand, clay = float(CLIMATE.sand[place]), float(CLIMATE.clay[place])
-            wilting, field = 0.025 + 0.0011 * clay, 0.15 + 0.0042 * clay
-            water = (wilting + field) / 2 * DEPTH
+            clay = float(CLIMATE.clay[place])
+            water = 0.0
             for step in range(len(span)):
-                water += float(drive.pr[step, place])
-                water = min(water, (0.50 - 0.0010 * sand) * DEPTH)
-                share = (water / DEPTH - wilting) / (field - wilting)
-                share = min(max(share, 0.0), 1.0)
-                water -= min(0.85 * float(drive.eto[step, place]) * share**1.5, water - wilting * DEPTH)
-                water -= (0.25 + 0.004 * sand) * max(0.0, water - field * DEPTH)
-            assert found[k, place] == pytest.approx(water / DEPTH, abs=1e-4)
+                water = min(water + 0.003 * float(drive.pr[step, place]), 0.4)
+                water -= 0.3 * max(0.0, water - 0.25)
+                water *= math.exp(-float(drive.eto[step, place]) / 60)
+            expected = max(0.054 + 0.0022 * (clay - 21), 0.02) + water
+            assert found[k, place] == pytest.approx(expected, abs=1e-5)
+
+
+def test_ten_millimetres_of_rain_and_the_drying_after_them_are_those_of_stations() -> None:
+    """Medians over 101 stations: .033 m³/m³ on the wettest day, and to 1/e in 16 days (quartiles 11 to 24)."""
+    pr, eto = np.zeros((60, 1), np.float32), np.full((60, 1), 4.0, np.float32)
+    pr[10] = 10
+    course = water_balance(pr, eto, np.array([21.0], np.float32))[:, 0]
+    assert course[10] - course[9] == pytest.approx(0.033, abs=0.006)
+    assert 11 <= np.argmax(course[10:] - course[9] < (course[10] - course[9]) / np.e) <= 24
 
 
 def test_systems_move_on_and_change_without_a_jump() -> None:
