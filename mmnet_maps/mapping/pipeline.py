@@ -33,6 +33,7 @@ from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, s
 from mmnet_maps.product import picture
 from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
+from mmnet_maps.product.picture_panels import Cells
 from mmnet_maps.product.quality import Mask, QualityFlags, unknown_cover
 from mmnet_maps.resources import cores
 from mmnet_maps.settings import MapOptions
@@ -421,7 +422,7 @@ def _draw(request: Request, days: Mapping[date, dict[str, Path]], path: Path, dr
             picture.DayPicture(
                 day=day,
                 layers=layers,
-                cells=picture.Cells(values=stack.read("smap", window, day), transform=transform, crs=crs),
+                cells=Cells(values=stack.read("smap", window, day), transform=transform, crs=crs),
             )
             for day, layers in days.items()
         ],

@@ -26,7 +26,8 @@ from mmnet_maps.mapping.apart import EndedError, EngineApart, Other, other_proce
 from mmnet_maps.mapping.pipeline import compute_layers, read_parts
 from mmnet_maps.mapping.request import Request, prepare
 from mmnet_maps.model.prediction import StoppedError
-from mmnet_maps.product.picture import Cells, DayPicture, draw
+from mmnet_maps.product.picture import DayPicture, draw
+from mmnet_maps.product.picture_panels import Cells
 
 
 @pytest.fixture

@@ -224,11 +224,9 @@ class SyntheticWorld:
             for i in (-1, 0, 1)
             for j in (-1, 0, 1)
         ]
-        means = {
-            name: np.mean([getattr(part, name) for part in parts], axis=0, dtype=np.float32)
-            for name in ("clay", "irrigable")
-        }
-        return replace(at, **means)
+        clay: Field = np.mean([part.clay for part in parts], axis=0, dtype=np.float32)
+        irrigable: Field = np.mean([part.irrigable for part in parts], axis=0, dtype=np.float32)
+        return replace(at, clay=clay, irrigable=irrigable)
 
     def _cells(self, group: str, climate: Climate, days: NDArray[np.int64]) -> dict[str, Field]:
         if group == "smap":
