@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -172,7 +171,7 @@ def _kept(raster: Raster, mask: Mask, window: Window, day: date, fields: int) ->
             f"{spec.key}: no mask for {shown(spec.path)}; expected one of {', '.join(mask.replace)} in the path; "
             "correct mask.replace in the sources YAML"
         )
-    key = "mask" if isinstance(path, str) else spec.key  # bands share what is remembered of a remote mask
+    key = "mask" if isinstance(path, str) else spec.key  # bands share the description of a remote mask
     beside = describe(RasterSpec(path=path, key=key, variable=mask.variable, band=mask.band, crs=spec.crs, flags=True))
     if not same(beside.lattice, raster.lattice):
         raise InputError(
@@ -186,9 +185,8 @@ def _kept(raster: Raster, mask: Mask, window: Window, day: date, fields: int) ->
                 "correct mask in the sources YAML"
             )
         day = beside.days[0]
-    read = _remembered if isinstance(path, str) and _cells(window) <= _MOST else _flags
-    rows, cols = window
-    stored = read(beside, rows.start, rows.stop, cols.start, cols.stop, day)
+    # A number that the mask's file marks as nodata counts like any other: 0 is the best quality in MODIS.
+    stored = read_window(beside, *window, day, ())[0]
     if len(stored) not in (1, fields):
         raise InputError(
             f"{spec.key}: the mask {shown(path)} holds {len(stored)} fields of {day}, {shown(spec.path)} {fields}; "
@@ -198,24 +196,6 @@ def _kept(raster: Raster, mask: Mask, window: Window, day: date, fields: int) ->
         return clear(stored, mask)
     except ValueError as error:
         raise InputError(f"{spec.key}: the mask {shown(path)}: {error}") from error
-
-
-def _flags(beside: Raster, top: int, bottom: int, left: int, right: int, day: date) -> NDArray[Any]:
-    """Read a window of a mask, (field, y, x)."""
-    # A number that the mask's file marks as nodata counts like any other: 0 is the best quality in MODIS.
-    return read_window(beside, slice(top, bottom), slice(left, right), day, ())[0]
-
-
-_MOST = 1 << 20
-"""Cells of a window whose mask is remembered."""
-
-_remembered = lru_cache(maxsize=64)(_flags)
-"""The masks of remote files: that of six bands is received once."""
-
-
-def _cells(window: Window) -> int:
-    rows, cols = window
-    return int(rows.stop - rows.start) * int(cols.stop - cols.start)
 
 
 def clear(stored: NDArray[Any], mask: Mask) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmnet_maps.sources.files.description import Raster, RasterError, RasterSpec, lattice_of
 from mmnet_maps.sources.files.locations import GDAL_OPTIONS, GDAL_REMOTE_OPTIONS, gdal_path
+from mmnet_maps.sources.files.received import kept_blocks
 
 
 @contextmanager
@@ -57,10 +58,17 @@ def describe_image(spec: RasterSpec) -> Raster:
 
 
 def read_image(raster: Raster, rows: slice, cols: slice, *, own_nodata: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Read a window of a band as stored, and its mask, (1, y, x); without `own_nodata`, only a mask band counts."""
+    """Read a window of a band as stored, and its mask, (1, y, x); without `own_nodata`, only a mask band counts.
+
+    The mask may leave out numbers that mean missing, which `rasters.read_window` compares.
+    """
     from rasterio.enums import MaskFlags
     from rasterio.windows import Window
 
+    if isinstance(path := raster.spec.path, str) and (blocks := kept_blocks()) is not None:
+        kept = blocks.window(path, raster.spec.band, rows, cols, lambda: _image(raster.spec))
+        if kept is not None:
+            return kept[None], np.zeros((1, *kept.shape), bool)
     with _image(raster.spec) as image:
         masked = own_nodata or MaskFlags.nodata not in image.mask_flag_enums[raster.spec.band - 1]
         found = image.read(raster.spec.band, window=Window.from_slices(rows, cols), masked=masked)

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
@@ -17,6 +19,7 @@ from mmnet_maps.sources.files.alignment import aligned, spanning
 from mmnet_maps.sources.files.archive import UNKNOWN, Archive
 from mmnet_maps.sources.files.config import load_sources
 from mmnet_maps.sources.files.listing import listed
+from mmnet_maps.sources.files.received import keeping_blocks
 from mmnet_maps.sources.files.stated import Notices
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain, with_terrain_of
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -142,10 +145,14 @@ class FilesSource:
         found: Rasters = {}
         if "elevation" in archives and not set(TERRAIN) <= set(archives):
             elevation = archives.pop("elevation")
-            found = with_terrain([elevation.fine(geobox.pad(1), day) for day in days], geobox)
-        for name, archive in archives.items():
-            found[name] = np.stack([archive.fine(geobox, day) for day in days])
-        return found
+            with keeping_blocks():
+                found = with_terrain([elevation.fine(geobox.pad(1), day) for day in days], geobox)
+        values: dict[str, list[NDArray[Any]]] = {name: [] for name in archives}
+        for day in days:
+            with keeping_blocks():  # of a mask of several bands
+                for name, archive in archives.items():
+                    values[name].append(archive.fine(geobox, day))
+        return found | {name: np.stack(layers) for name, layers in values.items()}
 
     def report(self) -> None:
         """Log how many impossible values were dropped; see `mmnet_maps.sources.base.Reporting.report`."""

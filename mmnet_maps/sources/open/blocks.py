@@ -11,9 +11,14 @@ from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import pinned_blocks
 from mmnet_maps.sources.files.alignment import block_side
 from mmnet_maps.sources.files.locations import GDAL_REMOTE_OPTIONS, Place, gdal_path, redacted, shown
+from mmnet_maps.sources.files.received import BlockGrid, absent_parts
 
 HEADER = 16_384
 """Bytes of the first request of GDAL for a file."""
+
+
+_PIECE = 16_384
+"""Bytes by which GDAL exceeds a run of blocks that it receives alone, in whole pieces of this size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +29,15 @@ class Layout:
     ----------
     lattice
         Its grid.
-    rows, cols
-        Rows and columns of a block.
+    blocks
+        Its blocks.
     block
         Mean bytes of a block as stored.
     """
 
     lattice: GeoBox
-    rows: int
-    cols: int
+    blocks: BlockGrid
     block: float
-
-    @property
-    def across(self) -> int:
-        """Blocks in a row."""
-        return int(-(-self.lattice.shape.x // self.cols))
 
 
 def layout(place: Place, size: int) -> Layout:
@@ -54,15 +53,17 @@ def layout(place: Place, size: int) -> Layout:
     try:
         with rasterio.Env(**GDAL_REMOTE_OPTIONS), rasterio.open(gdal_path(place)) as image:
             rows, cols = image.block_shapes[0]
+            blocks = BlockGrid(height=image.height, width=image.width, rows=rows, cols=cols)
             lattice = GeoBox((image.height, image.width), image.transform, image.crs.to_string())
     except rasterio.errors.RasterioError as error:
         raise InputError(f"{shown(place)} cannot be read ({redacted(error)})") from None
-    count = -(-lattice.shape.y // rows) * -(-lattice.shape.x // cols)
-    return Layout(lattice=lattice, rows=rows, cols=cols, block=max(0, size - HEADER) / count)
+    return Layout(lattice=lattice, blocks=blocks, block=max(0, size - HEADER) / (blocks.down * blocks.across))
 
 
 def cost_of(there: Layout, geobox: GeoBox, *, fine: bool, pad: int) -> tuple[int, float]:
-    """Return the requests and bytes of reading a window, without the header: GDAL joins the blocks of a row.
+    """Return the requests and bytes of reading a window, without the header, as `received.Received` reads it.
+
+    Every block is received once; GDAL joins those of a row.
 
     Parameters
     ----------
@@ -74,13 +75,15 @@ def cost_of(there: Layout, geobox: GeoBox, *, fine: bool, pad: int) -> tuple[int
         Whether it is fine, and the cells that its resampling needs around a window.
     """
     parts = [block for block, _, _ in pinned_blocks(geobox, block_side(there.lattice, geobox))] if fine else [geobox]
-    requests, blocks = 0, 0
+    requests, alone, held = 0, 0, set[tuple[int, int]]()
     for part in parts:
         try:
-            rows, cols = cover(part, there.lattice, pad=pad if fine else 0)
+            window = cover(part, there.lattice, pad=pad if fine else 0)
         except InputError:
             continue
-        down = -(-rows.stop // there.rows) - rows.start // there.rows
-        across = -(-cols.stop // there.cols) - cols.start // there.cols
-        requests, blocks = requests + (1 if across == there.across else down), blocks + down * across
-    return requests, blocks * there.block
+        for rows, cols in absent_parts(there.blocks.below(*window), held):
+            down, across = rows.stop - rows.start, cols.stop - cols.start
+            requests += 1 if across == there.blocks.across else down
+            alone += down == 1
+            held |= {(row, col) for row in range(rows.start, rows.stop) for col in range(cols.start, cols.stop)}
+    return requests, len(held) * there.block + alone * _PIECE

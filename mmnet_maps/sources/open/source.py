@@ -24,6 +24,7 @@ from mmnet_maps.sources.files.alignment import Box, degrees, overlap
 from mmnet_maps.sources.files.archive import Archive
 from mmnet_maps.sources.files.listing import DatedFile, Listing
 from mmnet_maps.sources.files.locations import shown
+from mmnet_maps.sources.files.received import keeping_blocks
 from mmnet_maps.sources.files.stated import Notices
 from mmnet_maps.sources.open.choice import Offer, chosen
 from mmnet_maps.sources.open.config import Product, load_config
@@ -237,9 +238,10 @@ class OpenSource:
         archives = {name: self._archive(offer, name, window, days) for name, window in windows.items()}
         values: dict[str, list[NDArray[Any]]] = {name: [] for name in windows}
         for day in days:
-            for name, archive in archives.items():
-                read = archive.fine if offer.product.fine else archive.coarse
-                values[name].append(read(windows[name], day))
+            with keeping_blocks():
+                for name, archive in archives.items():
+                    read = archive.fine if offer.product.fine else archive.coarse
+                    values[name].append(read(windows[name], day))
         elevation = values.pop("elevation", None)
         found = {} if elevation is None else with_terrain(elevation, geobox)
         return found | {name: np.stack(layers) for name, layers in values.items()}
