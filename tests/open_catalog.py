@@ -140,9 +140,9 @@ def scene_file(
     )
 
 
-def hls() -> Iterator[Entry]:
+def hls(served: Callable[[world.Scene], bool] = bool) -> Iterator[Entry]:
     """hls2-l30: integers of 1e-4 and −9999, which nothing states."""
-    for scene in world.catalog()["NASA/HLS/HLSL30/v002"].scenes:
+    for scene in filter(served, world.catalog()["NASA/HLS/HLSL30/v002"].scenes):
         assert scene.bounds is not None
         assert scene.start is not None
         tile, _, moment = scene.index.partition("_")
@@ -169,9 +169,9 @@ def landsat() -> Iterator[Entry]:
             yield item, assets
 
 
-def radar() -> Iterator[Entry]:
+def radar(served: Callable[[world.Scene], bool] = bool) -> Iterator[Entry]:
     """sentinel-1-rtc: linear power; images of one polarisation have one asset."""
-    for scene in world.catalog()["COPERNICUS/S1_GRD"].scenes:
+    for scene in filter(served, world.catalog()["COPERNICUS/S1_GRD"].scenes):
         assert scene.bounds is not None
         assert scene.start is not None
         mode, bands = scene.properties["instrumentMode"], scene.properties["transmitterReceiverPolarisation"]

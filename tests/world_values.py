@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -29,18 +29,24 @@ def centres(geobox: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def verify(
-    stack: Stack, grid: Any, needs: Needs, days: list[date], optics: str = HLS, only: tuple[str, ...] = ()
+    stack: Stack,
+    grid: Any,
+    needs: Needs,
+    days: list[date],
+    values: Callable[[str, Any, date], tuple[np.ndarray, np.ndarray, float]] | None = None,
 ) -> dict[str, tuple[int, float]]:
-    """Compare everything that maps of a grid may read; return the number of values and the largest difference."""
+    """Compare everything that maps of a grid may read; return the number of values and the largest difference.
+
+    `values` are those to expect, by default `expected`.
+    """
+    values = values or expected
     checked: dict[str, tuple[int, float]] = {}
     for group, window, around in uses(stack, grid, needs, days):
-        if only and group.kind not in only:
-            continue
         geobox = group.lattice[window]
         for day in around if group.temporal else [days[0]]:
             for name in group.variables:
                 found = stack.read(name, window, day)
-                low, high, tolerance = expected(name, geobox, day, optics)
+                low, high, tolerance = values(name, geobox, day)
                 sure = np.isfinite(low) & np.isfinite(high)
                 nothing = np.isneginf(low)
                 assert np.isfinite(found[sure].astype(float)).all(), (name, day)

@@ -292,7 +292,7 @@ class OpenSource:
         """Return the products to use instead, for the end of a message."""
         chain = next(chain for chain in self._chains if offer in chain)
         others = " or ".join(other.label for other in chain if other is not offer)
-        return f", or fill another stack from {others}: 'use' in the sources YAML" if others else ""
+        return f", or use {others} for a new stack ('use' in the YAML)" if others else ""
 
 
 def _box(geobox: GeoBox) -> Box:

@@ -31,3 +31,17 @@ def _own_login(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("MMNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(http, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, which are recorded in place of waiting."""
+    found: list[float] = []
+
+    class Event(http.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            found.append(timeout or 0)
+            return False
+
+    monkeypatch.setattr(http, "Event", Event)
+    return found

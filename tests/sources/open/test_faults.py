@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,82 +12,25 @@ import pytest
 import yaml
 from affine import Affine
 
-import earthengine_catalog as world
 from fake_open import FakeOpen, Reply, failing
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid.area import read_aoi
-from mmnet_maps.grid.tiles import target_grid, touched_tiles
 from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.files import locations
-from mmnet_maps.sources.open import http, stac
+from mmnet_maps.sources.open import stac
 from mmnet_maps.sources.open.source import OpenSource
 from mmnet_maps.stack.fetch import fetch
-from mmnet_maps.stack.needs import Demand, Needs
 from mmnet_maps.stack.store import Stack
-from open_catalog import Entry, Planetary, stac_item
+from open_catalog import Planetary
+from open_scenes import DAYS, GRID, SHIFT, config, demand, scenes, value
 from open_tiff import Tiff
 
 pytest.importorskip("pystac_client")
-
-AREA = "-119.68,47.05,-119.66,47.06"
-GRID = target_grid(read_aoi(AREA))
-DAYS = [date(2021, 7, 4), date(2021, 7, 12), date(2021, 7, 20)]
-SHIFT = {"landsat": 0.05, "hls": 0.0}
-
-
-def value(day: date, product: str = "hls") -> float:
-    """The red reflectance of a day, the same everywhere."""
-    return round(0.1 + 0.001 * (day - DAYS[0]).days + SHIFT[product], 4)
-
-
-def constant(x: Any, y: Any, number: float) -> Any:
-    return 0 * x + 0 * y + number
-
-
-def scenes(product: str, days: list[date] = DAYS) -> list[Entry]:
-    """A scene a day, of one value, in the middle of a tile of zone 11."""
-    lattice = world.Lattice(
-        crs="EPSG:32611", transform=(30.0, 0.0, 280_000.0, 0.0, -30.0, 5_240_000.0), width=1500, height=1600
-    )
-    grid = ("EPSG:32611", Affine(*lattice.transform), (lattice.height, lattice.width))
-    return [
-        (
-            stac_item(f"{product}.{day:%Y%m%d}", world.bounds_of(lattice), world.millis(day, 18.8)),
-            {
-                "red": Tiff(*grid, "int16", partial(constant, number=round(value(day, product) / 1e-4))),
-                "Fmask": Tiff(*grid, "uint8", partial(constant, number=64)),
-            },
-        )
-        for day in days
-    ]
 
 
 @pytest.fixture
 def planetary() -> Iterator[Planetary]:
     with FakeOpen() as server:
         yield Planetary(server, collections={name: lambda name=name: scenes(name) for name in SHIFT})
-
-
-def config(planetary: Planetary, folder: Path, **service: Any) -> Path:
-    """A YAML of two products of the same variable, tried in order."""
-    url = planetary.server.url
-    planet = {"kind": "stac", "url": f"{url}/stac", "token": f"{url}/token/{{collection}}", "retries": 1, **service}
-    products = {
-        name: {
-            "service": "planet",
-            "query": {"collection": name},
-            "variables": {"red": "red"},
-            "scale": 1e-4,
-            "nodata": -9999,
-            "mask": {"asset": "Fmask", "bits": [1, 3]},
-            "product": name,
-        }
-        for name in SHIFT
-    }
-    path = folder / "open.yaml"
-    values = {"name": "t", "services": {"planet": planet}, "products": products, "use": [["hls", "landsat"]]}
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 @pytest.fixture
@@ -99,20 +41,6 @@ def yaml_path(planetary: Planetary, tmp_path: Path) -> Path:
 @pytest.fixture
 def source(yaml_path: Path) -> OpenSource:
     return OpenSource(yaml_path)
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between attempts, which are recorded in place of waiting."""
-    found: list[float] = []
-
-    class Event(http.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            found.append(timeout or 0)
-            return False
-
-    monkeypatch.setattr(http, "Event", Event)
-    return found
 
 
 def read(source: OpenSource, days: list[date] = DAYS) -> dict[date, float]:
@@ -258,11 +186,6 @@ def test_items_that_are_there_twice_count_once(source: OpenSource, planetary: Pl
     older = {**items[0], "id": "hls.2021070", "assets": assets}
     planetary.items["hls"] = [*items, *items, older]  # the same scene on two pages, and a former version of it
     assert read(source) == right()
-
-
-def demand(days: list[date], *more: str) -> Demand:
-    needs = Needs(snapshot=("red", *more), series=(), steps=1, includes_day=True)
-    return Demand(grid=GRID, tiles=touched_tiles(read_aoi(AREA), GRID), needs=needs, days=days)
 
 
 def stored(stack: Stack, day: date) -> Any:
