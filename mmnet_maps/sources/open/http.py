@@ -58,6 +58,9 @@ class _TransientError(Exception):
 class Http:
     """The requests to one service; threads share it.
 
+    When all tries of a request failed, further requests are tried once until one is answered: of a service that is
+    down, each product is not waited for as long as the first.
+
     Parameters
     ----------
     name
@@ -86,6 +89,7 @@ class Http:
         self._turn, self._stopped = BoundedSemaphore(concurrency), Event()
         self._make, self._session, self._starting = session or _plain, None, Lock()
         self.traffic, self._counting = Traffic(), Lock()
+        self._down = False
 
     def stop(self) -> None:
         """Send no further requests; those under way end."""
@@ -111,9 +115,12 @@ class Http:
                 with self._turn:
                     if self._stopped.is_set():
                         raise SourceDownError(f"{self.name}: not sent, because the fetch was stopped")
-                    return self._once(method, url, options)
+                    answer = self._once(method, url, options)
+                self._down = False
+                return answer
             except _TransientError as error:
-                if attempt == self._retries:
+                if attempt == self._retries or self._down:
+                    self._down = True
                     raise SourceDownError(
                         f"{self.name}: no answer from {shown(url)} in {counted(attempt + 1, 'attempt')} and "
                         f"{time.monotonic() - began:.0f} s ({error}); run the same command again later"

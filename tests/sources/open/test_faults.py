@@ -91,6 +91,19 @@ def test_retry_after_is_obeyed_and_bounded(planetary: Planetary, pauses: list[fl
     assert pauses == [120.0]
 
 
+def test_of_a_service_that_is_down_only_the_first_product_is_tried_again(
+    planetary: Planetary, pauses: list[float], tmp_path: Path
+) -> None:
+    source = OpenSource(config(planetary, tmp_path, retries=3))
+    planetary.server.faults.append(failing("/stac", Reply(status=503)))
+    for tries in (4, 1):  # of the first product, then of another
+        with pytest.raises(SourceDownError, match=f"in {tries} attempt"):
+            source.days("optical", GRID, DAYS[0], DAYS[-1])
+    assert len(planetary.server.log) == 5
+    planetary.server.faults[:] = [failing("/token/", Reply(status=503), times=2)]
+    assert read(source) == right()  # it is up again, and tried again where it fails
+
+
 def test_a_signature_is_renewed_before_it_expires(source: OpenSource, planetary: Planetary) -> None:
     planetary.tokens.life = planetary.tokens.stated = 0.0
     with pytest.raises(InputError, match="cannot be read"):
