@@ -66,7 +66,7 @@ class EarthdataService:
     """
 
     def __init__(self, name: str, config: ServiceConfig) -> None:
-        self.catalogue = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
+        self.catalogue = Http(name, config)
         self.http = EarthdataHttp(name, config)
         self._name, self._url, self._kept = name, config.url.rstrip("/"), Kept(name)
         self._login = config.token or LOGIN

@@ -14,6 +14,7 @@ from typing import Any
 from mmnet_maps.errors import RequestError, counted
 from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.files.locations import redacted, shown
+from mmnet_maps.sources.open.config import ServiceConfig
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 120.0  # seconds
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
@@ -65,12 +66,8 @@ class Http:
     ----------
     name
         The service, named in errors.
-    concurrency
-        Concurrent requests.
-    deadline
-        Seconds without an answer, or without further bytes of one, before a request counts as failed.
-    retries
-        Further tries after a transient error.
+    config
+        How many requests it takes at a time, how long it may be silent, and how often it is tried again.
     session
         Makes the ``requests.Session``, on first use, where requests need a login; default: a plain one.
     """
@@ -78,15 +75,12 @@ class Http:
     def __init__(
         self,
         name: str,
-        *,
-        concurrency: int,
-        deadline: float,
-        retries: int,
+        config: ServiceConfig,
         session: Callable[[], Any] | None = None,
     ) -> None:
         self.name = name
-        self._deadline, self._retries = deadline, retries
-        self._turn, self._stopped = BoundedSemaphore(concurrency), Event()
+        self._deadline, self._retries = config.deadline, config.retries
+        self._turn, self._stopped = BoundedSemaphore(config.concurrency), Event()
         self._make, self._session, self._starting = session or _plain, None, Lock()
         self.traffic, self._counting = Traffic(), Lock()
         self._down = False

@@ -40,13 +40,7 @@ class EarthdataHttp(Http):
     """
 
     def __init__(self, name: str, config: ServiceConfig) -> None:
-        super().__init__(
-            name,
-            concurrency=config.concurrency,
-            deadline=config.deadline,
-            retries=config.retries,
-            session=self._signed_in,
-        )
+        super().__init__(name, config, session=self._signed_in)
         self._login = (config.token or LOGIN).rstrip("/")
         self._host = urlsplit(self._login).hostname or ""
 

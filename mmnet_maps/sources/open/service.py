@@ -12,7 +12,8 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.sources.base import Cost
 from mmnet_maps.sources.files.alignment import Box
 from mmnet_maps.sources.files.listing import DatedFile
-from mmnet_maps.sources.open.config import Product
+from mmnet_maps.sources.open.config import Product, ServiceConfig
+from mmnet_maps.sources.open.http import Http
 
 EVERYWHERE: Box = (-180.0, -90.0, 180.0, 90.0)
 
@@ -104,6 +105,29 @@ class Service(Protocol):
     def stop(self) -> None:
         """Send no further requests."""
         ...
+
+
+class PublicService:
+    """The requests of a service without a login.
+
+    Parameters
+    ----------
+    name
+        Its name in the YAML.
+    config
+        The service.
+    """
+
+    def __init__(self, name: str, config: ServiceConfig) -> None:
+        self.name, self.url, self.http = name, config.url.rstrip("/"), Http(name, config)
+
+    def login(self) -> str:
+        """Return that none is needed."""
+        return "no login"
+
+    def stop(self) -> None:
+        """Send no further requests."""
+        self.http.stop()
 
 
 @runtime_checkable

@@ -23,8 +23,7 @@ from mmnet_maps.sources.files.listing import DatedFile
 from mmnet_maps.sources.files.locations import Place, SignedUrl, is_url, redacted
 from mmnet_maps.sources.open.blocks import HEADER, Layout, cost_of, layout
 from mmnet_maps.sources.open.config import Product, ServiceConfig
-from mmnet_maps.sources.open.http import Http
-from mmnet_maps.sources.open.service import Found
+from mmnet_maps.sources.open.service import Found, PublicService
 from mmnet_maps.sources.open.tokens import Tokens
 
 log = logging.getLogger("mmnet_maps")
@@ -48,18 +47,11 @@ class StacQuery(BaseModel):
     ] = {}
 
 
-class StacService:
-    """A STAC API.
-
-    Parameters
-    ----------
-    name, config
-        The service.
-    """
+class StacService(PublicService):
+    """A STAC API."""
 
     def __init__(self, name: str, config: ServiceConfig) -> None:
-        self.name, self._config = name, config
-        self.http = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
+        super().__init__(name, config)
         self._tokens = Tokens(self.http, config.token) if config.token else None
         self._opening, self._measuring = Lock(), Lock()
         self._layouts: dict[Any, Layout] = {}
@@ -69,14 +61,6 @@ class StacService:
     def check(self, product: Product) -> None:
         """Check what a product asks for; a pydantic ValidationError where a key is wrong."""
         StacQuery.model_validate(product.query)
-
-    def login(self) -> str:
-        """Return how the service knows the user."""
-        return "no login"
-
-    def stop(self) -> None:
-        """Send no further requests."""
-        self.http.stop()
 
     def find(self, product: Product, box: Box, first: date, last: date) -> list[Found]:
         """Return the items in a box and some days, each once; see `service.Service.find`."""
@@ -204,7 +188,7 @@ class StacService:
                         body = {"json": parameters} if method == "POST" else {"params": parameters}
                         return http.send(method or "GET", href, headers=headers, **body).body.decode()
 
-                self._client = Client.open(self._config.url, stac_io=Polite(max_retries=None))
+                self._client = Client.open(self.url, stac_io=Polite(max_retries=None))
             return self._client
 
 

@@ -20,9 +20,9 @@ from mmnet_maps.sources.base import Cost, SourceDownError
 from mmnet_maps.sources.files.alignment import Box
 from mmnet_maps.sources.files.listing import DatedFile
 from mmnet_maps.sources.open.config import Product, ServiceConfig
-from mmnet_maps.sources.open.http import Http, RefusedError
+from mmnet_maps.sources.open.http import RefusedError
 from mmnet_maps.sources.open.kept import Kept
-from mmnet_maps.sources.open.service import Found
+from mmnet_maps.sources.open.service import Found, PublicService
 
 _HEADER = 5000
 """Bytes of a NetCDF file besides its numbers, about."""
@@ -46,20 +46,12 @@ class ThreddsQuery(BaseModel):
     ] = None
 
 
-class ThreddsService:
-    """Aggregations of a THREDDS server, one for each variable, on one grid of latitude and longitude.
-
-    Parameters
-    ----------
-    name
-        Its name in the YAML.
-    config
-        The service.
-    """
+class ThreddsService(PublicService):
+    """Aggregations of a THREDDS server, one for each variable, on one grid of latitude and longitude."""
 
     def __init__(self, name: str, config: ServiceConfig) -> None:
-        self.http = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
-        self._name, self._url, self._kept = name, config.url.rstrip("/"), Kept(name)
+        super().__init__(name, config)
+        self._kept = Kept(name)
         self._lock = Lock()
         self._texts: dict[str, str] = {}
 
@@ -92,7 +84,7 @@ class ThreddsService:
         def make() -> bytes:
             """Receive the subset."""
             body = self.http.get(url).body
-            check_subset(body, variable, geobox, (last - first).days + 1, f"{self._name}: {name}")
+            check_subset(body, variable, geobox, (last - first).days + 1, f"{self.name}: {name}")
             return body
 
         path = self._kept.get(_file_name(product, asset, found, geobox), make)
@@ -108,16 +100,8 @@ class ThreddsService:
         size = days * rows * cols * 2 + (days + rows + cols) * 8 + _HEADER
         return Cost(requests=due, bytes=due * size, values=0)
 
-    def login(self) -> str:
-        """Return that none is needed."""
-        return "no login"
-
-    def stop(self) -> None:
-        """Send no further requests."""
-        self.http.stop()
-
     def _service(self, product: Product, name: str) -> str:
-        return f"{self._url}/{_query(product).path.format(asset=product.asset_of(name))}"
+        return f"{self.url}/{_query(product).path.format(asset=product.asset_of(name))}"
 
     def _last_day(self, product: Product, name: str) -> date:
         """Return the newest day of an aggregation, by one request a run."""
@@ -125,7 +109,7 @@ class ThreddsService:
         found = re.search(r"<end>\s*(\d{4}-\d\d-\d\d)", text)
         if not found:
             raise SourceDownError(
-                f"{self._name}: the last day of {name} is not stated; expected <end> in dataset.xml; correct the path "
+                f"{self.name}: the last day of {name} is not stated; expected <end> in dataset.xml; correct the path "
                 "in the sources YAML"
             )
         return date.fromisoformat(found[1])
@@ -151,7 +135,7 @@ class ThreddsService:
         if status is None:
             return {}
         try:
-            text = self._text(f"{self._url}/{status.format(year=year)}")
+            text = self._text(f"{self.url}/{status.format(year=year)}")
         except RefusedError:
             return {}
         return {kind: int(number) for kind, number in _SLICE.findall(text)}

@@ -16,8 +16,8 @@ from mmnet_maps.sources.files.alignment import Box
 from mmnet_maps.sources.files.listing import DatedFile
 from mmnet_maps.sources.open.blocks import HEADER, Layout, cost_of, layout
 from mmnet_maps.sources.open.config import Product, ServiceConfig
-from mmnet_maps.sources.open.http import Http, RefusedError
-from mmnet_maps.sources.open.service import Found
+from mmnet_maps.sources.open.http import RefusedError
+from mmnet_maps.sources.open.service import Found, PublicService
 
 
 class TilesQuery(BaseModel):
@@ -28,20 +28,11 @@ class TilesQuery(BaseModel):
     path: Annotated[str, Field(description="Path of a tile; see `tile_path`.")]
 
 
-class TilesService:
-    """Tiles whose addresses follow from their place.
-
-    Parameters
-    ----------
-    name
-        Its name in the YAML.
-    config
-        The service.
-    """
+class TilesService(PublicService):
+    """Tiles whose addresses follow from their place."""
 
     def __init__(self, name: str, config: ServiceConfig) -> None:
-        self.http = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
-        self._url = config.url.rstrip("/")
+        super().__init__(name, config)
         self._lock = Lock()
         self._sizes: dict[str, int | None] = {}
         self._layouts: dict[str, Layout] = {}
@@ -66,7 +57,7 @@ class TilesService:
     def file(self, product: Product, name: str, found: Found, geobox: GeoBox) -> DatedFile | None:
         """Return the address of a tile; see `service.Service.file`."""
         path = tile_path(_query(product).path, product.asset_of(name), *found.about)
-        return DatedFile(path=f"{self._url}/{path}")
+        return DatedFile(path=f"{self.url}/{path}")
 
     def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
         """Return the cost of the blocks in a window, by the headers of the tiles; see `service.Service.cost`."""
@@ -80,20 +71,12 @@ class TilesService:
                 requests, size = requests + more + 2 * new, size + received + HEADER * new
         return Cost(requests=requests, bytes=round(size), values=0)
 
-    def login(self) -> str:
-        """Return that none is needed."""
-        return "no login"
-
-    def stop(self) -> None:
-        """Send no further requests."""
-        self.http.stop()
-
     def _size(self, path: str) -> int | None:
         """Return the bytes of a tile; None where there is none."""
         with self._lock:
             if path not in self._sizes:
                 try:
-                    answer = self.http.send("HEAD", f"{self._url}/{path}")
+                    answer = self.http.send("HEAD", f"{self.url}/{path}")
                     self._sizes[path] = int(answer.headers.get("Content-Length", 0))
                 except RefusedError as error:
                     if error.status not in (404, 410):
@@ -106,7 +89,7 @@ class TilesService:
         size = self._size(path) or 0
         with self._lock:
             if path not in self._layouts:
-                self._layouts[path] = layout(f"{self._url}/{path}", size)
+                self._layouts[path] = layout(f"{self.url}/{path}", size)
             return self._layouts[path]
 
     def _is_new(self, path: str) -> bool:

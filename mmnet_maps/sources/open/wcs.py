@@ -19,9 +19,8 @@ from mmnet_maps.sources.base import Cost, SourceDownError
 from mmnet_maps.sources.files.alignment import Box, degrees
 from mmnet_maps.sources.files.listing import DatedFile
 from mmnet_maps.sources.open.config import Product, ServiceConfig
-from mmnet_maps.sources.open.http import Http
 from mmnet_maps.sources.open.kept import Kept, geotiff
-from mmnet_maps.sources.open.service import Found
+from mmnet_maps.sources.open.service import Found, PublicService
 
 NLCD_GRID = GeoBox((105000, 160000), Affine(30, 0, -2415585, 0, -30, 3314805), "EPSG:5070")
 """The pixels of Annual NLCD: 30 m, their edges 15 m off the multiples of 30, around CONUS."""
@@ -39,20 +38,12 @@ class WcsQuery(BaseModel):
     years: Annotated[tuple[int, int], Field(description="First and last year of its releases.")]
 
 
-class WcsService:
-    """Annual NLCD by GetCoverage.
-
-    Parameters
-    ----------
-    name
-        Its name in the YAML.
-    config
-        The service.
-    """
+class WcsService(PublicService):
+    """Annual NLCD by GetCoverage."""
 
     def __init__(self, name: str, config: ServiceConfig) -> None:
-        self.http = Http(name, concurrency=config.concurrency, deadline=config.deadline, retries=config.retries)
-        self._name, self._url, self._kept = name, config.url, Kept(name)
+        super().__init__(name, config)
+        self._kept = Kept(name)
 
     def check(self, product: Product) -> None:
         """Check what a product asks for; a pydantic ValidationError where a key is wrong."""
@@ -78,8 +69,8 @@ class WcsService:
         """Return a block, downloaded unless it was before; see `service.Service.file`."""
         assert found.first is not None
         block = NLCD_GRID[found.about]
-        url = coverage_url(self._url, WcsQuery.model_validate(product.query).coverage, block, found.first.year)
-        path = self._kept.get(f"{found.key}.tif", lambda: block_tiff(self.http.get(url).body, block, self._name))
+        url = coverage_url(self.url, WcsQuery.model_validate(product.query).coverage, block, found.first.year)
+        path = self._kept.get(f"{found.key}.tif", lambda: block_tiff(self.http.get(url).body, block, self.name))
         return DatedFile(path=path, first=found.first, last=found.last)
 
     def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
@@ -88,14 +79,6 @@ class WcsService:
         if self._kept.holds(f"{found.key}.tif"):
             return Cost(requests=0, bytes=0, values=0)
         return Cost(requests=1, bytes=(rows.stop - rows.start) * (cols.stop - cols.start), values=0)
-
-    def login(self) -> str:
-        """Return that none is needed."""
-        return "no login"
-
-    def stop(self) -> None:
-        """Send no further requests."""
-        self.http.stop()
 
 
 def blocks_of(box: Box) -> list[tuple[slice, slice]]:

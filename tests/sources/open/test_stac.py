@@ -19,14 +19,22 @@ from mmnet_maps.resources import packaged
 from mmnet_maps.sources.open.config import load_config
 from mmnet_maps.sources.open.source import OpenSource
 
+USES = {
+    "the package": "import mmnet_maps",
+    "mmnet --help": "from mmnet_maps.cli import main; sys.argv = ['mmnet', '--help']; main()",
+    "a source": "from mmnet_maps.sources import open_source; open_source('open')[0].variables()",
+}
 
-def test_the_source_imports_no_client_until_it_is_used() -> None:
+
+@pytest.mark.parametrize("use", USES)
+def test_no_client_is_imported_before_it_is_used(use: str) -> None:
     code = (
-        "import sys; from mmnet_maps.sources import open_source; open_source('open')[0].variables(); "
-        "print([name for name in ('requests', 'pystac_client', 'earthaccess', 'h5py') if name in sys.modules])"
+        "import atexit, sys\n"
+        "clients = ('requests', 'pystac', 'pystac_client', 'earthaccess', 'h5py')\n"
+        "atexit.register(lambda: print([name for name in clients if name in sys.modules]))\n" + USES[use]
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def merged(values: dict, other: dict, depth: int = 2) -> dict:
