@@ -40,6 +40,7 @@ from mmnet_maps.training.evaluate import predict_samples
 from mmnet_maps.training.experiment.baselines import fit
 from mmnet_maps.training.experiment.config import Baseline, ExperimentConfig, without
 from mmnet_maps.training.experiment.config import read_experiment as read_experiment  # its former place
+from mmnet_maps.training.experiment.duration import core_seconds, describe
 from mmnet_maps.training.explain import explain_samples
 from mmnet_maps.training.splits import REGIONS, Split, cross_region, near, off_site, on_site
 from mmnet_maps.training.table import Samples, read_samples, write_samples
@@ -67,6 +68,8 @@ class Run:
         What to fit in place of the network; None for the network.
     explained
         Number of its test rows that are explained, see `explain`; 0 for none.
+    estimated_seconds
+        Rough time on one core, see `duration.core_seconds`.
     key
         Hash of everything that decides the result.
     folder
@@ -83,6 +86,7 @@ class Run:
     config: TrainConfig
     baseline: Baseline | None
     explained: int
+    estimated_seconds: float
     key: str
     folder: Path
 
@@ -138,6 +142,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
         read_climates(Path(data, config.stations))
     paths = {table: Path(data, about.samples) for table, about in config.tables.items()}
     digests = {table: _digest(path) for table, path in paths.items()}
+    sizes = {table: len(_read(path)) for table, path in paths.items()}
     found: list[Run] = []
     for table, path in paths.items():
         samples = _read(path)
@@ -150,6 +155,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
             for network, name, settings in _networks(config, table, split):
                 also = config.also(table, network)
                 baseline = config.networks[network].baseline
+                trained_on = int(split.train.sum()) + sum(sizes[other] for other in also)
                 for seed in range(config.seeds_of(network)):
                     chosen = settings.model_copy(update={"seed": seed})
                     first = (name, seed) == (next(iter(config.networks)), 0)
@@ -170,6 +176,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                             config=chosen,
                             baseline=baseline,
                             explained=explained,
+                            estimated_seconds=core_seconds(settings, baseline, trained_on),
                             key=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
                             folder=folder / name / f"seed{seed}",
                         )
@@ -288,7 +295,8 @@ def execute_all(
     """
     runs = plan_runs(config, data, out)
     waiting = [run for run in runs if run.facts is None]
-    log.info("%d runs, %d of them finished already", len(runs), len(runs) - len(waiting))
+    times = [(run.estimated_seconds, None if run.facts is None else float(run.facts["seconds"])) for run in runs]
+    log.info("%s", describe(times, workers))
     with tqdm(total=len(waiting), desc=config.name, unit="run", disable=quiet) as bar:
         for run in _executed(config, waiting, workers):
             bar.set_postfix_str(f"{run.table} {run.scenario} {run.split} {run.network}", refresh=False)
