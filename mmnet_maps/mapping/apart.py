@@ -77,8 +77,8 @@ class Other:
                 interrupted.pop_all()
         except (EOFError, OSError):
             raise EndedError(
-                "the process that computes the map has ended, perhaps for want of memory; finished maps are kept: "
-                "free some memory and run again"
+                "the process that computes the map has ended, by an error shown above or for want of memory; "
+                "finished maps are kept: free some memory and run again"
             ) from None
         if error is not None:
             raise error

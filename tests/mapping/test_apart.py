@@ -100,7 +100,7 @@ def test_a_cancelled_computation_ends_it(other: Other, job: Request) -> None:
 
 def test_a_killed_process_is_reported(other: Other, job: Request) -> None:
     os.kill(other._process.pid, signal.SIGKILL)
-    with pytest.raises(EndedError, match="has ended, perhaps for want of memory"):
+    with pytest.raises(EndedError, match="has ended, by an error shown above or for want of memory"):
         EngineApart(other, job).encode_days({})
 
 
