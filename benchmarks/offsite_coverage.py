@@ -1,8 +1,9 @@
 """Measure the coverage of stated intervals at held-out stations, and the factor that calibrates them.
 
 Reads the off-site networks of `mmnet experiment`, one per fold, and draws members of each for the rows of its own fold.
-The factor on the standard deviations is fitted to all folds but one and judged on that one, so that no station judges a
-factor that it helped to fit; the factor fitted to all folds is that of a model trained on all stations.
+The factor on the standard deviations (`calibration.conformal_factor`) is fitted to all folds but one and judged on that
+one, so that no station judges a factor that it helped to fit; the factor fitted to all folds is that of a model trained
+on all stations.
 
     python benchmarks/offsite_coverage.py configs/experiment.yaml --data TABLES --out build/experiment \
         --table multimodal --network mmnet_uscrn --members 20 --json build/coverage.json --into models/mmnet-uscrn
@@ -20,7 +21,7 @@ import numpy as np
 from mmnet_maps.files import write_whole
 from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.model.engine import Engine
-from mmnet_maps.training.calibration import judge
+from mmnet_maps.training.calibration import conformal_factor, judge
 from mmnet_maps.training.evaluate import prediction, save_factor
 from mmnet_maps.training.experiment.run import plan_runs, read_experiment, splits_of
 from mmnet_maps.training.table import read_samples
@@ -52,10 +53,10 @@ def main() -> None:
             engine = Engine(load_checkpoint(folder[split.name]), device="cpu", draws=chosen.members)
             tested = samples.take(split.test)
             found[split.name] = (tested, prediction(engine, tested))
-    together = judge(*joined(found, found))
+    together, factor_of_all = judge(*joined(found, found)), conformal_factor(*joined(found, found))
     held_out = []
     for name in found:
-        factor = judge(*joined(found, [other for other in found if other != name]))["std_factor"]
+        factor = conformal_factor(*joined(found, [other for other in found if other != name]))
         station, observed, estimate, std = joined(found, [name])
         held_out.append((station, observed, estimate, factor * std))
     recalibrated = judge(*(np.concatenate(parts) for parts in zip(*held_out, strict=True)))
@@ -63,7 +64,7 @@ def main() -> None:
         "members": chosen.members,
         "samples": together["samples"],
         "stations": together["stations"],
-        "std_factor": together["std_factor"],
+        "std_factor": factor_of_all,
         "given": together["given"],
         "off_site": recalibrated["given"],
     }
@@ -74,7 +75,7 @@ def main() -> None:
     print("factor", round(numbers["std_factor"], 3))
     if chosen.into:
         model = load_checkpoint(chosen.into)
-        save_factor(chosen.into, model, together["std_factor"], together, recalibrated["given"], chosen.members)
+        save_factor(chosen.into, model, factor_of_all, together, recalibrated["given"], chosen.members)
 
 
 def joined(found: dict[str, Any], names: Any) -> tuple[Any, Any, Any, Any]:

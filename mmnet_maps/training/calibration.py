@@ -134,6 +134,40 @@ def std_factor(
     return float(np.sqrt(np.sum(weight * ((observed - estimate) / std) ** 2)))
 
 
+def conformal_factor(
+    station: NDArray[np.str_],
+    observed: NDArray[np.floating],
+    estimate: NDArray[np.floating],
+    std: NDArray[np.floating],
+    level: float = 0.9,
+) -> float:
+    """Return the factor on standard deviations under which a central interval holds its share at stations not seen.
+
+    Split conformal prediction with whole stations as the units that are exchanged, since the days of one share most of
+    their error: of n stations, the interval is to hold ``level`` (n + 1) / n of the observations, each station with the
+    same weight, and not ``level``, which the next station would reach only with infinitely many.
+
+    Parameters
+    ----------
+    station, observed, estimate, std
+        Shape (n,), without NaN, at stations that the model was not trained on.
+    level
+        Share of the observations.
+
+    Examples
+    --------
+    >>> found = conformal_factor(np.array(["a", "b"]), np.array([0.1, 0.3]), np.zeros(2), np.ones(2), level=0.5)
+    >>> round(found * float(ndtri(0.75)), 6)  # with two stations, three quarters are to be held, so both
+    0.3
+    """
+    weight = _station_weights(station)
+    distance = np.abs(np.asarray(observed, np.float64) - estimate) / std
+    order = np.argsort(distance, kind="stable")
+    asked = min(1.0, level * (1 + 1 / np.unique(station).size))
+    place = int(np.searchsorted(np.cumsum(weight[order]), asked - 1e-9))
+    return float(distance[order][min(place, order.size - 1)] / ndtri(0.5 + level / 2))
+
+
 def normal_crps(
     observed: NDArray[np.float64], estimate: NDArray[np.float64], std: NDArray[np.float64]
 ) -> NDArray[np.float64]:

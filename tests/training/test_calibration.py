@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.training.calibration import BINS, LEVELS, format_reliability, judge, normal_crps, std_factor
+from mmnet_maps.training.calibration import (
+    BINS,
+    LEVELS,
+    conformal_factor,
+    format_reliability,
+    judge,
+    normal_crps,
+    std_factor,
+)
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -44,6 +52,23 @@ def test_the_factor_is_the_most_likely_one() -> None:
 
     best = optimize.minimize_scalar(surprise, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-8}).x
     assert std_factor(observed, estimate, std, weight) == pytest.approx(best, rel=1e-5)
+
+
+def test_a_conformal_interval_holds_its_share_at_the_next_station() -> None:
+    """Split conformal prediction promises it for any errors that stations share, however few the stations are."""
+    draw = np.random.default_rng(5)
+    held = []
+    for _ in range(400):
+        level = draw.exponential(0.05, 10)  # of ten stations; the last is not among those that the factor is from
+        error = level[:, None] + draw.normal(0, 0.001, (10, 20))
+        station = np.repeat([f"s{k}" for k in range(9)], 20)
+        factor = conformal_factor(station, error[:9].ravel(), np.zeros(180), np.full(180, 0.03))
+        held.append(np.abs(error[9]) <= factor * 0.03 * stats.norm.ppf(0.95))
+    assert 0.88 < np.mean(held) < 0.97
+    rows = np.array(["a", "b", "b", "b"])  # a station counts once, however many rows it has
+    assert conformal_factor(rows, np.array([4.0, 1, 2, 3]), np.zeros(4), np.ones(4), 0.3) == pytest.approx(
+        3 / stats.norm.ppf(0.65)
+    )
 
 
 @settings(deadline=None, max_examples=25)
