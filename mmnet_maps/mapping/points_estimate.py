@@ -13,7 +13,7 @@ from mmnet_maps.mapping.points import as_table, draft, points_of
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack.pixels import choose_for_points
-from mmnet_maps.stack.point_estimate import LOOKED_UP, SECONDS, PointsEstimate, estimate_points
+from mmnet_maps.stack.point_estimate import LOOKED_UP, RANGE_SECONDS, SECONDS, PointsEstimate, estimate_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,11 +60,12 @@ def format_points_estimate(found: PointsEstimate) -> str:
         "data were looked up; no values were read"
     )
     if found.cost and found.time:
+        parts = f", one for a part of a file {RANGE_SECONDS:g} s," if found.cost.ranges else ""
         lines.append(
             f"in total{without(found.groups)} {counted(found.cost.requests, 'request')}, "
             f"{bytes_text(found.cost.bytes)} received: about "
-            f"{_duration(found.time)} if a request takes {SECONDS:g} s and {found.concurrent} are under way at a time; "
-            "that is assumed, not measured, and may be a third or three times as much"
+            f"{_duration(found.time)} if a request takes {SECONDS:g} s{parts} and {found.concurrent} are under way at "
+            "a time; that is assumed, not measured, and may be a third or three times as much"
         )
         lines.extend(price_lines(found.cost))
     return "\n".join(lines)

@@ -101,12 +101,15 @@ class Cost:
         Values that the service computes.
     eecu_hours
         What Earth Engine is likely to charge for computing them.
+    ranges
+        Of the requests, those for parts of files, which are answered soon.
     """
 
     requests: int
     bytes: int
     values: int
     eecu_hours: float = 0.0
+    ranges: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Return the cost of both."""
@@ -115,6 +118,7 @@ class Cost:
             bytes=self.bytes + other.bytes,
             values=self.values + other.values,
             eecu_hours=self.eecu_hours + other.eecu_hours,
+            ranges=self.ranges + other.ranges,
         )
 
 

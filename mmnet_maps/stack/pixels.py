@@ -140,7 +140,7 @@ def point_stacks(
         A read cannot be kept.
     """
     today, chosen = today or date.today(), assign_needed(sources, needs)
-    with template_of(sources) as template, stopping(sources):
+    with template_of(sources) as template:
         kept = KeptReads(folder or template.path.parent / "reads", sources, needs)
         plans = plan_points(template, points, needs, today, chosen.values())
         wanted = range(len(points)) if wanted is None else wanted
@@ -149,7 +149,7 @@ def point_stacks(
             for read in plans[k].all_reads:
                 first.setdefault(id(read), (read, points[k].name))
         reads, done = pace(chosen.values()).reads, set[int]()
-        with ThreadPoolExecutor(reads) as pool:
+        with ThreadPoolExecutor(reads) as pool, stopping(sources):  # stopped before the pool waits for its reads
             finished = in_order(pool, first.values(), kept.ensure, ahead=_AHEAD * reads)
             for k in wanted:
                 while not done.issuperset(map(id, plans[k].all_reads)):

@@ -21,6 +21,9 @@ from mmnet_maps.stack.point_plan import Point, plan_points
 SECONDS = 10.0
 """Assumed time of a request. No service has been timed: it may as well be a third of that, or three times as much."""
 
+RANGE_SECONDS = 0.5
+"""Assumed time of a request for a part of a file."""
+
 LOOKED_UP = 8
 """Reads of a group whose requests are looked up; of each, a service lists the days with data."""
 
@@ -51,8 +54,11 @@ class PointsEstimate:
 
     @property
     def time(self) -> timedelta | None:
-        """Time that the requests take if each takes `SECONDS`; None where all inputs are local."""
-        return timedelta(seconds=self.cost.requests * SECONDS / self.concurrent) if self.cost else None
+        """Time of the requests by `SECONDS` and `RANGE_SECONDS`; None where all inputs are local."""
+        if not self.cost:
+            return None
+        others = self.cost.requests - self.cost.ranges
+        return timedelta(seconds=(others * SECONDS + self.cost.ranges * RANGE_SECONDS) / self.concurrent)
 
 
 def estimate_points(
@@ -101,6 +107,7 @@ def _estimate(reads: Sequence[Request], chosen: Mapping[str, Source], pool: Thre
         bytes=round(of_values * found.bytes),
         values=round(of_values * found.values),
         eecu_hours=of_values * found.eecu_hours,
+        ranges=round(of_days * found.ranges),
     )
     return Estimate(
         group=reads[0].group.name,

@@ -19,7 +19,7 @@ from mmnet_maps.grid.tiles import conus_grid, pixel_of
 from mmnet_maps.sources.base import Cost, Rasters
 from mmnet_maps.stack.needs import PAD, Needs
 from mmnet_maps.stack.pixels import point_stacks, read_pixel, sample
-from mmnet_maps.stack.point_estimate import SECONDS, estimate_points
+from mmnet_maps.stack.point_estimate import RANGE_SECONDS, SECONDS, estimate_points
 from mmnet_maps.stack.point_plan import Point
 
 NEEDS = Needs(snapshot=("smap", "red", "landcover"), series=("pr", "lst"), steps=4, includes_day=True)
@@ -185,7 +185,8 @@ class Charged(Counting):
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
         values = int(np.prod(geobox.shape)) * len(days)
-        return Cost(requests=-(-len(days) // 10), bytes=3 * values, values=values)
+        requests = -(-len(days) // 10)
+        return Cost(requests=requests, bytes=3 * values, values=values, ranges=requests * (group == "optical"))
 
 
 def test_an_estimate_is_near_what_is_read_and_asks_for_little(tmp_path: Path) -> None:
@@ -198,7 +199,9 @@ def test_an_estimate_is_near_what_is_read_and_asks_for_little(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
     assert found.cost is not None
     assert found.time is not None
-    assert found.time.total_seconds() == found.cost.requests * SECONDS / found.concurrent
+    seconds = (found.cost.requests - found.cost.ranges) * SECONDS + found.cost.ranges * RANGE_SECONDS
+    assert 0 < found.cost.ranges < found.cost.requests
+    assert found.time.total_seconds() == seconds / found.concurrent
 
     real = Charged()
     stacks = point_stacks([real], wanted, NEEDS, folder=tmp_path)

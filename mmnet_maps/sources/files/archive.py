@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -270,17 +270,17 @@ class Archive:
     def _meets(self, file: DatedFile, geobox: GeoBox, pad: int = 0) -> bool:
         return meet(geobox, self._lattice(file), pad)
 
-    def _days_in(self, file: DatedFile, geobox: GeoBox, pad: int = 0) -> list[date]:
-        """Return the days on a file's time axis where it meets a window, else none."""
+    def _days_in(self, file: DatedFile, geobox: GeoBox, pad: int = 0) -> Collection[date]:
+        """Return the days on a file's time axis where it meets a window, ascending, else none."""
         if file.tile is not None and not self._meets(file, geobox, pad):
-            return []
-        days = self.describe(file).days
-        if days is None:
+            return ()
+        raster = self.describe(file)
+        if raster.days is None:
             raise InputError(
                 f"{self._name}: {shown(file.path)} has no time axis; expected its day in the sources YAML; give it as "
                 "'date', list the files under 'dates', or put it in a 'pattern'"
             )
-        return sorted(set(days)) if self._meets(file, geobox, pad) else []
+        return raster.steps_of.keys() if self._meets(file, geobox, pad) else ()
 
     def _parts(self, geobox: GeoBox, day: date, pad: int = 0) -> list[Part]:
         """Return the files to read for a day on a window."""
@@ -435,9 +435,8 @@ class Archive:
 
 def _part(raster: Raster, day: date, named: int | None) -> Part:
     """Return a file with the times of its fields of a day: from its time axis, or the one in its name."""
-    days = raster.days or ()
-    there = day if day in days else next(iter(days), None)
-    times = tuple(second for at, second in zip(days, raster.seconds, strict=False) if at == there)
+    places = raster.steps_of.get(day) or (raster.steps_of[raster.days[0]] if raster.days else ())
+    times = tuple(raster.seconds[place] for place in places)
     if len(times) < 2 and named is not None:
         return Part(raster, day, (named,), named=True)
     return Part(raster, day, times)

@@ -57,8 +57,8 @@ def read_fields(
         marks a legal value as missing.
     """
     settled = scaling(raster, entry, variable, notices)
-    if raster.days is not None and day not in raster.days:
-        if len(set(raster.days)) != 1:
+    if raster.days is not None and day not in raster.steps_of:
+        if len(raster.steps_of) != 1:
             held = f"{raster.days[0]} to {raster.days[-1]}" if raster.days else "no day"
             raise InputError(
                 f"{variable.name}: {shown(raster.spec.path)} holds {held}, not {day}; "

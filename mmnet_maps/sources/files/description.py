@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -102,6 +103,24 @@ class Raster:
     fill: float | None = None
     units: str = ""
     cell_methods: str = ""
+
+    def __hash__(self) -> int:
+        """Hash what was described: files of years have thousands of days."""
+        return hash(self.spec)
+
+    @cached_property
+    def steps_of(self) -> Mapping[date, Sequence[int]]:
+        """The places of the steps of each day in `days`, `seconds` and `steps`, by day."""
+        found: dict[date, list[int]] = {}
+        for place, day in enumerate(self.days or ()):
+            found.setdefault(day, []).append(place)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def moments(self) -> Sequence[int]:
+        """The times of all steps, ascending, in seconds, with days by their ordinals."""
+        days = zip(self.days or (), self.seconds, strict=False)
+        return sorted(day.toordinal() * 86400 + second for day, second in days)
 
 
 def notice(spec: RasterSpec, text: str) -> None:

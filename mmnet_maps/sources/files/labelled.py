@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,10 @@ EASE_9KM = GeoBox(
 """The grid of SMAP L4, whose files do not describe it in CF terms."""
 
 _EASE_GROUPS = ("Geophysical_Data", "Analysis_Data", "Forecast_Data")
+
+
+_WHOLE = 500_000
+"""Values of a window of all steps that are read, and remembered, at once."""
 
 
 @contextmanager
@@ -404,17 +409,34 @@ def _on_ease_grid(array: Any, spec: RasterSpec) -> bool:
 
 def read_labelled(raster: Raster, rows: slice, cols: slice, day: date | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read a window of a variable as stored, (step, y, x); none of it is marked as missing."""
+    steps = None
+    if raster.days is not None and "time" in raster.dims:
+        steps = [raster.steps[place] for place in (raster.steps_of.get(day, ()) if day else ())]
+    path, size = raster.spec.path, (rows.stop - rows.start) * (cols.stop - cols.start) * len(raster.steps)
+    if steps is not None and isinstance(path, Path) and path.is_file() and size <= _WHOLE:
+        window = rows.start, rows.stop, cols.start, cols.stop
+        stored = _all_steps(raster, window, path.stat().st_mtime_ns)[steps]
+    else:
+        stored = _stored(raster, rows, cols, steps)
+    return stored, np.zeros(stored.shape, bool)
+
+
+@lru_cache(maxsize=64)
+def _all_steps(raster: Raster, window: tuple[int, int, int, int], changed: int) -> NDArray[Any]:
+    """Read all steps of a small window at once: opening a file takes longer than reading a day of it."""
+    top, bottom, left, right = window
+    return _stored(raster, slice(top, bottom), slice(left, right), None)
+
+
+def _stored(raster: Raster, rows: slice, cols: slice, steps: list[int] | None) -> NDArray[Any]:
+    """Read a window of some steps, or of all."""
     with _open(raster.spec) as levels:
         array = _pick(levels[0], raster.spec)
-        picks: dict[str, Any] = {"y": rows, "x": cols, "one": 0}
-        if raster.days is not None and "time" in raster.dims:
-            picks["time"] = [step for step, there in zip(raster.steps, raster.days, strict=True) if there == day]
+        picks: dict[str, Any] = {"y": rows, "x": cols, "one": 0, "time": slice(None) if steps is None else steps}
         array = array.isel({name: picks[dim] for name, dim in zip(array.dims, raster.dims, strict=True)})
         order = [name for dim in ("time", "y", "x") for name, kind in _named(array, raster).items() if kind == dim]
         stored = unsigned(array.transpose(*order).values, array.attrs, array.dtype)
-    if "time" not in raster.dims:
-        stored = stored[None]
-    return stored, np.zeros(stored.shape, bool)
+    return stored if "time" in raster.dims else stored[None]
 
 
 def _named(array: Any, raster: Raster) -> dict[Any, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Set
 from datetime import date, timedelta
 
@@ -79,12 +80,10 @@ class Steps:
             raster = self._describe(file)
         except InputError:  # refused where its own day is read
             return []
-        moments = [
-            at.toordinal() * _DAY + second for at, second in zip(raster.days or (), raster.seconds, strict=False)
-        ]
-        middle = day.toordinal() * _DAY
-        near = [time for time in moments if middle - _NEAR * _DAY <= time < middle + (_NEAR + 1) * _DAY]
-        return near if len(near) > 2 else moments
+        moments, middle = raster.moments, day.toordinal() * _DAY
+        start, end = (bisect_left(moments, middle + days * _DAY) for days in (-_NEAR, _NEAR + 1))
+        near = list(moments[start:end])
+        return near if len(near) > 2 else list(moments)
 
 
 def refuse_hours_before(file: DatedFile, raster: Raster) -> None:
@@ -95,9 +94,9 @@ def refuse_hours_before(file: DatedFile, raster: Raster) -> None:
     InputError
         When it has one: the hour would be lost, or counted on the wrong day.
     """
-    days = set(raster.days or ())
+    days = raster.steps_of
     before = file.first and file.first - timedelta(days=1)
-    if before in days and (file.time or days != {before}):
+    if before in days and (file.time or len(days) > 1):
         raise InputError(
             f"{raster.spec.key}: {shown(file.path)} holds an hour of {before} by its bounds of time, the day before "
             "its name; put * in place of the date in 'pattern', so that the time axes of the files state their days"

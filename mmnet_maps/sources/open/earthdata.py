@@ -23,13 +23,10 @@ from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.http import Http
 from mmnet_maps.sources.open.kept import Kept, geotiff
 from mmnet_maps.sources.open.login import LOGIN, EarthdataHttp, found_login
-from mmnet_maps.sources.open.service import EVERYWHERE, Found
+from mmnet_maps.sources.open.service import EVERYWHERE, TILE, Found, side_of
 
 _PAGE = 2000
 """Granules in an answer of the catalogue: its limit."""
-
-_SIDE = 1200
-"""Rows and columns of a tile of MODIS and VIIRS at 1 km."""
 
 _HEADER = 9000
 """Bytes of a NetCDF 4 file besides its numbers, about."""
@@ -94,6 +91,10 @@ class EarthdataService:
                 if key not in newest or newest[key].key < found.key:
                     newest[key] = found
         return list(newest.values())
+
+    def side(self, product: Product) -> int:
+        """Return the cells, a side, of a granule; see `service.Sided.side`."""
+        return side_of(product)
 
     def file(self, product: Product, name: str, found: Found, geobox: GeoBox) -> DatedFile | None:
         """Return a window of a granule as a GeoTIFF, received unless it was before; see `service.Service.file`."""
@@ -184,7 +185,7 @@ class EarthdataService:
         tile = re.search(r"\.h(\d\d)v(\d\d)\.", key)
         whole = product.lattice.geobox
         rows, cols = (
-            (slice(int(tile[k]) * _SIDE, (int(tile[k]) + 1) * _SIDE) for k in (2, 1)) if tile else (slice(None),) * 2
+            (slice(int(tile[k]) * TILE, (int(tile[k]) + 1) * TILE) for k in (2, 1)) if tile else (slice(None),) * 2
         )
         return Found(
             key=key,

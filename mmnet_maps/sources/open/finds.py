@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from calendar import monthrange
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,21 +14,26 @@ from mmnet_maps.sources.files.alignment import Box
 from mmnet_maps.sources.open.config import Product
 from mmnet_maps.sources.open.service import Found, Service
 
+_KEPT = 64
+"""Answers for a product that are remembered: those of places far apart would fill the memory."""
+
+_Place = tuple[Box, date, date]
+
 
 @dataclass
-class _Known:
-    """Boxes and days that the service of a product was asked about, and what it has there."""
+class _Search:
+    """A box and days that a service was asked about, and its answer."""
 
     lock: Lock = field(default_factory=Lock)
-    asked: list[tuple[Box, date, date]] = field(default_factory=list)
-    found: dict[str, Found] = field(default_factory=dict)
+    found: list[Found] | None = None
 
 
 class Finds:
     """The memory of one source; threads share it."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _Known] = {}
+        self._lock = Lock()
+        self._searches: dict[str, OrderedDict[_Place, _Search]] = {}
 
     def of(self, key: str, product: Product, service: Service, box: Box, first: date, last: date) -> list[Found]:
         """Return what a service has of a product in a box and some days, by their names.
@@ -39,13 +45,26 @@ class Finds:
         SourceDownError
             When the service does not answer.
         """
-        known = self._known.setdefault(key, _Known())
-        with known.lock:
-            if not any(_within(box, there) and since <= first and last <= until for there, since, until in known.asked):
-                wide, since, until = _around(box), first.replace(day=1), _month_end(last)
-                known.found.update({one.key: one for one in service.find(product, wide, since, until)})
-                known.asked.append((wide, since, until))
-            return sorted(_meeting(known.found.values(), box, first, last), key=lambda one: one.key)
+        place, search = self._search(key, box, first, last)
+        with search.lock:  # of two threads with the same question, one asks
+            if search.found is None:
+                search.found = service.find(product, *place)
+            return sorted(_meeting(search.found, box, first, last), key=lambda one: one.key)
+
+    def _search(self, key: str, box: Box, first: date, last: date) -> tuple[_Place, _Search]:
+        """Return the search that answers a question: one before it, else a new one."""
+        with self._lock:
+            known = self._searches.setdefault(key, OrderedDict())
+            for place in reversed(known):
+                there, since, until = place
+                if _within(box, there) and since <= first and last <= until:
+                    known.move_to_end(place)
+                    return place, known[place]
+            place = _around(box), first.replace(day=1), _month_end(last)
+            known[place] = _Search()
+            if len(known) > _KEPT:
+                known.popitem(last=False)
+            return place, known[place]
 
 
 def _meeting(found: Iterable[Found], box: Box, first: date, last: date) -> Iterator[Found]:

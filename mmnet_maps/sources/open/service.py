@@ -17,6 +17,16 @@ from mmnet_maps.sources.open.http import Http
 
 EVERYWHERE: Box = (-180.0, -90.0, 180.0, 90.0)
 
+TILE = 1200
+"""Rows and columns of a tile of MODIS and VIIRS at 1 km."""
+
+
+def side_of(product: Product) -> int:
+    """Return the cells, a side, of a file of a coarse product: of a tile of the sinusoidal grid, else all of them."""
+    assert product.lattice is not None
+    shape = product.lattice.shape
+    return max(shape) if any(size % TILE for size in shape) else TILE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -128,6 +138,24 @@ class PublicService:
     def stop(self) -> None:
         """Send no further requests."""
         self.http.stop()
+
+
+@runtime_checkable
+class Sided(Protocol):
+    """A service of files or granules, of which a request costs the same for a few cells as for many."""
+
+    def side(self, product: Product) -> int:
+        """Return the cells, a side, of a file or granule of a coarse product."""
+        ...
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A service that cuts out any number of days at once."""
+
+    def joined(self, found: Sequence[Found], geobox: GeoBox) -> list[Found]:
+        """Join what one request can bring for a window."""
+        ...
 
 
 @runtime_checkable

@@ -30,7 +30,7 @@ from mmnet_maps.sources.open.choice import Offer, chosen
 from mmnet_maps.sources.open.config import Product, load_config
 from mmnet_maps.sources.open.finds import Finds
 from mmnet_maps.sources.open.kinds import make_service
-from mmnet_maps.sources.open.service import EVERYWHERE, Found, Signed
+from mmnet_maps.sources.open.service import EVERYWHERE, Found, Joining, Sided, Signed
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain, with_terrain_of
 from mmnet_maps.variables import VARIABLES
 
@@ -39,6 +39,9 @@ _MARGIN = 4
 
 _REACH = 0.02
 """Degrees around a window within which files are looked for: means and filters reach beyond its edge."""
+
+_RECEIVED = 6
+"""Files of a read that are received at a time, within the limits of their service."""
 
 _GONE = re.compile(r"HTTP response code: (?:404|410)\b")
 
@@ -139,6 +142,11 @@ class OpenSource:
         grids = {offer.key: _around_conus(offer.product) for offer in self._of(group)}
         return one_grid(self._config.name, group, grids)
 
+    def side(self, group: str) -> int | None:
+        """Return how many cells of a coarse group, a side, a file holds; see `base.Gathering.side`."""
+        sides = [offer.service.side(offer.product) for offer in self._of(group) if isinstance(offer.service, Sided)]
+        return max(sides, default=None)
+
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
         """Return the days on which a service may have values in the window; for ``static`` every day."""
         days = [start + timedelta(days=k) for k in range((end - start).days + 1)]
@@ -198,13 +206,13 @@ class OpenSource:
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
         """Return the cost of `read`, without reading; `days` are those that `days` returns."""
-        box, costs = _box(geobox), []
-        for offer in self._of(group):
-            names = list(offer.product.variables)
-            for one in _of_days(offer.product, self._found(offer, box, days[0], days[-1]), days):
-                if _meets(one, geobox):
-                    costs.append(offer.service.cost(offer.product, names, one, geobox))
-        return Cost(requests=sum(cost.requests for cost in costs), bytes=sum(cost.bytes for cost in costs), values=0)
+        costs = [
+            offer.service.cost(offer.product, list(offer.product.variables), one, geobox)
+            for offer in self._of(group)
+            for some in self._together(offer, geobox, days)
+            for one in self._due(offer, geobox, some)
+        ]
+        return sum(costs, start=Cost(requests=0, bytes=0, values=0))
 
     def _of(self, group: str) -> list[Offer]:
         return [offer for offer in self._offers if offer.product.group == group]
@@ -234,6 +242,20 @@ class OpenSource:
 
         All variables of a day are read before the next day, so that a mask of several bands is received once.
         """
+        parts = [self._read_together(offer, geobox, some) for some in self._together(offer, geobox, days)]
+        if offer.product.group == "static" and len(parts) < len(days):  # the same on all days
+            parts *= len(days)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _together(self, offer: Offer, geobox: GeoBox, days: Sequence[date]) -> list[Sequence[date]]:
+        """Return the days that are read together: of releases each, and one of all where there are no releases."""
+        if offer.product.group != "static":
+            return [days]
+        dated = any(one.first for one in self._found(offer, _box(geobox), days[0], days[-1]))
+        return [[day] for day in (days if dated else days[:1])]
+
+    def _read_together(self, offer: Offer, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+        """Read a product on some days: of a static one, on one."""
         windows = {name: geobox.pad(1) if name == "elevation" else geobox for name in offer.product.variables}
         archives = {name: self._archive(offer, name, window, days) for name, window in windows.items()}
         values: dict[str, list[NDArray[Any]]] = {name: [] for name in windows}
@@ -260,15 +282,25 @@ class OpenSource:
         self, archive: Archive, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]
     ) -> Iterator[DatedFile]:
         """Yield the files of a variable on some days, the newer of two versions first."""
-        found = self._found(offer, _box(geobox), days[0], days[-1])
-        for one in reversed(_of_days(offer.product, found, days)):
-            if not _meets(one, geobox):
-                continue
-            file = offer.service.file(offer.product, name, one, geobox)
+        due = self._due(offer, geobox, days)[::-1]
+
+        def file_of(one: Found) -> DatedFile | None:
+            """Return a file, received if need be."""
+            return offer.service.file(offer.product, name, one, geobox)
+
+        with ThreadPoolExecutor(_RECEIVED) as pool:
+            files = list(pool.map(file_of, due))
+        for one, file in zip(due, files, strict=True):
             if file is None:
                 self._notices.once(name, "asset", f"{one.key} has no {offer.product.asset_of(name)}; it is left out")
             elif self._usable(archive, name, one, file):
                 yield file
+
+    def _due(self, offer: Offer, geobox: GeoBox, days: Sequence[date]) -> list[Found]:
+        """Return what a service has on a window and some days, as it is requested."""
+        found = self._found(offer, _box(geobox), days[0], days[-1])
+        due = [one for one in _of_days(offer.product, found, days) if _meets(one, geobox)]
+        return offer.service.joined(due, geobox) if isinstance(offer.service, Joining) else due
 
     def _usable(self, archive: Archive, name: str, found: Found, file: DatedFile) -> bool:
         """Return whether a file exists and lies where its service says; one that does not is reported and left out."""

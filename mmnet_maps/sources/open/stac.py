@@ -23,7 +23,7 @@ from mmnet_maps.sources.files.listing import DatedFile
 from mmnet_maps.sources.files.locations import Place, SignedUrl, is_url, redacted
 from mmnet_maps.sources.open.blocks import HEADER, Layout, cost_of, layout
 from mmnet_maps.sources.open.config import Product, ServiceConfig
-from mmnet_maps.sources.open.service import Found, PublicService
+from mmnet_maps.sources.open.service import Found, PublicService, side_of
 from mmnet_maps.sources.open.tokens import Tokens
 
 log = logging.getLogger("mmnet_maps")
@@ -99,6 +99,10 @@ class StacService(PublicService):
                 self.name, counted(len(partial_ones), "item"), key, ", ".join(absent),
             )  # fmt: skip
 
+    def side(self, product: Product) -> int:
+        """Return the cells, a side, of a file; see `service.Sided.side`."""
+        return side_of(product)
+
     def file(self, product: Product, name: str, found: Found, geobox: GeoBox) -> DatedFile | None:
         """Return the address of an asset; see `service.Service.file`."""
         entry = product.entries[name]
@@ -135,7 +139,7 @@ class StacService(PublicService):
                 new = (found.key, asset) not in self._opened
                 self._opened.add((found.key, asset))
             requests, size = requests + more + 2 * new, size + received + HEADER * new
-        return Cost(requests=requests, bytes=round(size), values=0)
+        return Cost(requests=requests, bytes=round(size), values=0, ranges=requests)
 
     def _layout(self, product: Product, found: Found, asset: str, alike: Any) -> Layout:
         """Return the layout of an asset, or of another that is like it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import groupby
 from threading import Lock
@@ -23,6 +24,12 @@ from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.http import RefusedError
 from mmnet_maps.sources.open.kept import Kept
 from mmnet_maps.sources.open.service import Found, PublicService
+
+_VALUES = 250_000
+"""Values of a request that joins months: the server reads them day by day, so that more would take minutes."""
+
+_MONTHS = 6
+"""Parts that are joined: a stack is read by fewer months, which neighbouring reads share."""
 
 _HEADER = 5000
 """Bytes of a NetCDF file besides its numbers, about."""
@@ -72,6 +79,29 @@ class ThreddsService(PublicService):
                     Found(key=key, first=part[0], last=part[-1], stamp=state, final=state == "permanent", about=state)
                 )
         return found
+
+    def joined(self, found: Sequence[Found], geobox: GeoBox) -> list[Found]:
+        """Join permanent days of a small window that follow each other; see `service.Joining.joined`."""
+        if len(found) < _MONTHS:
+            return list(found)
+        rows, cols = geobox.shape.yx
+        most = timedelta(days=_VALUES // (rows * cols))
+        parts: list[Found] = []
+        for one in sorted(found, key=lambda each: each.first or date.min):
+            before = parts[-1] if parts else one
+            if (
+                parts
+                and before.final
+                and one.final
+                and before.first and before.last and one.first and one.last
+                and one.first - before.last == timedelta(days=1)
+                and one.last - before.first < most
+            ):  # fmt: skip
+                key = f"{before.first:%Y%m%d}-{one.last:%Y%m%d}-{one.stamp}"
+                parts[-1] = replace(before, key=key, last=one.last)
+            else:
+                parts.append(one)
+        return parts
 
     def file(self, product: Product, name: str, found: Found, geobox: GeoBox) -> DatedFile | None:
         """Return the subset of a variable on a window, received unless it was before; see `service.Service.file`."""

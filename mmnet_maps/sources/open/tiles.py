@@ -69,7 +69,7 @@ class TilesService(PublicService):
             if more:
                 new = self._is_new(path)
                 requests, size = requests + more + 2 * new, size + received + HEADER * new
-        return Cost(requests=requests, bytes=round(size), values=0)
+        return Cost(requests=requests, bytes=round(size), values=0, ranges=requests)
 
     def _size(self, path: str) -> int | None:
         """Return the bytes of a tile; None where there is none."""

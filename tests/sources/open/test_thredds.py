@@ -55,6 +55,25 @@ def test_every_variable_is_that_of_the_formula_in_a_few_requests(server: FakeOpe
     assert cost.requests == len(server.requests()) == 2 * len(ASSETS)  # two months
 
 
+def test_a_long_series_of_few_cells_is_a_request_a_variable(server: FakeOpen, tmp_path: Path) -> None:
+    """Permanent days are joined, those that may change stay months."""
+    server.serve(Thredds(last=date(2021, 7, 20), permanent=150, provisional=190))
+    source = gridmet(server, tmp_path)
+    geobox = window(source, 50, 120)
+    days = source.days("weather", geobox, date(2019, 12, 15), date(2021, 7, 20))
+    assert len(days) == (days[-1] - days[0]).days + 1 == 584
+    cost = source.cost("weather", geobox, days)
+    server.log.clear()
+    found = source.read("weather", geobox, days)
+    for k in (0, 17, 400, 530, 560, 583):
+        for name in ("pr", "tmmx"):
+            np.testing.assert_allclose(found[name][k], expected(name, 50, 120, days[k]), rtol=1e-6, atol=1e-6)
+    # Until 30 May; 31 May and June; 1 to 9 July, provisional; then early ones.
+    assert cost.requests == len(server.requests()) == 5 * len(ASSETS)
+    wide = window(source, 50, 120, 40)
+    assert source.cost("weather", wide, days).requests > cost.requests  # fewer days at once
+
+
 def test_the_estimate_of_a_county_is_near_what_is_received(server: FakeOpen, tmp_path: Path) -> None:
     server.serve(Thredds())
     source = gridmet(server, tmp_path)
