@@ -99,7 +99,9 @@ def fill_observations(rows: pd.DataFrame) -> pd.DataFrame:
     """Add `FILLED` to rows of places and days, and put their columns in the order of a table of series."""
     rows[FILLED] = rows[TARGET].fillna(rows[ESTIMATE])
     series = ("station", "date", "lat", "lon", TARGET, ESTIMATE, STD, FILLED)
-    return rows[[*series, *(name for name in ("quality", "smap", "pr") if name in rows)]]
+    drought = [f"soil_moisture_{name}" for name in ("anomaly", "standardised_anomaly", "percentile")]
+    others = ("quality", "smap", *drought, "drought_class", "pr")
+    return rows[[*series, *(name for name in others if name in rows)]]
 
 
 def values_of(per_station: Sequence[StationMetrics], metric: str) -> NDArray[np.float64]:

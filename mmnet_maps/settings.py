@@ -66,6 +66,10 @@ class MapSettings(BaseModel):
     precision: Annotated[
         Literal["float32", "bfloat16"], _field(None, "Precision of the network's matrix products.")
     ] = "float32"
+    climatology: Annotated[
+        str | None,
+        _field("STORE", "Climatology to map anomalies and percentiles against (see mmnet climatology)."),
+    ] = None
     threads: Annotated[int | None, _field("N", "Processor cores for the network; all by default.", ge=1, le=1024)] = (
         None
     )
@@ -85,6 +89,7 @@ class MapOptions(TypedDict, total=False):
     members: bool | None
     device: Literal["auto", "cpu", "cuda"] | None
     precision: Literal["float32", "bfloat16"] | None
+    climatology: str | os.PathLike[str] | None
     threads: int | None
     config: str | os.PathLike[str] | None
 
@@ -101,7 +106,7 @@ def settle(options: MapOptions) -> MapSettings:
     """
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     config = given.pop("config", None)
-    for key in ("stack", "source", "out"):
+    for key in ("stack", "source", "out", "climatology"):
         if key in given:
             given[key] = os.fspath(given[key])
     if "model" in given:

@@ -47,6 +47,8 @@ def series_for(
         Where the values come from, one of the three (`points.at_points`).
     model, uncertainty
         Checkpoint and members drawn from it; not with maps.
+    climatology
+        Compare the values with those of other years.
     parts
         Where what was read from a source is kept, see `points.at_points`.
     quiet
@@ -86,7 +88,8 @@ def check_request(
     """
     if sum(map(bool, (maps, options.get("stack"), options.get("source")))) > 1:
         raise RequestError("give one of --maps, --stack and --source")
-    if maps and (wrong := sorted(f"--{name}" for name, value in options.items() if value is not None)):
+    not_for_maps = {name for name, value in options.items() if value is not None} - {"climatology"}
+    if maps and (wrong := sorted(f"--{name}" for name in not_for_maps)):
         raise RequestError(f"maps hold finished estimates; leave out {', '.join(wrong)}")
     if not (start and end) and not maps:
         raise RequestError("give the first and the last day: --start 2021-07-29 --end 2021-08-08")

@@ -153,7 +153,8 @@ def to_dataset(series: pd.DataFrame) -> xr.Dataset:
     )
     for name, attributes in _COORDINATES.items():
         found[name].attrs = attributes
-    for name in series.columns.drop(["station", "date", "lat", "lon"]):
+    texts = ["station", "date", "lat", "lon", "drought_class"]  # a class follows from the percentile
+    for name in series.columns.drop(texts, errors="ignore"):
         given = series[name].to_numpy()
         fill = LAYERS["quality"].fill if name == "quality" else np.nan
         values = np.full((len(names), len(days)), fill, given.dtype)

@@ -5,9 +5,10 @@ The table of `zonal_statistics` has one row per zone and day, zones in their ord
 ``zone``, ``date``
     The name of the zone; the day.
 ``mean``, ``median``, ``std``, ``p10``, ``p90``
-    Of the values in the zone, m³/m³, each to 0.0001 as files hold it. A percentile is the value that this share of the
-    area with a value does not exceed, or the mean of two such values, as in a field of two whole pixels. ``std`` is
-    the spread of values within the zone, not the uncertainty of the mean. NaN where no pixel has a value.
+    Of the values in the zone, in the units of the layer, each as files hold it (m³/m³ to 0.0001). A percentile is the
+    value that this share of the area with a value does not exceed, or the mean of two such values, as in a field of
+    two whole pixels. ``std`` is the spread of values within the zone, not the uncertainty of the mean. NaN where no
+    pixel has a value.
 ``valid_share``
     Share of the zone's area that has a value, 0 to 1; the area beyond the maps has none.
 ``pixels``
@@ -19,6 +20,8 @@ The table of `zonal_statistics` has one row per zone and day, zones in their ord
     it where the members of the ensemble rise and fall together all over the zone.
 ``smap``
     For soil moisture, where the maps have it: mean of SMAP over the pixels that have soil moisture.
+``none``, ``d0`` to ``d4``
+    For percentiles: share of the area with a value in each drought class (`drought.CLASSES`), 0 to 1.
 ``synthetic``
     Whether any of the maps was made from synthetic inputs.
 """
@@ -37,6 +40,7 @@ from mmnet_maps.analysis.areas import is_equal_area, pixel_areas, polygon_areas
 from mmnet_maps.analysis.zone_io import Zones, read_zones
 from mmnet_maps.errors import RequestError, counted
 from mmnet_maps.grid.polygons import listed
+from mmnet_maps.product.drought import CLASSES, class_numbers
 from mmnet_maps.product.layers import LAYERS, Layer
 from mmnet_maps.product.reader import Maps
 
@@ -53,6 +57,8 @@ Numbers = NDArray[np.int64]
 
 _QUANTILES = {"median": 0.5, "p10": 0.1, "p90": 0.9}
 _BESIDE = ("soil_moisture_std", "smap")
+_PERCENTILE = "soil_moisture_percentile"
+_CLASS_COLUMNS = ("none", *(name.lower() for name in CLASSES))
 _BLOCK = 1024  # pixels along a side of a block
 _CELLS = 2_000_000  # combinations of zone and pixel in memory
 _TIE = 1e-6  # coverage has the precision of float32
@@ -74,7 +80,7 @@ def zonal_statistics(
     zones
         The zones, or anything that `read_zones` accepts.
     layer
-        ``soil_moisture``, ``soil_moisture_std`` or ``smap``.
+        A layer of the maps other than ``quality``; see `compared_maps.ComparedMaps` for `layers.DROUGHT`.
     quiet
         Hide the progress bar.
 
@@ -212,8 +218,11 @@ class _Tally:
     def __init__(self, layer: Layer, beside: Sequence[str], zones: int, days: int) -> None:
         self._layer = layer
         self.layers = (layer.name, *beside)
+        self._lowest = int(np.iinfo(layer.dtype).min)
         self.pixels, self.area = np.zeros((zones, days)), np.zeros((zones, days))
         self.found = {name: np.full((zones, days), np.nan) for name in ("mean", "std", *_QUANTILES)}
+        if layer.name == _PERCENTILE:
+            self.found |= {name: np.full((zones, days), np.nan) for name in _CLASS_COLUMNS}
         self._beside = {name: (np.zeros((zones, days)), np.zeros((zones, days))) for name in beside}
         self._open = [(np.empty(0, np.int64), np.empty(0)) for _ in range(days)]
 
@@ -252,7 +261,7 @@ class _Tally:
             sums[zones, day] += total(np.where(good, mine * area, 0.0))
             areas[zones, day] += total(np.where(good, area, 0.0))
         keys, held = self._open[day]
-        more = zones[place] << 16 | self._layer.pack(values[self._layer.name][there])
+        more = zones[place] << 16 | self._layer.pack(values[self._layer.name][there]).astype(np.int64) - self._lowest
         self._open[day] = _by_key(np.concatenate([keys, more]), np.concatenate([held, area]))
 
     def finish(self, day: int, finished: NDArray[np.bool_]) -> None:
@@ -261,8 +270,13 @@ class _Tally:
         done = finished[keys >> 16]
         self._open[day] = keys[~done], areas[~done]
         zone, starts = np.unique(keys[done] >> 16, return_index=True)
-        for name, values in _statistics((keys[done] & 0xFFFF) * self._layer.scale, areas[done], starts).items():
-            self.found[name][zone, day] = values
+        values = ((keys[done] & 0xFFFF) + self._lowest) * self._layer.scale
+        for name, of_zones in _statistics(values, areas[done], starts).items():
+            self.found[name][zone, day] = of_zones
+        if self._layer.name == _PERCENTILE and starts.size:
+            numbers, total = class_numbers(values), np.add.reduceat(areas[done], starts)
+            for number, name in enumerate(_CLASS_COLUMNS):
+                self.found[name][zone, day] = np.add.reduceat(areas[done] * (numbers == number), starts) / total
 
     def means(self) -> dict[str, Floats]:
         """Return the means of the other layers (zone, day), NaN where there are none."""
@@ -330,6 +344,7 @@ def _table(zones: Zones, maps: Maps, tally: _Tally, areas: Floats) -> pd.DataFra
         "pixels": tally.pixels,
         "area_ha": np.broadcast_to(np.where(areas > 0, areas / 1e4, np.nan)[:, None], shape),
         **tally.means(),
+        **{name: tally.found[name] for name in _CLASS_COLUMNS if name in tally.found},
     }
     return pd.DataFrame(
         {

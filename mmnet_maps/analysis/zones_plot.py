@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from mmnet_maps.analysis.zone_io import Zones, moved
 from mmnet_maps.plots.canvas import SOFTWARE, SYNTHETIC, UNIT, WIDTH, colour_bar, evenly, sheet, watermark, write_figure
-from mmnet_maps.plots.colours import INK, NODATA, RULE, beyond, dry_to_wet, scale_range
+from mmnet_maps.plots.colours import DROUGHT_COLOURS, DRY_WET, INK, NODATA, RULE, beyond, dry_to_wet, scale_range
 from mmnet_maps.plots.maps import Box, local_projection, scale_bar
-from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.drought import CLASSES
+from mmnet_maps.product.layers import DROUGHT, LAYERS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
 
 _HIGHEST = 6.2
 
@@ -47,15 +49,11 @@ def draw_zones(table: pd.DataFrame, zones: Zones, path: str | Path, *, layer: st
     OutputError, RequestError
         See `canvas.write_figure`.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     days = [stamp.date() for stamp in table["date"].drop_duplicates().dt.to_pydatetime()]
     shown = evenly(days)
     means = table["mean"].to_numpy().reshape(len(zones.ids), len(days))[:, [days.index(day) for day in shown]]
     paths, box = _outlines(zones)
-    limits = scale_range([means])
-    mappable = ScalarMappable(Normalize(*limits), dry_to_wet().with_extremes(bad=NODATA))
+    mappable, unit, extend = _colours(layer, means)
 
     subset = f", {len(shown)} of {len(days)} days" if len(shown) < len(days) else ""
     source = (
@@ -72,8 +70,26 @@ def draw_zones(table: pd.DataFrame, zones: Zones, path: str | Path, *, layer: st
         if synthetic:
             watermark(axes, *size, largest=20.0)
     scale_bar(panels[(rows - 1) * columns], box[2] - box[0])
-    colour_bar(figure, mappable, UNIT, extend=beyond([means], limits))
+    colour_bar(figure, mappable, unit, extend=extend)
     return write_figure(figure, Path(path))
+
+
+def _colours(layer: str, means: NDArray[Any]) -> tuple[ScalarMappable, str, str]:
+    """Return the colours of a layer, its unit, and the ends at which values lie beyond the colours."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColormap, Normalize
+
+    if layer == "soil_moisture_percentile":
+        colours = ListedColormap([*(DROUGHT_COLOURS[name] for name in reversed(CLASSES)), "#dcebd5"])
+        norm = BoundaryNorm([0.0, *sorted(CLASSES.values()), 100.0], colours.N)
+        return ScalarMappable(norm, colours.with_extremes(bad=NODATA)), "percentile", "neither"
+    if layer in DROUGHT:
+        most = float(np.nanmax(np.abs(means), initial=0.01))
+        diverging = LinearSegmentedColormap.from_list("dry_wet", DRY_WET).with_extremes(bad=NODATA)
+        return ScalarMappable(Normalize(-most, most), diverging), UNIT if layer == DROUGHT[0] else "", "neither"
+    limits = scale_range([means])
+    mappable = ScalarMappable(Normalize(*limits), dry_to_wet().with_extremes(bad=NODATA))
+    return mappable, UNIT, beyond([means], limits)
 
 
 def _outlines(zones: Zones) -> tuple[list[Any], Box]:

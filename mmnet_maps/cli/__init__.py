@@ -11,6 +11,7 @@ import click
 from mmnet_maps import __version__
 from mmnet_maps.cli.analysis import export_command, points_command, view_command, zones_command
 from mmnet_maps.cli.batch import batch_command
+from mmnet_maps.cli.climatology import climatology_command
 from mmnet_maps.cli.command import HELP, group
 from mmnet_maps.cli.map import map_command
 from mmnet_maps.cli.models import (
@@ -41,6 +42,7 @@ for _command in (
     map_command,
     stack_command,
     batch_command,
+    climatology_command,
     samples_command,
     train_command,
     experiment_command,

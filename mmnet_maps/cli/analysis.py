@@ -13,11 +13,20 @@ from mmnet_maps.cli.command import INPUT, OutputFile, OutputFolder, command
 from mmnet_maps.cli.options import AREA, DEBUG, DRY_RUN, MODEL, NOTHING_TO_QUIET, QUIET, SHALLOW, days, picture, setting
 from mmnet_maps.errors import RequestError, counted
 
+DROUGHT = (
+    "soil_moisture_anomaly",
+    "soil_moisture_standardised_anomaly",
+    "soil_moisture_percentile",
+)  # `layers.DROUGHT`
+
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mmnet_maps.product.reader import Maps
+
 SERIES = OutputFile(".csv", ".parquet", ".nc", marks=("soil_moisture_estimate",))
 STATISTICS = OutputFile(".csv", ".parquet", ".gpkg", marks=("valid_share", "area_ha"))
+CLIMATOLOGY = setting("climatology", help="Climatology to compare values with, also those of finished maps.")
 _OF_SAMPLES = "--samples includes inputs, days and observations; leave out the other options"
 
 
@@ -51,6 +60,7 @@ _OF_SAMPLES = "--samples includes inputs, days and observations; leave out the o
 @click.option("--samples", type=INPUT, metavar="PARQUET", help="Table of station samples, in place of all of these.")
 @MODEL
 @setting("uncertainty")
+@CLIMATOLOGY
 @click.option("--out", type=SERIES, required=True, metavar="CSV|PARQUET|NC", help="One row per place and day.")
 @picture("Also draw the series.")
 @DRY_RUN
@@ -178,11 +188,12 @@ def _observed(points: tuple[str, ...], observations: tuple[str, ...], shallow: b
 )
 @click.option(
     "--layer",
-    type=click.Choice(["soil_moisture", "soil_moisture_std", "smap"]),
+    type=click.Choice(["soil_moisture", "soil_moisture_std", "smap", *DROUGHT]),
     default="soil_moisture",
     show_default=True,
     help="Layer of the statistics.",
 )
+@CLIMATOLOGY
 @picture("Also draw the means.")
 @click.option("--out", type=STATISTICS, required=True, metavar="CSV|PARQUET|GPKG", help="One row per zone and day.")
 @QUIET
@@ -195,16 +206,18 @@ def zones_command(
     end: str | None,
     id_column: str | None,
     layer: str,
+    climatology: str | None,
     picture: str | None,
     out: str,
     quiet: bool,
 ) -> None:
     """Compute statistics of maps over fields, watersheds or counties: mean, median, spread, percentiles, valid share.
 
-    Each pixel is weighted by its area in the zone.
+    Each pixel is weighted by its area in the zone. Of percentiles also the share of the area in each drought class.
 
     \b
     mmnet zones --zones fields.gpkg --maps maps --out zones.csv --picture zones.png
+    mmnet zones --zones counties.gpkg --maps maps --layer soil_moisture_percentile --out drought.csv
     """  # noqa: D301  (see map_command)
     require("exactextract", "mmnet zones", "mmnet-maps[zones]")
     if out.endswith(".parquet"):
@@ -220,7 +233,7 @@ def zones_command(
     from mmnet_maps.analysis.zones_plot import draw_zones
     from mmnet_maps.product.reader import open_maps
 
-    maps = open_maps(paths, start=first, end=last)
+    maps = _compared(open_maps(paths, start=first, end=last), climatology)
     table = zonal_statistics(maps, polygons, layer=layer, quiet=quiet)
     write_statistics(table, out, polygons)
     found = int(table["mean"].notna().sum())
@@ -256,16 +269,32 @@ def export_command(
         click.echo(path)
 
 
+def _compared(maps: Maps, climatology: str | None) -> Maps:
+    """Return maps with the layers that compare them with a climatology, if there is one."""
+    if climatology is None:
+        return maps
+    from mmnet_maps.product.climatology import Climatology
+    from mmnet_maps.product.compared_maps import ComparedMaps
+
+    return ComparedMaps(maps, Climatology(climatology))
+
+
 @command("view")
 @click.argument("paths", type=INPUT, nargs=-1, required=True, metavar="PATH…")
 @setting("stack", help="Stack to read rain from, for the series at a point.")
+@CLIMATOLOGY
 @click.option("--outline", type=INPUT, metavar=AREA, help="Polygons to draw over the map.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port on this machine.  [default: 5006 or a free one]")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 @NOTHING_TO_QUIET
 @DEBUG
 def view_command(
-    paths: tuple[str, ...], stack: str | None, outline: str | None, port: int | None, browser: bool
+    paths: tuple[str, ...],
+    stack: str | None,
+    climatology: str | None,
+    outline: str | None,
+    port: int | None,
+    browser: bool,
 ) -> None:
     """Explore maps in the browser: folders of maps, STAC items, COGs, a Zarr store, or a stack.
 
@@ -277,4 +306,4 @@ def view_command(
     """  # noqa: D301  (see map_command)
     from mmnet_maps.analysis.viewer.server import view
 
-    view(paths, stack=stack, outline=outline, port=port, show=browser)
+    view(paths, stack=stack, climatology=climatology, outline=outline, port=port, show=browser)

@@ -39,6 +39,7 @@ from mmnet_maps.errors import RequestError, TilesFailedError
 @click.option("--zarr/--no-zarr", "store", default=True, help="Write a Zarr store beside the COGs.  [default: zarr]")
 @setting("uncertainty")
 @setting("smap_resampling")
+@setting("climatology")
 @click.option("--dry-run", is_flag=True, help="Estimate the work from one measured tile, and make nothing.")
 @click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.  [default: workers on this machine]")
 @click.option("--workers", type=WORKERS, help="Workers on this machine.  [default: one per core]")

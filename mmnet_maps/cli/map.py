@@ -26,6 +26,7 @@ from mmnet_maps.cli.options import AOI, CONFIG, DEBUG, QUIET, days, setting
 @setting("members")
 @setting("device")
 @setting("precision")
+@setting("climatology")
 @setting("threads")
 @CONFIG
 @click.version_option(__version__, prog_name="mmnet_maps")

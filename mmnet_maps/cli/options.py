@@ -53,7 +53,13 @@ WORKERS = click.IntRange(1, 256)
 SEED = click.IntRange(0, 2**32 - 1)
 
 
-_PATHS: dict[str, PathType] = {"stack": INPUT, "source": INPUT, "model": INPUT, "out": OutputFolder()}
+_PATHS: dict[str, PathType] = {
+    "stack": INPUT,
+    "source": INPUT,
+    "model": INPUT,
+    "climatology": INPUT,
+    "out": OutputFolder(),
+}
 """Settings that are paths."""
 
 

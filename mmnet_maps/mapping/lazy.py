@@ -51,6 +51,8 @@ def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: U
         ``"auto"`` (default), ``"cpu"`` or ``"cuda"``.
     precision
         ``"float32"`` (default), or ``"bfloat16"`` for the products of matrices, with about three digits.
+    climatology
+        Path of a climatology (``mmnet climatology``) to compare the maps with.
     threads
         Processor cores for the network (default: all).
     config
@@ -60,7 +62,9 @@ def downscale_product(aoi: Any, dates: Any, *, quiet: bool = False, **options: U
     -------
     xarray.Dataset
         Dask-backed (time, y, x): ``soil_moisture`` and ``smap`` float32 in m³/m³, NaN where nodata; ``quality`` uint16,
-        see `quality.QUALITY_BITS`; with members ``soil_moisture_std`` as well. One chunk is one tile.
+        see `quality.QUALITY_BITS`; with members ``soil_moisture_std``, and with a climatology
+        ``soil_moisture_anomaly``, ``soil_moisture_standardised_anomaly`` and ``soil_moisture_percentile``, see
+        `product.drought`. One chunk is one tile.
 
     Raises
     ------

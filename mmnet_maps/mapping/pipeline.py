@@ -30,6 +30,7 @@ from mmnet_maps.mapping.borrowed import Borrowed
 from mmnet_maps.mapping.no_value import Tally, sentence, why_in_files
 from mmnet_maps.mapping.prefetch import abreast, ahead
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
+from mmnet_maps.mapping.usual import compare_layers, samples_on
 from mmnet_maps.product import picture
 from mmnet_maps.product.layers import LAYERS, compose
 from mmnet_maps.product.member_store import ARRAY as MEMBERS
@@ -42,13 +43,14 @@ from mmnet_maps.stack.reader import Block, Snapshot, read_block
 
 if TYPE_CHECKING:
     from mmnet_maps.model.spec import ModelSpec
+    from mmnet_maps.product.climatology import Samples
     from mmnet_maps.product.day_writer import DayProduct, DayWriter
     from mmnet_maps.stack.store import Stack
 
 log = logging.getLogger("mmnet_maps")
 
 Layers = dict[str, NDArray[Any]]
-Packed = dict[str, NDArray[np.uint16]]
+Packed = dict[str, NDArray[Any]]
 
 _MOST_READERS = 4  # tiles read at once; each takes .3 s of a core, and the network on a GPU a tenth of that
 
@@ -186,6 +188,8 @@ class Part:
     columns, series_id
         Arguments of `engine.Engine.predict`, (pixels,) and (groups, pixels); no series cell outside and on unknown land
         cover.
+    picked
+        Rows and columns of the pixels in the tile; None where all are computed.
     """
 
     tile: Tile
@@ -196,6 +200,7 @@ class Part:
     number: int
     columns: Layers
     series_id: NDArray[np.int32]
+    picked: Picked | None = None
 
     @property
     def day(self) -> date:
@@ -254,6 +259,7 @@ def _parts(request: Request, tile: Tile, inside: Mask, block: Block, picked: Pic
                 "doy": np.array([snapshot.day.timetuple().tm_yday], np.float32),
             },
             series_id=series_id,
+            picked=picked,
         )
 
 
@@ -291,11 +297,14 @@ def compute_layers(
         Layers as `layers.compose`, arrays (y, x) of the tile, and the members where they are kept.
     """
     terms: Sequence[Any] = []  # by day, for the same engine
+    samples: Samples | None = None
     for part in ahead(parts):
         engine = other or request.engine  # the first time torch is imported, while the next part is read
         if part.number == 0:
             terms = []  # frees those of the previous tile
             terms = engine.encode_days(part.block.series, part.block.starts, stop)
+            if request.climatology is not None:
+                samples = samples_on(request.climatology, part.tile.geobox, part.picked)
         found = engine.predict(
             part.columns, terms[part.number], part.series_id, keep_members=request.recipe.members, stop=stop
         )
@@ -309,6 +318,8 @@ def compute_layers(
             bulk_density=part.snapshot.physical("bulk_density") if "bulk_density" in fine else None,
             flags=_quality_flags(request, part, found.outside.reshape(shape)),
         )
+        if samples is not None:
+            layers |= compare_layers(samples, layers, part.day)
         if found.members is not None:
             layers[MEMBERS] = found.members.reshape(-1, *shape)
         yield part, layers

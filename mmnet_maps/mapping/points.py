@@ -25,8 +25,10 @@ from mmnet_maps.grid.tiles import Tile, conus_grid, pixel_groups, pixels_of
 from mmnet_maps.mapping.no_value import Tally
 from mmnet_maps.mapping.pipeline import Part, compute_layers, read_pixels
 from mmnet_maps.mapping.request import Request, describe, draft_request, open_stack
+from mmnet_maps.mapping.usual import check_comparable, compare_layers, samples_on
 from mmnet_maps.metrics import ESTIMATE
-from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.drought import class_names
+from mmnet_maps.product.layers import DROUGHT, LAYERS
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.product.reader import open_maps
 from mmnet_maps.settings import MapOptions, MapSettings, settle
@@ -38,6 +40,8 @@ from mmnet_maps.stack.store import Stack
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mmnet_maps.product.climatology import Samples
 
 RAIN = "pr"
 
@@ -102,6 +106,8 @@ def at_points(
         (default: all).
     maps
         Finished maps to read (`reader.open_maps`), in place of a stack or source and a model.
+    climatology
+        Climatology to compare the values with (``mmnet climatology``), also those of finished maps.
     parts
         Folder in which what was read from a source is kept and found again, so that an interrupted call continues;
         None to keep nothing.
@@ -115,6 +121,8 @@ def at_points(
     pandas.DataFrame
         One row per place and day, place by place: ``station, date, lat, lon``, ``soil_moisture_estimate``,
         ``soil_moisture_std`` (NaN without an ensemble) and ``smap`` in m³/m³, float32, NaN as on a map;
+        with a climatology ``soil_moisture_anomaly``, ``soil_moisture_standardised_anomaly`` and
+        ``soil_moisture_percentile``, see `product.drought`, and ``drought_class``, ``D0`` to ``D4`` or ``none``;
         ``quality``, uint16, see `layers.QUALITY_BITS`: bit 0 off the maps, bit 2 where the stack was not filled; and
         ``pr``, the day's rain in mm, if a model was run that uses it. Layers that the maps do not have are left out.
         ``attrs`` describe the product.
@@ -132,9 +140,10 @@ def at_points(
     """
     table = as_table(places)
     if maps is not None:
+        climatology = options.pop("climatology", None)
         if wrong := sorted(name for name, value in options.items() if value not in (None, ())):
             raise RequestError(f"maps hold finished estimates; leave out {', '.join(wrong)}")
-        found = _from_maps(maps, dates, table, quiet=quiet)
+        found = _from_maps(maps, dates, table, None if climatology is None else Path(climatology), quiet=quiet)
     else:
         found = _from_inputs(settle(options), dates, table, parts=parts, quiet=quiet)
     _log_missing(table["station"].tolist(), found)
@@ -160,6 +169,7 @@ def _from_inputs(
         raise RequestError("no input given; expected finished maps (--maps), a stack (--stack) or a source (--source)")
     stack = None if settings.stack is None else Stack(settings.stack)
     request = draft(settings, dates)
+    request.check_climatology(synthetic=None if stack is None else _is_synthetic(request, stack))
     if stack is None:
         return _from_source(request, str(settings.source), table, parts=parts, quiet=quiet)
     for name in request.needs.variables:
@@ -167,6 +177,10 @@ def _from_inputs(
     lon, lat = (table[name].to_numpy(np.float64) for name in ("lon", "lat"))
     request = replace(request, stack=stack.path.absolute())
     return _from_stack(request, open_stack(request.stack), lon, lat, quiet=quiet)
+
+
+def _is_synthetic(request: Request, stack: Stack) -> bool:
+    return replace(request, stack=stack.path.absolute()).synthetic
 
 
 def draft(settings: MapSettings, dates: Any) -> Request:
@@ -290,8 +304,8 @@ def points_of(request: Request, table: pd.DataFrame) -> tuple[list[int], list[Po
     ]
 
 
-def _from_maps(paths: Any, dates: Any, table: pd.DataFrame, *, quiet: bool) -> PointSeries:
-    """Read the layers of finished maps, tile by tile of their grid and day by day."""
+def _from_maps(paths: Any, dates: Any, table: pd.DataFrame, climatology: Path | None, *, quiet: bool) -> PointSeries:
+    """Read the layers of finished maps, tile by tile of their grid and day by day, and compare them."""
     wanted = None if dates is None else parse_days(dates)
     maps = open_maps(paths) if wanted is None else open_maps(paths, start=wanted[0], end=wanted[-1])
     days = [day for day in maps.days if wanted is None or day in wanted]
@@ -301,20 +315,36 @@ def _from_maps(paths: Any, dates: Any, table: pd.DataFrame, *, quiet: bool) -> P
         raise RequestError(f"{maps.title} has none of the days; it has {maps.days[0]} to {maps.days[-1]}")
     rows, cols = pixels_of(maps.grid, table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64))
     about = {"maps": maps.title, "software": f"mmnet_maps {__version__}", "synthetic": maps.synthetic}
-    found = PointSeries.empty(maps.layers, len(rows), days, "outside_area", "lie outside the maps", about)
-    groups = [*pixel_groups(maps.grid, rows, cols)]
+    layers = dict.fromkeys((*maps.layers, *(DROUGHT if climatology else ())))
+    found = PointSeries.empty([*layers], len(rows), days, "outside_area", "lie outside the maps", about)
+    groups = [
+        (which, window, (rows[which] - window[0].start, cols[which] - window[1].start))
+        for which, window in pixel_groups(maps.grid, rows, cols)
+    ]
     with _progress(int((rows >= 0).sum()) * len(days), quiet) as bar:
         for column, day in enumerate(days):
-            for which, window in groups:
-                picked = rows[which] - window[0].start, cols[which] - window[1].start
-                for name, values in found.values.items():
-                    values[which, column] = maps.read(name, day, window)[picked]
+            for which, window, picked in groups:
+                for name in maps.layers:
+                    found.values[name][which, column] = maps.read(name, day, window)[picked]
                 bar.update(which.size)
+    if climatology is not None:
+        check_comparable(climatology, days, maps.recipe(), maps.synthetic)
+        for which, window, picked in groups:
+            _compare(found, which, samples_on(climatology, maps.grid[window], picked))
     if "quality" in found.values:
         found.missing[:] = found.values["quality"] == FLAG_MASKS["outside_area"]
     else:
         found.missing[:] = np.isnan(found.values["soil_moisture"])
     return found
+
+
+def _compare(found: PointSeries, which: NDArray[np.intp], samples: Samples) -> None:
+    """Compare some points with the other years, in place."""
+    for column, day in enumerate(found.days):
+        here = which, column
+        layers = {name: values[here] for name, values in found.values.items() if name not in DROUGHT}
+        for name, values in compare_layers(samples, layers, day).items():
+            found.values[name][here] = values
 
 
 def _without_inputs(request: Request, count: int, about: dict[str, Any]) -> PointSeries:
@@ -365,5 +395,7 @@ def _rows(table: pd.DataFrame, found: PointSeries) -> pd.DataFrame:
     for name in (*LAYERS, RAIN):
         if name in found.values and name != "soil_moisture":
             rows[name] = found.values[name].ravel()
+    if DROUGHT[-1] in rows:
+        rows["drought_class"] = class_names(rows[DROUGHT[-1]].to_numpy())
     rows.attrs.update(found.about)
     return rows

@@ -19,9 +19,11 @@ from mmnet_maps.grid.mask import holds_a_centre
 from mmnet_maps.grid.tiles import Tile, target_grid, touched_tiles
 from mmnet_maps.mapping.commands import fill_command, place_options
 from mmnet_maps.mapping.recipe import Recipe
+from mmnet_maps.mapping.usual import check_comparable, open_climatology, refuse_no_overlap
 from mmnet_maps.model.saved import SavedModel, check_ensemble, count_members, days_at_once, read_saved
 from mmnet_maps.model.spec import SPEC, WEIGHTS
-from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.layers import DROUGHT, LAYERS
+from mmnet_maps.product.stac_item import recipe_of
 from mmnet_maps.resources import find_model
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.sources.base import Provenance
@@ -68,6 +70,8 @@ class Request:
         Folder of a stack that holds them.
     run
         Options that decide no value.
+    climatology
+        Folder of the climatology that the maps are compared with; None for none.
     """
 
     recipe: Recipe
@@ -78,6 +82,7 @@ class Request:
     needs: Needs
     stack: Path
     run: RunOptions
+    climatology: Path | None = None
 
     @property
     def area(self) -> Area:
@@ -127,7 +132,8 @@ class Request:
     @property
     def layers(self) -> list[str]:
         """Names of the product's layers."""
-        return [name for name in LAYERS if name != "soil_moisture_std" or self.members]
+        without = set() if self.climatology else {*DROUGHT}
+        return [name for name in LAYERS if name not in without and (name != "soil_moisture_std" or self.members)]
 
     def day_batches(self, days: Sequence[date], most: int | None = None) -> list[tuple[date, ...]]:
         """Group days to be mapped together, because their series overlap and they share observations.
@@ -177,9 +183,22 @@ class Request:
         return substitutes(self.spec.inputs, self.products)
 
     def inputs_fingerprint(self, day: date) -> str:
-        """Hash all stack blocks that a map of `day` may read."""
+        """Hash all stack blocks that a map of `day` may read, and the maps that it is compared with."""
         stack = open_stack(self.stack)
-        return stack.fingerprint(use for tile in self.tiles for use in uses(stack, tile.geobox, self.needs, [day]))
+        found = stack.fingerprint(use for tile in self.tiles for use in uses(stack, tile.geobox, self.needs, [day]))
+        if self.climatology is None:
+            return found
+        return f"{found}+{open_climatology(self.climatology).fingerprint(self.grid, day)}"
+
+    @property
+    def map_recipe(self) -> dict[str, str]:
+        """What other maps must have in common with these to be compared with them."""
+        return recipe_of(describe_model(self))
+
+    def check_climatology(self, *, synthetic: bool | None = None) -> None:
+        """Refuse a climatology that the maps cannot be compared with, see `usual.check_comparable`."""
+        if self.climatology is not None:
+            check_comparable(self.climatology, self.days, self.map_recipe, synthetic)
 
     def fingerprint(self, day: date) -> str:
         """Hash everything that decides the values of one day's product."""
@@ -223,6 +242,9 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
     days = parse_days(dates)
     grid = target_grid(area, resolution=settings.resolution, crs=settings.crs)
     request = draft_request(settings, area, grid, touched_tiles(area, grid), days)
+    request.check_climatology()
+    if request.climatology:
+        refuse_no_overlap(request.climatology, [grid])
     demand = Demand(grid=grid, tiles=request.tiles, needs=request.needs, days=days)
     if settings.stack is None:
         _ = request.engine  # refuses what cannot run before anything is fetched
@@ -234,6 +256,7 @@ def prepare(aoi: Any, dates: Any, *, quiet: bool = False, **options: Unpack[MapO
             names=request.needs.variables,
         )  # fmt: skip
         raise NotFetchedError.of(error.problem, error.days, command) from error
+    request.check_climatology(synthetic=request.synthetic)
     log_notices(request)
     return request
 
@@ -265,19 +288,29 @@ def draft_request(
         needs=needs_of(saved[0].spec),
         stack=Path(),
         run=RunOptions(out=Path(settings.out), device=settings.device, threads=settings.threads),
+        climatology=None if settings.climatology is None else Path(settings.climatology).absolute(),
     )
 
 
-def describe(request: Request) -> dict[str, Any]:
-    """Describe a product: model, inputs, licences, software."""
+def describe_model(request: Request) -> dict[str, Any]:
+    """Describe what decides the values beside the inputs."""
     models = request.saved
     return {
         "model": ", ".join(model.spec.name for model in models),
         "weights_sha256": ", ".join(model.sha256 for model in models),
+        "smap_resampling": request.recipe.smap_resampling,
+        "product_version": request.recipe.product_version,
+    }
+
+
+def describe(request: Request) -> dict[str, Any]:
+    """Describe a product: model, inputs, licences, software."""
+    return {
+        **describe_model(request),
         **({"members": request.members} if request.members else {}),
         **({"precision": request.recipe.precision} if request.recipe.precision != "float32" else {}),
         "software": f"mmnet_maps {__version__}",
-        "smap_resampling": request.recipe.smap_resampling,
+        **({"climatology": open_climatology(request.climatology).describe()} if request.climatology else {}),
         "synthetic": request.synthetic,
         "inputs": request.products,
         "stand_ins": request.substitutes(),

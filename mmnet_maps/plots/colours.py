@@ -52,6 +52,12 @@ LAND_COVER = {
 }
 """By the names of `variables.LANDCOVER_CLASSES`; near the colours of NLCD."""
 
+DRY_WET = ("#8c510a", "#bf812d", "#dfc27d", "#f6e8c3", "#f5f5f5", "#c7eae5", "#80cdc1", "#35978f", "#01665e")
+"""Drier to wetter than usual, or than on another day."""
+
+DROUGHT_COLOURS = {"D0": "#ffff00", "D1": "#fcd37f", "D2": "#ffaa00", "D3": "#e60000", "D4": "#730000"}
+"""Drought classes, in the colours of the U.S. Drought Monitor."""
+
 KIND_COLOURS = {"snapshot": "#b6803a", "series": "#00568a"}
 """Kinds of inputs; they differ in lightness too, so with any colour vision and in grey."""
 

@@ -63,7 +63,7 @@ class CogWriter:
         with gdal():
             self._raster = self._create(tags)
 
-    def write(self, rows: slice, cols: slice, values: NDArray[np.uint16]) -> None:
+    def write(self, rows: slice, cols: slice, values: NDArray[Any]) -> None:
         """Write one packed window (rows, cols); windows do not overlap, pixels in no window hold `Layer.fill`."""
         key = (rows.start, rows.stop, cols.start, cols.stop)
         assert not any(_overlap(key, other) for other in self._sums), f"window {key} overlaps an earlier one"
@@ -116,7 +116,7 @@ class CogWriter:
             height=height,
             width=width,
             count=1,
-            dtype="uint16",
+            dtype=layer.dtype,
             crs=self._crs,
             transform=self._geobox.affine,
             nodata=layer.nodata,
@@ -129,7 +129,7 @@ class CogWriter:
         raster.update_tags(1, **band_tags(layer))
         if not sparse:
             for strip in _strips(height, width):
-                raster.write(np.full((strip.height, width), layer.fill, np.uint16), 1, window=strip)
+                raster.write(np.full((strip.height, width), layer.fill, layer.dtype), 1, window=strip)
         return raster
 
     def _verify(self) -> None:
@@ -163,7 +163,7 @@ class CogWriter:
         return sum((bottom - top) * (right - left) for top, bottom, left, right in self._sums) == height * width
 
 
-def read_band(path: Path) -> NDArray[np.uint16]:
+def read_band(path: Path) -> NDArray[Any]:
     """Return the packed values (y, x) of a layer.
 
     Raises
@@ -172,7 +172,7 @@ def read_band(path: Path) -> NDArray[np.uint16]:
         When it cannot be read.
     """
     with gdal(), rasterio.open(path) as data:
-        values: NDArray[np.uint16] = data.read(1)
+        values: NDArray[Any] = data.read(1)
         return values
 
 
@@ -225,7 +225,7 @@ def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
     return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
 
-def _checksum(values: NDArray[np.uint16]) -> int:
+def _checksum(values: NDArray[Any]) -> int:
     return zlib.crc32(np.ascontiguousarray(values).data)
 
 

@@ -22,7 +22,7 @@ from pyproj.exceptions import CRSError
 from mmnet_maps.errors import InputError, RequestError, counted
 from mmnet_maps.files import DRIVER_ERRORS, MARK, gdal, read_json, read_tags
 from mmnet_maps.product.layers import LAYERS
-from mmnet_maps.product.stac_item import COLLECTION, MEMBERS, PICTURE, fingerprint_of, inside
+from mmnet_maps.product.stac_item import COLLECTION, MEMBERS, PICTURE, fingerprint_of, inside, recipe_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class CogMap:
     grid: GeoBox
     synthetic: bool
     files: Mapping[str, Path]
+    recipe: Mapping[str, str]
+    fingerprint: str
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ class CogMap:
             with gdal(), rasterio.open(path, driver="GTiff") as data:
                 if data.shape != tuple(self.grid.shape):
                     raise InputError(f"{path} is not on the grid of its STAC item; make the map again")
-                values: NDArray[np.uint16] = data.read(
+                values: NDArray[Any] = data.read(
                     1,
                     window=Window.from_slices(*(slice(edges[0], edges[-1]) for edges in (tops, lefts))),
                     out_shape=(len(tops) - 1, len(lefts) - 1),
@@ -167,7 +169,17 @@ def _map_of_item(path: Path, item: Mapping[str, Any], root: Path) -> CogMap | No
             return None
         found[key] = file
     name = re.sub(r"_\d{8}(_synthetic)?$", "", path.stem)
-    return CogMap(name=name, day=day, grid=grid, synthetic=synthetic, files=found) if found else None
+    if not found:
+        return None
+    return CogMap(
+        name=name,
+        day=day,
+        grid=grid,
+        synthetic=synthetic,
+        files=found,
+        recipe=recipe_of({key.removeprefix("mmnet:"): value for key, value in about.items()}),
+        fingerprint=str(fingerprint_of(item)),
+    )
 
 
 def map_of_file(path: Path) -> CogMap:
@@ -200,6 +212,8 @@ def map_of_file(path: Path) -> CogMap:
         grid=GeoBox(shape, affine, crs.to_wkt()),
         synthetic=json.loads(tags.get("synthetic", "false")),
         files={named["layer"]: path},
+        recipe=recipe_of(tags),
+        fingerprint=str(tags[MARK]),
     )
 
 

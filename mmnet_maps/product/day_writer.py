@@ -300,7 +300,7 @@ class DayWriter:
         self,
         rows: slice,
         cols: slice,
-        values: Mapping[str, NDArray[np.uint16]],
+        values: Mapping[str, NDArray[Any]],
         members: NDArray[np.float32] | None = None,
     ) -> None:
         """Write one window of every layer, and of the members if they are kept.
@@ -310,7 +310,7 @@ class DayWriter:
         rows, cols
             The window; the windows of a day do not overlap. Pixels in no window are nodata, with quality bit 0.
         values
-            Packed values of every layer (rows, cols), uint16.
+            Packed values of every layer (rows, cols).
         members
             (member, rows, cols), NaN where missing.
         """

@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer of the product, written as uint16.
+    """One layer of the product, written as integers.
 
     Attributes
     ----------
     name, long_name, units
         Part of the file name, a title, UDUNITS units.
     scale, nodata
-        ``physical = stored * scale``; the stored uint16 value that means missing (None: every value is valid).
+        ``physical = stored * scale``; the stored value that means missing (None: every value is valid).
     overview
         Resampling of overviews: ``average`` for continuous layers, ``nearest`` for flags.
     standard_name
         CF standard name, None where CF has none.
+    dtype
+        Type of the stored values.
     """
 
     name: str
@@ -39,21 +41,23 @@ class Layer:
     nodata: int | None
     overview: Literal["average", "nearest"]
     standard_name: str | None = None
+    dtype: Literal["uint16", "int16"] = "uint16"
 
     @property
     def fill(self) -> int:
         """Value of pixels that no map covers: nodata, or the flag for outside the area of interest."""
         return FLAG_MASKS["outside_area"] if self.nodata is None else self.nodata
 
-    def pack(self, values: NDArray[Any]) -> NDArray[np.uint16]:
-        """Pack physical values of any shape to uint16, NaN to nodata."""
+    def pack(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Pack physical values of any shape to the stored type, NaN to nodata."""
         if self.nodata is None:
-            return values.astype(np.uint16, copy=False)
-        missing = np.isnan(values)
+            return values.astype(self.dtype, copy=False)
+        missing, limits = np.isnan(values), np.iinfo(self.dtype)
+        low, high = limits.min + (self.nodata == limits.min), limits.max - (self.nodata == limits.max)
         steps = np.rint(np.where(missing, 0.0, values) / self.scale)
-        return np.where(missing, self.nodata, np.clip(steps, 0, self.nodata - 1)).astype(np.uint16)
+        return np.where(missing, self.nodata, np.clip(steps, low, high)).astype(self.dtype)
 
-    def unpack(self, packed: NDArray[np.uint16]) -> NDArray[Any]:
+    def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
         """Unpack to physical values, float32 with NaN for nodata, as other software does; flags stay as they are."""
         if self.nodata is None:
             return packed
@@ -83,6 +87,32 @@ LAYERS: dict[str, Layer] = {
             overview="average",
         ),
         Layer(
+            name="soil_moisture_anomaly",
+            long_name="surface soil moisture less its mean at this time of year in other years",
+            units="m3 m-3",
+            scale=0.0001,
+            nodata=-32768,
+            overview="average",
+            dtype="int16",
+        ),
+        Layer(
+            name="soil_moisture_standardised_anomaly",
+            long_name="anomaly of surface soil moisture in standard deviations at this time of year in other years",
+            units="1",
+            scale=0.001,
+            nodata=-32768,
+            overview="average",
+            dtype="int16",
+        ),
+        Layer(
+            name="soil_moisture_percentile",
+            long_name="percentile of surface soil moisture among the values at this time of year in other years",
+            units="percent",
+            scale=0.002,
+            nodata=65535,
+            overview="average",
+        ),
+        Layer(
             name="quality",
             long_name="quality flags",
             units="1",
@@ -101,7 +131,10 @@ LAYERS: dict[str, Layer] = {
         ),
     )
 }
-"""The layers of a product by name; ``soil_moisture_std`` only with an ensemble."""
+"""The layers of a product by name; ``soil_moisture_std`` only with an ensemble, `DROUGHT` only with a climatology."""
+
+DROUGHT = ("soil_moisture_anomaly", "soil_moisture_standardised_anomaly", "soil_moisture_percentile")
+"""Layers that compare a map with those of other years, see `drought`."""
 
 _PARTICLE_DENSITY = 2.65  # g/cm³, quartz
 

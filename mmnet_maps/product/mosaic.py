@@ -28,6 +28,7 @@ MOSAIC_MARK = "MMNET_MOSAIC"
 
 _OVERVIEWS = "2 4 8 16 32 64 128"
 _BLOCK = 512
+_TYPES = {"uint16": "UInt16", "int16": "Int16"}  # GDAL's names
 
 Finished = dict[str, dict[str, Any]]
 
@@ -163,9 +164,8 @@ def _mosaic(layer: Layer, items: Finished) -> str:
     a = grid.affine
     _add(root, "GeoTransform", ", ".join(repr(float(number)) for number in (a.c, a.a, a.b, a.f, a.d, a.e)))
     _metadata(root, {**_common(items.values()), MOSAIC_MARK: _fingerprint(layer, items)})
-    band = _add(
-        root, "VRTRasterBand", None, dataType="UInt16", band="1", blockXSize=str(_BLOCK), blockYSize=str(_BLOCK)
-    )
+    blocks = {"blockXSize": str(_BLOCK), "blockYSize": str(_BLOCK)}
+    band = _add(root, "VRTRasterBand", None, dataType=_TYPES[layer.dtype], band="1", **blocks)
     _add(band, "Description", layer.long_name)
     if layer.nodata is None:
         # GDAL reads a hidden nodata value where there is no tile; it does not mean missing.
@@ -179,7 +179,7 @@ def _mosaic(layer: Layer, items: Finished) -> str:
     _add(band, "ColorInterp", "Gray")
     _metadata(band, cog.band_tags(layer))
     for tile in tiles:
-        _source(band, tile, _file(items[tile.id], layer.name))
+        _source(band, layer, tile, _file(items[tile.id], layer.name))
     # Computed on reading from the overviews of the tiles. With `resampling` on the sources instead, GDAL 3.10 reads
     # values other than the tiles' means.
     _add(root, "OverviewList", _OVERVIEWS, resampling=layer.overview.upper())
@@ -199,7 +199,7 @@ def _metadata(parent: ElementTree.Element, entries: Mapping[str, str]) -> None:
         _add(table, "MDI", text, key=key)
 
 
-def _source(band: ElementTree.Element, tile: Tile, file: str) -> None:
+def _source(band: ElementTree.Element, layer: Layer, tile: Tile, file: str) -> None:
     source = _add(band, "SimpleSource", None)
     _add(source, "SourceFilename", file, relativeToVRT="1")
     _add(source, "SourceBand", "1")
@@ -211,7 +211,7 @@ def _source(band: ElementTree.Element, tile: Tile, file: str) -> None:
         None,
         RasterXSize=str(TILE_PIXELS),
         RasterYSize=str(TILE_PIXELS),
-        DataType="UInt16",
+        DataType=_TYPES[layer.dtype],
         BlockXSize=str(_BLOCK),
         BlockYSize=str(_BLOCK),
     )

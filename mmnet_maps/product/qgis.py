@@ -7,14 +7,22 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mmnet_maps.files import is_ours, write_whole
-from mmnet_maps.plots.colours import COLOURS, FULL_RANGE
-from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.plots.colours import COLOURS, DROUGHT_COLOURS, DRY_WET, FULL_RANGE
+from mmnet_maps.product.drought import CLASSES
+from mmnet_maps.product.layers import DROUGHT, LAYERS
 from mmnet_maps.product.quality import FLAG_MASKS, NO_VALUE, flags_in
 
-RANGES = {"soil_moisture": FULL_RANGE, "smap": FULL_RANGE, "soil_moisture_std": (0.0, 0.1)}
-"""The range of each continuous layer's colours, m³/m³; values beyond it take the colour of its end."""
+RANGES = {
+    "soil_moisture": FULL_RANGE,
+    "smap": FULL_RANGE,
+    "soil_moisture_std": (0.0, 0.1),
+    "soil_moisture_anomaly": (-0.15, 0.15),
+    "soil_moisture_standardised_anomaly": (-3.0, 3.0),
+}
+"""The range of each continuous layer's colours; values beyond it take the colour of its end."""
 
-_UNIT = "m³/m³"
+_PERCENTILE = "soil_moisture_percentile"
+_UNITS = {"m3 m-3": " m³/m³", "1": ""}
 _NO_FLAG = "#dcebd5"
 _REASON_COLOURS = {"outside_area": "#ffffff", "unknown_land_cover": "#7fb2dd", "input_missing": "#6b6b6b"}
 _FLAG_COLOURS = ("#ffe08a", "#f5a53c", "#c4511b")
@@ -45,6 +53,7 @@ def write_styles(out: Path) -> list[Path]:
     contents = {f"{layer}.qml": continuous_style(layer) for layer in RANGES}
     contents |= {
         "quality.qml": quality_style(),
+        f"{_PERCENTILE}.qml": percentile_style(),
         "soil_moisture.txt": colour_table(),
         "soil_moisture_stored.txt": stored_colour_table(),
     }
@@ -58,7 +67,7 @@ def write_styles(out: Path) -> list[Path]:
 
 
 def stops(layer: str) -> list[tuple[float, str]]:
-    """Return values in m³/m³ and colours (``#rrggbb``) of a continuous layer, from dry to wet; linear between them.
+    """Return values and colours (``#rrggbb``) of a continuous layer, from dry to wet; linear between them.
 
     Examples
     --------
@@ -66,37 +75,53 @@ def stops(layer: str) -> list[tuple[float, str]]:
     [(0.0, '#fce5be'), (0.05, '#f7ce8a')]
     """
     low, high = RANGES[layer]
-    step = (high - low) / (len(COLOURS) - 1)
-    return [(round(low + number * step, 6), colour) for number, colour in enumerate(COLOURS)]
+    colours = DRY_WET if layer in DROUGHT else COLOURS
+    step = (high - low) / (len(colours) - 1)
+    return [(round(low + number * step, 6), colour) for number, colour in enumerate(colours)]
 
 
 def continuous_style(layer: str) -> str:
     """Return the QGIS style (QML) of a continuous layer: colours linear between the stops, nodata not drawn.
 
-    QGIS applies the scale of the file first, so that the values are in m³/m³.
+    QGIS applies the scale of the file first, so that the values are in physical units.
     """
-    low, high = RANGES[layer]
+    unit = _UNITS[LAYERS[layer].units]
+    root, shader = _shader("INTERPOLATED", *RANGES[layer])
+    for value, colour in stops(layer):
+        label = f"{value:.2f}{unit}"
+        ElementTree.SubElement(shader, "item", value=f"{value:g}", color=colour, alpha="255", label=label)
+    # A legend of the stops, not a bar: it is the one that all versions of QGIS draw with the unit.
+    ElementTree.SubElement(
+        shader, "rampLegendSettings", useContinuousLegend="0", suffix=unit, prefix="", orientation="2"
+    )
+    return _text(root)
+
+
+def percentile_style() -> str:
+    """Return the QGIS style (QML) of percentiles: drought classes in the colours of the U.S. Drought Monitor."""
+    root, shader = _shader("DISCRETE", 0.0, 100.0)
+    for name, highest in reversed(CLASSES.items()):
+        value, label = f"{highest + LAYERS[_PERCENTILE].scale / 2:g}", f"{name}: {highest:g} % and below"
+        ElementTree.SubElement(shader, "item", value=value, color=DROUGHT_COLOURS[name], alpha="255", label=label)
+    ElementTree.SubElement(shader, "item", value="inf", color=_NO_FLAG, alpha="255", label="no drought")
+    return _text(root)
+
+
+def _shader(kind: str, low: float, high: float) -> tuple[ElementTree.Element, ElementTree.Element]:
+    """Return a style of one band in colours by value, and the element that its colours belong to."""
     root, renderer = _document("singlebandpseudocolor")
     renderer.attrib |= {"classificationMin": f"{low:g}", "classificationMax": f"{high:g}"}
     shader = ElementTree.SubElement(
         ElementTree.SubElement(renderer, "rastershader"),
         "colorrampshader",
-        colorRampType="INTERPOLATED",
+        colorRampType=kind,
         classificationMode="1",
         clip="0",
         minimumValue=f"{low:g}",
         maximumValue=f"{high:g}",
         labelPrecision="2",
     )
-    for value, colour in stops(layer):
-        ElementTree.SubElement(
-            shader, "item", value=f"{value:g}", color=colour, alpha="255", label=f"{value:.2f} {_UNIT}"
-        )
-    # A legend of the stops, not a bar: it is the one that all versions of QGIS draw with the unit.
-    ElementTree.SubElement(
-        shader, "rampLegendSettings", useContinuousLegend="0", suffix=f" {_UNIT}", prefix="", orientation="2"
-    )
-    return _text(root)
+    return root, shader
 
 
 def quality_style() -> str:

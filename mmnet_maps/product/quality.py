@@ -30,6 +30,7 @@ QUALITY_BITS: dict[str, int] = {
     "clipped": 8,
     "frozen": 9,
     "synthetic": 10,
+    "short_climatology": 11,
 }
 """Bit positions of the quality layer."""
 

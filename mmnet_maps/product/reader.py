@@ -61,6 +61,14 @@ class DayMap(Protocol):
     def tags(self) -> Mapping[str, str]:
         """How it was made: model, inputs, licences."""
 
+    @property
+    def recipe(self) -> Mapping[str, str]:
+        """What maps must have in common to be compared, as far as it is known, see `stac_item.RECIPE`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that determines its values; empty where it is not known."""
+
     def read(self, layer: str, tops: Edges, lefts: Edges) -> NDArray[Any]:
         """Return a layer (y, x) on cells between these rows and columns of its pixels, as `Maps.read` does."""
 
@@ -110,6 +118,30 @@ class Maps:
         first, *others = [part.tags for mine in self._by_day.values() for part in mine]
         return {key: value for key, value in first.items() if all(one.get(key) == value for one in others)}
 
+    def recipe(self) -> dict[str, str]:
+        """Return what all maps have in common, see `DayMap.recipe`.
+
+        Raises
+        ------
+        RequestError
+            When two of them differ.
+        """
+        first: dict[str, DayMap] = {}
+        for part in (part for day in self.days for part in self.parts(day)):
+            for key, value in part.recipe.items():
+                other = first.setdefault(key, part)
+                if other.recipe[key] != value:
+                    raise RequestError(
+                        f"{other.name} on {other.day} and {part.name} on {part.day} differ in {key} "
+                        f"({other.recipe[key][:12]} and {value[:12]}); percentiles need maps of one model and "
+                        "kind: give only those"
+                    )
+        return {key: part.recipe[key] for key, part in first.items()}
+
+    def parts(self, day: date) -> Sequence[DayMap]:
+        """Return the maps of a day."""
+        return self._by_day.get(day, [])
+
     def read(self, layer: str, day: date, window: Window, *, step: int = 1) -> NDArray[Any]:
         """Read a window of a layer on a day.
 
@@ -139,7 +171,7 @@ class Maps:
         height, width = (-(-(side.stop - side.start) // step) for side in window)
         flags = about.nodata is None
         found = np.full((height, width), about.fill if flags else np.nan, np.uint16 if flags else np.float32)
-        for part in self._by_day.get(day, []):
+        for part in self.parts(day):
             if layer not in part.layers:
                 continue
             top, left = self._corner(part.grid)

@@ -28,6 +28,9 @@ PICTURE, MEMBERS = "picture", "members"
 COLLECTION = "mmnet-maps"
 """Id of the collection of all items."""
 
+RECIPE = ("weights_sha256", "smap_resampling", "product_version")
+"""Properties that maps must share to be compared: networks, resampling of SMAP, version of the product."""
+
 LEVEL = "L4"
 """Processing level: model output derived from measurements."""
 
@@ -137,7 +140,7 @@ def describe_asset(key: str) -> dict[str, Any]:
     band: dict[str, Any] = {
         "name": key,
         "description": layer.long_name,
-        "data_type": "uint16",
+        "data_type": layer.dtype,
         "unit": layer.units,
         "raster:sampling": "area",
         "raster:scale": layer.scale,
@@ -163,6 +166,15 @@ def fingerprint_of(item: Mapping[str, Any]) -> str | None:
     """
     properties = item.get("properties")
     return properties.get("mmnet:fingerprint") if isinstance(properties, dict) else None
+
+
+def recipe_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return the entries of a product's description that are named in `RECIPE`.
+
+    >>> recipe_of({"weights_sha256": "3f2a", "product_version": 2, "model": "net"})
+    {'weights_sha256': '3f2a', 'product_version': '2'}
+    """
+    return {key: str(about[key]) for key in RECIPE if key in about}
 
 
 def version_of(item: Mapping[str, Any]) -> int:

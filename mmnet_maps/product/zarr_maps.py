@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.product.layers import LAYERS, Layer
+from mmnet_maps.product.stac_item import recipe_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,6 +35,8 @@ class ZarrMap:
     synthetic: bool
     data: xr.Dataset
     index: int
+    recipe: Mapping[str, str]
+    fingerprint: str
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -106,4 +110,13 @@ def maps_of_store(path: Path, days: Container[date]) -> Iterable[ZarrMap]:
     synthetic = str(data.attrs.get("synthetic", "")).lower() in ("1", "true")
     for index, day in enumerate(pd.DatetimeIndex(data["time"].to_numpy()).date):
         if day in days:
-            yield ZarrMap(name=path.stem, day=day, grid=grid, synthetic=synthetic, data=data, index=index)
+            yield ZarrMap(
+                name=path.stem,
+                day=day,
+                grid=grid,
+                synthetic=synthetic,
+                data=data,
+                index=index,
+                recipe=recipe_of(data.attrs),
+                fingerprint=sha256(data["issue"][index].to_numpy().tobytes()).hexdigest() if "issue" in data else "",
+            )

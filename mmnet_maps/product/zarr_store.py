@@ -160,7 +160,7 @@ class RunStore:
         except OSError:
             return False
 
-    def write(self, tile: Tile, day: date, layers: Mapping[str, NDArray[np.uint16]], fingerprint: str) -> None:
+    def write(self, tile: Tile, day: date, layers: Mapping[str, NDArray[Any]], fingerprint: str) -> None:
         """Write one region, read it back and mark it; its earlier mark and shards are removed first.
 
         Parameters
@@ -215,15 +215,15 @@ class RunStore:
         self,
         region: tuple[int, int, int],
         window: tuple[int, slice, slice],
-        layers: Mapping[str, NDArray[np.uint16]],
+        layers: Mapping[str, NDArray[Any]],
     ) -> bool:
         """Write all layers and compare them; return False if one did not read back.
 
         Not in the main thread, in which Blosc would use threads of its own, and give other bytes each time.
         """
         for name, values in layers.items():
-            assert (values.shape, values.dtype.str) == ((TILE_PIXELS, TILE_PIXELS), "<u2"), name
             layer, file = LAYERS[name], self._file(name, region)
+            assert (values.shape, values.dtype) == ((TILE_PIXELS, TILE_PIXELS), np.dtype(layer.dtype)), name
             if shard := _shard(layer, values):
                 replace_file(file, shard)
             try:
@@ -236,7 +236,7 @@ class RunStore:
         return True
 
 
-def _shard(layer: Layer, values: NDArray[np.uint16]) -> bytes:
+def _shard(layer: Layer, values: NDArray[Any]) -> bytes:
     """Encode a region as a shard of Zarr v3: its chunks in physical units, then their places with a checksum.
 
     Chunks of fill values alone are left out; a shard without any is empty, and is not stored.

@@ -28,7 +28,7 @@ from mmnet_maps.stack.store import Stack
 
 AREA = "-119.55,47.00,-119.25,47.16"  # Moses Lake and the fields around it
 DAYS = ("2021-07-29", "2021-08-08")
-LAYERS = {name: layer for name, layer in ALL_LAYERS.items() if name != "soil_moisture_std"}
+LAYERS = {name: ALL_LAYERS[name] for name in ("soil_moisture", "quality", "smap")}
 
 
 def command(*words: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:

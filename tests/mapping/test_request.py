@@ -55,7 +55,7 @@ def test_options_that_decide_values_change_the_fingerprint_and_run_options_do_no
         {"precision": "bfloat16"},
     ]
     named = {name for options in recipe for name in options}
-    assert named | set(run) | {"stack", "source", "model"} == set(MapSettings.model_fields)
+    assert named | set(run) | {"stack", "source", "model", "climatology"} == set(MapSettings.model_fields)
     changed = dataclasses.replace(plain.recipe, checkpoints=("another",))
     prints = {dataclasses.replace(plain, recipe=changed).fingerprint(DAY), plain.fingerprint(DAY)}
     for options in recipe:

@@ -116,7 +116,7 @@ def test_without_members_there_is_no_deviation_and_without_evidence_no_bit() -> 
 
 
 def test_bits_are_those_of_the_specification() -> None:
-    assert list(QUALITY_BITS.values()) == list(range(11))
+    assert list(QUALITY_BITS.values()) == list(range(12))
     assert flags_in(0b10000000101) == ["outside_area", "input_missing", "synthetic"]
     assert list(QUALITY_BITS)[:3] == list(NO_VALUE)
     assert LAYERS["quality"].nodata is None

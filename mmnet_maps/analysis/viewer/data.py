@@ -107,6 +107,9 @@ class ViewedMaps:
         titles = {
             "soil_moisture": "Soil moisture, 0–5 cm",
             "soil_moisture_std": "Standard deviation",
+            "soil_moisture_anomaly": "Anomaly",
+            "soil_moisture_standardised_anomaly": "Standardised anomaly",
+            "soil_moisture_percentile": "Percentile and drought class",
             "quality": "Quality",
             "smap": "SMAP, 9 km",
         }
@@ -198,13 +201,15 @@ def _filled_window(stack: Stack, contents: Sequence[Contents]) -> Window:
     )
 
 
-def open_view(paths: Sequence[str | Path]) -> Viewable:
+def open_view(paths: Sequence[str | Path], climatology: str | Path | None = None) -> Viewable:
     """Open maps or a stack for the viewer.
 
     Parameters
     ----------
     paths
         Anything that `reader.open_maps` accepts, or the folder of one stack.
+    climatology
+        Climatology to compare maps with.
 
     Raises
     ------
@@ -214,8 +219,16 @@ def open_view(paths: Sequence[str | Path]) -> Viewable:
     if len(paths) == 1 and _is_stack(Path(paths[0])):
         from mmnet_maps.stack.store import Stack
 
+        if climatology is not None:
+            raise RequestError(f"{paths[0]} holds inputs, not maps to compare; leave out --climatology")
         return ViewedStack(Stack(paths[0]))
-    return ViewedMaps(open_maps(paths))
+    maps = open_maps(paths)
+    if climatology is not None:
+        from mmnet_maps.product.climatology import Climatology
+        from mmnet_maps.product.compared_maps import ComparedMaps
+
+        maps = ComparedMaps(maps, Climatology(climatology))
+    return ViewedMaps(maps)
 
 
 def _is_stack(path: Path) -> bool:

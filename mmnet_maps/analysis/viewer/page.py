@@ -228,7 +228,7 @@ class Page:
 
     def _encode(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return values as they are drawn; classes that the overview did not show are added to the scale."""
-        if self.scale.classes is not None:
+        if self.scale.classes is not None and self.scale.edges is None:
             present = {int(value) for value in np.unique(values)}
             scale = self.reader.scale(self.controls.selection, present | set(self.scale.classes))
             if scale != self.scale:

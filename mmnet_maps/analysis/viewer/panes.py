@@ -165,7 +165,7 @@ class MapPanes:
         if self._has_quality:
             tips.append(("quality", "@quality{custom}"))
             formatters["@quality"] = CustomJSHover(code=_FLAG_NAMES_JS)
-        elif scale.classes is not None:
+        if scale.classes is not None and not (self._has_quality and scale.edges is None):
             tips.append((layer.title, "@image{custom}"))
             formatters["@image"] = CustomJSHover(code=f"return {list(scale.names)!r}[value] ?? ''")
         self._hover.formatters = formatters

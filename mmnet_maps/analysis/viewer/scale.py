@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.plots.canvas import nice_length
-from mmnet_maps.plots.colours import COLOURS, LAND_COVER
+from mmnet_maps.plots.colours import COLOURS, DROUGHT_COLOURS, DRY_WET, LAND_COVER
+from mmnet_maps.product.drought import CLASSES
+from mmnet_maps.product.layers import DROUGHT, LAYERS
 from mmnet_maps.product.qgis import quality_colour, quality_label
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.variables import LANDCOVER_CLASSES
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from mmnet_maps.analysis.viewer.data import ViewLayer
 
 CLEAR = "rgba(0, 0, 0, 0)"
-_DRY_WET = ("#8c510a", "#bf812d", "#dfc27d", "#f6e8c3", "#f5f5f5", "#c7eae5", "#80cdc1", "#35978f", "#01665e")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,15 @@ class Scale:
         Name of the values, with units.
     classes, names
         Values of the classes, ascending, and their names; None and empty for numbers.
+    edges
+        Highest numbers of all classes but the last, where numbers are shown as classes.
     """
 
     colours: tuple[str, ...]
     label: str
     classes: tuple[int, ...] | None = None
     names: tuple[str, ...] = ()
+    edges: tuple[float, ...] | None = None
 
     @property
     def palette(self) -> list[str]:
@@ -59,6 +63,8 @@ class Scale:
         """Return numbers as they are, classes as their positions in the scale; NaN for other classes."""
         if self.classes is None:
             return values.astype(np.float32, copy=False)
+        if self.edges is not None:
+            return np.where(np.isnan(values), np.nan, np.searchsorted(self.edges, values)).astype(np.float32)
         if not self.classes:
             return np.full(values.shape, np.nan, np.float32)
         classes = np.array(self.classes)
@@ -100,12 +106,27 @@ def layer_scale(layer: ViewLayer, found: Set[int] = frozenset()) -> Scale:
             classes=tuple(values),
             names=tuple(flag_names(value) for value in values),
         )
-    return Scale(colours=COLOURS, label=f"{layer.title}{f' ({layer.units})' if layer.units else ''}")
+    if layer.name == "soil_moisture_percentile":
+        return _drought_scale(layer)
+    colours = DRY_WET if layer.name in DROUGHT else COLOURS
+    return Scale(colours=colours, label=f"{layer.title}{f' ({layer.units})' if layer.units else ''}")
+
+
+def _drought_scale(layer: ViewLayer) -> Scale:
+    """Return the scale of percentiles: drought classes from the driest, in the colours of the U.S. Drought Monitor."""
+    names = [*reversed(CLASSES)]
+    return Scale(
+        colours=(*(DROUGHT_COLOURS[name] for name in names), quality_colour(0)[0]),
+        label=layer.title,
+        classes=tuple(range(len(names) + 1)),
+        names=(*(f"{name}: {CLASSES[name]:g} % and below" for name in names), "no drought"),
+        edges=tuple(CLASSES[name] + LAYERS[layer.name].scale / 2 for name in names),
+    )
 
 
 def difference_scale(day: date, reference: date) -> Scale:
     """Return the scale of the change in soil moisture from a reference day to a day."""
-    return Scale(colours=_DRY_WET, label=f"Change from {reference} to {day} (m³/m³)")
+    return Scale(colours=DRY_WET, label=f"Change from {reference} to {day} (m³/m³)")
 
 
 def flag_names(quality: int) -> str:

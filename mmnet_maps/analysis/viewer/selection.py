@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mmnet_maps.analysis.viewer.data import ViewLayer
 from mmnet_maps.analysis.viewer.scale import Scale, difference_scale, layer_scale
 from mmnet_maps.plots.colours import scale_range
+from mmnet_maps.product.layers import DROUGHT
 from mmnet_maps.product.quality import FLAG_MASKS
 
 if TYPE_CHECKING:
@@ -147,4 +148,6 @@ class LayerReader:
         if not valid.size:
             return 0.0, 1.0
         low, high = (float(part) for part in np.percentile(valid, (2, 98)))
+        if name in DROUGHT:  # about zero
+            low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
         return (low, high) if high > low else (low, low + max(abs(low), 1.0) / 10)

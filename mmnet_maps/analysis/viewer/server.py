@@ -27,6 +27,7 @@ def view(
     paths: str | Path | Sequence[str | Path],
     *,
     stack: str | Path | None = None,
+    climatology: str | Path | None = None,
     outline: str | Path | None = None,
     port: int | None = None,
     show: bool = True,
@@ -41,6 +42,8 @@ def view(
         Anything that `reader.open_maps` accepts, or the folder of a stack.
     stack
         Source of the rain in the series at a place; of a stack that is shown, the stack itself.
+    climatology
+        Climatology to compare the maps with.
     outline
         Polygons drawn over the map, given like an area of interest.
     port
@@ -55,7 +58,7 @@ def view(
     InputError
         An input cannot be read.
     """
-    shown = open_view([paths] if isinstance(paths, str | Path) else list(paths))
+    shown = open_view([paths] if isinstance(paths, str | Path) else list(paths), climatology)
     make_page = _page_maker(shown, stack, outline)
     free = _free_port(port)
     import panel as pn

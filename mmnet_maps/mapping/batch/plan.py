@@ -29,6 +29,7 @@ from mmnet_maps.grid.tiles import (
 )
 from mmnet_maps.mapping.commands import place_options, quote
 from mmnet_maps.mapping.request import Request, draft_request, log_notices
+from mmnet_maps.mapping.usual import refuse_no_overlap
 from mmnet_maps.resources import cores
 from mmnet_maps.settings import MapOptions, MapSettings, settle
 from mmnet_maps.stack.availability import blocks_of_grids, look_up_blocks
@@ -124,6 +125,9 @@ def plan_batch(
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise RequestError(f"--name {name!r} cannot be part of a file name; expected letters, digits, -, _ and .")
     requests = _requests(settings, stack, extent, dates)
+    requests[0].check_climatology(synthetic=requests[0].synthetic)
+    if (climatology := requests[0].climatology) is not None:
+        refuse_no_overlap(climatology, [tile.geobox for one in requests for tile in one.tiles])
     log_notices(requests[0])
     days, root = requests[0].days, requests[0].run.out
     mark = "_synthetic" if requests[0].synthetic else ""

@@ -43,6 +43,8 @@ class Outcome:
         The reason of a failure, one line.
     why_empty
         Why no pixel of a map that was made has a value; None where one has.
+    drought
+        Pixels of a map that was made by drought class (`drought.count_classes`); None without a climatology.
     sums
         Fingerprint of a map that was made, and its sums by cell of SMAP (`smap_consistency.sum_cells`); no part of the
         report.
@@ -57,6 +59,7 @@ class Outcome:
     seconds: float = 0.0
     error: str | None = None
     why_empty: str | None = None
+    drought: dict[str, int] | None = None
     sums: tuple[str, Sums] | None = None
 
 
@@ -133,6 +136,13 @@ class Report:
             counter["missing"] = len(self.tiles) - counter.total()
         return found
 
+    def drought(self) -> dict[date, dict[str, int]]:
+        """Count the pixels of the maps that were made by day and drought class; empty without a climatology."""
+        found: dict[date, Counter[str]] = {}
+        for one in sorted((one for one in self.outcomes if one.drought), key=lambda one: one.day):
+            found.setdefault(one.day, Counter()).update(one.drought)
+        return {day: dict(counter) for day, counter in found.items()}
+
     def as_dict(self) -> dict[str, Any]:
         """Return all of it for JSON."""
         made = [one for one in self.outcomes if one.state == "made"]
@@ -151,6 +161,7 @@ class Report:
             "pixels_with_value": pixels,
             "bytes_of_cogs": sum(one.bytes for one in made),
             "pixels_per_second": round(pixels / self.seconds) if self.seconds else None,
+            "drought": {str(day): counts for day, counts in self.drought().items()},
             "closure": {str(day): figures for day, figures in self.smap_consistency.items()},
             "outcomes": [
                 {**asdict(replace(one, sums=None)), "day": str(one.day), "seconds": round(one.seconds, 2)}
@@ -192,6 +203,7 @@ def format_report(report: Report) -> str:
         for day, figures in report.smap_consistency.items()
         if "error" in figures
     ]
+    lines += [f"{day} drought: {_shares(counts)}" for day, counts in report.drought().items() if any(counts.values())]
     for one in report.failed[:_LISTED]:
         lines.append(f"{one.day} {one.tile} failed: {one.error}")
     if len(report.failed) > _LISTED:
@@ -207,6 +219,15 @@ def format_report(report: Report) -> str:
         f"{number_text(pixels / max(report.seconds, 1e-9))} a second, {bytes_text(size)}"
     )
     return "\n".join(lines)
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    """Return the shares of drought classes in words.
+
+    >>> _shares({"none": 3, "D0": 1, "D1": 0})
+    'none 75 %, D0 25 %, D1 0 %'
+    """
+    return ", ".join(f"{name} {100 * count / sum(counts.values()):.0f} %" for name, count in counts.items())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,7 +130,8 @@ def _report(batch: Batch) -> Report:
 
 
 def _input_files(request: Request) -> list[Path]:
-    return [request.stack / "zarr.json", *(model / "model.json" for model in request.models)]
+    climatology = [] if request.climatology is None else [request.climatology / "zarr.json"]
+    return [request.stack / "zarr.json", *(model / "model.json" for model in request.models), *climatology]
 
 
 def tasks_of(batch: Batch, threads: int | None = None, limit: float | None = None) -> list[Task]:

@@ -23,6 +23,7 @@ from mmnet_maps.mapping.commands import fill_command, model_text, place_options
 from mmnet_maps.mapping.pipeline import Packed, write_days
 from mmnet_maps.mapping.request import Request, open_stack
 from mmnet_maps.mapping.smap_consistency import Sums, day_consistency, sum_cells
+from mmnet_maps.product.drought import count_classes
 from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.stack.availability import NotFetchedError, require, require_values
 
@@ -171,11 +172,14 @@ def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
     request, started = task.request, time.perf_counter()
     pixels: dict[date, int] = {}
     sums: dict[date, tuple[str, Sums]] = {}
+    drought: dict[date, dict[str, int]] = {}
 
     def also(tile: Tile, day: date, packed: Packed, fingerprint: str) -> None:
         """Count the pixels, sum them by cell of SMAP, and write them to the store as well; the task has one tile."""
         moisture = packed["soil_moisture"]
         pixels[day] = int(np.count_nonzero(moisture != LAYERS["soil_moisture"].nodata))
+        if request.climatology is not None:
+            drought[day] = count_classes(packed["soil_moisture_percentile"])
         sums[day] = fingerprint, sum_cells(moisture, tile.geobox, open_stack(request.stack))
         if task.store:
             _write_to_store(task, fingerprint, tile, day, packed)
@@ -192,6 +196,7 @@ def _make(task: Task, days: tuple[date, ...]) -> dict[date, Outcome]:
             bytes=sum(path.stat().st_size for path in product.layers.values()),
             seconds=seconds,
             why_empty=product.why_empty,
+            drought=drought.get(day),
             sums=sums[day],
         )
         for day, product in made.items()
@@ -216,7 +221,7 @@ def _write_to_store(task: Task, fingerprint: str, part: Tile, day: date, packed:
     assert task.store is not None
     whole: Packed = {}
     for name, values in packed.items():
-        whole[name] = np.full(task.place.geobox.shape, LAYERS[name].fill, np.uint16)
+        whole[name] = np.full(task.place.geobox.shape, LAYERS[name].fill, LAYERS[name].dtype)
         whole[name][part.rows, part.cols] = values
     _store(task.store).write(task.place, day, whole, fingerprint)
 

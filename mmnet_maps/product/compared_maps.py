@@ -1,0 +1,89 @@
+"""Finished maps compared with a climatology as they are read."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmnet_maps.errors import RequestError
+from mmnet_maps.product.climatology import Climatology, Samples
+from mmnet_maps.product.layers import DROUGHT, LAYERS
+from mmnet_maps.product.reader import Maps
+
+if TYPE_CHECKING:
+    from mmnet_maps.grid.lattice import Window
+
+_BLOCK = 1024  # pixels along a side of what is compared at once
+
+
+class ComparedMaps(Maps):
+    """Maps with the layers `layers.DROUGHT`, whether or not their files have them.
+
+    Every pixel of a window is compared, whatever the step: for overviews of large areas, map the layers.
+
+    Parameters
+    ----------
+    maps
+        Maps of soil moisture.
+    climatology
+        The climatology.
+
+    Raises
+    ------
+    RequestError
+        When the maps are of another model, kind or grid than those of the climatology.
+    InputError
+        When it has too few years for one of the days.
+    """
+
+    def __init__(self, maps: Maps, climatology: Climatology) -> None:
+        super().__init__(part for day in maps.days for part in maps.parts(day))
+        if "soil_moisture" not in self.layers:
+            raise RequestError(f"{maps.title} holds {', '.join(maps.layers)}; expected maps of soil_moisture")
+        climatology.refuse_others(maps.recipe(), maps.synthetic)
+        climatology.place(self.grid)
+        for day in self.days:
+            climatology.require(day)
+        self.layers = tuple(name for name in LAYERS if name in (*self.layers, *DROUGHT))
+        self._climatology = climatology
+        self._compared = lru_cache(maxsize=2)(self._compare)
+
+    def read(self, layer: str, day: date, window: Window, *, step: int = 1) -> NDArray[Any]:
+        """Read a window of a layer on a day, as `Maps.read` does."""
+        if layer not in DROUGHT:
+            return super().read(layer, day, window, step=step)
+        rows, cols = window
+        cells = max(_BLOCK // step, 1)
+        height, width = (-(-(side.stop - side.start) // step) for side in window)
+        found = np.full((height, width), np.nan, np.float32)
+        for top in range(0, height, cells):
+            for left in range(0, width, cells):
+                into = found[top : top + cells, left : left + cells]
+                first, start = rows.start + top * step, cols.start + left * step
+                box = (first, first + into.shape[0] * step, start, start + into.shape[1] * step)
+                into[:] = _means(self._compared(day, box)[layer], step)
+        return found
+
+    def _compare(self, day: date, box: tuple[int, int, int, int]) -> dict[str, NDArray[np.float32]]:
+        """Compare the pixels of a box: first row, end of rows, first column, end of columns."""
+        top, bottom, left, right = box
+        moisture = super().read("soil_moisture", day, (slice(top, bottom), slice(left, right)))
+        rows, cols = self._climatology.place(self.grid)
+        window = slice(rows.start + top, rows.start + bottom), slice(cols.start + left, cols.start + right)
+        samples = Samples(self._climatology, window)
+        return samples.compare(LAYERS["soil_moisture"].pack(moisture), day)[0]
+
+
+def _means(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    """Return the mean over the valid pixels of each cell."""
+    if step == 1:
+        return values
+    cells = values.reshape(values.shape[0] // step, step, -1, step)
+    known = np.isfinite(cells)
+    count = known.sum((1, 3))
+    total = np.where(known, cells, 0).sum((1, 3), dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
