@@ -37,7 +37,9 @@ def core_seconds(config: TrainConfig, baseline: Baseline | None, rows: int) -> f
     if isinstance(baseline, Lstm):
         return _FIXED + 1e-6 * _LSTM * passes * config.steps * baseline.hidden
     size = config.steps / 11 * config.d_model / 128
-    return _FIXED + 1e-6 * _MICROSECONDS[config.architecture] * passes * size
+    branches = {group.branch for group in config.series_groups or ()}
+    kind = "mlp" if branches and "transformer" not in branches else config.architecture
+    return _FIXED + 1e-6 * _MICROSECONDS[kind] * passes * size
 
 
 def describe(runs: Sequence[tuple[float, float | None]], workers: int) -> str:

@@ -41,4 +41,4 @@ def test_the_stated_experiment_fits_in_90_minutes_of_two_cores() -> None:
                 if config.wanted(table, scenario, network):  # type: ignore[arg-type]
                     ablations = len(config.ablated(table, scenario, network))  # type: ignore[arg-type]
                     total += one * count * config.seeds_of(network) * (1 + ablations)
-    assert total / 2 / 60 < 90
+    assert 30 < total / 2 / 60 < 90
