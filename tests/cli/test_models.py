@@ -52,7 +52,7 @@ def test_packaged_configurations_are_printed(
     for path in (Path(__file__).parents[2] / "configs").glob("*.yaml"):
         assert run(capsys, monkeypatch, "train", "--print-config", path.stem) == (0, path.read_text(), "")
     code, out, err = run(capsys, monkeypatch, "train", "--print-config", "best")
-    assert_refused(code, out, err, 2, "'best'; expected one of earthengine, experiment, map, mmnet-uscrn, ")
+    assert_refused(code, out, err, 2, "'best'; expected one of earthengine, experiment, experiment-to-the-end, map, ")
 
 
 def test_a_table_of_the_released_code_is_a_table(
