@@ -16,11 +16,14 @@ import yaml
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import CRS
+from pyproj import CRS, Transformer
 
 import mmnet_maps
 from mmnet_maps.sources.files.labelled import EASE_9KM
 from mmnet_maps.sources.files.source import FilesSource
+from mmnet_maps.stack.needs import Needs
+from mmnet_maps.stack.pixels import sample
+from mmnet_maps.variables import VARIABLES
 
 EXAMPLE = Path(mmnet_maps.__file__).parent.parent / "examples/appeears.yaml"
 DAYS = [date(2021, 8, 7), date(2021, 8, 8)]
@@ -193,3 +196,27 @@ def test_both_forms_of_the_example_list_the_same(tmp_path: Path, monkeypatch: py
     images, netcdf = (example(tmp_path, netcdf=one).variables() for one in (False, True))
     assert images == netcdf
     assert set(images) == {"smap", "lst", "blue", "green", "red", "nir", "swir1", "swir2"}
+
+
+def test_an_order_with_a_feature_a_station_gives_samples(tmp_path: Path) -> None:
+    """Each feature lies around its own station, far from the others, and has files of its own."""
+    needs = Needs(snapshot=("smap",), series=("smap",), steps=1, includes_day=True)
+    windows = {"0001": EASE_9KM[300:310, 660:670], "0002": EASE_9KM[320:330, 800:810]}
+    rng, values, places = np.random.default_rng(3), {}, []
+    for feature, box in windows.items():
+        values[feature] = rng.uniform(0.1, 0.3, (8, *box.shape)).astype(np.float32)
+        size = {"height": 10, "width": 10, "count": 1, "dtype": "float32", "nodata": -9999}
+        for k, field in enumerate(values[feature]):
+            time = datetime(DAYS[0].year, DAYS[0].month, DAYS[0].day) + timedelta(hours=1.5 + 3 * k)
+            name = f"SPL4SMGP.008_Geophysical_Data_sm_surface_doy{time:%Y%j%H%M%S}_aid{feature}.tif"
+            place = {"crs": box.crs.to_wkt(), "transform": box.affine}
+            with rasterio.open(tmp_path / name, "w", driver="GTiff", **size, **place) as image:
+                image.write(field, 1)
+        middle = box.affine * (5.5, 5.5)
+        places.append(Transformer.from_crs("EPSG:6933", "EPSG:4326", always_xy=True).transform(*middle))
+    order = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    kept = {"name": "order", "folder": str(tmp_path), "variables": {"smap": order["variables"]["smap"]}}
+    (tmp_path / "order.yaml").write_text(yaml.safe_dump(kept))
+    found = sample([FilesSource(tmp_path / "order.yaml")], places, [DAYS[0]], needs, smap_resampling="nearest")
+    expected = [values[feature].mean(axis=0)[5, 5] for feature in windows]
+    np.testing.assert_allclose(found["smap"], expected, atol=VARIABLES["smap"].scale)
