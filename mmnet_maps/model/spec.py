@@ -23,7 +23,7 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.model.features import Feature, encoded_columns, required
 from mmnet_maps.model.sizes import WATER_SERIES, Architecture, Branch, Sizes
 from mmnet_maps.resources import find_model, packaged
-from mmnet_maps.settings import first_error, read_model
+from mmnet_maps.settings import first_error, read_yaml
 from mmnet_maps.variables import VARIABLES
 
 if TYPE_CHECKING:
@@ -371,7 +371,8 @@ def profile(name: str) -> dict[str, Any]:
     names = ("paper", "released")
     if name not in names:
         raise RequestError(f"profile {name!r} does not exist; use one of {', '.join(names)}")
-    return dict(read_model(folder / f"{name}.yaml", Profile, "profile"))
+    values = read_yaml(folder / f"{name}.yaml", "profile")
+    return dict(Profile.model_validate({key: value for key, value in values.items() if key in Profile.model_fields}))
 
 
 def read_file(path: Path) -> bytes:

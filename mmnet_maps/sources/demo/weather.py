@@ -33,7 +33,7 @@ STEPS = 4
 EAST, NORTH = 640e3, -90e3
 """Distance that systems move in a day, m."""
 
-# The water balance is that of 101 stations of NOAA USCRN on average; see docs/decisions/0016-demo-water-balance.md.
+# The water balance is that of 101 stations of NOAA USCRN on average; see docs/decisions/0018-demo-water-balance.md.
 RESPONSE = 0.003
 """Soil moisture that a millimetre of rain adds to the top 5 cm, m³/m³."""
 DRYING = 60.0
