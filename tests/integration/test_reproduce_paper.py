@@ -77,9 +77,7 @@ def test_the_whole_chain(
 ) -> None:
     source = earthengine_setup.config(tmp_path, server)
 
-    import time, sys
     def mmnet(*words: object) -> str:
-        print(words[0], time.process_time(), file=sys.__stderr__, flush=True)
         code, out, err = run(capsys, monkeypatch, *words)
         assert code == 0, err
         return out

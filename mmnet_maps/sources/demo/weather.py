@@ -33,14 +33,14 @@ STEPS = 4
 EAST, NORTH = 640e3, -90e3
 """Distance that systems move in a day, m."""
 
-# The water balance is that of 101 stations of NOAA USCRN on average; see docs/decisions/0018-demo-water-balance.md.
+# The water balance is that of 101 stations of NOAA USCRN on average; see docs/decisions/0019-demo-water-balance.md.
 RESPONSE = 0.003
 """Soil moisture that a millimetre of rain adds to the top 5 cm, m³/m³."""
 DRYING = 60.0
 """Reference evapotranspiration that reduces what rain added to 1/e, mm."""
 CAPACITY, DRAINED, ROOM = 0.25, 0.3, 0.40
 """Added moisture above which water drains, the share of the excess that drains in a day, and its limit, m³/m³."""
-RESIDUAL, RESIDUAL_OF_CLAY = 0.054, 0.0022
+RESIDUAL, RESIDUAL_OF_CLAY = 0.054, 0.0011
 """Soil moisture after a drought where the soil has 21 % clay, and its increase per percent, m³/m³."""
 WATERED = 0.095
 """Soil moisture that irrigation adds to growing fields on average, m³/m³."""

@@ -41,7 +41,7 @@ def test_the_water_balance_equals_a_slow_scalar_bucket() -> None:
                 water = min(water + 0.003 * float(drive.pr[step, place]), 0.4)
                 water -= 0.3 * max(0.0, water - 0.25)
                 water *= math.exp(-float(drive.eto[step, place]) / 60)
-            expected = max(0.054 + 0.0022 * (clay - 21), 0.02) + water
+            expected = max(0.054 + 0.0011 * (clay - 21), 0.02) + water
             assert found[k, place] == pytest.approx(expected, abs=1e-5)
 
 
