@@ -41,7 +41,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[batch,dev,docs,earthengine,train,viewer,zones]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[batch,dev,docs,earthengine,serve,train,viewer,zones]"
 	touch $@
 
 format: $(INSTALLED)

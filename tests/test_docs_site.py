@@ -22,7 +22,7 @@ import mmnet_maps
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("mkdocs", "material", "mkdocstrings"))),
-    reason="the site is built by MkDocs: pip install 'mmnet-maps[docs]'",
+    reason="the site is built by MkDocs: pip install '.[docs]'",
 )
 OUTSIDE = re.compile(r"(https?:)?//")
 

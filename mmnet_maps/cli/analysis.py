@@ -219,7 +219,7 @@ def zones_command(
     mmnet zones --zones fields.gpkg --maps maps --out zones.csv --picture zones.png
     mmnet zones --zones counties.gpkg --maps maps --layer soil_moisture_percentile --out drought.csv
     """  # noqa: D301  (see map_command)
-    require("exactextract", "mmnet zones", "mmnet-maps[zones]")
+    require("exactextract", "mmnet zones", ".[zones]")
     if out.endswith(".parquet"):
         require_tables()
     from mmnet_maps.analysis.zone_io import check_target, read_zones, write_statistics

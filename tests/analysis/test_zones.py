@@ -527,7 +527,7 @@ def test_mistakes_give_one_line(
         "--zones", path, "--maps", folder, "--out", "a.csv", monkeypatch=monkeypatch, capsys=capsys
     )  # fmt: skip
     assert code == 2
-    assert "pip install 'mmnet-maps[zones]'" in said
+    assert "pip install '.[zones]'" in said
 
 
 @pytest.mark.parametrize("count", [1, 9])

@@ -94,7 +94,7 @@ def _page_maker(shown: Viewable, stack: str | Path | None, outline: str | Path |
         import panel as pn
     except ImportError as error:
         raise RequestError(
-            "mmnet view needs the package panel, which is not installed: pip install 'mmnet-maps[viewer]'"
+            "mmnet view needs the package panel, which is not installed: pip install '.[viewer]'"
         ) from error
     from mmnet_maps.analysis.viewer.page import Page
 

@@ -192,7 +192,7 @@ class Client:
         except ImportError as error:
             raise RequestError(
                 "the package earthengine-api is not installed; source earthengine needs it; "
-                "run pip install 'mmnet-maps[earthengine]'"
+                "run pip install '.[earthengine]'"
             ) from error
         with self._starting:
             if not self._started:
@@ -383,7 +383,7 @@ def signed_in() -> bool:
     elif not (known.get("project") or _project_of_environment()):
         fault = f"{stored} names no project; set EARTHENGINE_PROJECT or run 'earthengine set_project NAME'"
     if fault is None and find_spec("ee") is None:
-        fault = "you are signed in, but the client is missing; run pip install 'mmnet-maps[earthengine]'"
+        fault = "you are signed in, but the client is missing; run pip install '.[earthengine]'"
     if fault:
         raise RequestError(f"Earth Engine cannot be used: {fault}, or give --source demo for synthetic inputs")
     return True

@@ -176,7 +176,7 @@ def _walk(
         entries = list(list_folder(folder, lambda text: stated_by(segment, text) is not None))
     except ImportError as error:
         raise InputError(
-            f"{name}: {shown(folder)} cannot be listed ({redacted(error)}); run pip install 'mmnet-maps[remote]'"
+            f"{name}: {shown(folder)} cannot be listed ({redacted(error)}); run pip install '.[remote]'"
         ) from None
     except remote_errors() as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else redacted(error)

@@ -62,7 +62,7 @@ def _library_errors(spec: RasterSpec) -> Iterator[None]:
         extra = "hdf4" if suffix(spec.path) == ".hdf" else "remote"
         raise InputError(
             f"{spec.key}: {shown(spec.path)} needs a package that is not installed ({redacted(error)}); "
-            f"run pip install 'mmnet-maps[{extra}]'"
+            f"run pip install '.[{extra}]'"
         ) from None
     except RasterError as error:
         raise InputError(f"{spec.key}: {shown(spec.path)}: {error}") from None

@@ -172,7 +172,7 @@ def _plain() -> Any:
         import requests
     except ImportError as error:
         raise RequestError(
-            "the package requests is not installed; source open needs it; run pip install 'mmnet-maps[open]'"
+            "the package requests is not installed; source open needs it; run pip install '.[open]'"
         ) from error
     return requests.Session()
 

@@ -89,7 +89,7 @@ class EarthdataHttp(Http):
             from earthaccess.system import EDLHostname
         except ImportError as error:
             raise RequestError(
-                f"the package earthaccess is not installed; {self.name} needs it; run pip install 'mmnet-maps[open]'"
+                f"the package earthaccess is not installed; {self.name} needs it; run pip install '.[open]'"
             ) from error
         logging.getLogger("earthaccess").setLevel(logging.CRITICAL + 1)  # it logs what the login service answers
         for way in _ways():

@@ -173,7 +173,7 @@ class StacService(PublicService):
                 except ImportError as error:
                     raise RequestError(
                         "the package pystac-client is not installed; source open needs it; "
-                        "run pip install 'mmnet-maps[open]'"
+                        "run pip install '.[open]'"
                     ) from error
 
                 http = self.http
