@@ -75,8 +75,8 @@ def test_an_sdist_holds_what_a_wheel_and_the_tests_need(built: Path, tmp_path: P
     assert from_sdist.read_bytes() == wheel.read_bytes()
 
 
-def test_a_wheel_maps_from_any_folder(source: Path, built: Path, tmp_path: Path) -> None:
-    """Code, models, settings and the example come from the wheel alone; the tests of a room pass with it."""
+def test_a_wheel_maps_from_any_folder(built: Path, tmp_path: Path) -> None:
+    """Code, models, settings and the example come from the wheel alone."""
     (wheel,) = built.glob("*.whl")
     place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -94,11 +94,6 @@ def test_a_wheel_maps_from_any_folder(source: Path, built: Path, tmp_path: Path)
     run([sys.executable, "-P", "-c", command, *options], elsewhere, **only)
     (item,) = elsewhere.glob("maps/20210808/aoi_*.json")
     assert json.loads(item.read_text())["properties"]["mmnet:model"] == "mmnet-uscrn"
-    rest = shutil.copytree(source, tmp_path / "rest", ignore=shutil.ignore_patterns("mmnet_maps"))
-    some = ["tests/grid/test_area.py", "tests/product/test_layers.py", "tests/model/test_spec.py"]
-    pytest_ = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    found = run([*pytest_, *some], rest, **only)
-    assert re.search(r"\b0 errors?\b|passed|\[100%\]", found), found
 
 
 def steps(stage: int) -> list[str]:
