@@ -60,7 +60,7 @@ def _fit_trees(baseline: Trees, tables: Sequence[Samples], config: TrainConfig) 
         from sklearn.ensemble import HistGradientBoostingRegressor
     except ImportError:
         raise RequestError(
-            "the baseline trees needs scikit-learn, which is not installed; run: pip install 'mmnet-maps[train]'"
+            "the baseline trees needs scikit-learn, which is not installed; run: pip install '.[train]'"
         ) from None
     inputs = np.concatenate([_flat(table, config) for table in tables])
     target = np.concatenate([table.target for table in tables])
