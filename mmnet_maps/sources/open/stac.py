@@ -172,8 +172,7 @@ class StacService(PublicService):
                     from pystac_client.stac_api_io import StacApiIO
                 except ImportError as error:
                     raise RequestError(
-                        "the package pystac-client is not installed; source open needs it; "
-                        "run pip install '.[open]'"
+                        "the package pystac-client is not installed; source open needs it; run pip install '.[open]'"
                     ) from error
 
                 http = self.http
