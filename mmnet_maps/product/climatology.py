@@ -126,11 +126,11 @@ class Climatology:
         found = []
         if len(self.years) <= self.minimum_years:
             found.append(
-                f"{len(self.years)} years: a map is compared with the other years, of which {self.minimum_years} are "
-                "needed; add further years, or allow fewer with --min-years"
+                f"{counted(len(self.years), 'year')}: a map is compared with the other years, at least "
+                f"{self.minimum_years} of them; add further years, or allow fewer with --min-years"
             )
         most = max((sum(map(len, self.around(day).values())) for day in self.marks), default=0)
-        if most < ENOUGH:
+        if 0 < most < ENOUGH:
             found.append(
                 f"a map is compared with {most} others at most: the lowest percentile is {100 / (most + 2):.1f}; class "
                 f"D4 needs {ENOUGH} of them"

@@ -244,7 +244,7 @@ def test_pixels_are_those_of_the_window(maps: Path, tmp_path: Path) -> None:
 def test_few_years_are_refused_or_flagged(maps: Path, tmp_path: Path) -> None:
     out, day = tmp_path / "clim.zarr", date(2021, 8, 8)
     store = build(maps, out, start=date(2018, 1, 1), end=date(2020, 12, 31)).climatology
-    assert "3 years: a map is compared with the other years, of which 5 are needed" in store.advice()[0]
+    assert "3 years: a map is compared with the other years, at least 5 of them" in store.advice()[0]
     with pytest.raises(InputError, match=r"in 3 other years \(2018, 2019, 2020\); expected at least 5: add maps"):
         store.require(day)
     allowed = build(maps, out, start=date(2018, 1, 1), end=date(2020, 12, 31), minimum_years=3)
