@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SERVER = EXAMPLES / "serve.py"  # does not end
+SERVER = EXAMPLES / "serve.py"  # does not end; tests/test_serve.py runs it
 SCRIPTS = sorted(set(EXAMPLES.glob("*.py")) - {SERVER})
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 REWRITE = os.environ.get("MMNET_REWRITE_NOTEBOOKS") == "1"
