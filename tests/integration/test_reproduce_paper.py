@@ -111,7 +111,7 @@ def test_the_whole_chain(
     mmnet("map", "--aoi", area, "--date", day, "--model", "models/mine", "--source", source, "--out", "maps", "-q")
     (made,) = Path("maps").glob("20210801/*_soil_moisture.tif")
     with rasterio.open(made) as image:
-        assert (image.read(1) != image.nodata).mean() > 0.5
+        assert (image.read(1) != image.nodata).mean() > 0.4
         assert yaml.safe_load(image.tags().get("stand_ins", "{}")) == {}  # every input is the paper's own
         assert image.tags()["model"] == "mmnet-paper"
 
