@@ -17,8 +17,8 @@ from mmnet_maps.grid.lattice import Window
 
 Opened = Callable[[], AbstractContextManager[Any]]
 
-_MOST = 128 << 20
-"""Bytes of blocks that one read keeps; a row of windows across a tile needs less than half of it."""
+_MOST = 256 << 20
+"""Bytes of blocks that one read keeps; of elevation, a row of windows across a tile needs 150 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)

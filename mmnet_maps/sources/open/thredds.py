@@ -61,6 +61,7 @@ class ThreddsService(PublicService):
         self._kept = Kept(name)
         self._lock = Lock()
         self._texts: dict[str, str] = {}
+        self._planned: set[str] = set()
 
     def check(self, product: Product) -> None:
         """Check what a product asks for; a pydantic ValidationError where a key is wrong."""
@@ -121,11 +122,14 @@ class ThreddsService(PublicService):
         return DatedFile(path=path, first=first, last=last, stamp=found.stamp)
 
     def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
-        """Return the cost of the subsets that are not there yet: two bytes a value."""
+        """Return the cost of the subsets that are not there yet, each once: two bytes a value."""
         assert found.first is not None
         assert found.last is not None
-        assets = [product.asset_of(name) for name in names]
-        due = sum(not self._kept.holds(_file_name(product, asset, found, geobox)) for asset in assets)
+        files = {_file_name(product, product.asset_of(name), found, geobox) for name in names}
+        with self._lock:
+            files -= self._planned
+            self._planned |= files
+        due = sum(not self._kept.holds(file) for file in files)
         days, (rows, cols) = (found.last - found.first).days + 1, geobox.shape.yx
         size = days * rows * cols * 2 + (days + rows + cols) * 8 + _HEADER
         return Cost(requests=due, bytes=due * size, values=0)
