@@ -168,7 +168,7 @@ def mapped(code: Code, command: list[str], day: date, folder: Path) -> None:
     cost, _ = measured([*command, "--date", str(day), "--out", str(folder / "out")], code, folder)
     (path,) = (folder / "out").rglob("*soil_moisture.tif")
     with rasterio.open(path) as image:
-        values = image.read(1, masked=True)
+        values = image.read(1, masked=True) * image.scales[0]
     print(f"mmnet-map {day}: {cost.wall:.0f} s, {cost.core_s:.0f} core-s, {cost.peak_mb:.0f} MB; "
           f"{values.count() / values.size:.0%} of the pixels mapped, mean {values.mean():.3f}")  # fmt: skip
 
