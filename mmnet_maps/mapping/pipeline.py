@@ -27,6 +27,7 @@ from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
 from mmnet_maps.mapping.apart import Draw, EngineApart, Other
 from mmnet_maps.mapping.borrowed import Borrowed
+from mmnet_maps.mapping.kept_models import keep_models, model_links
 from mmnet_maps.mapping.no_value import Tally, sentence, why_in_files
 from mmnet_maps.mapping.prefetch import abreast, ahead
 from mmnet_maps.mapping.request import Request, describe, open_stack, prepare, source_line, title
@@ -104,6 +105,7 @@ def make_maps(
     for product in made:
         if product.why_empty:
             log.warning(sentence(request.area.name, product.day, product.why_empty))
+    keep_models(request.run.out, request.saved)
     write_catalog(request.run.out, request.days)
     write_styles(request.run.out)
     return MadeMaps(products=made, overview=overview)
@@ -394,6 +396,7 @@ def _writer(request: Request, day: date) -> DayWriter:
         properties={f"mmnet:{key}": value for key, value in about.items()} | {"mmnet:area": request.recipe.place_id},
         fingerprint=request.recipe.fingerprint(day, inputs),
         members=request.members if request.recipe.members else 0,
+        links=model_links(request.saved),
     )
     return DayWriter(request.run.out, revision)
 

@@ -21,9 +21,7 @@ from torch import nn
 from mmnet_maps.errors import OutputError, RequestError
 from mmnet_maps.model.features import encoded_columns
 from mmnet_maps.model.saved import SavedModel, is_pickle, read_saved
-from mmnet_maps.model.spec import GOLDEN, SPEC, WEIGHTS, ModelSpec, read_file
-
-CARD = "README.md"
+from mmnet_maps.model.spec import CARD, GOLDEN, ITEM, SPEC, WEIGHTS, ModelSpec, read_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +118,7 @@ def save_checkpoint(
     network: nn.Module,
     golden: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> Checkpoint:
-    """Write a checkpoint, whole or not at all, and load it back.
+    """Write a checkpoint with its STAC item, whole or not at all, and load it back.
 
     Parameters
     ----------
@@ -146,6 +144,8 @@ def save_checkpoint(
     RequestError
         Network and specification do not match.
     """
+    from mmnet_maps.model.mlm_item import write_model_item  # not loaded where networks only compute
+
     folder = Path(os.path.abspath(folder))
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     trained = restore(spec, state, f"network {spec.name!r}")
@@ -164,6 +164,7 @@ def save_checkpoint(
                 np.savez(new / GOLDEN, snapshot=snapshot, series=series, output=_forward(trained, snapshot, series))
             if (folder / CARD).exists():
                 shutil.copy2(folder / CARD, new / CARD)
+            write_model_item(new)
             load_checkpoint(new)
             _swap(new, folder, Path(scratch, "old"))
     except OSError as error:
@@ -237,7 +238,7 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir() or folder.is_symlink():
         raise OutputError(f"{folder} is not a folder, and nothing was written; give another output")
-    foreign = sorted({item.name for item in folder.iterdir()} - {WEIGHTS, SPEC, GOLDEN, CARD})
+    foreign = sorted({item.name for item in folder.iterdir()} - {WEIGHTS, SPEC, GOLDEN, CARD, ITEM})
     if foreign:
         raise OutputError(
             f"{folder} holds {foreign[0]!r}, which is not part of a checkpoint, and nothing was written; "

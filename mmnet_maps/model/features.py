@@ -100,6 +100,11 @@ class Feature:
             return (f"{self.name}_sin", f"{self.name}_cos")
         return (self.name,)
 
+    @property
+    def stored_name(self) -> str:
+        """Name of what it is computed from: a stored variable, an index, or one of `COMPUTED`."""
+        return _STORED_AS.get(self.name, self.name)
+
 
 def encoded_columns(features: Iterable[Feature]) -> tuple[str, ...]:
     """Return the names of all encoded columns, in order.

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 WEIGHTS, SPEC, GOLDEN = "weights.safetensors", "model.json", "golden.npz"
 """The files of a checkpoint."""
 
+CARD, ITEM = "README.md", "stac.json"
+"""Its description for people, and the STAC item that `mlm_item` makes of the other files."""
+
 _FEATURE_KEYS = {"name", "encoding", "classes"}
 _LARGEST = 1e18
 _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -73,8 +73,8 @@ class Revision:
         Names from ``layers.LAYERS``.
     tags
         GeoTIFF tags of every layer, and attributes of the members.
-    properties
-        Properties of the STAC item.
+    properties, links
+        Properties of the STAC item, and its links to other than catalogues.
     fingerprint
         Hash of everything that determines the values; `completed` compares it.
     members
@@ -90,6 +90,7 @@ class Revision:
     properties: Mapping[str, Any]
     fingerprint: str
     members: int = 0
+    links: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,6 +393,7 @@ class DayWriter:
             version=1 + max(earlier, default=0),
             fingerprint=revision.fingerprint,
             properties=revision.properties,
+            links=revision.links,
         )
         path = self._staged(names.item)
         write_whole(path, json.dumps(item, indent=2, ensure_ascii=False) + "\n")

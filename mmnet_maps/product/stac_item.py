@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
@@ -64,6 +64,7 @@ def build_item(
     version: int,
     fingerprint: str,
     properties: Mapping[str, Any],
+    links: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Build a STAC 1.1 item as a dict.
 
@@ -84,6 +85,8 @@ def build_item(
         Number of the revision, from 1, and the hash of everything that determines the values.
     properties
         Further properties.
+    links
+        Further links.
     """
     import pystac
     from pystac.utils import datetime_to_str
@@ -112,6 +115,7 @@ def build_item(
         item.add_asset(key, pystac.Asset.from_dict(_asset(key, path)))
     for relation, target in _LINKS.items():
         item.add_link(pystac.Link(relation, target, "application/json"))
+    item.add_links([pystac.Link.from_dict(dict(link)) for link in links])
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 

@@ -103,7 +103,12 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert loaded.spec == spec.model_copy(update={"weights_sha256": loaded.sha256})
     assert (written.fingerprint, written.path, written.spec) == (loaded.fingerprint, loaded.path, loaded.spec)
     assert check_golden(loaded) == 0.0
-    assert sorted(item.name for item in loaded.path.iterdir()) == ["golden.npz", "model.json", "weights.safetensors"]
+    assert sorted(item.name for item in loaded.path.iterdir()) == [
+        "golden.npz",
+        "model.json",
+        "stac.json",
+        "weights.safetensors",
+    ]
     assert [item.name for item in loaded.path.parent.iterdir()] == ["model"]
 
 

@@ -27,6 +27,7 @@ from mmnet_maps.mapping.batch.cluster import Work, check_workers, connect, parse
 from mmnet_maps.mapping.batch.plan import Batch, default_workers
 from mmnet_maps.mapping.batch.report import Outcome, Report, item_path
 from mmnet_maps.mapping.batch.worker import Task, finish_day, run_task
+from mmnet_maps.mapping.kept_models import keep_models
 from mmnet_maps.mapping.request import describe
 from mmnet_maps.product.day_writer import refuse_other_area
 from mmnet_maps.product.qgis import write_styles
@@ -104,6 +105,7 @@ def run_batch(
             check_workers(client, batch.root, _input_files(first), time_limit)
             sums = _map_all(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
             _finish_days(client, batch, report, sums, retries)
+            keep_models(batch.root, first.saved)
             write_catalog(batch.root, batch.days)
             write_styles(batch.root)
     return report
