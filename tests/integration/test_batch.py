@@ -82,6 +82,8 @@ def test_catalogue_and_report(made: Path) -> None:
     collection = pystac.Collection.from_file(str(made / "collection.json"))
     items = list(collection.get_items(recursive=True))
     assert len(items) == 12
+    models = {link.get_absolute_href() for item in items for link in item.get_links("derived_from")}
+    assert [pystac.Item.from_file(path).properties["mlm:tasks"] for path in models if path] == [["regression"]]
     report = json.loads((made / "reports/corner_20210807_20210809.json").read_text())
     assert report["state"] == "done"
     assert {one["state"] for one in report["outcomes"]} == {"made"}
