@@ -83,10 +83,8 @@ def build_item(
         Finished files by layer name, ``"picture"`` or ``"members"``; the item lists them as files beside itself.
     version, fingerprint
         Number of the revision, from 1, and the hash of everything that determines the values.
-    properties
-        Further properties.
-    links
-        Further links.
+    properties, links
+        Further properties and links.
     """
     import pystac
     from pystac.utils import datetime_to_str

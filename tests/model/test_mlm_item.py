@@ -190,7 +190,7 @@ def test_a_saved_model_has_an_item(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["m", "7", "a-", "mmnet-uscrn", "9.x_", "ab", "abc"])
 def test_every_name_of_a_model_is_valid_in_the_extension(name: str) -> None:
     item = read(find_model("mmnet-uscrn"))
-    validate({**item, "properties": item["properties"] | {"mlm:name": mlm_name(spec_with(name))}})
+    assert validate({**item, "properties": item["properties"] | {"mlm:name": mlm_name(spec_with(name))}})
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
