@@ -126,6 +126,7 @@ def batch_command(
 def _require_dask(*, start: bool) -> None:
     """Make sure that Dask is installed; workers may begin to import while this process imports and plans."""
     require("distributed", "mmnet batch", ".[batch]")
+    require("stac_geoparquet", "mmnet batch", ".[batch]")
     from mmnet_maps.mapping.batch.forks import start_preloading
 
     if start:

@@ -90,7 +90,7 @@ def write_catalog(out: Path, days: Iterable[date]) -> Path:
     check_catalog(out, chosen)
     for day in chosen:
         path = _folder(out, day) / "catalog.json"
-        _put(path, _day_catalog(day, _items(path.parent)))
+        _put(path, _day_catalog(day, read_items(path.parent)))
     path = out / "collection.json"
     _put(path, _collection(_catalogs(out)))
     return path
@@ -128,7 +128,7 @@ def _is_catalog(content: Mapping[str, Any]) -> bool:
     return content.get("type") == "Catalog" and "mmnet:items" in content
 
 
-def _items(folder: Path) -> dict[str, dict[str, Any]]:
+def read_items(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the items of this software in a folder, by file name, in order; damaged ones are named and left out."""
     found = {}
     for path in sorted(folder.glob("[!.]*.json")):  # hidden files are being written or removed
@@ -168,7 +168,9 @@ def _catalogs(out: Path) -> dict[date, dict[str, Any]]:
             day = datetime.strptime(path.parent.name, "%Y%m%d").replace(tzinfo=UTC).date()
             whole = _is_whole(content.get("mmnet:bbox"), content.get("mmnet:summaries"))
             known = (
-                content if whole and isinstance(content["mmnet:items"], int) else _day_catalog(day, _items(path.parent))
+                content
+                if whole and isinstance(content["mmnet:items"], int)
+                else _day_catalog(day, read_items(path.parent))
             )
             if known is not None:
                 found[day] = known

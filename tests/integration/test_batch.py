@@ -17,6 +17,7 @@ from urllib.request import urlopen
 
 import dask
 import numpy as np
+import pyarrow.dataset
 import pystac
 import pytest
 import rasterio
@@ -84,6 +85,8 @@ def test_catalogue_and_report(made: Path) -> None:
     assert len(items) == 12
     models = {link.get_absolute_href() for item in items for link in item.get_links("derived_from")}
     assert [pystac.Item.from_file(path).properties["mlm:tasks"] for path in models if path] == [["regression"]]
+    table = pyarrow.dataset.dataset(sorted(map(str, made.glob("*/items.parquet")))).to_table(columns=["id"])
+    assert table.to_pydict()["id"] == sorted((item.id for item in items), key=lambda name: (name[-8:], name))
     report = json.loads((made / "reports/corner_20210807_20210809.json").read_text())
     assert report["state"] == "done"
     assert {one["state"] for one in report["outcomes"]} == {"made"}

@@ -32,6 +32,7 @@ from mmnet_maps.mapping.request import describe
 from mmnet_maps.product.day_writer import refuse_other_area
 from mmnet_maps.product.qgis import write_styles
 from mmnet_maps.product.stac_catalog import check_catalog, write_catalog
+from mmnet_maps.product.stac_index import check_index, write_index
 from mmnet_maps.resources import cores
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def run_batch(
     limit = parse_memory(memory_limit)
     with _folder_lock(batch.root):
         check_catalog(batch.root, batch.days)
+        check_index(batch.root, batch.days)
         _prepare_store(batch)
         with _report(batch) as report, connect(scheduler, count, limit) as client:
             check_workers(client, batch.root, _input_files(first), time_limit)
@@ -107,6 +109,7 @@ def run_batch(
             _finish_days(client, batch, report, sums, retries)
             keep_models(batch.root, first.saved)
             write_catalog(batch.root, batch.days)
+            write_index(batch.root, batch.days)
             write_styles(batch.root)
     return report
 
