@@ -29,8 +29,8 @@ def check_index(out: Path, days: Iterable[date]) -> None:
 def write_index(out: Path, days: Iterable[date]) -> None:
     """Write the items of some days, a table a day, beside the items; the same items give the same bytes.
 
-    One table of all days would be made anew from all items of an archive every day. Programs read the tables of many
-    days as one: ``maps/*/items.parquet``. The table of a day without items is removed.
+    Only the items of these days are read. Programs read the tables of all days as one: ``maps/*/items.parquet``. The
+    table of a day without items is removed.
 
     Parameters
     ----------

@@ -107,11 +107,16 @@ def run_batch(
             check_workers(client, batch.root, _input_files(first), time_limit)
             sums = _map_all(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
             _finish_days(client, batch, report, sums, retries)
-            keep_models(batch.root, first.saved)
-            write_catalog(batch.root, batch.days)
-            write_index(batch.root, batch.days)
-            write_styles(batch.root)
+            _write_overviews(batch)
     return report
+
+
+def _write_overviews(batch: Batch) -> None:
+    """Write what is of all maps together: the models that made them, catalogues, tables of items, and styles."""
+    keep_models(batch.root, batch.requests[0].saved)
+    write_catalog(batch.root, batch.days)
+    write_index(batch.root, batch.days)
+    write_styles(batch.root)
 
 
 def _refuse_other_areas(batch: Batch) -> None:
