@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
-from mmnet_maps.files import holds, refuse_foreign, write_whole
+from mmnet_maps.files import holds, refuse_foreign, write_errors, write_whole
 from mmnet_maps.product.stac_catalog import read_items
 
 INDEX = "items.parquet"
@@ -51,13 +51,13 @@ def write_index(out: Path, days: Iterable[date]) -> None:
     for day in chosen:
         path = _path(out, day)
         items = list(read_items(path.parent).values())
-        if items:
-            with tempfile.TemporaryDirectory() as scratch:
+        with write_errors(path, "what was there before is unchanged"), tempfile.TemporaryDirectory() as scratch:
+            if items:
                 table = Path(scratch, INDEX)
                 to_parquet(parse_stac_items_to_arrow(items), table)
                 write_whole(path, table.read_bytes())
-        else:
-            path.unlink(missing_ok=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _path(out: Path, day: date) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from datetime import date, datetime
 from pathlib import Path
@@ -101,6 +102,19 @@ def test_a_day_without_items_has_no_table(out: Path) -> None:
     assert not (out / "20210807" / INDEX).exists()
     assert (out / "20210808" / INDEX).exists()
     assert not (out / "20210809").exists()
+
+
+def test_a_full_disk_leaves_the_table_of_before(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(table: Any, path: Path) -> None:
+        path.write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = (out / "20210807" / INDEX).read_bytes()
+    write_item(out, "h07v03")
+    monkeypatch.setattr("stac_geoparquet.arrow.to_parquet", full)
+    with pytest.raises(OutputError, match="No space left on device; what was there before is unchanged"):
+        write_index(out, [DAY])
+    assert (out / "20210807" / INDEX).read_bytes() == before
 
 
 def test_a_foreign_table_is_never_overwritten(out: Path) -> None:
