@@ -107,3 +107,12 @@ def corner_stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     from batch_world import fill
 
     return fill(tmp_path_factory.mktemp("corner") / "s.zarr", model).path
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[list[str]]:
+    """Return the options for two workers that all runs share; starting them takes longer than the maps of a run."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster:
+        yield ["--scheduler", cluster.scheduler_address]

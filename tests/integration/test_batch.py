@@ -460,6 +460,13 @@ def test_a_run_ends_when_no_worker_comes(monkeypatch: pytest.MonkeyPatch) -> Non
         run_all(client, work, 0, nothing, nothing)
 
 
+def test_two_batches_have_dashboards_on_two_ports() -> None:
+    with connect(None, 1, None) as one, connect(None, 1, None) as other:
+        links = {one.dashboard_link, other.dashboard_link}
+        assert len(links) == 2
+        assert all(link.startswith("http://127.0.0.1:") for link in links)
+
+
 def test_workers_that_do_not_close_do_not_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     close = LocalCluster.close
 

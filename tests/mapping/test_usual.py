@@ -65,9 +65,11 @@ def by_hand(years: Path, tile: str, day: date) -> np.ndarray:
     return found
 
 
-def test_a_batch_writes_what_its_files_give_by_hand(years: Path, stack: Path, model: Path, tmp_path: Path) -> None:
+def test_a_batch_writes_what_its_files_give_by_hand(
+    years: Path, stack: Path, model: Path, workers: list[str], tmp_path: Path
+) -> None:
     out = tmp_path / "maps"
-    options = ["--aoi", CORNER, "--date", DAY, "--date", "2019-08-06", "--stack", stack, "--model", model]
+    options = ["--aoi", CORNER, "--date", DAY, "--date", "2019-08-06", "--stack", stack, "--model", model, *workers]
     made = call(*options, "--out", out, "--climatology", years / "clim.zarr", "-q", "--name", "corner")
     assert made.returncode == 0, made.stderr
     report = json.loads((out / "reports/corner_20190806_20210808.json").read_text())

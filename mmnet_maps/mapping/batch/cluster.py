@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -28,6 +28,7 @@ _LEAST_MEMORY = 100_000_000
 
 log = logging.getLogger("mmnet_maps")
 
+_DASHBOARD = 8787
 _CHECK_EVERY, _CONNECT, _CLOSE = 5, 8, 30  # seconds
 _WITHOUT_WORKERS = 60
 """Seconds without a worker on this machine after which a run gives up."""
@@ -91,19 +92,28 @@ def _local_cluster(workers: int, memory_limit: int | None) -> LocalCluster:
 
     from mmnet_maps.mapping.batch.dashboard import offer_dashboard
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Port .* is already in use")  # the dashboard gets another one
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=memory_limit or "auto",
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:8787",
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,
-        )
+    cluster = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        memory_limit=memory_limit or "auto",
+        host="127.0.0.1",
+        dashboard_address=f"127.0.0.1:{_dashboard_port()}",
+        scheduler_kwargs={"dashboard": False},
+        silence_logs=logging.CRITICAL,
+    )
     offer_dashboard(cluster)
     return cluster
+
+
+def _dashboard_port() -> int:
+    """Return Dask's usual port if it is free, else 0 for any: Dask would try it, warn, and leave a socket open."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", _DASHBOARD))
+        except OSError:
+            return 0
+    return _DASHBOARD
 
 
 def _close(cluster: LocalCluster) -> None:

@@ -99,7 +99,7 @@ def test_of_a_service_that_is_down_only_the_first_product_is_tried_again(
     for tries in (4, 1):  # of the first product, then of another
         with pytest.raises(SourceDownError, match=f"in {tries} attempt"):
             source.days("optical", GRID, DAYS[0], DAYS[-1])
-    assert len(planetary.server.log) == 5
+    assert len(planetary.server.log) in (4, 5)  # a try may end where the server has just closed a connection
     planetary.server.faults[:] = [failing("/token/", Reply(status=503), times=2)]
     assert read(source) == right()  # it is up again, and tried again where it fails
 
