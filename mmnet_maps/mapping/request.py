@@ -192,7 +192,7 @@ class Request:
 
     @property
     def map_recipe(self) -> dict[str, str]:
-        """What other maps must have in common with these to be compared with them."""
+        """Properties that other maps must share with these to be compared with them."""
         return recipe_of(describe_model(self))
 
     def check_climatology(self, *, synthetic: bool | None = None) -> None:

@@ -65,7 +65,7 @@ _LAYER = LAYERS[VALUES]
 
 @dataclass(frozen=True, kw_only=True)
 class Added:
-    """What `add_maps` did: the climatology, and the numbers of tiles and days written, and found as they are."""
+    """The result of `add_maps`: the climatology, and the numbers of tiles and days written, and found as they are."""
 
     climatology: Climatology
     written: int

@@ -50,7 +50,7 @@ _SIDE = 0.35
 
 @dataclass(frozen=True, kw_only=True)
 class DayPicture:
-    """What is drawn of one day.
+    """Files and values of one day that a picture shows.
 
     Attributes
     ----------

@@ -63,7 +63,7 @@ class DayMap(Protocol):
 
     @property
     def recipe(self) -> Mapping[str, str]:
-        """What maps must have in common to be compared, as far as it is known, see `stac_item.RECIPE`."""
+        """Properties that maps must share to be compared, as far as they are known, see `stac_item.RECIPE`."""
 
     @property
     def fingerprint(self) -> str:

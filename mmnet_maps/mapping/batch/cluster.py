@@ -120,7 +120,7 @@ def _close(cluster: LocalCluster) -> None:
     """Close a cluster; a worker that is just starting may block that for ever or fail it, and the maps are done."""
     try:
         cluster.close(timeout=_CLOSE)
-    except Exception:  # a time limit, an assertion of Dask, or whatever its worker raised
+    except (TimeoutError, AssertionError, RuntimeError, OSError):
         log.debug("Dask did not close its workers", exc_info=True)
 
 
