@@ -296,6 +296,7 @@ def test_train_checkpoint_writes_the_result_of_train(samples: Samples, trained: 
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         "golden.npz",
         "model.json",
+        "stac.json",
         "weights.safetensors",
     ]
     assert checkpoint.spec.training["config"]["seed"] == 0
