@@ -382,7 +382,7 @@ def log_notices(request: Request) -> None:
     if request.synthetic:
         log.warning(
             "SYNTHETIC INPUTS: this map shows an invented world, not observations. For real inputs give --source "
-            "earthengine or --source CONFIG.yaml, or --stack STORE (see mmnet stack), or set MMNET_STACK."
+            "open, earthengine or CONFIG.yaml, or --stack STORE (see mmnet stack), or set MMNET_STACK."
         )
     elif found := request.substitutes():
         log.warning("Other products than in training: %s", "; ".join(f"{k}: {v}" for k, v in found.items()))

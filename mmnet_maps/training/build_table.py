@@ -378,5 +378,5 @@ def _report_omissions(rows: pd.DataFrame, made: pa.Table, inputs: StationInputs)
     if inputs.record["synthetic"]:
         log.warning(
             "SYNTHETIC INPUTS: this table joins observations with an invented world; a model trained on it is "
-            "useless for real places. For real inputs give --source earthengine, --source CONFIG.yaml or --stack STORE."
+            "useless for real places. For real inputs give --source open, earthengine or CONFIG.yaml, or --stack STORE."
         )
