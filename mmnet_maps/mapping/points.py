@@ -129,10 +129,8 @@ def at_points(
 
     Raises
     ------
-    RequestError
-        When places, days, model or an option are wrong.
-    InputError
-        When no point has inputs or a map, or something cannot be read.
+    RequestError, InputError
+        Places, days, model or an option are wrong; no point has inputs or a map, or something cannot be read.
 
     Examples
     --------

@@ -82,6 +82,7 @@ def dataset(maps: Maps) -> xr.Dataset:
     from odc.geo.xr import xr_coords
 
     def day_of(layer: str, day: date) -> Any:
+        """Return a layer of a day as a lazy array."""
         flags = LAYERS[layer].nodata is None
         parts = [
             [

@@ -167,6 +167,39 @@ def aridity(rain: Field, temperature: Field) -> Field:
     return result
 
 
+def gradient(elevation: Field, step: tuple[Field, float]) -> tuple[Field, Field]:
+    """Return rise over run to the east and north by Horn's (1981) 3 × 3 weights.
+
+    Parameters
+    ----------
+    elevation
+        (rows + 2, columns + 2), m.
+    step
+        Metres east per column (one per row, or one for all), and north per row (negative where north is up).
+    """
+    z = elevation
+    two = np.float32(2)
+    across: Field = z[:-2] + two * z[1:-1] + z[2:]
+    down: Field = z[:, :-2] + two * z[:, 1:-1] + z[:, 2:]
+    east = (across[:, 2:] - across[:, :-2]) / (np.float32(8) * step[0])
+    north = (down[2:] - down[:-2]) * np.float32(1 / (8 * step[1]))
+    return east, north
+
+
+def aspect(east: Field, north: Field) -> Field:
+    """Return the direction of steepest descent, degrees clockwise from north in [0, 360); 0 where flat.
+
+    Examples
+    --------
+    >>> aspect(np.float32([0, -1, 1, 0]), np.float32([-1, 0, 0, 0])).tolist()
+    [0.0, 90.0, 270.0, 0.0]
+    """
+    angle: Field = np.degrees(np.arctan2(-east, -north)) % np.float32(360)
+    angle[(east == 0) & (north == 0)] = 0
+    angle[angle >= 360] = 0
+    return angle
+
+
 def lonlat(places: Positions) -> tuple[Coordinates, Coordinates]:
     """Return longitude and latitude in degrees of places in EPSG:5070."""
     x, y = np.broadcast_arrays(places.x, places.y)

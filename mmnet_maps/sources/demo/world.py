@@ -17,7 +17,8 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.base import Provenance, Rasters
 from mmnet_maps.sources.demo.cover import Cover, Fields, cover, greenness, survey
-from mmnet_maps.sources.demo.land import NODE, Ground, GroundNodes, ground
+from mmnet_maps.sources.demo.land import NODE, Ground, GroundNodes, aspect, gradient, ground
+from mmnet_maps.sources.demo.moisture import cell_moisture, soil_moisture
 from mmnet_maps.sources.demo.noise import Field, Positions, ramp, spline_noise, spline_sum, spline_taps
 from mmnet_maps.sources.demo.scenes import (
     BANDS,
@@ -30,15 +31,7 @@ from mmnet_maps.sources.demo.scenes import (
     reflectance,
     speckle,
 )
-from mmnet_maps.sources.demo.weather import (
-    Climate,
-    cell_moisture,
-    day_of_year,
-    sky,
-    soil_moisture,
-    surface_temperature,
-    weather,
-)
+from mmnet_maps.sources.demo.weather import Climate, day_of_year, sky, surface_temperature, weather
 from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, VARIABLES
 
 _SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
@@ -380,39 +373,6 @@ def lattice(group: str) -> GeoBox:
         corner = Affine.translation((left - 21_600) * _MODIS, (10_800 - top) * _MODIS)
         return GeoBox((height, width), corner * Affine.scale(_MODIS, -_MODIS), _SINUSOIDAL)
     raise InputError(f"the synthetic world has no coarse group {group!r}; use weather, smap or lst")
-
-
-def gradient(elevation: Field, step: tuple[Field, float]) -> tuple[Field, Field]:
-    """Return rise over run to the east and north by Horn's (1981) 3 × 3 weights.
-
-    Parameters
-    ----------
-    elevation
-        (rows + 2, columns + 2), m.
-    step
-        Metres east per column (one per row, or one for all), and north per row (negative where north is up).
-    """
-    z = elevation
-    two = np.float32(2)
-    across: Field = z[:-2] + two * z[1:-1] + z[2:]
-    down: Field = z[:, :-2] + two * z[:, 1:-1] + z[:, 2:]
-    east = (across[:, 2:] - across[:, :-2]) / (np.float32(8) * step[0])
-    north = (down[2:] - down[:-2]) * np.float32(1 / (8 * step[1]))
-    return east, north
-
-
-def aspect(east: Field, north: Field) -> Field:
-    """Return the direction of steepest descent, degrees clockwise from north in [0, 360); 0 where flat.
-
-    Examples
-    --------
-    >>> aspect(np.float32([0, -1, 1, 0]), np.float32([-1, 0, 0, 0])).tolist()
-    [0.0, 90.0, 270.0, 0.0]
-    """
-    angle: Field = np.degrees(np.arctan2(-east, -north)) % np.float32(360)
-    angle[(east == 0) & (north == 0)] = 0
-    angle[angle >= 360] = 0
-    return angle
 
 
 def _places(geobox: GeoBox, *, edge: bool = False) -> Positions:

@@ -103,6 +103,7 @@ def _fit_lstm(baseline: Lstm, tables: Sequence[Samples], config: TrainConfig) ->
 
     @torch.inference_mode()
     def estimate(samples: Samples) -> NDArray[np.float32]:
+        """Return the estimates of the rows, m³/m³."""
         snapshot, series = encode(samples, config)
         snapshot = standardise(snapshot, spec.snapshot_mean, spec.snapshot_std)
         snapshot[:, optional] = np.nan_to_num(snapshot[:, optional])

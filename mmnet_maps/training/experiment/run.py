@@ -162,8 +162,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                     explained = _EXPLAINED // in_scenario[split.scenario] if first else 0
                     used = [digests[other] for other in (table, *also)]
                     parts = [_RECIPE, chosen.model_dump_json(), used, rows, config.borders, explained]
-                    if baseline is not None:
-                        parts.append(baseline.model_dump_json())
+                    parts += [] if baseline is None else [baseline.model_dump_json()]
                     found.append(
                         Run(
                             table=table,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmnet_maps.sources.demo.land import ground
+from mmnet_maps.sources.demo.moisture import soil_moisture, water_balance
 from mmnet_maps.sources.demo.noise import Positions
 from mmnet_maps.sources.demo.weather import (
     Climate,
@@ -14,9 +15,7 @@ from mmnet_maps.sources.demo.weather import (
     extraterrestrial,
     reference_evapotranspiration,
     sky,
-    soil_moisture,
     vapour_pressure,
-    water_balance,
     weather,
 )
 

@@ -14,7 +14,8 @@ from pyproj import Transformer
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.base import Source
 from mmnet_maps.sources.demo import world
-from mmnet_maps.sources.demo.world import SyntheticWorld, aspect, gradient, lattice
+from mmnet_maps.sources.demo.land import aspect, gradient
+from mmnet_maps.sources.demo.world import SyntheticWorld, lattice
 from mmnet_maps.variables import FIRST_DAY, LANDCOVER_CLASSES, VARIABLES
 
 WORLD = SyntheticWorld()
