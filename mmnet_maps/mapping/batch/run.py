@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,8 @@ def run_batch(
         check_catalog(batch.root, batch.days)
         check_index(batch.root, batch.days)
         _prepare_store(batch)
+        # The table of items is written last; its library, a third of a second, is imported while workers start.
+        threading.Thread(target=import_module, args=("stac_geoparquet.arrow",), daemon=True).start()
         with _report(batch) as report, connect(scheduler, count, limit) as client:
             check_workers(client, batch.root, _input_files(first), time_limit)
             sums = _map_all(client, tasks_of(batch, threads, time_limit), report, retries, quiet)
