@@ -185,7 +185,7 @@ def _place_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str])
     width, height = figure.get_size_inches()
     legend = figure.legend(
         handles, labels, loc="upper left", bbox_to_anchor=(_SIDE / width, 1 - 0.4 / height), ncols=len(labels),
-        frameon=False, fontsize=8, borderaxespad=0, borderpad=0, handlelength=1.8, columnspacing=1.6, labelcolor=INK,
+        frameon=False, fontsize=8, borderaxespad=0, borderpad=0, handlelength=1.6, columnspacing=1.3, labelcolor=INK,
         markerscale=2,
     )  # fmt: skip
     for text in legend.get_texts():

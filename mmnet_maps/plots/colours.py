@@ -35,8 +35,19 @@ FULL_RANGE = (0.0, 0.5)
 INK, PALE, RULE, NODATA = "#222222", "#555555", "#999999", "#dcdcdc"
 """Text and outlines, secondary text, frames, pixels without a value."""
 
-NETWORK_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""One per network, in their order (Okabe and Ito), distinguishable with any colour vision."""
+NETWORK_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#f0e442",
+    "#661100",
+    "#332288",
+)
+"""One per network or baseline, in their order (Okabe and Ito; the last two Tol), distinguishable with any colour
+vision."""
 SMAP_COLOUR = "#8a8a8a"
 
 LAND_COVER = {

@@ -55,7 +55,12 @@ class StationSeries:
 
 
 def series_figure(
-    stations: Sequence[StationSeries], *, title: str, source: str, band_label: str = "90 % interval"
+    stations: Sequence[StationSeries],
+    *,
+    title: str,
+    source: str,
+    band_label: str = "90 % interval",
+    colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw soil moisture over time at stations, one below the other, on one date axis (Fig. 5 to 7 of the paper).
 
@@ -70,6 +75,8 @@ def series_figure(
         Heading and source line.
     band_label
         Name of the bands in the legend.
+    colours
+        By network; by default those of `network_colours`.
 
     Raises
     ------
@@ -81,7 +88,8 @@ def series_figure(
     if not stations:
         raise InputError("no station to draw; give at least one")
     names = list(dict.fromkeys(name for station in stations for name in station.estimates))
-    colours = network_colours(names)
+    known = colours or network_colours(names)
+    colours = {name: known[name] for name in names}
     days = [_daily(station) for station in stations]
     lines = max(len(station.metrics) for station in stations)
     figure = sheet((1.95 + 0.14 * lines) * len(stations) + 0.25, title, source, legend=True)

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from mmnet_maps import __version__
 from mmnet_maps.metrics import ESTIMATE, METRICS, TARGET, StationMetrics
 from mmnet_maps.plots.canvas import write_figure
+from mmnet_maps.plots.colours import NETWORK_COLOURS, network_colours
 from mmnet_maps.plots.series import StationSeries, series_figure
 from mmnet_maps.training.experiment.charts import Pairs, density_figure, importance_figure
 from mmnet_maps.training.experiment.config import ExperimentConfig
-from mmnet_maps.training.experiment.report import Found, read_table, smap_estimates, whole_seeds
+from mmnet_maps.training.experiment.report import SCENARIOS, Found, read_table, smap_estimates, whole_seeds
 from mmnet_maps.training.experiment.run import Run
 from mmnet_maps.training.experiment.station_charts import box_figure, grouped_box_figure, map_figure
 from mmnet_maps.training.experiment.station_classes import (
@@ -26,6 +27,7 @@ from mmnet_maps.training.experiment.station_classes import (
     elevation_band,
     soil_texture,
 )
+from mmnet_maps.training.experiment.text import compared
 from mmnet_maps.training.table import Samples
 
 if TYPE_CHECKING:
@@ -34,12 +36,16 @@ if TYPE_CHECKING:
 
 _SHOWN = ("r", "ubrmse")
 _AT = (0.25, 0.5, 0.75)  # stations of the series, by the rank of their R
+_IN_GROUPS, _IN_SERIES = 6, 3  # networks that fit side by side in every class, and on top of each other
 
 
 def write_figures(
     config: ExperimentConfig, runs: Sequence[Run], found: Sequence[Found], climates: Mapping[str, str], out: Path
 ) -> list[Path]:
     """Write the figures of finished runs to ``out/figures``; they show the estimates of the first seed.
+
+    Networks and baselines are shown, ablations are not. Where there are more than fit, those with the best median
+    ubRMSE are shown beside the first.
 
     Returns
     -------
@@ -49,10 +55,11 @@ def write_figures(
     """
     made: dict[str, Figure] = {}
     for table in config.tables:
-        by_scenario: dict[str, list[Found]] = {}
-        for one in found:
-            if one["table"] == table:
-                by_scenario.setdefault(one["scenario"], []).append(one)
+        by_scenario = {
+            scenario: leading(mine, len(NETWORK_COLOURS))
+            for scenario in SCENARIOS
+            if (mine := compared(config, found, table, scenario))
+        }
         if not by_scenario:
             continue
         samples = read_table(runs, table)
@@ -79,6 +86,14 @@ def write_figures(
 
 
 Rows = Mapping[str, NDArray[Any]]
+
+
+def leading(found: Sequence[Found], most: int) -> list[Found]:
+    """Choose the first network, SMAP, and as many others as fit by their median ubRMSE, in their order."""
+    networks = [one for one in found if one["network"] != "smap"]
+    ranked = [*networks[:1], *sorted(networks[1:], key=lambda one: np.nan_to_num(one["median"]["ubrmse"], nan=np.inf))]
+    chosen = {one["network"] for one in ranked[:most]} | {"smap"}
+    return [one for one in found if one["network"] in chosen]
 
 
 def _estimates(config: ExperimentConfig, runs: Sequence[Run], one: Found, samples: Samples) -> Rows:
@@ -113,6 +128,7 @@ def _figures(
         }
         for one, rows in zip(found, of_station, strict=True)
     }
+    colours = network_colours(values)
     where = f"{found[0]['table']}, {found[0]['scenario']}"
     lat, lon = np.array([samples.stations[name] for name in names]).T
     made = {"boxes": box_figure(values, title=f"Metrics of {len(names)} stations, {where}", source=source)}
@@ -125,15 +141,19 @@ def _figures(
     groups = _groups(samples, names, climates)
     if groups:
         made["groups"] = grouped_box_figure(
-            {name: of["ubrmse"] for name, of in values.items()},
+            {one["network"]: values[one["network"]]["ubrmse"] for one in leading(found, _IN_GROUPS)},
             groups,
             "ubrmse",
             title=f"ubRMSE by class of station, {where}",
             source=source,
             order={"climate": CLIMATES, "soil texture": TEXTURES, "elevation": ELEVATION_BANDS},
+            colours=colours,
         )
     made["series"] = series_figure(
-        _series(found, estimates, samples), title=f"Stations at the quartiles of R, {where}", source=source
+        _series(found, estimates, samples),
+        title=f"Stations at the quartiles of R, {where}",
+        source=source,
+        colours=colours,
     )
     return made
 
@@ -161,14 +181,14 @@ def _groups(samples: Samples, names: Sequence[str], climates: Mapping[str, str])
 
 
 def _series(found: Sequence[Found], estimates: Mapping[str, Rows], samples: Samples) -> list[StationSeries]:
-    """Return the stations at the quartiles of the first network's R, with estimates of the first three networks."""
+    """Return the stations at the quartiles of the first network's R, with estimates of the leading networks."""
     ranked = sorted((row["r"], row["station"]) for row in found[0]["per_station"] if row["r"] is not None)
     if not ranked:
         ranked = [(0.0, row["station"]) for row in found[0]["per_station"]]
     chosen = dict.fromkeys(ranked[round(at * (len(ranked) - 1))][1] for at in _AT)
     first = estimates[found[0]["network"]]
     there = set(samples.table.column_names)
-    shown = [one for one in found[:3] if one["network"] != "smap"]
+    shown = [one for one in leading(found, _IN_SERIES) if one["network"] != "smap"]
     made = []
     for name in chosen:
         days = first["date"][first["station"] == name]

@@ -26,13 +26,7 @@ def write_results(config: ExperimentConfig, runs: Sequence[Run], out: str | Path
     }
     for name, text in texts.items():
         write_whole(Path(out, name), text)
-    drawn = [one for one in found if one["network"] == "smap" or _is_network(config, one["network"])]
-    return [*(Path(out, name) for name in texts), *write_figures(config, runs, drawn, climates, Path(out))]
-
-
-def _is_network(config: ExperimentConfig, name: str) -> bool:
-    """Return False for baselines and ablations, which the figures leave out: they have no colours for so many."""
-    return name in config.networks and config.networks[name].baseline is None
+    return [*(Path(out, name) for name in texts), *write_figures(config, runs, found, climates, Path(out))]
 
 
 def _plain(found: Any) -> Any:

@@ -339,6 +339,7 @@ def _terminate_children(others: set[BaseProcess]) -> None:
 
 def _prepare_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
+    tqdm.set_lock(threading.RLock())  # its default is a semaphore, which a process that is ended leaks
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 

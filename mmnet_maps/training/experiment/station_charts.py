@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FEWEST_FOR_BOX = 8
 """Fewer stations than this are drawn individually, not as a box."""
 
+_COUNTED = 3  # boxes whose numbers of stations fit below them
 _LAND = "#f1f0ec"
 _VIEW = (-125.5, 24.3, -66.2, 49.9)
 # The 48 states to a tenth of a degree: Natural Earth, 1:110m (public domain), thinned.
@@ -192,6 +193,7 @@ def grouped_box_figure(
     title: str,
     source: str,
     order: Mapping[str, Sequence[str]] | None = None,
+    colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw one metric of the stations by class as boxes, one panel per category (supplement S8 of the paper).
 
@@ -209,6 +211,8 @@ def grouped_box_figure(
         Heading and source line.
     order
         Classes of a category in drawing order; classes without a station are omitted, others follow by size.
+    colours
+        By network; by default those of `network_colours`.
 
     Raises
     ------
@@ -228,7 +232,8 @@ def grouped_box_figure(
     if not groups:
         raise InputError("no category to group by; give at least one")
     figure = sheet(2.25 * len(groups) + 0.1, title, source, legend=len(values) > 1)
-    colours = network_colours(values)
+    known = colours or network_colours(values)
+    colours = {name: known[name] for name in values}
     for axes, (category, classes) in zip(
         figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups.items(), strict=True
     ):
@@ -263,7 +268,9 @@ def _draw_classes(
 
 
 def _counts(counts: Sequence[int]) -> str:
-    """Format the number of stations of each box, once if it is the same for all."""
+    """Format the number of stations of each box, once if it is the same for all; of many boxes their range."""
+    if len(set(counts)) > 1 and len(counts) > _COUNTED:
+        return f"{min(counts)}–{max(counts)}"
     return ", ".join(map(str, counts if len(set(counts)) > 1 else counts[:1]))
 
 
@@ -278,7 +285,7 @@ def _draw_box(axes: Axes, place: float, values: NDArray[np.float64], width: floa
     if values.size >= FEWEST_FOR_BOX:
         axes.boxplot(
             [values], positions=[place], widths=width, manage_ticks=False, patch_artist=True,
-            boxprops={"facecolor": (colour, 0.55), "edgecolor": INK, "linewidth": 0.7},
+            boxprops={"facecolor": (colour, 0.75), "edgecolor": INK, "linewidth": 0.7},
             medianprops={"color": INK, "linewidth": 1.6},
             whiskerprops={"color": INK, "linewidth": 0.7}, capprops={"color": INK, "linewidth": 0.7},
             flierprops={"marker": "o", "markersize": 2.5, "markerfacecolor": "none", "markeredgewidth": 0.5,

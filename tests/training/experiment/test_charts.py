@@ -32,6 +32,7 @@ from mmnet_maps.training.experiment.station_charts import FEWEST_FOR_BOX, box_fi
 
 HEAD: dict[str, Any] = {"title": "Soil moisture", "source": "Made-up numbers. " * 20}
 NETWORKS = ("MMNet", "MLP", "Transformer", "MLP_full", "Transformer_full", "SMAP")
+MORE = ("mmnet_uscrn", "trees", "lstm", "climatology")
 
 
 def pairs(seed: int = 0, rows: int = 400, slope: float = 0.8) -> Pairs:
@@ -134,6 +135,13 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     "five maps": lambda: map_figure(LON, LAT, dict.fromkeys(NETWORKS[:5], VALUES["MMNet"]["bias"]), "bias", **HEAD),
     "boxes": lambda: box_figure(metric_values(networks=(*NETWORKS[:5], "mmnet_uscrn", "smap")), **HEAD),
+    "boxes of baselines too": lambda: box_figure(metric_values(networks=(*NETWORKS[:5], *MORE, "smap")), **HEAD),
+    "groups of six": lambda: grouped_box_figure(
+        {name: found["rmse"] for name, found in metric_values(networks=(*NETWORKS[:2], *MORE, "smap")).items()},
+        groups_of(30),
+        "rmse",
+        **HEAD,
+    ),
     "groups": lambda: grouped_box_figure(
         {name: found["rmse"] for name, found in VALUES.items()}, groups_of(30), "rmse", **HEAD
     ),
@@ -327,8 +335,8 @@ def test_series_that_cannot_be_drawn_are_refused() -> None:
         series_figure([station(rain=np.zeros(3))], **HEAD)
     with pytest.raises(InputError, match=r"upper end has shape \(2,\)"):
         series_figure([station(band=(np.zeros(120), np.zeros(2)))], **HEAD)
-    with pytest.raises(InputError, match="7 networks in one figure; expected 6 at most"):
-        series_figure([station(estimates={f"N{k}": np.zeros(120) for k in range(7)})], **HEAD)
+    with pytest.raises(InputError, match="10 networks in one figure; expected 9 at most"):
+        series_figure([station(estimates={f"N{k}": np.zeros(120) for k in range(10)})], **HEAD)
 
 
 # maps
@@ -430,18 +438,36 @@ def test_boxes_mark_medians_and_count_stations() -> None:
 
 
 def test_every_network_has_a_colour_of_its_own_and_smap_is_grey() -> None:
-    names = [*"abcdef", "smap"]
+    names = [*"abcdefghi", "smap"]
     colours = network_colours(names)
     assert list(colours) == names
-    assert len(set(colours.values())) == 7
+    assert len(set(colours.values())) == 10
     assert colours["smap"] == network_colours(["smap", "a"])["smap"] == SMAP_COLOUR
-    with pytest.raises(InputError, match="7 networks in one figure; expected 6 at most"):
-        network_colours("abcdefg")
+    with pytest.raises(InputError, match="10 networks in one figure; expected 9 at most"):
+        network_colours("abcdefghij")
     figure = grouped_box_figure(
         {name: np.linspace(0, 1, 12) for name in names}, {"class": np.repeat("x", 12)}, "ubrmse", **HEAD
     )
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == names
+
+
+def test_a_network_keeps_its_colour_where_only_some_are_drawn() -> None:
+    found = {name: np.linspace(0, 1, 12) for name in ("b", "smap")}
+    colours = network_colours(["a", "b", "smap"])
+    figure = grouped_box_figure(found, {"class": np.repeat("x", 12)}, "r", colours=colours, **HEAD)
+    drawn = [to_hex(patch.get_facecolor()) for patch in figure.axes[0].patches]
+    assert drawn == [NETWORK_COLOURS[1], SMAP_COLOUR]
+    lines = series_figure([station(estimates={"b": station().observed})], colours=colours, **HEAD).axes[0]
+    assert line(lines, "b").get_color() == NETWORK_COLOURS[1]
+
+
+def test_many_boxes_give_the_range_of_their_counts() -> None:
+    values = metric_values(networks=NETWORKS[:4])
+    values["MLP"]["r"][:2] = np.nan
+    values["Transformer"]["r"][0] = np.nan
+    ticks = box_figure(values, **HEAD).axes[0].get_xticklabels()
+    assert [text.get_text() for text in ticks] == ["n = 28–30"]
 
 
 @pytest.mark.parametrize("count", [FEWEST_FOR_BOX - 1, FEWEST_FOR_BOX])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -283,6 +284,8 @@ def test_it_stops_at_once_and_keeps_what_is_finished(tmp_path: Path, data: Path,
         assert process.returncode == 130
         assert b"interrupted; finished work is kept" in err
         assert b"Traceback" not in err
+        assert b"leaked" not in err
+    assert re.match(rb"24 runs, about \d+ minutes? with 1 process\n", err)  # before all else
     runs = plan_runs(ExperimentConfig.model_validate(long), data, tmp_path / "out")
     assert any(run.facts for run in runs)
 
