@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mmnet_maps.mapping.points import at_points
     from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "at_points", "downscale", "downscale_product", "load_model"]
 
 _HOMES = {
