@@ -22,6 +22,9 @@ The table of `zonal_statistics` has one row per zone and day, zones in their ord
     For soil moisture, where the maps have it: mean of SMAP over the pixels that have soil moisture.
 ``none``, ``d0`` to ``d4``
     For percentiles: share of the area with a value in each drought class (`drought.CLASSES`), 0 to 1.
+``short_climatology``
+    For anomalies and percentiles, where the maps have quality: share of the area with a value that has the flag of this
+    name, 0 to 1.
 ``synthetic``
     Whether any of the maps was made from synthetic inputs.
 """
@@ -41,7 +44,8 @@ from mmnet_maps.analysis.zone_io import Zones, read_zones
 from mmnet_maps.errors import RequestError, counted
 from mmnet_maps.grid.polygons import listed
 from mmnet_maps.product.drought import CLASSES, class_numbers
-from mmnet_maps.product.layers import LAYERS, Layer
+from mmnet_maps.product.layers import DROUGHT, LAYERS, Layer
+from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.product.reader import Maps
 
 if TYPE_CHECKING:
@@ -58,6 +62,7 @@ Numbers = NDArray[np.int64]
 _QUANTILES = {"median": 0.5, "p10": 0.1, "p90": 0.9}
 _BESIDE = ("soil_moisture_std", "smap")
 _PERCENTILE = "soil_moisture_percentile"
+_SHORT = "short_climatology"
 _CLASS_COLUMNS = ("none", *(name.lower() for name in CLASSES))
 _BLOCK = 1024  # pixels along a side of a block
 _CELLS = 2_000_000  # combinations of zone and pixel in memory
@@ -137,7 +142,7 @@ def _add_up(
 
 
 def _layers_beside(maps: Maps, layer: str) -> tuple[str, ...]:
-    """Return the layers whose means accompany the statistics of a layer.
+    """Return the layers that accompany the statistics of a layer: their means, or of quality the share of a flag.
 
     Raises
     ------
@@ -147,6 +152,8 @@ def _layers_beside(maps: Maps, layer: str) -> tuple[str, ...]:
     continuous = [name for name in maps.layers if LAYERS[name].nodata is not None]
     if layer not in continuous:
         raise RequestError(f"no statistics of {layer!r} in these maps; expected one of {', '.join(continuous)}")
+    if layer in DROUGHT:
+        return ("quality",) if "quality" in maps.layers else ()
     return tuple(name for name in _BESIDE if name in continuous) if layer == "soil_moisture" else ()
 
 
@@ -231,7 +238,7 @@ class _Tally:
         day: int,
         zones: Numbers,
         place: Numbers,
-        values: Mapping[str, NDArray[np.float32]],
+        values: Mapping[str, NDArray[Any]],
         fraction: Floats,
         area: Floats,
     ) -> None:
@@ -257,6 +264,8 @@ class _Tally:
         self.area[zones, day] += total(area)
         for name, (sums, areas) in self._beside.items():
             mine = values[name][there]
+            if name == "quality":
+                mine = (mine & FLAG_MASKS[_SHORT] > 0).astype(np.float32)
             good = np.isfinite(mine)
             sums[zones, day] += total(np.where(good, mine * area, 0.0))
             areas[zones, day] += total(np.where(good, area, 0.0))
@@ -281,7 +290,8 @@ class _Tally:
     def means(self) -> dict[str, Floats]:
         """Return the means of the other layers (zone, day), NaN where there are none."""
         with np.errstate(invalid="ignore"):
-            return {name: sums / areas for name, (sums, areas) in self._beside.items()}
+            means = {name: sums / areas for name, (sums, areas) in self._beside.items()}
+        return {_SHORT if name == "quality" else name: values for name, values in means.items()}
 
 
 def _by_key(keys: Numbers, areas: Floats) -> tuple[Numbers, Floats]:

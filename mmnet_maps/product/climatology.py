@@ -198,6 +198,12 @@ class Climatology:
                 digest.update(f"{year} {one} ".encode() + self.marks[one][tiles].tobytes())
         return digest.hexdigest()
 
+    def bytes_read(self, geobox: GeoBox, day: date) -> int:
+        """Return the bytes that comparing a day on a window of its lattice reads, without compression."""
+        tiles = self._tiles(geobox)
+        maps = sum(int(np.count_nonzero(self.marks[one][tiles])) for days in self.around(day).values() for one in days)
+        return maps * TILE_PIXELS**2 * np.dtype(np.uint16).itemsize
+
     def _tiles(self, geobox: GeoBox) -> Window:
         """Return the rows and columns of the tiles under a window of the lattice; none where it is off the grid."""
         rows, cols = (

@@ -20,6 +20,7 @@ from mmnet_maps.analysis.viewer.selection import LayerReader
 from mmnet_maps.analysis.zones import zonal_statistics
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.lattice import lonlat
+from mmnet_maps.mapping.usual import compare_layers, samples_on
 from mmnet_maps.plots.colours import DROUGHT_COLOURS
 from mmnet_maps.product.climatology import Climatology, Samples
 from mmnet_maps.product.climatology_build import add_maps
@@ -98,6 +99,45 @@ def test_shares_of_drought_classes_are_those_of_the_pixels(root: Path, compared:
     assert mean["mean"] == pytest.approx(np.nanmean(whole(root, "soil_moisture_anomaly")), abs=1e-4)
     assert mean["p10"] < 0 < mean["p90"]
     assert "d0" not in anomaly
+
+
+@pytest.fixture
+def few(root: Path, tmp_path: Path) -> ComparedMaps:
+    """Return the map of a day compared with the maps of three years."""
+    added = add_maps(
+        open_maps(root / "maps", start=date(2018, 1, 1)), tmp_path / "few.zarr", minimum_years=3, quiet=True
+    )
+    return ComparedMaps(open_maps(root / "maps", start=DAY, end=DAY), added.climatology)
+
+
+def test_percentiles_from_few_years_are_flagged_as_in_maps(
+    root: Path, few: ComparedMaps, compared: ComparedMaps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = (slice(0, 40), slice(0, 30))
+    monkeypatch.setattr("mmnet_maps.product.compared_maps._BLOCK", 16)
+    own = open_maps(root / "maps").read("quality", DAY, everything)
+    layers = {"quality": own, "soil_moisture": few.read("soil_moisture", DAY, everything)}
+    short = compare_layers(samples_on(few.climatology.path, GRID), layers, DAY)["quality"]
+    np.testing.assert_array_equal(few.read("quality", DAY, everything), short)
+    np.testing.assert_array_equal(short == 2048, np.isfinite(few.read("soil_moisture_percentile", DAY, everything)))
+    cells = few.read("quality", DAY, (slice(0, 40), slice(0, 32)), step=4)
+    assert cells[0, 0] == 1  # outside, as it is in its file
+    assert (cells.ravel()[1:] == 2048).all()
+    np.testing.assert_array_equal(compared.read("quality", DAY, everything), own)  # seven years
+
+
+def test_zones_state_the_share_from_few_years(few: ComparedMaps, compared: ComparedMaps, tmp_path: Path) -> None:
+    lon, lat = lonlat(GRID)
+    field = box(float(lon[30, 5]), float(lat[30, 5]), float(lon[5, 25]), float(lat[5, 25]))
+    (tmp_path / "z.geojson").write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": mapping(field)}))
+
+    def share(maps: ComparedMaps) -> list[float]:
+        table = zonal_statistics(maps, tmp_path / "z.geojson", layer="soil_moisture_percentile", quiet=True)
+        return table["short_climatology"].tolist()
+
+    assert share(few) == [1.0]
+    assert share(compared) == [0.0, 0.0]
+    assert "short_climatology" not in zonal_statistics(few, tmp_path / "z.geojson", quiet=True)
 
 
 def run(*words: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import mmnet_maps as mm
 from analytic import make_model
 from batch_world import CORNER, call, fill
 from mmnet_maps.errors import InputError, RequestError
+from mmnet_maps.mapping.batch.estimate import dry_run
+from mmnet_maps.mapping.batch.plan import plan_batch
 from mmnet_maps.mapping.pipeline import make_maps
 from mmnet_maps.mapping.points import at_points
 from mmnet_maps.product.climatology_build import add_maps
@@ -96,6 +99,18 @@ def test_a_batch_writes_what_its_files_give_by_hand(
         np.testing.assert_allclose(same, tile[0], rtol=1e-6)
     again = call(*options, "--out", out, "--climatology", years / "clim.zarr", "-q", "--name", "corner")
     assert "2021-08-08  0     4" in again.stdout
+
+
+def test_a_dry_run_counts_the_maps_that_are_compared(years: Path, stack: Path, model: Path, tmp_path: Path) -> None:
+    """Six maps of other years, each one tile of the climatology: 2 bytes a pixel."""
+
+    def megabytes(**climatology: Path) -> float:
+        options = {"stack": stack, "model": model, "out": tmp_path, **climatology}
+        text = dry_run(plan_batch(CORNER, str(DAY), **options), workers=1)
+        return float(re.search(r"([\d.]+) MB read", text)[1])
+
+    more = megabytes(climatology=years / "clim.zarr") - megabytes()
+    assert more == pytest.approx(6 * 1024**2 * 2 / 1e6, abs=0.1)
 
 
 def test_map_lazy_and_points_agree(years: Path, stack: Path, model: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mmnet_maps.mapping.batch.plan import Batch, default_workers
 from mmnet_maps.mapping.batch.report import item_path
 from mmnet_maps.mapping.pipeline import write_days
 from mmnet_maps.mapping.request import Request, describe
+from mmnet_maps.mapping.usual import open_climatology
 from mmnet_maps.resources import cores
 from mmnet_maps.stack.availability import look_up, require, require_values
 from mmnet_maps.stack.needs import Use, uses
@@ -98,6 +99,8 @@ def _duration(hours: float) -> str:
 def _measure(request: Request, stack: Stack, days: tuple[date, ...]) -> tuple[float, int, int]:
     """Map one tile on some days in a temporary folder; return the seconds, and the bytes written and read.
 
+    What is read are blocks of the stack, and the maps of a climatology that each day is compared with.
+
     Raises
     ------
     InputError
@@ -113,7 +116,11 @@ def _measure(request: Request, stack: Stack, days: tuple[date, ...]) -> tuple[fl
         made = write_days(probe, days, quiet=True)
         seconds = time.perf_counter() - started
         written = sum(path.stat().st_size for product in made.values() for path in product.layers.values())
-    return seconds, written, sum(_bytes_read(stack, use) for use in uses(stack, tile.geobox, request.needs, days))
+    read = sum(_bytes_read(stack, use) for use in uses(stack, tile.geobox, request.needs, days))
+    if request.climatology is not None:
+        climatology = open_climatology(request.climatology)
+        read += sum(climatology.bytes_read(tile.geobox, day) for day in days)
+    return seconds, written, read
 
 
 def _bytes_read(stack: Stack, use: Use) -> int:
