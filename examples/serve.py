@@ -1,6 +1,6 @@
 """Serve finished maps over HTTP to this machine: tiles through titiler, series at points and in polygons as JSON.
 
-python examples/serve.py maps --port 8000, then http://127.0.0.1:8000/docs
+python examples/serve.py maps --climatology clim.zarr --port 8000, then http://127.0.0.1:8000/docs
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from titiler.core.factory import TilerFactory
 
 from mmnet_maps.analysis.zones import zonal_statistics
 from mmnet_maps.errors import MMNetError
+from mmnet_maps.product.climatology import Climatology
+from mmnet_maps.product.compared_maps import ComparedMaps
 from mmnet_maps.product.reader import Maps, open_maps
 
 Layer = Literal["soil_moisture", "soil_moisture_std", "smap", "quality", "soil_moisture_percentile"]
 Units = Literal["m3m3", "percent", "mm", "percentile"]
 FACTORS = {"m3m3": 1, "percent": 100, "mm": 50, "percentile": 1}  # mm of water in the upper 5 cm
-FOLDER = Path()  # set by main
+FOLDER = Path()  # set by main, as is the next
+CLIMATOLOGY: Path | None = None
 app = FastAPI(title="Soil moisture maps")
 add_exception_handlers(app, DEFAULT_STATUS_CODES)
 
@@ -39,7 +42,8 @@ def wrong_request(_: Request, error: MMNetError) -> JSONResponse:
 
 @cache
 def maps() -> Maps:
-    return open_maps(FOLDER)
+    found = open_maps(FOLDER)
+    return found if CLIMATOLOGY is None else ComparedMaps(found, Climatology(CLIMATOLOGY))
 
 
 def file_of(date: date, layer: Layer = "soil_moisture") -> str:
@@ -59,7 +63,8 @@ app.include_router(TilerFactory(path_dependency=file_of, router_prefix="/map").r
 def layer_in(units: Units) -> str:
     layer = "soil_moisture_percentile" if units == "percentile" else "soil_moisture"
     if layer not in maps().layers:
-        raise HTTPException(400, f"these maps have no layer {layer}; they have {', '.join(maps().layers)}")
+        known = ", ".join(maps().layers)
+        raise HTTPException(400, f"these maps have no layer {layer}, only {known}; start with --climatology")
     return layer
 
 
@@ -86,8 +91,9 @@ def polygon(feature: Annotated[dict[str, Any], Body()], units: Units = "m3m3") -
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="output of mmnet-map or mmnet batch")
+    parser.add_argument("--climatology", type=Path, help="percentiles of series; tiles show the layers of the maps")
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
-    FOLDER = given.folder
+    FOLDER, CLIMATOLOGY = given.folder, given.climatology
     maps()  # fails at once where there is none
     uvicorn.run(app, host="127.0.0.1", port=given.port)

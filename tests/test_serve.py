@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +20,9 @@ import rasterio.warp
 import requests
 
 from day_files import grid, packed, produce
+from mmnet_maps.product.climatology_build import add_maps
 from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.reader import open_maps
 
 morecantile = pytest.importorskip("morecantile", reason="the example needs pip install '.[serve]'")
 SCRIPT = Path(__file__).parents[1] / "examples" / "serve.py"
@@ -40,12 +43,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[str]:
+@contextmanager
+def serving(*words: str | Path) -> Iterator[str]:
+    """Run the example as a user does, until the block ends; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    child = subprocess.Popen([sys.executable, SCRIPT, folder, "--port", str(port)], stderr=subprocess.DEVNULL)
+    child = subprocess.Popen([sys.executable, SCRIPT, *words, "--port", str(port)], stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         while True:
@@ -59,6 +63,12 @@ def server(folder: Path) -> Iterator[str]:
     finally:
         child.terminate()
         child.wait()
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    with serving(folder) as address:
+        yield address
 
 
 @pytest.mark.parametrize(("units", "factor"), [("m3m3", 1), ("percent", 100), ("mm", 50)])
@@ -107,5 +117,27 @@ def test_errors_are_for_people(server: str) -> None:
     found = requests.get(f"{server}/point", params={"lon": 0, "lat": 0, "units": "percentile"}, timeout=600)
     assert (found.status_code, found.json()["detail"]) == (
         400,
-        "these maps have no layer soil_moisture_percentile; they have soil_moisture, quality, smap",
+        "these maps have no layer soil_moisture_percentile, only soil_moisture, quality, smap; start with "
+        "--climatology",
     )
+
+
+def test_percentiles_among_other_years(tmp_path: Path) -> None:
+    """Series of maps that have no percentiles are compared with a climatology; by hand: the ranks of the values."""
+    days = [date(year, 8, day) for year in range(2016, 2022) for day in (7, 8)]
+    values = {day: packed(*SHAPE, seed=day.toordinal()) for day in days}
+    for day, layers in values.items():
+        about = {"mmnet:model": "net", "mmnet:synthetic": False}
+        produce(tmp_path / "maps", layers, None, day=day, properties=about, fingerprint=f"{day:%Y%m%d}" * 8)
+    add_maps(open_maps(tmp_path / "maps"), tmp_path / "clim.zarr", quiet=True)
+    with serving(tmp_path / "maps", "--climatology", tmp_path / "clim.zarr") as server:
+        query = {"lon": LON, "lat": LAT, "units": "percentile"}
+        found = requests.get(f"{server}/point", params=query, timeout=600).json()
+        means = requests.post(f"{server}/polygon", params={"units": "percentile"}, json=FIELD, timeout=600).json()
+    here = {day: int(layers["soil_moisture"][PLACE]) for day, layers in values.items()}
+    for day, mine in here.items():
+        others = [value for one, value in here.items() if one.year != day.year]
+        below, equal = sum(value < mine for value in others), others.count(mine)
+        assert found[str(day)] == pytest.approx(100 * (below + 1 + equal / 2) / (len(others) + 2), rel=1e-6)
+        assert means[str(day)]["mean"] == pytest.approx(50, abs=5)
+    assert len(set(found.values())) > 1
