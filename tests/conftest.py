@@ -16,6 +16,17 @@ from mmnet_maps.errors import MMNetError
 
 pytest.register_assert_rewrite("command_line")
 
+# The tests also run on an installed package, from a copy of this folder beside one of pyproject.toml.
+IN_CHECKOUT = (Path(__file__).parents[1] / "mmnet_maps").is_dir()
+OF_THE_CHECKOUT = (
+    *("test_architecture.py", "test_benchmarks.py", "test_docs.py", "test_docs_site.py", "test_examples.py"),
+    *("test_language.py", "test_serve.py", "integration/test_install.py", "integration/test_first_hour.py"),
+    *("integration/test_zion.py", "sources/files/test_appeears.py", "sources/open/test_fault_table.py"),
+)
+"""Modules that test documentation, examples, benchmarks and the build: files that are not in the package."""
+
+collect_ignore = [] if IN_CHECKOUT else [*OF_THE_CHECKOUT]
+
 # A busy machine must not fail a test: how long an example takes is no property that is tested.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
@@ -28,7 +39,7 @@ def source() -> AnalyticSource:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that use a real service or take an hour, unless their environment variable is set."""
+    """Skip tests that use a real service or take an hour, unless their variable is set, and those of missing files."""
     for mark, variable, reason in (
         ("live", "MMNET_LIVE", "uses the services themselves"),
         ("stress", "MMNET_STRESS", "takes up to an hour: make stress"),
@@ -37,6 +48,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if mark in item.keywords:
                     item.add_marker(pytest.mark.skip(reason=f"{reason}; set {variable}=1"))
+    for item in items:
+        if "checkout" in item.keywords and not IN_CHECKOUT:
+            item.add_marker(pytest.mark.skip(reason="tests a file of the source folder, which is not here"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the modules that are left out."""
+    if not IN_CHECKOUT:
+        terminalreporter.write_line(f"not in the source folder, left out: {', '.join(OF_THE_CHECKOUT)}")
 
 
 @pytest.fixture(autouse=True)

@@ -5,34 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from itertools import pairwise
-from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 
+from doc_pages import PAGES, ROOT, blocks, commands
 from mmnet_maps import cli
 from mmnet_maps.cli.checks import refuse_options_before
-
-ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/README.md")])
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[tuple[str, str]]:
-    """Every ``mmnet …`` line of the pages, with continuation lines joined, and of the help of commands."""
-    texts = [(page.name, block) for page in PAGES for block in blocks(page, r"\w*")]
-    texts += [(f"mmnet {name} --help", str(command.help)) for name, command in cli.mmnet.commands.items()]
-    found = []
-    for page, text in texts:
-        for line in text.replace("\\\n", " ").splitlines():
-            words = line.split("#")[0].strip()
-            if re.match(r"(mmnet|mmnet-map)\s+-?-?\w", words) and "…" not in words:
-                found.append((page, words))
-    return found
 
 
 def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,6 +75,23 @@ def test_commands_in_the_pages_have_these_options(page: str, line: str) -> None:
 def test_a_wrong_subcommand_would_be_found(line: str) -> None:
     with pytest.raises(click.UsageError):
         parsed(shlex.split(line))
+
+
+def test_options_in_the_text_exist() -> None:
+    """An option that a page names in its text, alone or with a command, belongs to one of our commands."""
+    options = [option for command in every_command(cli.mmnet) for option in command.params]
+    ours = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+    assert "--no-zarr" in ours
+    for page in PAGES:
+        text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        named = [word for code in re.findall(r"`((?:--|mmnet)[^`]+)`", text) for word in code.split()]
+        unknown = {word.rstrip(",") for word in named if re.match(r"--[a-z]", word)} - ours - {"--nthreads"}  # Dask's
+        assert page.name in ("benchmarks.md", "log.md") or unknown == set(), page.name
+
+
+def every_command(command: click.Command) -> list[click.Command]:
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    return [command, *(one for each in inner for one in every_command(each))]
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mmnet_maps.cli.map import map_command
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.mapping.lazy import downscale_product
+from mmnet_maps.resources import packaged
 from mmnet_maps.settings import MapOptions, MapSettings, first_error, read_model, require_stack, settle
 
 
@@ -126,7 +127,7 @@ def test_the_keywords_of_the_functions_are_the_settings() -> None:
 
 
 def test_the_file_in_configs_is_the_schema() -> None:
-    path = Path(__file__).parents[1] / "configs" / "map.yaml"
+    path = packaged("configs") / "map.yaml"
     lines = []
     for name, field in MapSettings.model_fields.items():
         default = MapSettings().model_dump(mode="json", include={name})

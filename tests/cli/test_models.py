@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from command_line import assert_refused, run
+from mmnet_maps.resources import packaged
 
 
 @pytest.mark.parametrize("name", ["train", "predict", "evaluate", "recalibrate", "explain", "samples"])
@@ -49,7 +50,7 @@ def test_evaluate_takes_samples_or_parity(
 def test_packaged_configurations_are_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path in (Path(__file__).parents[2] / "configs").glob("*.yaml"):
+    for path in packaged("configs").glob("*.yaml"):
         assert run(capsys, monkeypatch, "train", "--print-config", path.stem) == (0, path.read_text(), "")
     code, out, err = run(capsys, monkeypatch, "train", "--print-config", "best")
     assert_refused(code, out, err, 2, "'best'; expected one of earthengine, experiment, experiment-to-the-end, map, ")

@@ -199,6 +199,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.checkout
 def test_the_oldest_torch_is_the_package_s() -> None:
     project = Path(__file__).parents[2] / "pyproject.toml"
     needed = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]

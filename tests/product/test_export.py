@@ -15,7 +15,6 @@ import rasterio
 import xarray as xr
 import zarr
 
-import opens
 from cf_checker import faults
 from day_files import packed, produce
 from mmnet_maps.cli import mmnet
@@ -124,7 +123,10 @@ NOT_BEFORE_GDAL_3_13 = {"run store"}
 NOT_BEFORE_GDAL_3_12 = {"its overviews as arrays"}
 
 
+@pytest.mark.checkout
 def test_other_software_opens_what_the_docs_say(tmp_path: Path) -> None:
+    import opens
+
     opens.make(tmp_path)
     found = opens.attempt(tmp_path)
     assert {name.split()[0] for name in found} >= {"rasterio", "rioxarray", "xarray", "netCDF4", "odc-stac"}

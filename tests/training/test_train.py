@@ -15,6 +15,7 @@ from mmnet_maps.model.checkpoint import check_golden, load_checkpoint, save_chec
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.model.features import Feature, encoded_columns, standardise
 from mmnet_maps.model.spec import Profile
+from mmnet_maps.resources import packaged
 from mmnet_maps.training.evaluate import predict_samples
 from mmnet_maps.training.experiment.run import read_experiment
 from mmnet_maps.training.splits import later_block, validation_stations
@@ -22,7 +23,7 @@ from mmnet_maps.training.table import Samples, encode
 from mmnet_maps.training.train import TrainConfig, Trained, read_config, station_loss, train, train_checkpoint, weakness
 from station_tables import make_table, replace, small_config, write_table
 
-ROOT = Path(__file__).parents[2]
+CONFIGS = packaged("configs")
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +311,7 @@ def test_a_configuration_comes_back_from_yaml(tmp_path: Path) -> None:
 
 
 def test_the_shipped_configuration_uses_no_position_and_runs_without_history() -> None:
-    config = read_config(ROOT / "configs" / "mmnet-uscrn.yaml")
+    config = read_config(CONFIGS / "mmnet-uscrn.yaml")
     names = {feature.name for feature in (*config.snapshot, *config.series)}
     assert not names & {"latitude", "longitude"}
     assert (config.days, config.needed_days) == (60, 11)
@@ -321,8 +322,8 @@ SHIPPED = ("mmnet-uscrn", "mmnet-uscrn-paper")
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_experiment_trains_the_shipped_models(name: str) -> None:
-    config = read_config(ROOT / "configs" / f"{name}.yaml")
-    experiment = read_experiment(ROOT / "configs" / "experiment.yaml")
+    config = read_config(CONFIGS / f"{name}.yaml")
+    experiment = read_experiment(CONFIGS / "experiment.yaml")
     tried = experiment.training_of("multimodal", {"mmnet-uscrn": "mmnet_uscrn", "mmnet-uscrn-paper": "mmnet"}[name])
     same = {*Profile.model_fields, "d_model", "heads", "feedforward", "learning_rate", "weight_decay", "dropout"}
     if name == "mmnet-uscrn":  # the paper's recipe is tried with fewer epochs
@@ -332,8 +333,8 @@ def test_the_experiment_trains_the_shipped_models(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_matches_its_configuration(name: str) -> None:
-    folder = ROOT / "models" / name
-    config, checkpoint = read_config(ROOT / "configs" / f"{name}.yaml"), load_checkpoint(folder)
+    folder = packaged("models") / name
+    config, checkpoint = read_config(CONFIGS / f"{name}.yaml"), load_checkpoint(folder)
     assert set(config.inputs) == {feature.name for feature in (*config.snapshot, *config.series)} - {
         "doy",
         "latitude",

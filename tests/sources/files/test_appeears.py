@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
-import mmnet_maps
 from mmnet_maps.sources.files.labelled import EASE_9KM
 from mmnet_maps.sources.files.source import FilesSource
 from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.pixels import sample
 from mmnet_maps.variables import VARIABLES
 
-EXAMPLE = Path(mmnet_maps.__file__).parent.parent / "examples/appeears.yaml"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "appeears.yaml"
 DAYS = [date(2021, 8, 7), date(2021, 8, 8)]
 GRID = GeoBox((6, 5), Affine(90, 0, 300_060, 0, -90, 5_220_000), "EPSG:32611")  # three by three pixels of HLS in each
 CELL = 926.625433055833

@@ -35,7 +35,7 @@ CORNER = Affine(20, 0, GRID.affine.c, 0, -20, GRID.affine.f)
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 TILE = 1111950.5197665
 CELL = TILE / 1200
-REPOSITORY = Path(mmnet_maps.__file__).parent.parent
+REPOSITORY = Path(__file__).parents[3]
 
 
 def write_tif(
@@ -618,6 +618,7 @@ def test_a_tile_of_huge_files_needs_little_memory(tmp_path: Path) -> None:
     assert int(done.stdout) < 700 * 1024
 
 
+@pytest.mark.checkout
 def test_the_examples_of_products_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMNET_RASTERS", "/data")
     made = FilesSource(REPOSITORY / "examples/agency-files.yaml")

@@ -20,7 +20,6 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-import mmnet_maps
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.positions import pixel_centres
@@ -32,7 +31,7 @@ from mmnet_maps.variables import VARIABLES, Variable
 
 DAY = date(2021, 8, 8)
 GRID = GeoBox((40, 30), Affine(100, 0, -1_800_000, 0, -100, 2_900_000), "EPSG:5070")
-REPOSITORY = Path(mmnet_maps.__file__).parent.parent
+REPOSITORY = Path(__file__).parents[3]
 REAL = REPOSITORY.parent / "shared/data/rasters"
 
 
@@ -588,6 +587,8 @@ def test_open_source(tmp_path: Path) -> None:
 def zion(monkeypatch: pytest.MonkeyPatch) -> FilesSource:
     if not (REAL / "zion").is_dir():
         pytest.skip("the rasters of Zion are absent")
+    if not (REPOSITORY / "examples").is_dir():
+        pytest.skip("the example of Zion is in the source folder")
     monkeypatch.setenv("ZION_RASTERS", str(REAL / "zion"))
     return FilesSource(REPOSITORY / "examples/zion.yaml")
 

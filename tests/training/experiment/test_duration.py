@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from mmnet_maps.resources import packaged
 from mmnet_maps.training.experiment.config import Trees, read_experiment
 from mmnet_maps.training.experiment.duration import core_seconds, describe
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = packaged("configs")
 ROWS = {"multimodal": 46_824, "weather": 200_068}
 
 

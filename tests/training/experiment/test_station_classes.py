@@ -10,7 +10,6 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mmnet_maps
 from mmnet_maps.errors import InputError
 from mmnet_maps.training.experiment.station_classes import (
     ELEVATION_BANDS,
@@ -122,7 +121,7 @@ def test_a_band_holds_its_lower_edge(metres: int) -> None:
 
 
 def test_real_stations_have_classes() -> None:
-    path = Path(mmnet_maps.__file__).parents[2] / "shared/data/stations/stations.csv"
+    path = Path(__file__).parents[4] / "shared/data/stations/stations.csv"
     if not path.exists():
         pytest.skip("the table of real stations is not at hand")
     table = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
