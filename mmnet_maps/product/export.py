@@ -17,7 +17,7 @@ import numpy as np
 
 from mmnet_maps import __version__
 from mmnet_maps.errors import OutputError
-from mmnet_maps.files import DRIVER_ERRORS, MARK, remove_leftovers, staging_folder
+from mmnet_maps.files import DRIVER_ERRORS, MARK, remove_leftovers, remove_sidecars, staging_folder
 from mmnet_maps.product.layers import LAYERS, attributes
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def _new(out: Path) -> Iterator[Path]:
         remove_leftovers(out.parent, f".{escape(out.name)}.*.partial")
         with staging_folder(out.parent, out.name) as staging:
             yield staging / out.name
+            remove_sidecars(out)  # of a deleted file of that name, whose statistics GDAL would report
             os.rename(staging / out.name, out)
     except DRIVER_ERRORS as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())

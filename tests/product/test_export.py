@@ -83,6 +83,23 @@ def test_geotiffs_are_maps_again(made: Path, tmp_path: Path) -> None:
     assert again.grid == open_maps(made).grid
 
 
+def test_statistics_of_a_deleted_file_are_removed(made: Path, tmp_path: Path) -> None:
+    first = export_maps(open_maps(made, end=date(2021, 8, 8)), tmp_path)[0]
+    with rasterio.open(first) as data:
+        tags = data.tags(1)
+    kept = first.with_name(f"{first.name}.aux.xml")
+    kept.write_text(
+        '<PAMDataset><PAMRasterBand band="1"><Metadata><MDI key="STATISTICS_MAXIMUM">1</MDI></Metadata>'
+        "</PAMRasterBand></PAMDataset>"
+    )
+    for path in tmp_path.glob("*.tif"):
+        path.unlink()
+    assert export_maps(open_maps(made, end=date(2021, 8, 8)), tmp_path)[0] == first
+    assert not kept.exists()
+    with rasterio.open(first) as data:
+        assert data.tags(1) == tags
+
+
 def test_the_command(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mmnet.main(["export", str(made), "--date", "2021-08-09", "--out", str(tmp_path / "t")], standalone_mode=False)
     assert [Path(line).name[:14] for line in capsys.readouterr().out.splitlines()] == ["grant_20210809"] * 3
