@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from mmnet_maps.errors import OutputError
 from mmnet_maps.files import gdal
 from mmnet_maps.product.layers import Layer
 from mmnet_maps.product.quality import FLAG_MASKS
+from mmnet_maps.product.statistics import Statistics
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -56,10 +59,9 @@ class CogWriter:
 
     def __init__(self, path: Path, *, layer: Layer, geobox: GeoBox, tags: Mapping[str, str]) -> None:
         self._path, self._layer, self._geobox, self._crs = path, layer, geobox, _crs(geobox)
-        # GDAL averages the second overview of a raster in memory otherwise than that of a file: one is the most here.
-        self._plain = None if max(geobox.shape) <= _IN_MEMORY else path.with_suffix(".plain.tif")
+        self._plain = MemoryFile() if max(geobox.shape) <= _IN_MEMORY else path.with_suffix(".plain.tif")
         self._sums: dict[tuple[int, int, int, int], int] = {}
-        self._unfilled = 0
+        self._unfilled, self._statistics = 0, Statistics()
         with gdal():
             self._raster = self._create(tags)
 
@@ -70,7 +72,11 @@ class CogWriter:
         with gdal():
             self._raster.write(values[np.newaxis], [1], window=_window(key))  # rasterio copies an array (y, x)
         self._sums[key] = _checksum(values)
-        self._unfilled += int(np.count_nonzero(values != self._layer.fill))
+        filled = values != self._layer.fill
+        count = int(np.count_nonzero(filled))
+        self._unfilled += count
+        if self._layer.nodata is not None:
+            self._statistics.add(values if count == values.size else values[filled])
 
     def finish(self) -> None:
         """Make the COG and read every value back.
@@ -82,7 +88,10 @@ class CogWriter:
         """
         overview = self._layer.overview
         with gdal():
-            self._raster.build_overviews(_overviews(self._geobox), Resampling[overview])
+            for factor in _overviews(self._geobox):  # one by one from the pixels; in one call GDAL averages averages
+                self._raster.build_overviews([factor], Resampling[overview])
+            if self._layer.nodata is not None:
+                self._raster.update_tags(1, **self._statistics.tags(math.prod(self._geobox.shape)))
             # DEFLATE, not ZSTD: every build of GDAL reads it. Higher levels take up to twice as long for 2 % less.
             rasterio.shutil.copy(
                 self._raster,
@@ -95,8 +104,8 @@ class CogWriter:
                 overviews="FORCE_USE_EXISTING",
                 bigtiff="IF_SAFER",
             )
-            self._raster.close()
-            if self._plain is not None:
+            self.close()
+            if isinstance(self._plain, Path):
                 self._plain.unlink()
             self._verify()
 
@@ -104,15 +113,17 @@ class CogWriter:
         """Close the raster that collects the windows; files stay."""
         with gdal():
             self._raster.close()
+            if isinstance(self._plain, MemoryFile):
+                self._plain.close()
 
     def _create(self, tags: Mapping[str, str]) -> Any:
         """Create the raster that collects the windows, in which every pixel reads as `Layer.fill`."""
         layer = self._layer
         height, width = self._geobox.shape
-        sparse = self._plain is not None and layer.nodata is not None
-        raster = rasterio.open(
-            self._plain or self._path.name,
-            "w",
+        sparse = layer.nodata is not None
+        # Not GDAL's driver for arrays: COGs from it do not state how their overviews were made (GDAL 3.12).
+        create = self._plain.open if isinstance(self._plain, MemoryFile) else partial(rasterio.open, self._plain, "w")
+        raster = create(
             height=height,
             width=width,
             count=1,
@@ -120,7 +131,8 @@ class CogWriter:
             crs=self._crs,
             transform=self._geobox.affine,
             nodata=layer.nodata,
-            **({"driver": "MEM"} if self._plain is None else _PLAIN | {"sparse_ok": sparse}),
+            sparse_ok=sparse,
+            **_PLAIN,
         )
         raster.scales, raster.offsets = (layer.scale,), (0.0,)
         raster.set_band_unit(1, layer.units)

@@ -102,8 +102,7 @@ class ComparedMaps(Maps):
 def _any(flags: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
     """Return whether any pixel of each cell has a flag."""
     cells = flags.reshape(flags.shape[0] // step, step, -1, step)
-    found: NDArray[np.bool_] = cells.any(axis=(1, 3))
-    return found
+    return np.asarray(cells.any(axis=(1, 3)))
 
 
 def _means(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import zarr.api.asynchronous
+from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
@@ -24,6 +25,9 @@ DAMAGE = (ValueError, RuntimeError)
 
 COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
 """Compression of all arrays of values; level 3 takes two to three times as long for a twelfth less."""
+
+BLOSC = Blosc(cname="zstd", clevel=1, shuffle=Blosc.SHUFFLE)
+"""The same for chunks compressed without zarr, whose versions give the settings of a codec in different types."""
 
 
 async def create_coordinate(root: Any, name: str, values: NDArray[Any], attributes: Mapping[str, Any]) -> None:

@@ -21,7 +21,6 @@ import google_crc32c
 import numpy as np
 import zarr.api.asynchronous
 from affine import Affine
-from numcodecs import Blosc
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -31,6 +30,7 @@ from mmnet_maps.grid.tiles import DEFAULT_CRS, TILE_PIXELS, Tile, tiles
 from mmnet_maps.product.geozarr import georeference, multiscales
 from mmnet_maps.product.layers import LAYERS, Layer, array_attributes, global_attributes
 from mmnet_maps.product.zarr_grid import (
+    BLOSC,
     COMPRESSOR,
     DAMAGE,
     consolidate,
@@ -47,7 +47,6 @@ ISSUE = "issue"
 _VERSION = "mmnet_run_store_version"
 _EPOCH = date(1970, 1, 1)
 _CHUNK = 256
-_BLOSC = Blosc(cname=COMPRESSOR.cname.value, clevel=COMPRESSOR.clevel, shuffle=Blosc.SHUFFLE)
 CHUNK_OF_OVERVIEWS = 512
 """Pixels along a side of a chunk of an overview."""
 _SMALLEST = 256  # pixels along the longer side of the smallest overview, at least
@@ -247,7 +246,7 @@ def _shard(layer: Layer, values: NDArray[Any]) -> bytes:
     for number, (row, col) in enumerate(np.ndindex(side, side)):
         packed = values[row * _CHUNK : (row + 1) * _CHUNK, col * _CHUNK : (col + 1) * _CHUNK]
         if (packed != layer.fill).any():
-            chunk = _BLOSC.encode(np.ascontiguousarray(layer.unpack(packed)))
+            chunk = BLOSC.encode(np.ascontiguousarray(layer.unpack(packed)))
             chunks.append(chunk)
             places[number] = at, len(chunk)
             at += len(chunk)

@@ -371,7 +371,7 @@ def test_one_day_in_every_form() -> None:
         ("2021-08-01/2021-08-09", "in the future"),
         (pd.NaT, "not a day"),
         ("NaT", "malformed"),
-        (np.datetime64("NaT"), "not a day"),
+        (np.datetime64("NaT", "D"), "not a day"),
         (3.5, "not a day"),
         (None, "not a day"),
         ([], "no day"),
