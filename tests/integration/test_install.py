@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from mmnet_maps import cli
 
 ROOT = Path(__file__).parents[2]
 NOT_SOURCE = (".git", ".venv", "build", "dist", "maps", ".*_cache", ".hypothesis", "__pycache__", "shared", "site")
+SAMPLE = (
+    "tests/grid",
+    "tests/product/test_quality.py",
+    "tests/product/test_layers.py",
+    "tests/product/test_stac_item.py",
+)
 AOI = "-119.60,47.10,-119.57,47.12"
 
 
@@ -94,6 +101,26 @@ def test_a_wheel_maps_from_any_folder(built: Path, tmp_path: Path) -> None:
     run([sys.executable, "-P", "-c", command, *options], elsewhere, **only)
     (item,) = elsewhere.glob("maps/20210808/aoi_*.json")
     assert json.loads(item.read_text())["properties"]["mmnet:model"] == "mmnet-uscrn"
+
+
+@pytest.mark.slow
+def test_tests_pass_on_the_wheel(built: Path, tmp_path: Path) -> None:
+    """A sample of the tests, copied to a folder without the code, in an environment that holds the wheel."""
+    (wheel,) = built.glob("*.whl")
+    run([sys.executable, "-m", "venv", "--without-pip", "env"], tmp_path)
+    python = tmp_path / "env" / "bin" / "python"
+    run([sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "-q", wheel], tmp_path)
+    (purelib,) = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).split()
+    Path(purelib, "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # not its editable packages
+    shutil.copytree(ROOT / "tests", tmp_path / "out" / "tests")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "out")
+    with tempfile.TemporaryDirectory() as short:  # messages hold paths, and have at most 300 characters
+        pytest_ = [python, "-P", "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={short}/t"]
+        said = run([*pytest_, *SAMPLE], tmp_path / "out", PYTHONPATH="")
+    assert "not in the source folder, left out: test_architecture.py" in said
+    assert re.search(r"^\d{3,} passed", said, re.MULTILINE)
+    where = run([python, "-c", "import mmnet_maps; print(mmnet_maps.__file__)"], tmp_path / "out", PYTHONPATH="")
+    assert where.startswith(purelib)
 
 
 def steps(stage: int) -> list[str]:
