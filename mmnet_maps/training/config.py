@@ -59,6 +59,16 @@ class TrainConfig(Profile):
         lt=1,
         description="Share of the rows of a batch whose steps of several days are hidden, as in shorter series.",
     )
+    teachers: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="Networks that are trained first, on the same rows with their whole history; the mean of their "
+        "estimates is a second target, with the weight of the observations. 0: none.",
+    )
+    teacher_epochs: int = Field(
+        default=4, ge=1, le=1000, description="Epochs of each teacher; its learning rate falls to 0 over them."
+    )
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:

@@ -161,7 +161,10 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                     first = (name, seed) == (next(iter(config.networks)), 0)
                     explained = _EXPLAINED // in_scenario[split.scenario] if first else 0
                     used = [digests[other] for other in (table, *also)]
-                    parts = [_RECIPE, chosen.model_dump_json(), used, rows, config.borders, explained]
+                    settled = chosen.model_dump_json(
+                        exclude=None if chosen.teachers else {"teachers", "teacher_epochs"}
+                    )
+                    parts = [_RECIPE, settled, used, rows, config.borders, explained]
                     parts += [] if baseline is None else [baseline.model_dump_json()]
                     found.append(
                         Run(
