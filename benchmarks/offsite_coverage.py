@@ -6,7 +6,8 @@ one, so that no station judges a factor that it helped to fit; the factor fitted
 on all stations.
 
     python benchmarks/offsite_coverage.py configs/experiment.yaml --data TABLES --out build/experiment \
-        --table multimodal --network mmnet_uscrn --members 20 --json build/coverage.json --into models/mmnet-uscrn
+        --table multimodal --network mmnet_uscrn --seed 1 --members 20 --json build/coverage.json \
+        --into models/mmnet-uscrn
 """
 
 from __future__ import annotations
@@ -33,15 +34,17 @@ def main() -> None:
     parser.add_argument("config")
     for name in ("--data", "--out", "--table", "--network"):
         parser.add_argument(name, required=True)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the networks")
     parser.add_argument("--members", type=int, default=20)
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     parser.add_argument("--into", type=Path, help="checkpoint that receives the std_factor")
     chosen = parser.parse_args()
     config = read_experiment(chosen.config)
+    wanted = (chosen.table, chosen.network, "off-site", chosen.seed)
     runs = [
         run
         for run in plan_runs(config, chosen.data, chosen.out)
-        if (run.table, run.network, run.scenario, run.seed) == (chosen.table, chosen.network, "off-site", 0)
+        if (run.table, run.network, run.scenario, run.seed) == wanted
     ]
     if not runs or any(run.facts is None for run in runs):
         parser.error("not all folds of that network are finished as the configuration says; run the experiment first")
