@@ -10,71 +10,31 @@ Each of two Landsat tiles is observed every 16 days, 8 days apart, and all of th
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT)]
 
+from loopback import metered, serve, serving  # noqa: E402
 from measure import Code, measured  # noqa: E402
 
 COUNTY, DAYS = ROOT / "examples" / "grant_county.geojson", "2021-07-01/2021-08-10"
 WINDOW, FEW = "-119.70,47.00,-119.30,47.27", "2021-07-01/2021-07-04"
-GROUPS = {
-    "/files/hls2": "optical", "/files/sentinel": "sar", "/files/modis": "lst", "/opendap": "smap", "/wcs": "static",
-    "/3dep": "static", "/polaris": "static", "/thredds/ncss": "weather",
-}  # fmt: skip
-"""The group whose values a path holds; other requests search catalogues and sign addresses."""
 
 
-def group_of(path: str) -> str:
-    """Return the group of a request."""
-    return next((name for start, name in GROUPS.items() if path.startswith(start) and path[-4:] != ".xml"), "other")
-
-
-@dataclass
-class Meter:
-    """Answers, at ``/meter``, what the server sent since the last answer, and the processor seconds that it took."""
-
-    seconds: float = 0.0
-
-    def answer(self, asked: Any, server: Any) -> Any:
-        """Answer a request; None for a path of another service."""
-        from fake_open import Reply
-
-        if asked.path != "/meter":
-            return None
-        log, server.log = server.log, []
-        requests = Counter(group_of(one.path) for one, _, _ in log)
-        sent: Counter[str] = Counter()
-        for one, _, size in log:
-            sent[group_of(one.path)] += size
-        seconds, self.seconds = time.process_time() - self.seconds, time.process_time()
-        return Reply.of_json({"requests": requests, "bytes": sent, "seconds": seconds})
-
-
-def serve() -> None:
-    """Print the addresses of a server as the YAML of a source, and serve until the input ends."""
+def serve_county() -> None:
+    """Serve everything around the county."""
     import yaml
 
     import open_catalog
     from fake_open import FakeOpen
     from mmnet_maps.resources import packaged
     from open_routes import Earthdata, Thredds, Tiles, Wcs
-    from open_setup import loopback_config
     from open_values import few_passes
 
     collections = {
@@ -86,31 +46,8 @@ def serve() -> None:
     use = yaml.safe_load((packaged("configs") / "open.yaml").read_text(encoding="utf-8"))["use"]
     with FakeOpen() as server:
         open_catalog.Planetary(server, collections=collections)
-        server.serve(Meter(), Thredds(), Earthdata(), Wcs(), Tiles(corners=corners))
-        print(json.dumps({"url": server.url, "config": loopback_config(server, use)}), flush=True)
-        sys.stdin.read()
-
-
-@contextmanager
-def serving() -> Iterator[dict[str, Any]]:
-    """Start a server and return its address and the configuration of a source; end it at last."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdin is not None
-        try:
-            yield json.loads(child.stdout.readline())
-        finally:
-            child.stdin.close()
-
-
-def metered(url: str) -> dict[str, Any]:
-    """Return what a server sent since the last call."""
-    with urllib.request.urlopen(f"{url}/meter") as answer:  # noqa: S310 (loopback)
-        found: dict[str, Any] = json.load(answer)
-    return found
+        server.serve(Thredds(), Earthdata(), Wcs(), Tiles(corners=corners))
+        serve(server, use)
 
 
 def run(aoi: str, days: str, folder: Path) -> None:
@@ -135,10 +72,10 @@ def run(aoi: str, days: str, folder: Path) -> None:
     needs = needs_of(load_checkpoint("mmnet-uscrn").spec)
     demand = Demand(grid=grid, tiles=touched_tiles(area, grid), needs=needs, days=parse_days(days))
     print(f"{grid.shape.x} x {grid.shape.y} pixels, {len(demand.days)} days", flush=True)
-    with serving() as server:
+    with serving([sys.executable, str(Path(__file__).resolve()), "--serve"]) as server:
         source.write_text(yaml.safe_dump(server["config"], sort_keys=False), encoding="utf-8")
         planned = {item.group: item.cost for item in estimate(stack, [OpenSource(source)], demand)}
-        metered(server["url"])
+        metered(server["url"], forget=True)
         fill = code.mmnet("stack", "--aoi", aoi, "--date", days, "--source", str(source), "--out", str(stack))
         cost, _ = measured([*settings, *fill], code, folder / "fill")
         sent = metered(server["url"])
@@ -148,7 +85,8 @@ def run(aoi: str, days: str, folder: Path) -> None:
             assert plan is not None
             requests, size = sent["requests"].get(group, 0), sent["bytes"].get(group, 0)
             print(f"{group}: {requests} requests of {plan.requests} planned ({requests / plan.requests:.3f}), "
-                  f"{size / 1e6:.1f} MB of {plan.bytes / 1e6:.1f} ({size / plan.bytes:.3f})", flush=True)  # fmt: skip
+                  f"{size / 1e6:.1f} MB of {plan.bytes / 1e6:.1f} ({size / plan.bytes:.3f}), "
+                  f"{sent['again'].get(group, 0)} sent again", flush=True)  # fmt: skip
         print(f"other: {sent['requests'].get('other', 0)} requests, {sent['bytes'].get('other', 0) / 1e6:.1f} MB")
     checked: dict[str, tuple[int, float]] = {}
     for tile in demand.tiles:
@@ -181,7 +119,7 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        return serve()
+        return serve_county()
     aoi, days = (WINDOW, FEW) if options.quick else (str(COUNTY), DAYS)
     if options.folder:
         return run(aoi, days, options.folder.resolve())

@@ -1,12 +1,13 @@
-"""Read the inputs of stations for some days from the loopback services of the tests: time, requests and bytes.
+"""Read the inputs of stations for some days from loopback services: values, time, requests and bytes against the plan.
 
-    python benchmarks/stations.py --source open --stations 100 --days 365
+    python benchmarks/stations.py --stations 100 --days 365 --kill
+    python benchmarks/stations.py --stations 300 --days 2557 --plan
     python benchmarks/stations.py --source earthengine --stations 100 --days 365
-    python benchmarks/stations.py --source open --stations 300 --days 2557 --plan
 
 Clients, catalogues, listings, tokens and ranges of bytes are real; pixels are constants or cheap formulas, because
-computing them would be the time of the service. `--plan` prints the dry run alone. `--wait` is the time of an answer
-with pixels of Earth Engine.
+computing them would be the time of the service. The open services run in a process of their own; all values that are
+read of them are compared with the formulas. `--plan` prints the dry run alone. `--kill` kills the reading process in
+the middle and starts another one, which continues. `--wait` is the time of an answer with pixels of Earth Engine.
 """
 
 from __future__ import annotations
@@ -16,70 +17,72 @@ import json
 import os
 import re
 import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT)]
 
-from mmnet_maps.grid.tiles import conus_grid, pixel_of
-from mmnet_maps.mapping.points_estimate import format_points_estimate
-from mmnet_maps.mapping.request import needs_of
-from mmnet_maps.model.checkpoint import load_checkpoint
-from mmnet_maps.sources.base import Source
-from mmnet_maps.stack.needs import Needs
-from mmnet_maps.stack.pixels import choose_for_points, point_stacks, read_pixel
-from mmnet_maps.stack.point_estimate import estimate_points
-from mmnet_maps.stack.point_plan import Point
-from mmnet_maps.variables import VARIABLES
-from station_services import serve_everything, stations
+from loopback import metered, serve, serving  # noqa: E402
+from measure import Cost  # noqa: E402
+from mmnet_maps.grid.tiles import conus_grid, pixel_of  # noqa: E402
+from mmnet_maps.mapping.points_estimate import format_points_estimate  # noqa: E402
+from mmnet_maps.mapping.request import needs_of  # noqa: E402
+from mmnet_maps.model.checkpoint import load_checkpoint  # noqa: E402
+from mmnet_maps.sources.base import Source  # noqa: E402
+from mmnet_maps.stack.needs import Needs  # noqa: E402
+from mmnet_maps.stack.pixels import choose_for_points, point_stacks, read_pixel  # noqa: E402
+from mmnet_maps.stack.point_estimate import PointsEstimate, estimate_points  # noqa: E402
+from mmnet_maps.stack.point_plan import Point  # noqa: E402
+from mmnet_maps.variables import VARIABLES  # noqa: E402
+from station_services import serve_everything, stations  # noqa: E402
+from station_values import Checked  # noqa: E402
 
 FIRST = date(2018, 1, 1)
 
 USE = ["smap", "hls", "sentinel1", "lst", "weather", "elevation", "landcover", "soil"]
 """Products of the open services."""
 
-Log = Callable[[], list[tuple[str, int]]]
-"""Returns the service and the bytes of each request so far."""
+KINDS = ("requests", "again", "bytes")
 
 
-@contextmanager
-def open_services(folder: Path, last: date) -> Iterator[tuple[Source, Log]]:
+def serve_stations(last: date) -> None:
     """Serve the open services."""
     from fake_open import FakeOpen
-    from mmnet_maps.sources.open.source import OpenSource
-    from open_routes import Earthdata
-    from open_setup import loopback_config
-
-    os.environ.update(
-        EARTHDATA_TOKEN=Earthdata().tokens[0], MMNET_CACHE=str(folder / "cache"), NETRC=str(folder / "none")
-    )
 
     with FakeOpen() as server:
         serve_everything(server, last + timedelta(days=90))
-        path = folder / "open.yaml"
-        path.write_text(yaml.safe_dump(loopback_config(server, USE)))
-        yield OpenSource(path), lambda: [(_service(asked.path), sent) for asked, _, sent in list(server.log)]
+        serve(server, USE)
 
 
-def _service(path: str) -> str:
-    """Return the part of a path that names its service and kind."""
-    return re.sub(r"/(scenes/[^/]+|[^/]+).*", r"\1", path)
+@dataclass
+class Sent:
+    """What a server sent: requests, those of them that were sent again, and bytes by group; its processor seconds."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: {kind: Counter() for kind in KINDS})
+    seconds: float = 0.0
+
+    def add(self, found: Mapping[str, Any]) -> None:
+        """Add what was sent since the last call."""
+        for kind in KINDS:
+            self.counts[kind].update(found[kind])
+        self.seconds += found["seconds"]
 
 
 @contextmanager
-def earth_engine(folder: Path, last: date, wait: float) -> Iterator[tuple[Source, Log]]:
-    """Serve Earth Engine with constant pixels."""
+def earth_engine(folder: Path, last: date, wait: float) -> Iterator[tuple[Source, Callable[[], Sent]]]:
+    """Serve Earth Engine with constant pixels; yield a source, and what was sent since the last call."""
     import earthengine_catalog as world
 
     world.FIRST, world.LAST = FIRST - timedelta(days=90), last + timedelta(days=90)
@@ -106,37 +109,136 @@ def earth_engine(folder: Path, last: date, wait: float) -> Iterator[tuple[Source
 
     service.pixels_of_catalog, service.FakeEarthEngine._route = constants, slow  # type: ignore[attr-defined,method-assign]
 
+    def sent() -> Sent:
+        log, server.log[:] = list(server.log), []
+        found = Sent()
+        for one in log:
+            name = "pixels" if one.is_pixels else "listings"
+            found.add({"requests": [name], "again": {}, "bytes": {name: one.sent}, "seconds": 0.0})
+        return found
+
     with service.FakeEarthEngine(workers=2) as server, service.offline():
-        yield (
-            EarthEngineSource(config(folder, server)),
-            lambda: [("pixels" if one.is_pixels else "listings", one.sent) for one in list(server.log)],
-        )
+        yield EarthEngineSource(config(folder, server)), sent
 
 
-def measure(source: Source, log: Log, points: Sequence[Point], needs: Needs, folder: Path) -> None:
-    """Read everything and print what it took."""
-    before, began, used = len(log()), time.time(), resource.getrusage(resource.RUSAGE_SELF)
-    columns: dict[str, Any] = {}
+def read(source: Source, points: Sequence[Point], needs: Needs, folder: Path, checked: Checked | None) -> int:
+    """Read everything, compare it, and print each tenth station; return the number of rows."""
     done = rows = 0
     for number, days, stack in point_stacks([source], points, needs, folder=folder):
         columns = read_pixel(stack, points[number].pixel, days, needs)
         rows += len(days)
+        if checked:
+            checked.add(points[number].pixel, days, columns, needs)
         if number >= done:
-            print(f"  {number + 1} stations after {time.time() - began:.0f} s", file=sys.stderr, flush=True)
-            done = number + 10
-    use, wall = resource.getrusage(resource.RUSAGE_SELF), time.time() - began
-    requests, received = Counter[str](), Counter[str]()
-    for name, sent in log()[before:]:
-        requests[name] += 1
-        received[name] += sent
-    print(f"{len(points)} stations, {rows} rows, {wall:.0f} s; {use.ru_utime - used.ru_utime:.0f} + "
-          f"{use.ru_stime - used.ru_stime:.0f} core-s with the server; {use.ru_maxrss // 1024} MB with it")  # fmt: skip
-    for name, count in requests.most_common():
-        print(f"  {name:28} {count:8} requests, {count / len(points):8.1f} a station, {received[name] / 1e6:10.1f} MB")
-    kept = list(folder.iterdir())
+            print(number + 1, flush=True)
+            done = number + max(1, len(points) // 10)
+    return rows
+
+
+def read_open(yaml: str, points: Sequence[Point], needs: Needs, folder: Path) -> None:
+    """Read everything from open services, and print what was compared."""
+    from mmnet_maps.sources.open.source import OpenSource
+
+    rows = read(OpenSource(yaml), points, needs, folder, checked := Checked())
+    print(f"{rows} rows")
+    for name, count in checked.values.items():
+        print(f"{name}: {count} values, {checked.undecided[name]} undecided, at most {checked.worst[name]:.2g} off")
+
+
+def run_child(command: Sequence[str], stop_at: int | None, url: str) -> tuple[Cost, Sent]:
+    """Run a command that prints numbers of stations, kill it at one of them; return what it took, and what was sent."""
+    began, sent = time.perf_counter(), Sent()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        print(f"  {time.perf_counter() - began:.0f} s: {line}", end="", flush=True)
+        sent.add(metered(url))  # often, because the server remembers each request until then
+        if stop_at and line.strip().isdigit() and int(line) >= stop_at:
+            child.kill()
+            break
+    child.stdout.close()
+    _, status, used = os.wait4(child.pid, 0)
+    wall, child.returncode = time.perf_counter() - began, os.waitstatus_to_exitcode(status)
+    if child.returncode and not stop_at:
+        raise SystemExit(f"reading ended with {child.returncode}")
+    sent.add(metered(url))
+    return Cost(wall=wall, user=used.ru_utime, system=used.ru_stime, peak_mb=used.ru_maxrss / 1e3), sent
+
+
+def report(sent: Sent, plan: PointsEstimate | None, stations: int) -> None:
+    """Print what was sent, against the plan of each group."""
+    planned = {item.group: item.cost for item in plan.groups if item.cost} if plan else {}
+    requests, again, sizes = (sent.counts[kind] for kind in KINDS)
+    for name, count in sorted(requests.items()):
+        line = f"  {name:10} {count:8} requests, {count / stations:8.1f} a station, {sizes[name] / 1e6:10.1f} MB"
+        if name in planned:
+            cost = planned[name]
+            line += f", {count / cost.requests:.3f} and {sizes[name] / cost.bytes:.3f} of the plan"
+        print(f"{line}; {again[name]} sent again")
+    if planned:
+        count, size = (sum(of[name] for name in planned) for of in (requests, sizes))
+        print(f"  together {count} requests, {count / sum(one.requests for one in planned.values()):.3f} of the plan; "
+              f"{size / 1e9:.1f} GB, {size / sum(one.bytes for one in planned.values()):.3f}", flush=True)  # fmt: skip
+
+
+def dry_run(source: Source, points: Sequence[Point], needs: Needs) -> PointsEstimate:
+    """Estimate the reads, and print the estimate."""
+    choose_for_points([source], points, needs)
+    began = time.time()
+    found = estimate_points([source], points, needs)
+    print(format_points_estimate(found))
+    print(f"the dry run took {time.time() - began:.0f} s", flush=True)
+    return found
+
+
+def run_open(args: argparse.Namespace, points: Sequence[Point], needs: Needs, folder: Path) -> None:
+    """Plan, and read in processes of their own."""
+    import yaml
+
+    from mmnet_maps.sources.open.source import OpenSource
+    from open_routes import Earthdata
+
+    os.environ |= {
+        "EARTHDATA_TOKEN": Earthdata().tokens[0], "MMNET_CACHE": str(folder / "cache"), "NETRC": str(folder / "none")
+    }  # fmt: skip
+    command, given = [sys.executable, __file__], [f"--{key}={getattr(args, key)}" for key in
+                                                  ("stations", "days", "model", "groups")]  # fmt: skip
+    with serving([*command, *given, "--serve"]) as server:
+        config = folder / "open.yaml"
+        config.write_text(yaml.safe_dump(server["config"]), encoding="utf-8")
+        plan = dry_run(OpenSource(config), points, needs)
+        print(f"the dry run sent {sum(metered(server['url'], forget=True)['requests'].values())} requests", flush=True)
+        if args.plan:
+            return
+        reading = [*command, *given, f"--read={config}", f"--folder={folder / 'parts'}"]
+        total = Sent()
+        for stop_at in [len(points) // 2, None] if args.kill else [None]:
+            cost, sent = run_child(reading, stop_at, server["url"])
+            print(f"{'killed' if stop_at else 'done'} after {cost.wall:.0f} s, {cost.user:.0f} + {cost.system:.0f} "
+                  f"core-s, {cost.peak_mb:.0f} MB; the server {sent.seconds:.0f} core-s")  # fmt: skip
+            report(sent, None, len(points))
+            total.add({**sent.counts, "seconds": sent.seconds})
+        print("in all:")
+        report(total, plan, len(points))
+    kept = list((folder / "parts").iterdir())
     print(f"  {len(kept)} finished reads kept, {sum(path.stat().st_size for path in kept) / 1e6:.1f} MB")
-    finite = {name: float(np.isfinite(values.astype(float)).mean()) for name, values in columns.items()}
-    print("  values of the last station:", ", ".join(f"{name} {share:.0%}" for name, share in finite.items()))
+
+
+def run_earth_engine(args: argparse.Namespace, points: Sequence[Point], needs: Needs, folder: Path) -> None:
+    """Plan and read in this process."""
+    with earth_engine(folder, points[0].days[-1], args.wait) as (source, sent):
+        plan = dry_run(source, points, needs)
+        sent()
+        if args.plan:
+            return
+        began, used = time.time(), resource.getrusage(resource.RUSAGE_SELF)
+        rows = read(source, points, needs, folder / "parts", None)
+        use = resource.getrusage(resource.RUSAGE_SELF)
+        print(f"{rows} rows, {time.time() - began:.0f} s; {use.ru_utime - used.ru_utime:.0f} + "
+              f"{use.ru_stime - used.ru_stime:.0f} core-s and {use.ru_maxrss // 1024} MB with the server")  # fmt: skip
+        report(found := sent(), None, len(points))
+        if plan.cost:
+            print(f"  {found.counts['requests']['pixels'] / plan.cost.requests:.3f} of the planned requests")
 
 
 def of_groups(model: str, groups: Sequence[str]) -> Needs:
@@ -149,6 +251,7 @@ def of_groups(model: str, groups: Sequence[str]) -> Needs:
 
 
 def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=("open", "earthengine"), default="open")
     parser.add_argument("--stations", type=int, default=100)
@@ -156,25 +259,24 @@ def main() -> None:
     parser.add_argument("--model", default="mmnet-uscrn")
     parser.add_argument("--groups", default="smap,weather,lst,optical,sar,static", help="groups to read, with commas")
     parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--kill", action="store_true", help="kill the reading process in the middle, and continue")
     parser.add_argument("--wait", type=float, default=0.1)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--read", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    needs, last = of_groups(args.model, args.groups.split(",")), FIRST + timedelta(days=args.days - 1)
     days = tuple(FIRST + timedelta(days=k) for k in range(args.days))
+    if args.serve:
+        return serve_stations(days[-1])
+    needs = of_groups(args.model, args.groups.split(","))
     points = [
         Point(name=f"station {k}", pixel=pixel_of(conus_grid(), *place), days=days)
         for k, place in enumerate(stations(args.stations))
     ]
+    if args.read:
+        return read_open(args.read, points, needs, args.folder)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        serving = open_services(folder, last) if args.source == "open" else earth_engine(folder, last, args.wait)
-        with serving as (source, log):
-            choose_for_points([source], points, needs)
-            began = time.time()
-            found = estimate_points([source], points, needs)
-            print(format_points_estimate(found))
-            print(f"the dry run took {time.time() - began:.0f} s and {len(log())} requests", flush=True)
-            if not args.plan:
-                measure(source, log, points, needs, folder / "parts")
+        (run_open if args.source == "open" else run_earth_engine)(args, points, needs, Path(name))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,23 @@ GRIDMET: dict[str, tuple[str, float, float, float, str]] = {
 }
 
 
+GRIDMET_ATTRIBUTES = {
+    "Conventions": "CF-1.6",
+    "geospatial_bounds_crs": "EPSG:4326",
+    "geospatial_bounds": "POLYGON((-124.7666666333333 49.400000000000000, -67.058333300000015 49.400000000000000, "
+    "-67.058333300000015 25.066666666666666, -124.7666666333333 25.066666666666666, -124.7666666333333 49.4))",
+    **{f"geospatial_{axis}_{kind}": "0.041666666666666664" for axis in ("lat", "lon") for kind in
+       ("min", "max", "units", "resolution")},
+    "author": "a person of a university, with the address of their electronic mail",
+    "date": "01 January 2021",
+    **{f"note{number}": "A sentence about the projection, the article to cite, slices that are provisional or early, "
+       "and the hour at which a day of this data set ends, as long as they are there." for number in range(1, 6)},
+    "History": "Translated to CF-1.0 Conventions by Netcdf-Java CDM (CFGridWriter2)\n"
+    "Original Dataset = agg_met_pr_1979_CurrentYear_CONUS.nc; Translation Date = 2021-08-08T00:00:00.000Z",
+}  # fmt: skip
+"""Attributes as many and as long as those of the files that the service writes, about."""
+
+
 def gridmet_stored(asset: str, lon: NDArray[Any], lat: NDArray[Any], day: date, revised: int = 0) -> NDArray[np.int16]:
     """Return the numbers of a day as stored, (lat, lon): sea (32767) west of 124° W."""
     lowest = GRIDMET[asset][3]
@@ -120,6 +137,11 @@ class Thredds:
             data[:] = values
             data.units, data.scale_factor, data.add_offset = units, scale, offset
             data._FillValue = np.int16(32767)
+            data.long_name = data.standard_name = data.description = name
+            data.dimensions_ = "lon lat time"
+            data.grid_mapping, data.coordinate_system = "crs", "WGS84,EPSG:4326"
+            for key, text in GRIDMET_ATTRIBUTES.items():
+                setattr(file, key, text)
             file.flush()
             return Reply(body=body.getvalue(), kind="application/x-netcdf")
 
@@ -161,6 +183,17 @@ LST_PATHS = {
         0.5,
     ),
 }
+
+
+ATTRIBUTES = {
+    "long_name": "a variable of a granule of NASA, without its true name",
+    "standard_name": "a_variable",
+    "units": "1",
+    "missing_value": np.float32(1e15),
+    "valid_min": np.float32(-1e15),
+    "valid_max": np.float32(1e15),
+}
+"""Attributes such as granules state for each variable."""
 
 
 def login_of(server: FakeOpen) -> str:
@@ -267,10 +300,10 @@ class Earthdata:
         return Reply(body=json.dumps({"hits": len(names), "items": items}).encode(), headers=more)
 
     def _window(self, name: str, expression: str) -> Reply:
-        import h5py
+        import h5netcdf
 
         body = io.BytesIO()
-        with h5py.File(body, "w") as file:
+        with h5netcdf.File(body, "w") as file:  # with dimensions and attributes, which make up most of a small file
             for part in expression.split(";"):
                 found = re.fullmatch(r"(/[^\[]+)\[(\d+):1:(\d+)\]\[(\d+):1:(\d+)\]", part)
                 if not found:
@@ -279,7 +312,11 @@ class Earthdata:
                 values = self._values(name, found[1], rows, cols)
                 if values is None:
                     return Reply(body=f"no such variable: {found[1]}".encode(), status=400)
-                file.create_dataset(found[1], data=values)
+                for axis, size in (("y", rows.size), ("x", cols.size)):
+                    if axis not in file.dimensions:
+                        file.dimensions[axis] = size
+                stated = {**ATTRIBUTES, "fullnamepath": found[1], "origname": found[1].rpartition("/")[2]}
+                file.create_variable(found[1], ("y", "x"), data=values).attrs.update(stated)
         return Reply(body=body.getvalue(), kind="application/x-netcdf;ver=4")
 
     def _values(self, name: str, path: str, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[Any] | None:

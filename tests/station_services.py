@@ -77,7 +77,7 @@ class Scenes:
             return Reply.of_json(
                 {"type": "FeatureCollection", "features": features, "links": links if stop < len(items) else []}
             )
-        if found := re.fullmatch(r"/scenes/([^/]+)/[^_]+_(-?\d+)_(-?\d+)_\d+_(\w+)\.tif", asked.path):
+        if found := re.fullmatch(r"/files/([^/]+)/[^_]+_(-?\d+)_(-?\d+)_\d+_(\w+)\.tif", asked.path):
             if not self.tokens.valid(found[1], asked):
                 return Reply(body=b"<Error/>", status=403)
             return Reply(body=_file(found[1], int(found[2]), int(found[3]), found[4]))
@@ -109,7 +109,7 @@ def _items(url: str, collection: str, box: tuple[float, ...], days: str) -> list
             properties = {"sar:instrument_mode": "IW", "sar:polarizations": ["VV", "VH"]} if size == 2 else {}
             item = stac_item(f"{name}_{a}_{b}_{day:%Y%m%d}", extent, began, **properties)
             for asset in BANDS[collection]:
-                item["assets"][asset] = {"href": f"{url}/scenes/{collection}/{item['id']}_{asset}.tif"}
+                item["assets"][asset] = {"href": f"{url}/files/{collection}/{item['id']}_{asset}.tif"}
             found.append(item)
     return found
 

@@ -77,15 +77,23 @@ class Archive:
         Lists its files, on first use.
     notices
         Where what users should know about the files is reported.
+    usable
+        Whether a file can be used, when its day is needed; default: all can.
     """
 
-    def __init__(self, variable: Variable, entry: RasterEntry, lists: Callable[[], Listing], notices: Notices) -> None:
+    def __init__(
+        self,
+        variable: Variable,
+        entry: RasterEntry,
+        lists: Callable[[], Listing],
+        notices: Notices,
+        usable: Callable[[DatedFile], bool] = lambda file: True,
+    ) -> None:
         self._variable, self._name, self._entry, self._lists = variable, variable.name, entry, lists
-        self._notices, self._pattern = notices, getattr(entry, "pattern", None)
-        self._lock = Lock()
+        self._notices, self._pattern, self._usable = notices, getattr(entry, "pattern", None), usable
+        self._lock, self._stamps = Lock(), Stamps()
         self._listing: Listing | None = None
         self._grids: dict[str, GeoBox] = {}
-        self._stamps = Stamps()
         self._recipe = crc32(entry.model_dump_json(exclude_defaults=True).encode())
         self._revisions: dict[tuple[date | None, frozenset[str | None] | None], int | None] = {}
         self._tiles: dict[date | None, dict[str | None, list[DatedFile]]] = {}
@@ -268,7 +276,7 @@ class Archive:
         return self.describe(file).lattice if known is None else known
 
     def _meets(self, file: DatedFile, geobox: GeoBox, pad: int = 0) -> bool:
-        return meet(geobox, self._lattice(file), pad)
+        return self._usable(file) and meet(geobox, self._lattice(file), pad)
 
     def _days_in(self, file: DatedFile, geobox: GeoBox, pad: int = 0) -> Collection[date]:
         """Return the days on a file's time axis where it meets a window, ascending, else none."""

@@ -28,8 +28,8 @@ from mmnet_maps.sources.open.service import EVERYWHERE, TILE, Found, side_of
 _PAGE = 2000
 """Granules in an answer of the catalogue: its limit."""
 
-_HEADER = 9000
-"""Bytes of a NetCDF 4 file besides its numbers, about."""
+_HEADER, _LAYER = 6000, 3000
+"""Bytes of a NetCDF 4 file and of each of its variables besides the numbers, about: dimensions and attributes."""
 
 
 class EarthdataQuery(BaseModel):
@@ -118,7 +118,7 @@ class EarthdataService:
         _, lattice = _shared(geobox, found.grid)
         due = [name for name in names if not self._kept.holds(_file_name(name, found, lattice))]
         layers = sum(1 + bool((mask := product.entries[name].mask) and mask.asset) for name in due)
-        size = layers * lattice.shape.y * lattice.shape.x * 4 + len(due) * _HEADER
+        size = len(due) * _HEADER + layers * (_LAYER + lattice.shape.y * lattice.shape.x * 4)
         return Cost(requests=len(due), bytes=size, values=0)
 
     def login(self) -> str:
@@ -135,6 +135,10 @@ class EarthdataService:
             "EARTHDATA_TOKEN or ~/.netrc"
         )
 
+    def renew(self, product: Product) -> bool:
+        """Remove broken windows of former runs; see `service.Renewing.renew`."""
+        return self._kept.remove_broken()
+
     def stop(self) -> None:
         """Send no further requests."""
         self.catalogue.stop()
@@ -142,7 +146,7 @@ class EarthdataService:
 
     def _items(self, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the entries of the catalogue, page by page."""
-        after = ""
+        after, received = "", 0
         while True:
             answer = self.catalogue.get(
                 f"{self._url}/search/granules.umm_json",
@@ -150,16 +154,21 @@ class EarthdataService:
                 headers={"CMR-Search-After": after} if after else {},
             )
             try:
-                items = json.loads(answer.body)["items"]
+                found = json.loads(answer.body)
+                items, hits = list(found["items"]), int(found["hits"])
             except (KeyError, TypeError, ValueError) as error:
                 raise SourceDownError(
                     f"{self._name}: the catalogue's answer lists no granules ({type(error).__name__}); run the same "
                     "command again later"
                 ) from error
             yield from items
-            after = answer.headers.get("CMR-Search-After", "")
-            if not after or len(items) < _PAGE:
+            received, after = received + len(items), answer.headers.get("CMR-Search-After", "")
+            if received >= hits:
                 return
+            if not items or not after:
+                raise SourceDownError(
+                    f"{self._name}: the catalogue lists {received} of {hits} granules; run the same command again later"
+                )
 
     def _granule(self, product: Product, item: dict[str, Any]) -> Found:
         """Return a granule from its entry in the catalogue."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import rasterio
 from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
 
 from mmnet_maps.files import write_whole
 from mmnet_maps.resources import cache_folder
@@ -31,6 +32,7 @@ class Kept:
     def __init__(self, name: str) -> None:
         self._folder = cache_folder() / "open" / name
         self._locks: dict[str, Lock] = {}
+        self._old: set[Path] = set()
         for path in self._folder.glob("*.*"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _DAYS * 86400:
@@ -50,9 +52,37 @@ class Kept:
         """
         path = self._folder / name
         with self._locks.setdefault(name, Lock()):
-            if not path.exists():
+            if path.exists():
+                self._old.add(path)
+            else:
                 write_whole(path, make())
         return path
+
+    def remove_broken(self) -> bool:
+        """Remove the files that were there before they were needed and cannot be read; True where there are any.
+
+        Files are written whole, but a disk may lose a part of one.
+        """
+        broken = [path for path in list(self._old) if not _is_whole(path)]
+        for path in broken:
+            path.unlink(missing_ok=True)
+            self._old.discard(path)
+        return bool(broken)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a GeoTIFF or a NetCDF 3 file can be read to its end."""
+    from scipy.io import netcdf_file
+
+    try:
+        if path.suffix == ".nc":
+            with netcdf_file(path, mmap=False):
+                return True
+        with rasterio.open(path) as image:
+            image.read()
+    except (RasterioError, OSError, TypeError, ValueError, KeyError, IndexError, AssertionError):
+        return False
+    return True
 
 
 def geotiff(bands: Sequence[Any], geobox: GeoBox) -> bytes:

@@ -168,9 +168,9 @@ class NeedsLogin(Protocol):
 
 
 @runtime_checkable
-class Signed(Protocol):
-    """A service whose files are opened with signatures."""
+class Renewing(Protocol):
+    """A service whose files cannot be read any more after some time, or that keeps them in a folder."""
 
     def renew(self, product: Product) -> bool:
-        """Ask for another signature of a product's files on the next read; False where there is none."""
+        """Prepare another try after a file of a product could not be read; False where it would end as the first."""
         ...

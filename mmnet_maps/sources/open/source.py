@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from mmnet_maps.sources.open.choice import Offer, chosen
 from mmnet_maps.sources.open.config import Product, load_config
 from mmnet_maps.sources.open.finds import Finds
 from mmnet_maps.sources.open.kinds import make_service
-from mmnet_maps.sources.open.service import EVERYWHERE, Found, Joining, Sided, Signed
+from mmnet_maps.sources.open.service import EVERYWHERE, Found, Joining, Renewing, Sided
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain, with_terrain_of
 from mmnet_maps.variables import VARIABLES
 
@@ -196,12 +197,8 @@ class OpenSource:
         for offer in self._of(group):
             try:
                 found |= self._again(offer, geobox, days)
-            except SourceDownError as error:
-                raise SourceDownError(f"{error}{self._alternative(offer)}") from error
             except InputError as error:
-                problem, _, advice = str(error).partition("; ")
-                advice = "run the same command again later" if "cannot be read" in problem else advice
-                raise SourceDownError(f"{problem}; {advice}{self._alternative(offer)}") from error
+                raise SourceDownError(self._blamed(offer, error)) from error
         return found
 
     def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
@@ -229,11 +226,11 @@ class OpenSource:
         return self._finds.of(offer.key, offer.product, offer.service, box, first, last)
 
     def _again(self, offer: Offer, geobox: GeoBox, days: Sequence[date]) -> Rasters:
-        """Read a product, once more with another signature of its files where that fails."""
+        """Read a product, once more where another signature, or receiving broken files again, may help."""
         try:
             return self._read(offer, geobox, days)
         except InputError:
-            if not (isinstance(offer.service, Signed) and offer.service.renew(offer.product)):
+            if not (isinstance(offer.service, Renewing) and offer.service.renew(offer.product)):
                 raise
         return self._read(offer, geobox, days)
 
@@ -270,18 +267,26 @@ class OpenSource:
 
     def _archive(self, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]) -> Archive:
         """Return the files of a variable on a window and some days."""
+        due: dict[DatedFile, Found] = {}
+
+        @cache
+        def is_usable(file: DatedFile) -> bool:
+            """Return whether a file can be used; it is opened just before it is read, while GDAL has its header."""
+            return self._usable(archive, name, due[file], file)
+
         archive = Archive(
             VARIABLES[name],
             offer.product.entries[name],
-            lambda: Listing(tuple(self._files(archive, offer, name, geobox, days))),
+            lambda: Listing(tuple(self._files(due, offer, name, geobox, days))),
             self._notices,
+            is_usable,
         )
         return archive
 
     def _files(
-        self, archive: Archive, offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]
+        self, known: dict[DatedFile, Found], offer: Offer, name: str, geobox: GeoBox, days: Sequence[date]
     ) -> Iterator[DatedFile]:
-        """Yield the files of a variable on some days, the newer of two versions first."""
+        """Yield the files of a variable on some days, the newer of two versions first, and note what each is."""
         due = self._due(offer, geobox, days)[::-1]
 
         def file_of(one: Found) -> DatedFile | None:
@@ -293,7 +298,8 @@ class OpenSource:
         for one, file in zip(due, files, strict=True):
             if file is None:
                 self._notices.once(name, "asset", f"{one.key} has no {offer.product.asset_of(name)}; it is left out")
-            elif self._usable(archive, name, one, file):
+            else:
+                known[file] = one
                 yield file
 
     def _due(self, offer: Offer, geobox: GeoBox, days: Sequence[date]) -> list[Found]:
@@ -320,11 +326,21 @@ class OpenSource:
             return False
         return True
 
-    def _alternative(self, offer: Offer) -> str:
-        """Return the products to use instead, for the end of a message."""
+    def _blamed(self, offer: Offer, error: InputError) -> str:
+        """Return an error with its product and service, what to do, and which products are stored with it."""
+        problem, _, advice = str(error).partition("; ")
+        if not isinstance(error, SourceDownError) and "cannot be read" in problem:
+            advice = "run the same command again later"
+        problem = problem.removeprefix(f"{offer.product.service}: ")
         chain = next(chain for chain in self._chains if offer in chain)
         others = " or ".join(other.label for other in chain if other is not offer)
-        return f", or use {others} for a new stack ('use' in the YAML)" if others else ""
+        instead = f"use {others} for a new stack ('use' in the YAML)" if others else (
+            f"list files of {', '.join(offer.product.variables)} in a YAML with 'rest: open' for a new stack"
+        )  # fmt: skip
+        keys = [other.key for other in self._of(offer.product.group)]
+        together = f"; {' and '.join(keys)} are stored together, or not at all" if keys[1:] else ""
+        todo = f"{advice}, or {instead}" if advice else instead
+        return f"{offer.label}: {problem}; {todo}{together}"
 
 
 def _box(geobox: GeoBox) -> Box:

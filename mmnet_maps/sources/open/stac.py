@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
@@ -29,6 +29,9 @@ from mmnet_maps.sources.open.tokens import Tokens
 log = logging.getLogger("mmnet_maps")
 
 _PAGE = 250  # items of one answer
+
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+"""Errors of reading JSON that is not what a catalogue should send."""
 
 
 class StacQuery(BaseModel):
@@ -75,14 +78,29 @@ class StacService(PublicService):
                 limit=_PAGE,
                 max_items=None,
             )
-            items = [item for item in search.items_as_dicts() if _wanted(item, query)]
-        except (APIError, ValueError, KeyError) as error:
+            items = list(_items(search.pages_as_dicts()))
+        except (APIError, *_MALFORMED) as error:
             raise SourceDownError(
-                f"{self.http.name}: the search of {query.collection} failed ({redacted(error)})"
+                f"{self.http.name}: the search of {query.collection} failed ({redacted(error)}); run the same command "
+                "again later"
             ) from None
-        found = {item["id"]: _found(item) for item in items}  # an item on two pages is one item
+        found = self._understood(items, query)
         self._leave_out(product, found)
         return [one for _, one in sorted(found.items()) if one.first and first <= one.first <= last]
+
+    def _understood(self, items: Sequence[Any], query: StacQuery) -> dict[str, Found]:
+        """Return the items in use by their ids, each once; report those that are no STAC items."""
+        found: dict[str, Found] = {}
+        broken: list[str] = []
+        for item in items:
+            try:
+                if _wanted(item, query):
+                    found[item["id"]] = _found(item)
+            except _MALFORMED as error:
+                broken.append(f"{item.get('id') if isinstance(item, dict) else item!r}: {redacted(error)}")
+        if broken:
+            log.warning("%s: %s that cannot be read left out (%s)", self.name, counted(len(broken), "item"), broken[0])
+        return found
 
     def _leave_out(self, product: Product, found: dict[str, Found]) -> None:
         """Remove items without the assets of all variables, which would mix days, and report them."""
@@ -114,7 +132,7 @@ class StacService(PublicService):
         return DatedFile(path=path, first=found.first, last=found.last, time=found.time, stamp=found.stamp, mask=beside)
 
     def renew(self, product: Product) -> bool:
-        """Ask for another signature on the next read; False where there is none."""
+        """Ask for another signature on the next read; see `service.Renewing.renew`."""
         if self._tokens:
             self._tokens.forget(product.query["collection"])
         return self._tokens is not None
@@ -189,10 +207,24 @@ class StacService(PublicService):
                     ) -> str:
                         """Send a request."""
                         body = {"json": parameters} if method == "POST" else {"params": parameters}
-                        return http.send(method or "GET", href, headers=headers, **body).body.decode()
+                        text = http.send(method or "GET", href, headers=headers, **body).body.decode()
+                        if parameters and not isinstance(json.loads(text).get("features"), list):
+                            raise ValueError("the answer is no list of items")  # the client would take it for none
+                        return text
 
                 self._client = Client.open(self.url, stac_io=Polite(max_retries=None))
             return self._client
+
+
+def _items(pages: Iterable[dict[str, Any]]) -> Iterator[Any]:
+    """Yield the items of the pages of a search; ValueError where a page follows itself."""
+    seen = set()
+    for page in pages:
+        yield from page["features"]
+        following = json.dumps([link for link in page.get("links", []) if link["rel"] == "next"], sort_keys=True)
+        if following in seen:
+            raise ValueError("its pages come again and again")
+        seen.add(following)
 
 
 def _wanted(item: dict[str, Any], query: StacQuery) -> bool:

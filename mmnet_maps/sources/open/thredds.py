@@ -31,8 +31,8 @@ _VALUES = 250_000
 _MONTHS = 6
 """Parts that are joined: a stack is read by fewer months, which neighbouring reads share."""
 
-_HEADER = 5000
-"""Bytes of a NetCDF file besides its numbers, about."""
+_HEADER = 2700
+"""Bytes of a NetCDF file besides its numbers, about: gridMET states twenty attributes and five notes."""
 
 _SLICE = re.compile(r"last_(permanent|provisional)_slice\s+\"?(\d+)")
 
@@ -120,6 +120,10 @@ class ThreddsService(PublicService):
 
         path = self._kept.get(_file_name(product, asset, found, geobox), make)
         return DatedFile(path=path, first=first, last=last, stamp=found.stamp)
+
+    def renew(self, product: Product) -> bool:
+        """Remove broken files of former runs; see `service.Renewing.renew`."""
+        return self._kept.remove_broken()
 
     def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
         """Return the cost of the subsets that are not there yet, each once: two bytes a value."""

@@ -67,8 +67,8 @@ class TilesService(PublicService):
             window = geobox.pad(1) if name == "elevation" else geobox
             more, received = cost_of(self._layout(path), window, fine=True, pad=product.entries[name].reach)
             if more:
-                new = self._is_new(path)
-                requests, size = requests + more + 2 * new, size + received + HEADER * new
+                new, found = self._is_new(path), name == names[0]  # of the first, `find` asked whether it exists
+                requests, size = requests + more + (2 + found) * new, size + received + HEADER * new
         return Cost(requests=requests, bytes=round(size), values=0, ranges=requests)
 
     def _size(self, path: str) -> int | None:

@@ -11,6 +11,7 @@ from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.open.http import Http
 
 _MARGIN = 300.0  # seconds before the end of a signature at which it is renewed; a fifth of a shorter life
+_LEAST = 60.0  # seconds for which a signature serves, whatever it states: this machine's clock may be fast
 
 
 class Tokens:
@@ -29,7 +30,7 @@ class Tokens:
         self._lock, self._known = Lock(), dict[str, tuple[str, float]]()
 
     def of(self, collection: str) -> str:
-        """Return the signature of a collection, a URL's query, valid for some minutes at least.
+        """Return the signature of a collection, a URL's query; one that is refused is to be forgotten.
 
         Raises
         ------
@@ -59,4 +60,4 @@ class Tokens:
                 "correct 'token' of the service in the sources YAML"
             ) from None
         now = time.time()
-        return token, end - min(_MARGIN, max(0.0, end - now) / 5)
+        return token, max(now + _LEAST, end - min(_MARGIN, max(0.0, end - now) / 5))

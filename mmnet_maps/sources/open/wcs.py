@@ -73,6 +73,10 @@ class WcsService(PublicService):
         path = self._kept.get(f"{found.key}.tif", lambda: block_tiff(self.http.get(url).body, block, self.name))
         return DatedFile(path=path, first=found.first, last=found.last)
 
+    def renew(self, product: Product) -> bool:
+        """Remove broken files of former runs; see `service.Renewing.renew`."""
+        return self._kept.remove_broken()
+
     def cost(self, product: Product, names: Sequence[str], found: Found, geobox: GeoBox) -> Cost:
         """Return the cost of a block: one byte a pixel."""
         rows, cols = found.about

@@ -108,15 +108,25 @@ def test_the_newest_version_of_a_granule_is_used(
 
 
 def test_the_catalogue_is_read_page_by_page(server: FakeOpen, nasa: Earthdata, tmp_path: Path) -> None:
-    from mmnet_maps.sources.open import earthdata
-
-    nasa.page = 100
-    pages = pytest.MonkeyPatch()
-    pages.setattr(earthdata, "_PAGE", 100)
+    nasa.page = 100  # fewer than are requested
     source = loopback_source(server, tmp_path, ["smap"])
     assert len(source.days("smap", smap_window(source), date(2021, 7, 1), date(2021, 8, 31))) == 62
-    pages.undo()
     assert len(server.requests("cmr")) == 6  # 63 days of 8
+
+
+def test_a_catalogue_that_ends_too_early_is_no_hole(server: FakeOpen, nasa: Earthdata, tmp_path: Path) -> None:
+    def first_page(asked: Asked) -> Reply | None:
+        if not asked.path.startswith("/cmr"):
+            return None
+        found = nasa.answer(asked, server)
+        assert found is not None
+        return Reply(body=found.body)  # without the header that leads to the next one
+
+    nasa.page = 100
+    server.faults.append(first_page)
+    source = loopback_source(server, tmp_path, ["smap"])
+    with pytest.raises(SourceDownError, match="lists 100 of 504 granules; run the same command again later"):
+        source.days("smap", smap_window(source), date(2021, 7, 1), date(2021, 8, 31))
 
 
 def test_a_granule_without_a_stated_server_has_an_address_by_rule(

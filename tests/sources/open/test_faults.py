@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import yaml
 from affine import Affine
 
-from fake_open import FakeOpen, Reply, failing
+from fake_open import Asked, FakeOpen, Reply, failing
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.files import locations
@@ -306,6 +308,69 @@ def test_a_service_that_is_down_stops_only_its_product_and_the_same_command_cont
     secret = [path for path in tmp_path.rglob("*") if path.is_file() and b"SECRET" in path.read_bytes()]
     assert not secret
     assert "SECRET" not in caplog.text
+
+
+def test_a_search_that_goes_in_a_circle_ends(source: OpenSource, planetary: Planetary) -> None:
+    planetary.page = 1
+    answer = planetary.answer
+
+    def first_page_again(asked: Asked, server: FakeOpen) -> Reply | None:
+        if asked.path != "/stac/search":
+            return answer(asked, server)
+        return answer(replace(asked, body=json.dumps({**asked.json, "token": "0"}).encode()), server)
+
+    planetary.answer = first_page_again  # type: ignore[method-assign]
+    with pytest.raises(SourceDownError, match="come again and again"):
+        source.days("optical", GRID, DAYS[0], DAYS[-1])
+    assert len(planetary.server.requests("/stac/search")) == 2
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"code": "Overloaded", "description": "try later"}', b'{"features": null}', b"[]", b"null", b"<html>"]
+)
+def test_an_answer_without_items_is_not_taken_for_an_empty_one(
+    source: OpenSource, planetary: Planetary, tmp_path: Path, body: bytes
+) -> None:
+    planetary.server.faults.append(failing("/stac/search", Reply(body=body)))
+    with pytest.raises(SourceDownError, match="the search of hls failed"):
+        source.days("optical", GRID, DAYS[0], DAYS[-1])
+    planetary.page, planetary.server.faults[:] = 1, []
+    second = [0]
+
+    def later(asked: Asked) -> Reply | None:
+        second[0] += asked.path == "/stac/search"
+        return Reply(body=body) if asked.path == "/stac/search" and second[0] == 2 else None
+
+    planetary.server.faults.append(later)
+    with pytest.raises(SourceDownError, match="the search of hls failed"):
+        source.days("optical", GRID, DAYS[0], DAYS[-1])
+    assert source.days("optical", GRID, DAYS[0], DAYS[-1]) == DAYS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bbox": None}, {"bbox": []}, {"assets": None}, {"properties": {}}, {"properties": {"datetime": "yesterday"}}],
+)
+def test_an_item_that_is_none_is_left_out_and_reported(
+    source: OpenSource, planetary: Planetary, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
+) -> None:
+    planetary.server.faults.append(
+        lambda asked: (
+            Reply.of_json({"type": "FeatureCollection", "features": broken, "links": []})
+            if asked.path == "/stac/search"
+            else None
+        )
+    )
+    items = planetary.items["hls"]
+    broken = [items[0], {**items[1], **change}, items[2]]
+    assert source.days("optical", GRID, DAYS[0], DAYS[-1]) == [DAYS[0], DAYS[2]]
+    assert "1 item that cannot be read left out (hls.20210712: " in caplog.text
+
+
+def test_a_clock_that_is_fast_does_not_ask_for_a_signature_a_file(source: OpenSource, planetary: Planetary) -> None:
+    planetary.tokens.stated = -7200.0
+    assert read(source) == right()
+    assert len(planetary.tokens.given["hls"]) == 1
 
 
 def test_an_asset_that_is_no_address_is_left_out() -> None:

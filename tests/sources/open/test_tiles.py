@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from fake_open import FakeOpen, Reply, failing
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.tiles import conus_grid
+from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.files import locations
 from mmnet_maps.sources.open.source import OpenSource
 from open_routes import Tiles, tile_values
@@ -100,8 +101,23 @@ def test_a_tile_that_does_not_exist_is_sea(server: FakeOpen, tmp_path: Path) -> 
 def test_a_bucket_that_became_requester_pays_is_named(server: FakeOpen, tmp_path: Path) -> None:
     server.serve(Tiles(refused=True))
     source = loopback_source(server, tmp_path, ["elevation"])
-    with pytest.raises(InputError, match=r"usgs-3dep: .*USGS_13_n4\dw1\d\d\.tif is refused \(403"):
+    with pytest.raises(InputError, match=r"elevation \(usgs-3dep\): .*USGS_13_n4\dw1\d\d\.tif is refused \(403"):
         source.read("static", grid(), [DAY])
+
+
+def test_the_message_names_what_to_do_and_what_is_not_stored(server: FakeOpen, tmp_path: Path) -> None:
+    server.serve(Tiles())
+    server.faults.append(failing("polaris", Reply(status=503)))
+    source = loopback_source(server, tmp_path, ["elevation", "soil"], retries=0)
+    with pytest.raises(SourceDownError) as caught:
+        source.read("static", grid(10, -119.5, 47.5), [DAY])
+    problem, todo, together = str(caught.value).split("; ")
+    assert problem.startswith("soil (duke-polaris): no answer from http://")
+    assert todo == (
+        "run the same command again later, or list files of clay, sand, bulk_density in a YAML with 'rest: open' for a "
+        "new stack"
+    )
+    assert together == "elevation and soil are stored together, or not at all"
 
 
 def test_a_busy_bucket_is_asked_again(server: FakeOpen, tmp_path: Path) -> None:
