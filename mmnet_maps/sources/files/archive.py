@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import pinned_blocks
 from mmnet_maps.sources.files.alignment import (
     Box,
@@ -26,7 +25,6 @@ from mmnet_maps.sources.files.alignment import (
     meet,
     missing,
     overlap,
-    reprojected,
     same,
 )
 from mmnet_maps.sources.files.config import RasterEntry
@@ -40,6 +38,7 @@ from mmnet_maps.sources.files.stamps import UNKNOWN as NO_ANSWER
 from mmnet_maps.sources.files.stamps import Stamps
 from mmnet_maps.sources.files.stated import Notices, scaling
 from mmnet_maps.sources.files.steps import Steps, refuse_hours_before
+from mmnet_maps.sources.files.strips import Strip
 from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, Variable
 
 
@@ -221,9 +220,10 @@ class Archive:
         for lattice, together in families((part.raster.lattice, part) for part in parts):
             for block, there, here in pinned_blocks(geobox, block_side(lattice, geobox)):
                 gaps = missing(found[there])
-                values = self._resampled(lattice, together, block) if gaps.any() else None
+                rows, cols = here
+                values = self._resampled(lattice, together, block, rows) if gaps.any() else None
                 if values is not None:
-                    found[there][gaps] = values[here][gaps]
+                    found[there][gaps] = values[:, cols][gaps]
         return found
 
     def coarse(self, geobox: GeoBox, day: date) -> NDArray[Any]:
@@ -315,19 +315,17 @@ class Archive:
             found += [(file, release) for file, release in dated if release == nearest]
         return [(file, release) for file, release in found if self._meets(file, geobox, pad)]
 
-    def _resampled(self, lattice: GeoBox, parts: Sequence[Part], geobox: GeoBox) -> NDArray[Any] | None:
-        """Return physical values on a grid, (y, x); None where no file meets it."""
+    def _resampled(self, lattice: GeoBox, parts: Sequence[Part], block: GeoBox, rows: slice) -> NDArray[Any] | None:
+        """Return physical values on rows of a block, (y, x); None where no file meets them."""
         try:
-            window = lattice[cover(geobox, lattice, pad=self._entry.reach)]
+            strip = Strip.of(lattice, block, rows, self._variable, self._entry.reach)
         except InputError:
             return None
-        found = self._assembled(window, parts)
+        found = self._assembled(lattice[strip.cells], parts)
         if found is None:
             return None
         values = self._of_day(*found, parts[0].raster, parts[0].day)
-        if self._entry.smooth:
-            values = smoothed(values, self._entry.smooth)
-        return reprojected(values, window, geobox, self._variable)
+        return strip.reprojected(smoothed(values, self._entry.smooth) if self._entry.smooth else values)
 
     @cached_property
     def _steps(self) -> Steps:

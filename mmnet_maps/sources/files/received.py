@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -100,19 +101,19 @@ class Received:
         opened
             Opens the file with rasterio.
         """
-        if (path, band) not in self._grids:
-            with opened() as image:
-                self._grids[path, band] = _block_grid(image, band)
-        grid = self._grids[path, band]
-        if grid is None:
-            return None
-        below = grid.below(rows, cols)
-        places = [(row, col) for row in _range(below[0]) for col in _range(below[1])]
-        blocks = {place: self._blocks[path, band, *place] for place in places if (path, band, *place) in self._blocks}
-        if absent := list(absent_parts(below, blocks)):
-            with opened() as image:
-                for part in absent:
-                    blocks |= _receive(image, band, grid, part)
+        with ExitStack() as images:
+            image = cache(lambda: images.enter_context(opened()))  # opened once, where it is needed at all
+            if (path, band) not in self._grids:
+                self._grids[path, band] = _block_grid(image(), band)
+            grid = self._grids[path, band]
+            if grid is None:
+                return None
+            below = grid.below(rows, cols)
+            places = [(row, col) for row in _range(below[0]) for col in _range(below[1])]
+            kept = [place for place in places if (path, band, *place) in self._blocks]
+            blocks = {place: self._blocks[path, band, *place] for place in kept}
+            for part in list(absent_parts(below, blocks)):
+                blocks |= _receive(image(), band, grid, part)
         for place in places:
             self._keep((path, band, *place), blocks[place])
         top, left = below[0].start * grid.rows, below[1].start * grid.cols

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
-from mmnet_maps.grid.lattice import cover
+from mmnet_maps.grid.lattice import Window, cover
 from mmnet_maps.grid.tiles import pinned_blocks
 from mmnet_maps.sources.files.alignment import block_side
 from mmnet_maps.sources.files.locations import GDAL_REMOTE_OPTIONS, Place, gdal_path, redacted, shown
 from mmnet_maps.sources.files.received import BlockGrid, absent_parts
+from mmnet_maps.sources.files.strips import Strip
+from mmnet_maps.variables import FINE_GROUPS, Variable
 
 HEADER = 16_384
 """Bytes of the first request of GDAL for a file."""
@@ -60,7 +64,7 @@ def layout(place: Place, size: int) -> Layout:
     return Layout(lattice=lattice, blocks=blocks, block=max(0, size - HEADER) / (blocks.down * blocks.across))
 
 
-def cost_of(there: Layout, geobox: GeoBox, *, fine: bool, pad: int) -> tuple[int, float]:
+def cost_of(there: Layout, geobox: GeoBox, variable: Variable, *, pad: int) -> tuple[int, float]:
     """Return the requests and bytes of reading a window, without the header, as `received.Received` reads it.
 
     Every block is received once; GDAL joins those of a row.
@@ -70,20 +74,26 @@ def cost_of(there: Layout, geobox: GeoBox, *, fine: bool, pad: int) -> tuple[int
     there
         The file.
     geobox
-        The window; of a fine product on the target grid, else on the product's lattice.
-    fine, pad
-        Whether it is fine, and the cells that its resampling needs around a window.
+        The window; of a fine variable on the target grid, else on the product's lattice.
+    variable, pad
+        The variable, and the cells that its resampling needs around a window.
     """
-    parts = [block for block, _, _ in pinned_blocks(geobox, block_side(there.lattice, geobox))] if fine else [geobox]
     requests, alone, held = 0, 0, set[tuple[int, int]]()
-    for part in parts:
-        try:
-            window = cover(part, there.lattice, pad=pad if fine else 0)
-        except InputError:
-            continue
+    for window in _windows(there.lattice, geobox, variable, pad):
         for rows, cols in absent_parts(there.blocks.below(*window), held):
             down, across = rows.stop - rows.start, cols.stop - cols.start
             requests += 1 if across == there.blocks.across else down
             alone += down == 1
             held |= {(row, col) for row in range(rows.start, rows.stop) for col in range(cols.start, cols.stop)}
     return requests, len(held) * there.block + alone * _PIECE
+
+
+def _windows(lattice: GeoBox, geobox: GeoBox, variable: Variable, pad: int) -> Iterator[Window]:
+    """Yield the windows of a file that are read one after another."""
+    if variable.group not in FINE_GROUPS:
+        with suppress(InputError):
+            yield cover(geobox, lattice)
+        return
+    for block, _, (rows, _) in pinned_blocks(geobox, block_side(lattice, geobox)):
+        with suppress(InputError):
+            yield Strip.of(lattice, block, rows, variable, pad).cells

@@ -329,18 +329,18 @@ class OpenSource:
     def _blamed(self, offer: Offer, error: InputError) -> str:
         """Return an error with its product and service, what to do, and which products are stored with it."""
         problem, _, advice = str(error).partition("; ")
+        later = "run the same command again later"
         if not isinstance(error, SourceDownError) and "cannot be read" in problem:
-            advice = "run the same command again later"
-        problem = problem.removeprefix(f"{offer.product.service}: ")
+            advice = later
         chain = next(chain for chain in self._chains if offer in chain)
         others = " or ".join(other.label for other in chain if other is not offer)
-        instead = f"use {others} for a new stack ('use' in the YAML)" if others else (
-            f"list files of {', '.join(offer.product.variables)} in a YAML with 'rest: open' for a new stack"
-        )  # fmt: skip
-        keys = [other.key for other in self._of(offer.product.group)]
-        together = f"; {' and '.join(keys)} are stored together, or not at all" if keys[1:] else ""
-        todo = f"{advice}, or {instead}" if advice else instead
-        return f"{offer.label}: {problem}; {todo}{together}"
+        instead = f"use {others} for a new stack ('use' in the YAML)" if others else ""
+        if not others and advice in ("", later):
+            instead = f"give files of {offer.key} (a YAML with 'rest: open')"
+        todo = ", or ".join(text for text in (advice, instead) if text)
+        beside = " and ".join(other.key for other in self._of(offer.product.group) if other is not offer)
+        together = f"; stored only together with {beside}" if beside else ""
+        return f"{offer.label}: {problem.removeprefix(f'{offer.product.service}: ')}; {todo}{together}"
 
 
 def _box(geobox: GeoBox) -> Box:

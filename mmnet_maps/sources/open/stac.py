@@ -25,6 +25,7 @@ from mmnet_maps.sources.open.blocks import HEADER, Layout, cost_of, layout
 from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.service import Found, PublicService, side_of
 from mmnet_maps.sources.open.tokens import Tokens
+from mmnet_maps.variables import VARIABLES
 
 log = logging.getLogger("mmnet_maps")
 
@@ -150,7 +151,7 @@ class StacService(PublicService):
         requests, size = 0, 0.0
         for asset in assets:
             there = replace(place, block=self._layout(product, found, asset, asset).block)
-            more, received = cost_of(there, geobox, fine=product.fine, pad=max(entry.reach for entry in entries))
+            more, received = cost_of(there, geobox, VARIABLES[names[0]], pad=max(entry.reach for entry in entries))
             if not more and asset in masks:
                 continue  # a mask is opened where there are values
             with self._opening:

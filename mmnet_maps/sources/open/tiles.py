@@ -18,6 +18,7 @@ from mmnet_maps.sources.open.blocks import HEADER, Layout, cost_of, layout
 from mmnet_maps.sources.open.config import Product, ServiceConfig
 from mmnet_maps.sources.open.http import RefusedError
 from mmnet_maps.sources.open.service import Found, PublicService
+from mmnet_maps.variables import VARIABLES
 
 
 class TilesQuery(BaseModel):
@@ -65,10 +66,10 @@ class TilesService(PublicService):
         for name in names:
             path = tile_path(_query(product).path, product.asset_of(name), *found.about)
             window = geobox.pad(1) if name == "elevation" else geobox
-            more, received = cost_of(self._layout(path), window, fine=True, pad=product.entries[name].reach)
+            more, received = cost_of(self._layout(path), window, VARIABLES[name], pad=product.entries[name].reach)
             if more:
-                new, found = self._is_new(path), name == names[0]  # of the first, `find` asked whether it exists
-                requests, size = requests + more + (2 + found) * new, size + received + HEADER * new
+                new, first = self._is_new(path), name == names[0]  # of the first, `find` asked whether it exists
+                requests, size = requests + more + (2 + first) * new, size + received + HEADER * new
         return Cost(requests=requests, bytes=round(size), values=0, ranges=requests)
 
     def _size(self, path: str) -> int | None:

@@ -113,11 +113,8 @@ def test_the_message_names_what_to_do_and_what_is_not_stored(server: FakeOpen, t
         source.read("static", grid(10, -119.5, 47.5), [DAY])
     problem, todo, together = str(caught.value).split("; ")
     assert problem.startswith("soil (duke-polaris): no answer from http://")
-    assert todo == (
-        "run the same command again later, or list files of clay, sand, bulk_density in a YAML with 'rest: open' for a "
-        "new stack"
-    )
-    assert together == "elevation and soil are stored together, or not at all"
+    assert todo == "run the same command again later, or give files of soil (a YAML with 'rest: open')"
+    assert together == "stored only together with elevation"
 
 
 def test_a_busy_bucket_is_asked_again(server: FakeOpen, tmp_path: Path) -> None:
