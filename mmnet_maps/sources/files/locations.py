@@ -39,7 +39,11 @@ GDAL_OPTIONS = {
 """GDAL caches 256 MB of blocks, not a share of the machine's memory, retries requests that a server refuses,
 and gives up a server that sends nothing for a minute."""
 
-GDAL_REMOTE_OPTIONS = {**GDAL_OPTIONS, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+GDAL_REMOTE_OPTIONS = {
+    **GDAL_OPTIONS,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_CACHE_SIZE": 64 << 20,  # bytes: blocks of other reads push out headers that are still needed
+}
 
 
 class SignedUrl(str):

@@ -340,7 +340,9 @@ class OpenSource:
         todo = ", or ".join(text for text in (advice, instead) if text)
         beside = " and ".join(other.key for other in self._of(offer.product.group) if other is not offer)
         together = f"; stored only together with {beside}" if beside else ""
-        return f"{offer.label}: {problem.removeprefix(f'{offer.product.service}: ')}; {todo}{together}"
+        if not others:
+            problem = f"{offer.label}: {problem.removeprefix(f'{offer.product.service}: ')}"
+        return f"{problem}; {todo}{together}"
 
 
 def _box(geobox: GeoBox) -> Box:

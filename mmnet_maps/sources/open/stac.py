@@ -98,7 +98,8 @@ class StacService(PublicService):
                 if _wanted(item, query):
                     found[item["id"]] = _found(item)
             except _MALFORMED as error:
-                broken.append(f"{item.get('id') if isinstance(item, dict) else item!r}: {redacted(error)}")
+                name = item.get("id") if isinstance(item, dict) else item
+                broken.append(f"{name}: {redacted(error)}")
         if broken:
             log.warning("%s: %s that cannot be read left out (%s)", self.name, counted(len(broken), "item"), broken[0])
         return found

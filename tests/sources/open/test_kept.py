@@ -39,19 +39,21 @@ def read(source: OpenSource, product: str) -> dict[str, np.ndarray]:
     return source.read(group, window, DAYS)
 
 
-@pytest.mark.parametrize("left", [0, 1000])
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("left", [0, 0.5])
 @pytest.mark.parametrize("product", PATHS)
-def test_a_damaged_file_is_received_again(services: FakeOpen, tmp_path: Path, product: str, left: int) -> None:
+def test_a_damaged_file_is_received_again(services: FakeOpen, tmp_path: Path, product: str, left: float) -> None:
     first = read(loopback_source(services, tmp_path, [product]), product)
     kept = sorted(path for path in (tmp_path / "cache" / "open").rglob("*.*") if path.is_file())
     assert kept
-    kept[0].write_bytes(kept[0].read_bytes()[:left])
+    whole = kept[0].read_bytes()
+    kept[0].write_bytes(whole[: int(left * len(whole))])
     services.log.clear()
     again = read(loopback_source(services, tmp_path, [product]), product)
     for name, values in first.items():
         np.testing.assert_array_equal(values, again[name])
     assert len(services.requests(PATHS[product])) == 1
-    assert all(path.exists() for path in kept)
+    assert kept[0].read_bytes() == whole
 
 
 def test_files_are_kept_where_the_service_is_down(services: FakeOpen, tmp_path: Path) -> None:

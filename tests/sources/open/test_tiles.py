@@ -136,7 +136,7 @@ def test_the_estimate_is_what_is_received(server: FakeOpen, tmp_path: Path) -> N
     source.read("static", geobox, [DAY])
     received = sum(size for _, _, size in server.log)
     assert abs(cost.bytes / received - 1) < 0.1
-    assert cost.requests == len(server.log) + 2 * 12  # of the headers, which GDAL has read for the estimate
+    assert cost.requests == len(server.log) + 2 * 12 + 4  # headers, and which tiles exist: known from the estimate
 
 
 @pytest.mark.live
