@@ -99,7 +99,10 @@ def dataset(maps: Maps) -> xr.Dataset:
 
     layers = {layer: (("time", "y", "x"), da.stack([day_of(layer, day) for day in maps.days])) for layer in maps.layers}
     coords = {"time": np.array(maps.days, "datetime64[ns]"), **xr_coords(maps.grid, dims=("y", "x"))}
-    return attributes(xr.Dataset(layers, coords=coords), _tags(maps))
+    about: dict[str, Any] = _tags(maps)
+    if "inputs" in about:
+        about["inputs"] = json.loads(about["inputs"])
+    return attributes(xr.Dataset(layers, coords=coords), about)
 
 
 def _tags(maps: Maps) -> dict[str, str]:

@@ -25,7 +25,7 @@ from mmnet_maps.product.layers import LAYERS
 from mmnet_maps.product.reader import open_maps
 
 SHAPE = (1500, 700)  # two tiles, neither whole
-TAGS = {"model": "net", "licences": '["CC BY-NC 4.0"]'}
+TAGS = {"model": "net", "inputs": '{"smap": "L4"}', "licences": '["CC BY-NC 4.0"]'}
 PROPERTIES = {"mmnet:model": "net", "mmnet:synthetic": False}
 
 
@@ -60,6 +60,12 @@ def test_netcdf_passes_the_cf_checker(made: Path, tmp_path: Path) -> None:
     with netCDF4.Dataset(tmp_path / "a.nc") as data:
         assert data["quality"].getncattr("flag_masks").dtype == np.uint16
         assert np.isnan(data["smap"].getncattr("_FillValue"))
+
+
+def test_the_source_names_model_and_inputs(made: Path, tmp_path: Path) -> None:
+    export_maps(open_maps(made), tmp_path / "m.nc")
+    with xr.open_dataset(tmp_path / "m.nc") as data:
+        assert (data.attrs["source"], data.attrs["inputs"]) == ("model net from L4", '{"smap": "L4"}')
 
 
 def test_the_zarr_store_is_of_version_2(made: Path, tmp_path: Path) -> None:
