@@ -161,10 +161,7 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                     first = (name, seed) == (next(iter(config.networks)), 0)
                     explained = _EXPLAINED // in_scenario[split.scenario] if first else 0
                     used = [digests[other] for other in (table, *also)]
-                    settled = chosen.model_dump_json(
-                        exclude=None if chosen.teachers else {"teachers", "teacher_epochs"}
-                    )
-                    parts = [_RECIPE, settled, used, rows, config.borders, explained]
+                    parts = [_RECIPE, _settled(chosen), used, rows, config.borders, explained]
                     parts += [] if baseline is None else [baseline.model_dump_json()]
                     found.append(
                         Run(
@@ -184,6 +181,11 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
                         )
                     )
     return sorted(found, key=lambda run: run.seed)
+
+
+def _settled(config: TrainConfig) -> str:
+    """Return a training as JSON; without teachers as before there were any, so that finished runs stay finished."""
+    return config.model_dump_json(exclude=None if config.teachers else {"teachers", "teacher_epochs"})
 
 
 def _networks(config: ExperimentConfig, table: str, split: Split) -> Iterator[tuple[str, str, TrainConfig]]:
