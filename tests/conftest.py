@@ -21,7 +21,8 @@ IN_CHECKOUT = (Path(__file__).parents[1] / "mmnet_maps").is_dir()
 OF_THE_CHECKOUT = (
     *("test_architecture.py", "test_benchmarks.py", "test_docs.py", "test_docs_site.py", "test_examples.py"),
     *("test_language.py", "test_serve.py", "integration/test_install.py", "integration/test_first_hour.py"),
-    *("integration/test_zion.py", "sources/files/test_appeears.py", "sources/open/test_fault_table.py"),
+    *("integration/test_docs_commands.py", "integration/test_zion.py", "sources/files/test_appeears.py"),
+    "sources/open/test_fault_table.py",
 )
 """Modules that test documentation, examples, benchmarks and the build: files that are not in the package."""
 
