@@ -34,7 +34,7 @@ def make_table(days: int = 60, start: str = "2020-11-15", length: int = 11, seed
                 {
                     "station": name,
                     "region": "west" if lon < -104 else "middle",
-                    "date": np.datetime64(start) + day,
+                    "date": np.datetime64(start) + np.timedelta64(day, "D"),
                     "lat": lat,
                     "lon": lon,
                     "soil_moisture": wet,

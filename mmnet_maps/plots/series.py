@@ -120,7 +120,7 @@ def _daily(station: StationSeries) -> NDArray[np.datetime64]:
     values, counts = np.unique(days, return_counts=True)
     if counts.max() > 1:
         raise InputError(f"{station.name} has {values[counts.argmax()]} {counts.max()} times; expected each day once")
-    return np.arange(values[0], values[-1] + 1)
+    return np.arange(values[0], values[-1] + np.timedelta64(1, "D"))
 
 
 def _draw_series(

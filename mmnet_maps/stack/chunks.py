@@ -93,7 +93,7 @@ def _in_shards(codecs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the codecs of the chunks of shards."""
     if [*map(type, codecs)] == [ShardingCodec]:
         index = [*map(type, codecs[0].index_codecs)]
-        if index == [BytesCodec, Crc32cCodec] and codecs[0].index_location.value == "end":
+        if index == [BytesCodec, Crc32cCodec] and codecs[0].to_dict()["configuration"]["index_location"] == "end":
             return tuple(codecs[0].codecs)
     raise ValueError(f"its shards are encoded by {codecs}")
 

@@ -139,7 +139,7 @@ def _draw_panels(
     smap = samples.snapshot(["smap"])["smap"] if "smap" in names else None
     highest = max(float(np.nanmax(values, initial=0.1)) for values in (observed, smap) if values is not None)
     days = samples.date
-    span = days.min(), max(days.max(), days.min() + 1)
+    span = days.min(), max(days.max(), days.min() + np.timedelta64(1, "D"))
     panels = []
     for k, one in enumerate(shown):
         row, col = divmod(k, _ACROSS)
@@ -175,4 +175,4 @@ def _draw_days(axes: Axes, days: NDArray[Any], observed: NDArray[Any], smap: NDA
 def _broken_at_gaps(days: Any, values: Any) -> tuple[Any, Any]:
     """Return days and values with a NaN after each day before a gap, so that no line spans the gap."""
     after = np.flatnonzero(np.diff(days).astype(np.int64) > 1) + 1
-    return np.insert(days, after, days[after - 1] + 1), np.insert(values, after, np.nan)
+    return np.insert(days, after, days[after - 1] + np.timedelta64(1, "D")), np.insert(values, after, np.nan)

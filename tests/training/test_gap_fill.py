@@ -35,7 +35,7 @@ def test_gaps_become_days_and_observations_stay(checkpoint: Checkpoint) -> None:
     for name in samples.stations:
         mine, there = found[found["station"] == name], samples.station == name
         days = samples.date[there]
-        expected = np.arange(days.min(), days.max() + 1)
+        expected = np.arange(days.min(), days.max() + np.timedelta64(1, "D"))
         np.testing.assert_array_equal(mine["date"].to_numpy().astype("datetime64[D]"), expected)
         place = np.searchsorted(expected, days)
         estimate = np.full(len(expected), np.nan, np.float32)
