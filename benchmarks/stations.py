@@ -28,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -57,11 +58,11 @@ USE = ["smap", "hls", "sentinel1", "lst", "weather", "elevation", "landcover", "
 KINDS = ("requests", "again", "bytes")
 
 
-def serve_stations(last: date) -> None:
-    """Serve the open services."""
+def serve_stations(last: date, port: int) -> None:
+    """Serve the open services at a port; 0 for a free one."""
     from fake_open import FakeOpen
 
-    with FakeOpen() as server:
+    with FakeOpen(port) as server:
         serve_everything(server, last + timedelta(days=90))
         serve(server, USE)
 
@@ -146,24 +147,32 @@ def read_open(yaml: str, points: Sequence[Point], needs: Needs, folder: Path) ->
         print(f"{name}: {count} values, {checked.undecided[name]} undecided, at most {checked.worst[name]:.2g} off")
 
 
-def run_child(command: Sequence[str], stop_at: int | None, url: str) -> tuple[Cost, Sent]:
-    """Run a command that prints numbers of stations, kill it at one of them; return what it took, and what was sent."""
+def run_child(command: Sequence[str], stop_at: int | None, url: str) -> tuple[Cost, Sent, int]:
+    """Run a command that prints numbers of stations, kill it at one of them.
+
+    Returns
+    -------
+    cost, sent, code
+        What it took, what was sent, and its exit code.
+    """
     began, sent = time.perf_counter(), Sent()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for line in child.stdout:
-        print(f"  {time.perf_counter() - began:.0f} s: {line}", end="", flush=True)
         sent.add(metered(url))  # often, because the server remembers each request until then
-        if stop_at and line.strip().isdigit() and int(line) >= stop_at:
+        number, text = int(line) if line.strip().isdigit() else 0, line.rstrip()
+        if number:
+            text += f" ({', '.join(f'{name} {count}' for name, count in sorted(sent.counts['requests'].items()))})"
+        print(f"  {time.perf_counter() - began:.0f} s: {text}", flush=True)
+        if stop_at and number >= stop_at:
             child.kill()
             break
     child.stdout.close()
     _, status, used = os.wait4(child.pid, 0)
     wall, child.returncode = time.perf_counter() - began, os.waitstatus_to_exitcode(status)
-    if child.returncode and not stop_at:
-        raise SystemExit(f"reading ended with {child.returncode}")
     sent.add(metered(url))
-    return Cost(wall=wall, user=used.ru_utime, system=used.ru_stime, peak_mb=used.ru_maxrss / 1e3), sent
+    cost = Cost(wall=wall, user=used.ru_utime, system=used.ru_stime, peak_mb=used.ru_maxrss / 1e3)
+    return cost, sent, child.returncode
 
 
 def report(sent: Sent, plan: PointsEstimate | None, stations: int) -> None:
@@ -204,8 +213,12 @@ def run_open(args: argparse.Namespace, points: Sequence[Point], needs: Needs, fo
     }  # fmt: skip
     command, given = [sys.executable, __file__], [f"--{key}={getattr(args, key)}" for key in
                                                   ("stations", "days", "model", "groups")]  # fmt: skip
-    with serving([*command, *given, "--serve"]) as server:
-        config = folder / "open.yaml"
+    config = folder / "open.yaml"
+    port = 0
+    if config.exists():  # of an earlier run: finished reads are those of a server at the same address
+        known = yaml.safe_load(config.read_text(encoding="utf-8"))
+        port = urlsplit(known["services"]["earthdata"]["url"]).port
+    with serving([*command, *given, f"--port={port}", "--serve"]) as server:
         config.write_text(yaml.safe_dump(server["config"]), encoding="utf-8")
         plan = dry_run(OpenSource(config), points, needs)
         print(f"the dry run sent {sum(metered(server['url'], forget=True)['requests'].values())} requests", flush=True)
@@ -214,11 +227,13 @@ def run_open(args: argparse.Namespace, points: Sequence[Point], needs: Needs, fo
         reading = [*command, *given, f"--read={config}", f"--folder={folder / 'parts'}"]
         total = Sent()
         for stop_at in [len(points) // 2, None] if args.kill else [None]:
-            cost, sent = run_child(reading, stop_at, server["url"])
-            print(f"{'killed' if stop_at else 'done'} after {cost.wall:.0f} s, {cost.user:.0f} + {cost.system:.0f} "
+            cost, sent, code = run_child(reading, stop_at, server["url"])
+            print(f"ended with {code} after {cost.wall:.0f} s, {cost.user:.0f} + {cost.system:.0f} "
                   f"core-s, {cost.peak_mb:.0f} MB; the server {sent.seconds:.0f} core-s")  # fmt: skip
             report(sent, None, len(points))
             total.add({**sent.counts, "seconds": sent.seconds})
+            if code and not stop_at:
+                raise SystemExit(f"reading failed; finished reads are in {folder}")
         print("in all:")
         report(total, plan, len(points))
     kept = list((folder / "parts").iterdir())
@@ -261,14 +276,16 @@ def main() -> None:
     parser.add_argument("--groups", default="smap,weather,lst,optical,sar,static", help="groups to read, with commas")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--kill", action="store_true", help="kill the reading process in the middle, and continue")
+    parser.add_argument("--keep", type=Path, help="folder of finished reads, with which the same command continues")
     parser.add_argument("--wait", type=float, default=0.1)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--read", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     days = tuple(FIRST + timedelta(days=k) for k in range(args.days))
     if args.serve:
-        return serve_stations(days[-1])
+        return serve_stations(days[-1], args.port)
     needs = of_groups(args.model, args.groups.split(","))
     points = [
         Point(name=f"station {k}", pixel=pixel_of(conus_grid(), *place), days=days)
@@ -276,8 +293,12 @@ def main() -> None:
     ]
     if args.read:
         return read_open(args.read, points, needs, args.folder)
+    run = run_open if args.source == "open" else run_earth_engine
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
+        return run(args, points, needs, args.keep)
     with tempfile.TemporaryDirectory() as name:
-        (run_open if args.source == "open" else run_earth_engine)(args, points, needs, Path(name))
+        run(args, points, needs, Path(name))
 
 
 if __name__ == "__main__":

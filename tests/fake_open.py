@@ -73,6 +73,11 @@ Fault = Callable[[Asked], "Reply | None"]
 class FakeOpen:
     """The server; ``with`` starts and stops it.
 
+    Parameters
+    ----------
+    port
+        Its port; default: a free one.
+
     Attributes
     ----------
     log
@@ -81,7 +86,8 @@ class FakeOpen:
         Asked before the services: a reply of one of them is sent in place of theirs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self.log: list[tuple[Asked, int, int]] = []
         self.faults: list[Fault] = []
         self._services: list[Service] = []
@@ -99,7 +105,7 @@ class FakeOpen:
 
     def __enter__(self) -> FakeOpen:
         handler = type("Handler", (_Handler,), {"fake": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self

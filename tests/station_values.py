@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,8 @@ class Checked:
     def add(self, pixel: GeoBox, days: Sequence[date], columns: Mapping[str, NDArray[Any]], needs: Needs) -> None:
         """Compare the columns of a station with the formulas; AssertionError where one is off."""
         for name, found in columns.items():
-            bounds = np.array([[*map(_expected(name, pixel), of_row)] for of_row in rows(name, days, needs)])
+            expected = cache(_expected(name, pixel))  # the series of adjacent days share most of theirs
+            bounds = np.array([[*map(expected, of_row)] for of_row in rows(name, days, needs)])
             low, high, tolerance = np.moveaxis(bounds.reshape(*found.shape, 3), -1, 0)
             sure = np.isfinite(low) & np.isfinite(high)
             off = np.maximum(low - found, found - high)

@@ -136,6 +136,7 @@ def meet(geobox: GeoBox, lattice: GeoBox, pad: int) -> bool:
     return True
 
 
+@lru_cache(maxsize=4096)
 def degrees(geobox: GeoBox) -> Box:
     """Return west, south, east and north of a grid."""
     from rasterio.warp import transform_bounds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,18 @@ def _image(spec: RasterSpec) -> Iterator[Any]:
     import rasterio
 
     options = GDAL_REMOTE_OPTIONS if isinstance(spec.path, str) else GDAL_OPTIONS
-    with rasterio.Env(**options), rasterio.open(gdal_path(spec.path)) as image:
-        yield image
+    with rasterio.Env(**options):
+        if isinstance(spec.path, str) and (kept := kept_blocks()) is not None:
+            yield kept.image(spec.path, lambda: rasterio.open(gdal_path(spec.path)))
+            return
+        with rasterio.open(gdal_path(spec.path)) as image:
+            yield image
+
+
+@lru_cache(maxsize=256)
+def _text(crs: Any) -> str:
+    """Return a CRS as text: its EPSG code, which is searched for, else WKT."""
+    return str(crs.to_string())
 
 
 def describe_image(spec: RasterSpec) -> Raster:
@@ -35,7 +46,7 @@ def describe_image(spec: RasterSpec) -> Raster:
                 f"band {spec.band} holds complex numbers ({dtype}); expected real ones; write its magnitude or phase "
                 "to a file of its own"
             )
-        crs = image.crs.to_string() if image.crs else None
+        crs = _text(image.crs) if image.crs else None
         affine, south_up = image.transform, image.transform.e > 0
         if (affine.b, affine.d) != (0, 0) or affine.a <= 0 or affine == Affine.identity():
             raise RasterError("its grid is rotated or has no georeference; expected a north-up grid; warp it")

@@ -82,12 +82,25 @@ def absent_parts(window: Window, held: Container[tuple[int, int]]) -> Iterator[W
 
 
 class Received:
-    """Blocks that one thread received, as stored; beyond `_MOST` bytes those used longest ago are dropped."""
+    """Blocks that one thread received, as stored; beyond `_MOST` bytes those used longest ago are dropped.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    images
+        Closes the images that `image` opens.
+    """
+
+    def __init__(self, images: ExitStack) -> None:
+        self._images, self._opened = images, dict[str, Any]()
         self._grids: dict[tuple[str, int], BlockGrid | None] = {}
         self._blocks: OrderedDict[tuple[str, int, int, int], NDArray[Any]] = OrderedDict()
         self._bytes = 0
+
+    def image(self, path: str, opened: Opened) -> Any:
+        """Return an image, which is opened once: opening costs more than reading a few blocks."""
+        if path not in self._opened:
+            self._opened[path] = self._images.enter_context(opened())
+        return self._opened[path]
 
     def window(self, path: str, band: int, rows: slice, cols: slice, opened: Opened) -> NDArray[Any] | None:
         """Return a window of a band, (y, x); None where it has a mask of its own, which is not kept.
@@ -171,9 +184,10 @@ def kept_blocks() -> Received | None:
 
 @contextmanager
 def keeping_blocks() -> Iterator[None]:
-    """Keep the blocks of remote images that this thread receives, until the end of the context."""
-    token = _kept.set(Received())
-    try:
-        yield
-    finally:
-        _kept.reset(token)
+    """Keep remote images open, and the blocks of them that this thread receives, until the end of the context."""
+    with ExitStack() as images:
+        token = _kept.set(Received(images))
+        try:
+            yield
+        finally:
+            _kept.reset(token)
