@@ -48,12 +48,13 @@ class File(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer: bytes, or a file that is sent by ranges."""
+    """An answer: bytes, or a file that is sent by ranges; all at once, or a byte after each pause, in seconds."""
 
     body: bytes | File = b""
     status: int = 200
     kind: str = "application/octet-stream"
     headers: Mapping[str, str] = field(default_factory=dict)
+    pause: float = 0
 
     @classmethod
     def of_json(cls, value: Any, status: int = 200, **headers: str) -> Reply:
@@ -188,7 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         sent = b"" if asked.method == "HEAD" else body
         self.fake.record(asked, status, len(sent))  # before the client can know, so that tests count every request
-        self.wfile.write(sent)
+        for part in (sent[k : k + 1] for k in range(len(sent))) if reply.pause else [sent]:
+            self.fake.hang(reply.pause)
+            self.wfile.write(part)
         if len(body) < int(headers["Content-Length"]) and asked.method != "HEAD":
             self.close_connection = True  # a truncated answer
 

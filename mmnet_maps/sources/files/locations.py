@@ -27,17 +27,20 @@ _FOREIGN_ERRORS = (
     ("google.auth.exceptions", "GoogleAuthError"),
 )
 
+SLOWEST = 1000
+"""Bytes per second: a server that sends less for as long as it may be silent is given up like one that is silent."""
+
 GDAL_OPTIONS = {
     "GDAL_CACHEMAX": 256,
     "GDAL_HTTP_CONNECTTIMEOUT": 30,
-    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,  # bytes per second
-    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": SLOWEST,
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,  # seconds
     "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": 64 << 20,  # bytes; beyond it blocks are no longer received row by row
     "GDAL_HTTP_MAX_RETRY": 4,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
 """GDAL caches 256 MB of blocks, not a share of the machine's memory, retries requests that a server refuses,
-and gives up a server that sends nothing for a minute."""
+and gives up a server that sends nothing, or too slowly, for a minute."""
 
 GDAL_REMOTE_OPTIONS = {
     **GDAL_OPTIONS,
@@ -144,7 +147,7 @@ def redacted(error: BaseException) -> str:
     >>> redacted(ValueError('Invalid projection: PROJCS["NAD83",GEOGCS["NAD83"]]: unknown'))
     'Invalid projection: PROJCS[…]: unknown'
     """
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".").removeprefix("CURL error: ") or type(error).__name__
     return brief(_WKT.sub(r"\1[…]", _URL.sub(lambda found: shown(found[0]), text)))
 
 

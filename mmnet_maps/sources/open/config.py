@@ -52,7 +52,9 @@ class ServiceConfig(BaseModel):
         ),
     ] = None
     concurrency: Annotated[int, Field(ge=1, le=16, description="Concurrent requests.")] = 4
-    deadline: Annotated[float, Field(gt=0, le=600, description="Seconds before a request counts as failed.")] = 60
+    deadline: Annotated[
+        float, Field(gt=0, le=600, description="Seconds of silence, or of less than 1 kB/s, before a request failed.")
+    ] = 60
     retries: Annotated[int, Field(ge=0, le=10, description="Further tries after a transient error.")] = 5
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 from mmnet_maps.errors import RequestError, counted
 from mmnet_maps.sources.base import SourceDownError
-from mmnet_maps.sources.files.locations import redacted, shown
+from mmnet_maps.sources.files.locations import SLOWEST, redacted, shown
 from mmnet_maps.sources.open.config import ServiceConfig
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 120.0  # seconds
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _TRY_AGAIN = re.compile(r"(?:try|retry)(?: again)? (?:in|after) (\d+(?:\.\d+)?) ?s", re.IGNORECASE)
 _WORDS = 300  # bytes of an error's body that are read
+_PIECE = 1 << 16  # bytes that are read at a time
 
 
 class RefusedError(SourceDownError):
@@ -129,16 +130,17 @@ class Http:
     def _once(self, method: str, url: str, options: Mapping[str, Any]) -> Answer:
         """Send a request once."""
         import requests
+        import urllib3
 
         with self._counting:
             self.traffic.requests += 1
         try:
-            # Streamed, so that the deadline is that of each part of a long answer.
+            # Streamed, so that the deadline is that of each part of a long answer; `_received` bounds all of them.
             with self.session.request(method, url, timeout=self._deadline, stream=True, **options) as response:
                 if response.status_code >= 400:
                     raise self._fault(url, response)
-                body = response.content
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+                body = self._received(response.raw)
+        except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             raise _TransientError(_reason(error)) from None
         except requests.RequestException as error:
             raise RefusedError(f"{self.name}: {shown(url)}: {redacted(error)}; check the sources YAML", 0) from None
@@ -150,9 +152,22 @@ class Http:
             raise _TransientError(f"{len(body)} of {stated} bytes received")
         return Answer(body=body, headers=response.headers, url=response.url)
 
+    def _received(self, raw: Any) -> bytes:
+        """Return a body; _TransientError where less than `SLOWEST` arrives for as long as the service may be silent."""
+        parts = [raw.read1(_PIECE, decode_content=True)]
+        since, size = time.monotonic(), len(parts[0])
+        while part := raw.read1(_PIECE, decode_content=True):
+            if (now := time.monotonic()) - since >= self._deadline:
+                if size < SLOWEST * (now - since):
+                    raise _TransientError(f"it sends {size / (now - since):.0f} bytes per second; expected {SLOWEST}")
+                since, size = now, 0
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
     def _fault(self, url: str, response: Any) -> Exception:
         """Return the error of a status that is no success."""
-        text = next(response.iter_content(_WORDS), b"").decode("utf-8", "replace")
+        text = response.raw.read1(_WORDS, decode_content=True).decode("utf-8", "replace")
         status, words = response.status_code, redacted(ValueError(text or response.reason or "no reason given"))
         if status in _TRANSIENT:
             return _TransientError(f"{status}: {words}", _demanded(response.headers.get("Retry-After", ""), text))
@@ -180,8 +195,9 @@ def _plain() -> Any:
 def _reason(error: Exception) -> str:
     """Return why a request failed, without the address, which may hold a token."""
     import requests
+    import urllib3
 
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "timed out"
     inner: BaseException = error
     while inner.__cause__ or inner.__context__ or (inner.args and isinstance(inner.args[0], BaseException)):

@@ -91,6 +91,24 @@ def test_each_block_is_received_once(server: FakeOpen) -> None:
     assert len(server.log) > kept  # the end of a context forgets them
 
 
+def test_an_image_is_opened_once_and_closed_at_the_end(server: FakeOpen, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, opened = [], rasterio.open
+
+    def noted(path: str) -> rasterio.DatasetReader:
+        images.append(opened(path))
+        return images[-1]
+
+    monkeypatch.setattr(rasterio, "open", noted)
+    for _ in range(2):
+        images.clear()
+        with keeping_blocks():
+            for rows, cols in WINDOWS:
+                window(server, "blocks", rows, cols)
+            (image,) = images
+            assert not image.closed
+        assert image.closed
+
+
 def test_bands_with_a_mask_of_their_own_are_not_kept(tmp_path: Path) -> None:
     for mask in (True, False):
         with rasterio.open(written(tmp_path / f"{mask}.tif", mask=mask)) as image:

@@ -18,7 +18,8 @@ from fake_open import Asked, FakeOpen, Reply, failing
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.files import locations
-from mmnet_maps.sources.open import stac
+from mmnet_maps.sources.open import http, stac
+from mmnet_maps.sources.open.config import ServiceConfig
 from mmnet_maps.sources.open.source import OpenSource
 from mmnet_maps.stack.fetch import fetch
 from mmnet_maps.stack.store import Stack
@@ -255,6 +256,29 @@ def test_a_product_without_an_alternative_is_reported_empty_but_no_error(
     stack = fetch(tmp_path / "s.zarr", [OpenSource(config(planetary, tmp_path))], demand(DAYS[:1]), quiet=True)
     assert "nothing from 2021-06-02 to 2021-08-05 in this area" in caplog.text
     assert np.isnan(stored(stack, DAYS[0]))
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("where", ["/stac/search", "/token/", "red.tif"])
+def test_a_service_that_trickles_is_given_up_like_one_that_hangs(
+    planetary: Planetary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, status: int
+) -> None:
+    monkeypatch.setitem(locations.GDAL_REMOTE_OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", 1)
+    monkeypatch.setitem(locations.GDAL_REMOTE_OPTIONS, "GDAL_HTTP_MAX_RETRY", 0)
+    planetary.server.faults.append(failing(where, Reply(body=b" " * 100_000, status=status, pause=0.05)))
+    with pytest.raises(SourceDownError) as caught:
+        read(OpenSource(config(planetary, tmp_path, deadline=0.5, retries=0)))
+    assert ("bytes per second; expected 1000" in str(caught.value)) == (where != "red.tif" and status == 200)
+    assert "again later" in str(caught.value)
+
+
+def test_a_long_answer_may_take_longer_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "SLOWEST", 0)
+    body = bytes(range(30))
+    with FakeOpen() as server:
+        server.faults.append(failing("/long", Reply(body=body, pause=0.05)))
+        service = http.Http("slow", ServiceConfig(kind="tiles", url=server.url, deadline=1, retries=0))
+        assert service.get(f"{server.url}/long").body == body
 
 
 @pytest.mark.parametrize("where", ["/stac/search", "/token/", "red.tif"])
