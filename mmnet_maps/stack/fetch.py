@@ -64,7 +64,7 @@ def assign_needed(sources: Sequence[Source], needs: Needs) -> dict[str, Source]:
         if name not in chosen:
             raise InputError(
                 f"no source gives {name}, which the model needs; they give {', '.join(sorted(chosen))}; "
-                "add it to the source's YAML, or 'rest: demo' there to try things out"
+                "add it to the source's YAML, or 'rest: open' there ('rest: demo' to try things out)"
             )
     return chosen
 

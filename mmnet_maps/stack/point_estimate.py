@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmnet_maps.sources.base import Cost, Source
+from mmnet_maps.sources.base import Cost, Gathering, Source
 from mmnet_maps.stack.fetch import Costing, Estimate, assign_needed, products_of, sum_costs
 from mmnet_maps.stack.kept_reads import KeptReads
 from mmnet_maps.stack.needs import Needs
@@ -27,6 +27,9 @@ RANGE_SECONDS = 0.5
 LOOKED_UP = 8
 """Reads of a group whose requests are looked up; of each, a service lists the days with data."""
 
+_GATHERED = 256
+"""The same of a group whose reads gather points by files: they differ much, and share what services list."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PointsEstimate:
@@ -35,7 +38,7 @@ class PointsEstimate:
     Attributes
     ----------
     groups
-        By group; extrapolated from `LOOKED_UP` reads where there are more.
+        By group; extrapolated from some reads where there are more than `LOOKED_UP`.
     points
         Number of points.
     concurrent
@@ -87,15 +90,19 @@ def estimate_points(
         for read in (read for plan in plans for read in plan.all_reads):
             if folder is None or not kept.path(read).exists():
                 due.setdefault(read.request.group.name, {})[id(read)] = read.request
+        gathering = [source for source in chosen.values() if isinstance(source, Gathering)]
         concurrent = pace(chosen.values()).reads
         with ThreadPoolExecutor(concurrent) as pool:
-            groups = [_estimate(list(reads.values()), chosen, pool) for reads in due.values()]
+            groups = []
+            for reads in map(list, map(dict.values, due.values())):
+                gathered = any(source.side(reads[0].group.kind) for source in gathering)
+                groups.append(_estimate(reads, chosen, pool, _GATHERED if gathered else LOOKED_UP))
     return PointsEstimate(groups=groups, points=len(points), concurrent=concurrent)
 
 
-def _estimate(reads: Sequence[Request], chosen: Mapping[str, Source], pool: ThreadPoolExecutor) -> Estimate:
-    """Extrapolate from some of the reads of a group to all of them, by days and by values."""
-    some = [reads[k] for k in np.unique(np.linspace(0, len(reads) - 1, LOOKED_UP).astype(int))]
+def _estimate(reads: Sequence[Request], chosen: Mapping[str, Source], pool: ThreadPoolExecutor, most: int) -> Estimate:
+    """Extrapolate from at most so many of the reads of a group to all of them, by days and by values."""
+    some = [reads[k] for k in np.unique(np.linspace(0, len(reads) - 1, most).astype(int))]
     costing = Costing(chosen)
     sizes, costs = zip(*pool.map(costing, some), strict=True)
     of_days = sum(len(read.days) for read in reads) / sum(len(read.days) for read in some)

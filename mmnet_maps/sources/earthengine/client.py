@@ -235,12 +235,12 @@ class Client:
             if _response(cause) is not None:
                 raise RequestError(
                     f"Earth Engine refuses the sign-in ({brief(reason, 150)}); check the project "
-                    "(EARTHENGINE_PROJECT, or 'project' in the sources YAML), or use --source demo"
+                    "(EARTHENGINE_PROJECT, or 'project' in the sources YAML), or use --source open"
                 ) from error
             raise RequestError(
                 f"cannot sign in to Earth Engine ({brief(reason, 60)}); run 'earthengine authenticate' or set "
                 "GOOGLE_APPLICATION_CREDENTIALS to a service account's key, with the project in EARTHENGINE_PROJECT "
-                "or as 'project' in the sources YAML; or use --source demo"
+                "or as 'project' in the sources YAML; or use --source open"
             ) from error
 
     def _retried(self, send: Callable[[], Answer], label: str) -> Answer:

@@ -211,5 +211,6 @@ def reprojected(values: NDArray[Any], lattice: GeoBox, geobox: GeoBox, variable:
         src_nodata=nodata,
         dst_nodata=nodata,
         resampling=finer_or_coarser[coarse],
+        SRC_FILL_RATIO_HEURISTICS="NO",  # GDAL would split rows that lie aslant, and approximate each part by itself
     )
     return found

@@ -79,7 +79,8 @@ def chosen(
         log.warning("%s is used instead of %s; maps will name it as a substitute", offer.label, first.label)
     elif faults:
         others = " or ".join(other.label for other in chain[1:])
-        log.warning("%s is used all the same%s", first.label, f"; {others} would be no better" if others else "")
+        why = f"{others} would be no better" if others else "no other product is listed for it"
+        log.warning("%s stays in use; %s", first.label, why)
     return offer
 
 

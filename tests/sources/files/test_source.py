@@ -205,6 +205,15 @@ def test_a_window_equals_the_same_part_of_the_whole(
         np.testing.assert_array_equal(values, whole[name][(slice(None), *part)], err_msg=name)
 
 
+@pytest.mark.parametrize("part", [np.s_[22:23, 0:34], np.s_[24:67, 0:36], np.s_[23:59, 84:87]])
+def test_rows_that_lie_aslant_in_a_file_are_those_of_the_whole(
+    noisy: tuple[FilesSource, GeoBox, dict[str, NDArray[Any]]], part: tuple[slice, slice]
+) -> None:
+    made, grid, whole = noisy
+    found = made.read("optical", grid[part], [DAY])["red"]
+    np.testing.assert_array_equal(found, whole["red"][(slice(None), *part)])
+
+
 def test_slope_and_aspect_are_computed_from_the_elevation(tmp_path: Path) -> None:
     wide = GRID.pad(10)
     x, y = centres(Affine(25, 0, wide.affine.c, 0, -25, wide.affine.f), (240, 200))

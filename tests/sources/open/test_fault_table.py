@@ -175,7 +175,7 @@ TABLE = (
         start=empty,
         end=published,
         missing=tuple(DAYS),
-        says=("nothing from 2021-06-02 to 2021-07-28 in this area", "is used all the same"),
+        says=("nothing from 2021-06-02 to 2021-07-28 in this area", "stays in use; landsat (planet) would be no better"),
     ),
     Row(
         name="a service that hangs",
