@@ -13,7 +13,7 @@ from mmnet_maps.mapping.points import as_table, draft, points_of
 from mmnet_maps.settings import MapOptions, settle
 from mmnet_maps.sources import open_source
 from mmnet_maps.stack.pixels import choose_for_points
-from mmnet_maps.stack.point_estimate import LOOKED_UP, RANGE_SECONDS, SECONDS, PointsEstimate, estimate_points
+from mmnet_maps.stack.point_estimate import RANGE_SECONDS, SECONDS, PointsEstimate, estimate_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +56,8 @@ def format_points_estimate(found: PointsEstimate) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(
-        f"{counted(found.points, 'point')}; extrapolated from at most {LOOKED_UP} reads of each group, whose days with "
-        "data were looked up; no values were read"
+        f"{counted(found.points, 'point')}; extrapolated from some reads of each group, whose days with data were "
+        "looked up; no values were read"
     )
     if found.cost and found.time:
         parts = f", one for a part of a file {RANGE_SECONDS:g} s," if found.cost.ranges else ""

@@ -175,7 +175,7 @@ TABLE = (
         start=empty,
         end=published,
         missing=tuple(DAYS),
-        says=("nothing from 2021-06-02 to 2021-07-28 in this area", "stays in use; landsat (planet) would be no better"),
+        says=("nothing from 2021-06-02 to 2021-07-28 in this area", "hls (planet) stays in use; landsat"),
     ),
     Row(
         name="a service that hangs",
