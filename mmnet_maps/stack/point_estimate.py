@@ -17,6 +17,7 @@ from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.pixels import template_of
 from mmnet_maps.stack.plan import Request, pace
 from mmnet_maps.stack.point_plan import Point, plan_points
+from mmnet_maps.variables import FINE_GROUPS
 
 SECONDS = 10.0
 """Assumed time of a request. No service has been timed: it may as well be a third of that, or three times as much."""
@@ -95,7 +96,8 @@ def estimate_points(
         with ThreadPoolExecutor(concurrent) as pool:
             groups = []
             for reads in map(list, map(dict.values, due.values())):
-                gathered = any(source.side(reads[0].group.kind) for source in gathering)
+                kind = reads[0].group.kind
+                gathered = kind not in FINE_GROUPS and any(source.side(kind) for source in gathering)
                 groups.append(_estimate(reads, chosen, pool, _GATHERED if gathered else LOOKED_UP))
     return PointsEstimate(groups=groups, points=len(points), concurrent=concurrent)
 

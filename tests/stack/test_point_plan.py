@@ -21,6 +21,7 @@ from mmnet_maps.stack.needs import PAD, Needs
 from mmnet_maps.stack.pixels import point_stacks, read_pixel, sample
 from mmnet_maps.stack.point_estimate import RANGE_SECONDS, SECONDS, estimate_points
 from mmnet_maps.stack.point_plan import Point
+from mmnet_maps.variables import FINE_GROUPS
 
 NEEDS = Needs(snapshot=("smap", "red", "landcover"), series=("pr", "lst"), steps=4, includes_day=True)
 PLACES = [(-119.30, 47.10), (-119.29, 47.11), (-97.10, 36.10), (-119.30, 47.10)]
@@ -211,6 +212,29 @@ def test_an_estimate_is_near_what_is_read_and_asks_for_little(tmp_path: Path) ->
     assert found.cost.requests == pytest.approx(sum(one.requests for one in sent), rel=0.05)
     assert found.cost.bytes == pytest.approx(sum(one.bytes for one in sent), rel=0.05)
     assert estimate_points([Charged()], wanted, NEEDS, folder=tmp_path).groups == []
+
+
+def test_reads_that_gather_points_by_files_are_looked_up_one_by_one() -> None:
+    class Tiled(Charged):
+        """A source whose reads cost as much as they are high."""
+
+        def side(self, group: str) -> int | None:
+            assert group not in FINE_GROUPS
+            return 64 if group == "lst" else None
+
+        def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
+            return Cost(requests=geobox.shape[0], bytes=geobox.shape[0] * len(days), values=0)
+
+    random = np.random.default_rng(0)
+    wanted = points(list(zip(random.uniform(-120, -100, 40), random.uniform(36, 46, 40), strict=True)))
+    (found,) = (one for one in estimate_points([Tiled()], wanted, NEEDS).groups if one.group == "lst")
+    real = Tiled()
+    list(point_stacks([real], wanted, NEEDS))
+    sent = [real.cost(*read) for read in real.windows if read[0] == "lst"]
+    assert len(sent) == found.reads > 8
+    assert len({cost.requests for cost in sent}) > 1
+    assert found.cost is not None
+    assert found.cost.requests == sum(cost.requests for cost in sent)
 
 
 def test_an_estimate_of_local_inputs_has_no_cost() -> None:
