@@ -233,12 +233,11 @@ def _from_stack(
 
 def _groups(request: Request, stack: Stack, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Iterator[_Group]:
     """Group the points that have inputs by tile and day batch."""
-    networks = len(request.models) * (1 + request.recipe.draws)
     number = 0
     for which, window in pixel_groups(stack.target, rows, cols):
         box = stack.target[window]
         picked = rows[which] - window[0].start, cols[which] - window[1].start
-        most = max(request.engine.days_at_once, min(_MOST_DAYS, _ROWS // (which.size * networks)))
+        most = max(request.engine.days_at_once, min(_MOST_DAYS, _ROWS // (which.size * request.networks)))
         for days in request.day_batches(request.days, most):
             fetched = fetched_at(stack, box, picked, request.needs, days)
             able, on = np.any(fetched, axis=0), np.any(fetched, axis=1)

@@ -127,7 +127,12 @@ class Request:
     @property
     def members(self) -> int:
         """Number of networks behind the standard deviation; 0 if there is none."""
-        return count_members(len(self.models), self.recipe.draws)
+        return count_members([model.spec.networks for model in self.saved], self.recipe.draws)
+
+    @property
+    def networks(self) -> int:
+        """Number of networks that run: those of the checkpoints, and the members drawn from them."""
+        return sum(model.spec.networks + self.recipe.draws for model in self.saved)
 
     @property
     def layers(self) -> list[str]:
@@ -143,7 +148,7 @@ class Request:
         """
         if len(days) < 2:
             return [(day,) for day in days]
-        most = most or days_at_once(len(self.models) * (1 + self.recipe.draws))
+        most = most or days_at_once(self.networks, self.spec.d_model)
         batches: list[list[date]] = []
         for day in days:
             if batches and len(batches[-1]) < most and (day - batches[-1][-1]).days < self.needs.steps:
@@ -268,7 +273,7 @@ def draft_request(
     models = tuple(find_model(model).absolute() for model in settings.model)
     saved = _saved(models, _stamps(models))
     check_ensemble(saved, settings.uncertainty)
-    if settings.members and not count_members(len(models), settings.uncertainty):
+    if settings.members and not settings.uncertainty and len(models) == 1:
         raise RequestError("no members to keep; give --uncertainty N or several models")
     recipe = Recipe(
         checkpoints=fingerprints(saved),

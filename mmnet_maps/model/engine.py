@@ -91,7 +91,7 @@ class Engine:
     Parameters
     ----------
     checkpoints
-        The model; several, which must have the same inputs, are an ensemble.
+        The model; several, which must have the same inputs, are an ensemble of all their networks.
     device
         ``auto``, ``cpu`` or ``cuda``; ``auto`` is CUDA where available.
     precision
@@ -150,7 +150,7 @@ class Engine:
     @property
     def days_at_once(self) -> int:
         """Number of days whose terms may be kept at once; at least one, for which see `encode_days`."""
-        return days_at_once(len(self._networks))
+        return days_at_once(len(self._networks), self.spec.d_model)
 
     def encode_days(
         self, series: Mapping[str, NDArray[np.float32]], starts: Sequence[int] = (0,), stop: Event | None = None
@@ -302,7 +302,7 @@ class Engine:
         running = RunningPrediction(
             rows.size,
             self.device,
-            models=len(self.checkpoints),
+            models=sum(network.in_estimate for network in self._networks),
             members=self.members,
             keep_members=keep_members,
         )
@@ -329,7 +329,7 @@ class Engine:
 
     @torch.inference_mode()
     def predict_standardised(self, snapshot: NDArray[np.float32], series: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the first network on inputs that are encoded and standardised, each row with its own series.
+        """Run the first checkpoint on inputs that are encoded and standardised, each row with its own series.
 
         Parameters
         ----------
@@ -339,7 +339,7 @@ class Engine:
         Returns
         -------
         ndarray, float32 (n,)
-            The network's output; the variable of a residual target is not added.
+            The mean of its networks' outputs; the variable of a residual target is not added.
         """
         columns = by_column(self.spec.snapshot)
         numeric = [k for k, feature in enumerate(columns) if feature.encoding != "onehot"]
@@ -352,23 +352,27 @@ class Engine:
             first = torch.tensor([LANDCOVER_CLASSES[label][0] for label in classes])
             codes = first[onehot.argmax(1)].to(self.device)
         scaled = torch.from_numpy(series).to(self.device).movedim(0, 1)
-        network = self._networks[0].split
         x = torch.from_numpy(snapshot[:, numeric]).T.to(self.device)
         every = [slice(0, self.spec.steps)]
-        terms = [network.terms(group, scaled[..., columns], every)[0] for group, columns in enumerate(self._columns)]
-        return network.target(network.enter(x, codes), torch.stack(terms).sum(0)).cpu().numpy()
+        found = []
+        for network in (one.split for one in self._networks[: self.spec.networks]):
+            terms = [network.terms(group, scaled[..., own], every)[0] for group, own in enumerate(self._columns)]
+            found.append(network.target(network.enter(x, codes), torch.stack(terms).sum(0)))
+        return torch.stack(found).mean(0).cpu().numpy()
 
     def _outputs(
         self, x: Tensor, codes: Tensor | None, cells: Tensor, runs: Tensor, group: SeriesTerms
     ) -> Iterator[tuple[Network, Tensor]]:
         """Yield every network of a group and its output, (n,); for `cells` and `runs` see `runs.runs_of`."""
         size, count, scales = _ROWS[self.device.type], len(runs), None
+        entered: dict[int, Tensor] = {}
         for k, (term, *others) in zip(group.networks, group.values, strict=True):
             network, found = self._networks[k], torch.empty(count, device=self.device)
-            if network.snapshot_scales is not scales:  # members have those of their checkpoint, and its first layer
-                scales = network.snapshot_scales
+            if network.snapshot_scales is not scales:  # networks and members have those of their checkpoint
+                scales, entered = network.snapshot_scales, {}
                 scaled = torch.sub(x, scales[0], out=scratch("scaled", x.shape, x)).div_(scales[1])
-                entered = network.split.enter(scaled, codes)
+            if network.source not in entered:
+                entered[network.source] = network.split.enter(scaled, codes, network.source)
             shape = (cells.shape[1], term.shape[1])
             of_runs = torch.index_select(term, 0, cells[0], out=scratch("runs", shape, term))
             for other, own in zip(others, cells[1:], strict=True):
@@ -376,7 +380,7 @@ class Engine:
             for part in (slice(start, start + size) for start in range(0, count, size)):
                 memory = scratch("term", (len(runs[part]), term.shape[1]), term)
                 gathered = torch.index_select(of_runs, 0, runs[part], out=memory)
-                found[part] = network.split.target(entered[part], gathered)
+                found[part] = network.split.target(entered[network.source][part], gathered)
             yield network, found
 
     def _block(

@@ -114,9 +114,11 @@ class _Entry:
                 numeric += columns
         self.weight, self.table = layer.weight[:, numeric].T.contiguous().to(like), table.to(like)
 
-    def __call__(self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None) -> Float[Tensor, "n out"]:
+    def __call__(
+        self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, slot: int
+    ) -> Float[Tensor, "n out"]:
         """Return the layer before activation, from standardised numeric columns and land cover codes."""
-        entered = scratch("entered", (x.shape[1], self.weight.shape[1]), self.weight)
+        entered = scratch(f"entered {slot}", (x.shape[1], self.weight.shape[1]), self.weight)
         if codes is None:
             entered.copy_(self.table[:1].expand_as(entered))
         else:
@@ -308,8 +310,13 @@ class SplitNetwork(Protocol):
     ) -> list[Float[Tensor, "n width"]]:
         """Return the part that depends on a group of the series alone; `places` are the steps of each map."""
 
-    def enter(self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None) -> Float[Tensor, "n entered"]:
-        """Return the first layer of the standardised snapshot, which is the same for all members of a checkpoint."""
+    def enter(
+        self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, slot: int = 0
+    ) -> Float[Tensor, "n entered"]:
+        """Return the first layer of the standardised snapshot, the same for all members drawn from a network.
+
+        It stays until the thread calls this again with the same `slot`.
+        """
 
     def target(self, entered: Float[Tensor, "n entered"], term: Float[Tensor, "n width"]) -> Float[Tensor, " n"]:
         """Return the target from the first layer and each pixel's terms, added up, which are overwritten."""
@@ -334,8 +341,8 @@ class _MMNet:
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         return self.branches[group].terms(series, places)
 
-    def enter(self, x: Tensor, codes: Tensor | None) -> Tensor:
-        return torch.relu_(self.entry(x, codes))
+    def enter(self, x: Tensor, codes: Tensor | None, slot: int = 0) -> Tensor:
+        return torch.relu_(self.entry(x, codes, slot))
 
     def target(self, entered: Tensor, term: Tensor) -> Tensor:
         return self.regression(torch.relu_(term.addmm_(self.chain(entered), self.of_snapshot)))
@@ -357,8 +364,8 @@ class _MLP:
         rows = [steps.movedim(0, 1).flatten(1) if self.full else steps[-1] for steps in own]
         return [linear(row, *self.of_series).to(self.entry.weight) for row in rows]
 
-    def enter(self, x: Tensor, codes: Tensor | None) -> Tensor:
-        return self.entry(x, codes)
+    def enter(self, x: Tensor, codes: Tensor | None, slot: int = 0) -> Tensor:
+        return self.entry(x, codes, slot)
 
     def target(self, entered: Tensor, term: Tensor) -> Tensor:
         return self.regression(self.chain(torch.relu_(term.add_(entered))).add_(self.rest))
@@ -374,7 +381,7 @@ class _Transformer:
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         return [self.regression(e)[:, None] for e in self.encoder(linear(series, *self.series_entry), places)]
 
-    def enter(self, x: Tensor, codes: Tensor | None) -> Tensor:
+    def enter(self, x: Tensor, codes: Tensor | None, slot: int = 0) -> Tensor:
         return x[:0].T
 
     def target(self, entered: Tensor, term: Tensor) -> Tensor:
@@ -394,8 +401,8 @@ class _FullTransformer:
         entered = linear(series, *self.of_series).to(self.entry.weight).movedim(0, 1)  # (n, every, width)
         return [entered[:, place].flatten(1) for place in places]
 
-    def enter(self, x: Tensor, codes: Tensor | None) -> Tensor:
-        return self.entry(x, codes)
+    def enter(self, x: Tensor, codes: Tensor | None, slot: int = 0) -> Tensor:
+        return self.entry(x, codes, slot)
 
     def target(self, entered: Tensor, term: Tensor) -> Tensor:
         of_steps = term.view(len(term), self.encoder.steps, entered.shape[1]).movedim(1, 0) + entered

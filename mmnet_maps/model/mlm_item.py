@@ -24,7 +24,7 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
-_SIZES = ("d_model", "heads", "layers", "feedforward", "dropout", "positional_base")
+_SIZES = ("networks", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base")
 _COMPUTED = {
     "doy": ("day of the year, 1 to 366", "day"),
     "latitude": ("latitude of the pixel's centre", "degree"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
@@ -140,18 +141,24 @@ class MMNet(_SeriesNetwork):
 class StepsMLP(nn.Module):
     """A small branch: an MLP over all steps of a group of series, normalised like the Transformer's embedding.
 
-    Without the normalisation it extrapolates in hot deserts, which cost R at held-out stations there.
+    Without the normalisation it extrapolates in hot deserts, which cost R at held-out stations there. Where steps of
+    several days are missing, they are 0; an input of their own says so, or the average of a season would count as the
+    rain of the last weeks.
     """
 
     def __init__(self, sizes: Sizes, columns: int, *, more: int = 0) -> None:
         super().__init__()
-        widths = (sizes.steps * columns + more, sizes.d_model // 2, sizes.d_model)
+        self.history = [step for step, days in enumerate(sizes.step_days) if days > 1]
+        widths = (sizes.steps * columns + bool(self.history) + more, sizes.d_model // 2, sizes.d_model)
         self.encoder = nn.Sequential(*_layers(*widths, dropout=sizes.dropout))
         self.norm = nn.LayerNorm(sizes.d_model)
 
     def inputs(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n inputs"]:
-        """Return the inputs of the MLP from standardised series, oldest step first."""
-        return x.flatten(1)
+        """Return all steps of standardised series, oldest first, and the share of the steps of several days missing."""
+        if not self.history:
+            return x.flatten(1)
+        missing = (x[:, self.history] == 0).all(2).to(x.dtype)  # (n, steps of several days)
+        return torch.cat([x.flatten(1), missing.mean(1, keepdim=True)], dim=1)
 
     def encode_series(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n d_model"]:
         """Return the embedding of standardised series, oldest step first."""
@@ -180,7 +187,7 @@ class WaterMLP(StepsMLP):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32, device="cpu"), persistent=False)
 
     def inputs(self, x: Float[Tensor, "n steps series"]) -> Float[Tensor, "n inputs"]:
-        """Return all steps, and the share of each store that is full after the last, from -2 to 2."""
+        """Return the inputs of a `StepsMLP`, and the share of each store that is full after the last step, -2 to 2."""
         means, stds = self.scales.T
         evaporation, rain = (x[..., :2] * stds + means).unbind(2)  # (n, steps) each; rain as ln(1 + mm)
         lost = evaporation.clamp(min=0) * self.days
@@ -189,7 +196,7 @@ class WaterMLP(StepsMLP):
         for step in range(x.shape[1]):  # the loss is that of the new content, so that long steps are stable too
             filled = stored + rain[:, step, None]
             stored = torch.minimum(filled / (1 + lost[:, step, None] / self.capacities), self.capacities)
-        return torch.cat([x.flatten(1), 4 * stored / self.capacities - 2], dim=1)
+        return torch.cat([super().inputs(x), 4 * stored / self.capacities - 2], dim=1)
 
 
 _BRANCHES: dict[Branch, type[_SeriesNetwork] | type[StepsMLP]] = {
@@ -262,6 +269,27 @@ class Transformer(_SeriesNetwork):
         return estimate.squeeze(1)
 
 
+class Committee(nn.Module):
+    """Networks of one architecture and size side by side: the estimate is their mean."""
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def each(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, "networks n"]:
+        """Return the target of each network."""
+        return torch.stack([network(s, x) for network in self.networks])
+
+    def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
+        """Return the mean target, one value per row."""
+        return self.each(s, x).mean(0)
+
+
+def networks_of(network: nn.Module) -> list[nn.Module]:
+    """Return the networks of a committee; of another network, itself alone."""
+    return [*network.networks] if isinstance(network, Committee) else [network]
+
+
 def build(architecture: Architecture, sizes: Sizes) -> nn.Module:
     """Make an untrained network; every architecture is called as ``network(snapshot, series) -> (n,)``.
 
@@ -271,7 +299,8 @@ def build(architecture: Architecture, sizes: Sizes) -> nn.Module:
         ``mmnet``; ``mlp``: snapshot and the last step; ``mlp_full``: snapshot and all steps; ``transformer``: the
         series alone; ``transformer_full``: the snapshot appended to every step.
     sizes
-        Sizes of inputs and layers; MMNet with groups of series has a branch for each.
+        Sizes of inputs and layers; MMNet with groups of series has a branch for each. With several networks, they are
+        a `Committee`.
 
     Examples
     --------
@@ -279,6 +308,8 @@ def build(architecture: Architecture, sizes: Sizes) -> nn.Module:
     >>> sum(p.numel() for p in network.parameters())
     199681
     """
+    if sizes.networks > 1:
+        return Committee(build(architecture, replace(sizes, networks=1)) for _ in range(sizes.networks))
     if architecture == "mmnet":
         return GroupedMMNet(sizes) if sizes.groups else MMNet(sizes)
     kind = MLP if architecture.startswith("mlp") else Transformer

@@ -11,7 +11,7 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.model.spec import SPEC, WEIGHTS, ModelSpec, parse_spec, read_file
 from mmnet_maps.resources import find_model
 
-_TERMS = 10  # networks times days whose terms are kept at once
+_DAYS, _WIDTH = 10, 128  # days whose terms are kept at once, for networks of so many columns together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +73,24 @@ def check_ensemble(models: Sequence[SavedModel], draws: int) -> None:
             raise RequestError(f"the model {other.spec.name!r} is given twice; give different models")
 
 
-def count_members(models: int, draws: int) -> int:
-    """Return the number of networks behind the standard deviation: those drawn, or several models; 0 if there is none.
+def count_members(networks: Sequence[int], draws: int) -> int:
+    """Return the number of networks behind the standard deviation: those drawn, or those of several models; 0 if none.
 
-    >>> count_members(1, 0), count_members(3, 0), count_members(2, 20)
-    (0, 3, 40)
+    `networks` are the numbers of networks of the models.
+
+    >>> count_members([1], 0), count_members([4], 0), count_members([4, 1], 0), count_members([4, 1], 20)
+    (0, 0, 5, 40)
     """
-    return models * draws if draws or models == 1 else models
+    return len(networks) * draws if draws or len(networks) == 1 else sum(networks)
 
 
-def days_at_once(networks: int) -> int:
+def days_at_once(networks: int, width: int) -> int:
     """Return the number of days that are mapped together, whose terms of the series are kept; at least one.
 
-    >>> days_at_once(1), days_at_once(3), days_at_once(21)
-    (10, 3, 1)
+    >>> days_at_once(1, 128), days_at_once(3, 128), days_at_once(4, 32), days_at_once(21, 128)
+    (10, 3, 10, 1)
     """
-    return max(1, _TERMS // networks)
+    return max(1, min(_DAYS, _DAYS * _WIDTH // (networks * width)))
 
 
 def is_pickle(data: bytes) -> str:

@@ -29,6 +29,8 @@ class Sizes:
         physical units.
     d_model, heads, layers, feedforward, dropout, positional_base
         Width, attention heads, encoder layers, feedforward width, dropout rate, base of the positional table.
+    networks
+        Number of networks side by side, whose estimates are averaged.
     """
 
     snapshot: int
@@ -43,3 +45,4 @@ class Sizes:
     feedforward: int = 256
     dropout: float = 0.2
     positional_base: float = 1000
+    networks: int = 1

@@ -40,6 +40,7 @@ _LARGEST = 1e18
 _CONFIG = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 Count = Annotated[int, Field(ge=1, le=4096)]
+Networks = Annotated[int, Field(ge=1, le=32)]
 Range = tuple[float, float]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -228,8 +229,10 @@ class ModelSpec(Profile):
         Version of this file, 1.
     name
         Letters, digits, dot, dash and underscore.
+    networks
+        Number of networks side by side, whose mean is the estimate.
     d_model, heads, layers, feedforward, dropout, positional_base
-        Sizes for `network.build`.
+        Sizes of each for `network.build`.
     snapshot_mean, snapshot_std, series_mean, series_std
         Per encoded column; a standard deviation of 0 counts as 1.
     snapshot_range, series_range
@@ -251,6 +254,7 @@ class ModelSpec(Profile):
 
     format: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    networks: Networks = 1
     d_model: Count = 128
     heads: Count = 16
     layers: Annotated[int, Field(ge=1, le=24)] = 1
@@ -318,16 +322,20 @@ class ModelSpec(Profile):
             feedforward=self.feedforward,
             dropout=self.dropout,
             positional_base=self.positional_base,
+            networks=self.networks,
         )
         return build(self.architecture, sizes)
 
     def to_json(self) -> str:
-        """Return the text of ``model.json``, with one line per field and per feature; no groups of series, no line."""
+        """Return the text of ``model.json``, with one line per field and per feature.
+
+        Without groups of series, or with one network, there is no line for them, as in files of earlier versions.
+        """
         values = self.model_dump(mode="json")
         lines = []
         for key in _ORDER:
-            if key == "series_groups" and self.series_groups is None:
-                continue  # as in files of earlier versions
+            if key in ("series_groups", "networks") and values[key] in (None, 1):
+                continue
             text = json.dumps(values[key], ensure_ascii=False, allow_nan=False)
             if key in ("snapshot", "series", "series_groups"):
                 items = ",\n    ".join(json.dumps(item) for item in values[key])
@@ -344,7 +352,8 @@ def _check_size(what: str, values: Iterable[float]) -> None:
 
 
 _ORDER = (
-    *("format", "name", "architecture", "d_model", "heads", "layers", "feedforward", "dropout", "positional_base"),
+    *("format", "name", "architecture", "networks", "d_model", "heads", "layers", "feedforward", "dropout"),
+    "positional_base",
     *("snapshot", "series", "series_groups", "steps", "includes_day", "step_days", "may_lack"),
     *("snapshot_mean", "snapshot_std", "series_mean", "series_std"),
     *("snapshot_range", "series_range", "inputs", "target", "training", "weights_sha256"),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mmnet_maps.model.spec import Profile
+from mmnet_maps.model.spec import Networks, Profile
 from mmnet_maps.settings import read_model
 
 
@@ -50,6 +50,9 @@ class TrainConfig(Profile):
         default=0.98, ge=0, lt=1, description="Decay of the running average of the weights that is kept; 0: none."
     )
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Dropout rate p; the noise has p / (1 - p).")
+    networks: Networks = Field(
+        default=1, description="Networks side by side, trained apart on the same rows; the estimate is their mean."
+    )
     d_model: Annotated[int, Field(ge=4, le=4096, multiple_of=4, description="Width of the embeddings.")] = 128
     heads: int = Field(default=16, ge=1, le=256, description="Attention heads; they divide d_model.")
     feedforward: int = Field(default=256, ge=1, le=16384, description="Width of the encoder's feedforward part.")
@@ -58,16 +61,6 @@ class TrainConfig(Profile):
         ge=0,
         lt=1,
         description="Share of the rows of a batch whose steps of several days are hidden, as in shorter series.",
-    )
-    teachers: int = Field(
-        default=0,
-        ge=0,
-        le=32,
-        description="Networks that are trained first, on the same rows with their whole history; the mean of their "
-        "estimates is a second target, with the weight of the observations. 0: none.",
-    )
-    teacher_epochs: int = Field(
-        default=4, ge=1, le=1000, description="Epochs of each teacher; its learning rate falls to 0 over them."
     )
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from mmnet_maps.errors import InputError, RequestError, counted
 from mmnet_maps.metrics import Report, report
 from mmnet_maps.model.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.model.features import encoded_columns, fill_steps, standardise
+from mmnet_maps.model.network import Committee, networks_of
 from mmnet_maps.model.spec import ModelSpec, Profile
 from mmnet_maps.training.config import TrainConfig, read_config
 from mmnet_maps.training.splits import later_block, validation_stations
@@ -122,10 +123,9 @@ def train(
     Rows with a missing target or a missing required input are left out, and their number is kept in the
     specification. Means, standard deviations and ranges come from the training rows alone. Each epoch draws a share
     of them; the loss is the mean squared error, the optimiser Adam with a cosine from ``learning_rate`` to 0; a running
-    average of the weights is evaluated on the held-out rows after each epoch, and its best state is kept. With
-    ``teachers``, their mean is a second target: a network then comes near to the skill of several at the cost of one
-    (distillation; Hinton et al., 2015, arXiv:1503.02531). The same samples, configuration and number of threads give
-    the same weights on the same processor.
+    average of the weights is evaluated on the held-out rows after each epoch, and its best state is kept. Several
+    ``networks`` differ by their first weights and their noise: each has a loss of its own, over the same batches. The
+    same samples, configuration and number of threads give the same weights on the same processor.
 
     Parameters
     ----------
@@ -151,16 +151,11 @@ def train(
     training, validation = (_tensors(rows, spec, ~rows.held_out), _tensors(rows, spec, rows.held_out))
     station = torch.from_numpy(np.unique(rows.station[~rows.held_out], return_inverse=True)[1])
 
-    def fit(settings: TrainConfig, label: str, *taught: Tensor) -> tuple[nn.Module, list[dict[str, float]]]:
-        network = build(spec)
-        _start(network, spec, float(training[2].mean()))
-        return _fit(network, (*training, station, *taught), validation, settings, label if progress else None)
-
     torch.manual_seed(config.seed)
-    alone = config.model_copy(update={"hide_history": 0.0, "max_epochs": config.teacher_epochs})
-    names = [f"teacher {k} of {config.teachers}" for k in range(1, config.teachers + 1)]
-    taught = [_apply(fit(alone, name)[0], training) for name in names]
-    best, history = fit(config, "training", *([torch.stack(taught).mean(0)] if taught else []))
+    network = build(spec)
+    for one in networks_of(network):
+        _start(one, spec, float(training[2].mean()))
+    best, history = _fit(network, (*training, station), validation, config, progress)
     found = _held_out_metrics(best, validation, rows.station[rows.held_out])
     spec = spec.model_copy(update={"training": spec.training | {"epochs": _best_epoch(history)} | found})
     every = max(1, len(training[2]) // GOLDEN_ROWS)
@@ -235,6 +230,7 @@ def _specify(rows: _Rows, count: int, config: TrainConfig) -> ModelSpec:
     return ModelSpec(
         name=config.name,
         **{key: getattr(config, key) for key in Profile.model_fields},
+        networks=config.networks,
         d_model=config.d_model,
         heads=config.heads,
         feedforward=config.feedforward,
@@ -280,15 +276,14 @@ def _start(network: nn.Module, spec: ModelSpec, mean: float) -> None:
 
 def _fit(
     network: nn.Module,
-    training: tuple[Tensor, ...],
+    training: tuple[Tensor, Tensor, Tensor, Tensor],
     validation: tuple[Tensor, Tensor, Tensor],
     config: TrainConfig,
-    label: str | None,
+    progress: bool,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train, and return the best averaged network, in evaluation mode, and the history.
 
-    `training` holds snapshot, series, target and station and, with teachers, their estimates; `label` is that of the
-    progress bar, None for no bar.
+    `training` holds snapshot, series, target and station.
     """
     count = len(training[2])
     steps = _steps(count, config)
@@ -299,26 +294,26 @@ def _fit(
     history: list[dict[str, float]] = []
     done = 0
     history_steps = torch.tensor([stop - start > 1 for start, stop in config.windows]).unsqueeze(1)  # (steps, 1)
-    bar = tqdm(total=steps * config.max_epochs, desc=label, unit="step", disable=label is None)
+    bar = tqdm(total=steps * config.max_epochs, desc="training", unit="step", disable=not progress)
     with bar:
         for epoch in range(1, config.max_epochs + 1):
             losses = []
             for batch in _batches(count, config.batch, steps):
-                snapshot, series, target, station, *taught = (part[batch] for part in training)
+                snapshot, series, target, station = (part[batch] for part in training)
                 if config.hide_history:
                     hidden = torch.rand(len(series), 1, 1) < config.hide_history
                     series = series.masked_fill(hidden & history_steps, 0.0)
-                estimate = network(snapshot, series)
-                loss = station_loss(estimate - target, station, config.station_mean_weight)
-                for other in taught:
-                    loss = loss + nn.functional.mse_loss(estimate, other)
+                each = network.each if isinstance(network, Committee) else network
+                errors = (each(snapshot, series) - target).view(-1, len(target))  # (networks, batch)
+                own = [station_loss(error, station, config.station_mean_weight) for error in errors]
+                loss = torch.stack(own).sum()  # not their mean: the weight decay of each would count for more
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
                 _average(average, network, min(config.averaging, done / (10 + done)))
                 done += 1
-                losses.append(float(loss.detach()))
+                losses.append(float(loss.detach()) / len(own))
                 bar.update()
             history.append({"epoch": epoch, "loss": float(np.mean(losses))})
             if not len(validation[2]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,11 +22,20 @@ from mmnet_maps.errors import RequestError
 from mmnet_maps.model.checkpoint import Checkpoint
 from mmnet_maps.model.engine import Engine, SeriesTerms, StoppedError
 from mmnet_maps.model.features import Feature, encode_series, encode_snapshot, required, standardise
-from mmnet_maps.model.network import draw_member
+from mmnet_maps.model.network import draw_member, networks_of
 from mmnet_maps.model.spec import ModelSpec, profile
 from mmnet_maps.variables import LANDCOVER_CLASSES, VARIABLES
 
-ARCHITECTURES = ("mmnet", "mmnet by group", "mmnet with water", "mlp", "transformer", "mlp_full", "transformer_full")
+ARCHITECTURES = (
+    "mmnet",
+    "mmnet by group",
+    "mmnet with water",
+    "committee",
+    "mlp",
+    "transformer",
+    "mlp_full",
+    "transformer_full",
+)
 TYPICAL = {  # where the inputs lie, so that standardised ones are of order one
     "elevation": (500, 300), "slope": (5, 4), "aspect": (180, 100), "clay": (20, 8), "sand": (45, 15),
     "bulk_density": (1.4, 0.1), "blue": (0.05, 0.01), "green": (0.08, 0.02), "red": (0.1, 0.03), "nir": (0.3, 0.08),
@@ -66,7 +76,7 @@ def checkpoint(
     architecture: str, seed: int = 1, layers: int = 1, step_days: tuple[int, ...] | None = None
 ) -> Checkpoint:
     """Make a model of the released sizes, with random weights and BatchNorm statistics that matter."""
-    base = profile("released") | {"architecture": architecture.split()[0]}
+    base = profile("released") | {"architecture": architecture.replace("committee", "mmnet").split()[0]}
     if architecture == "mmnet by group":
         *weather, lst = (feature.name for feature in base["series"])
         order = [*weather[:3], lst, *weather[3:]]
@@ -76,7 +86,7 @@ def checkpoint(
             {"features": weather[3:], "branch": "mlp"},
         )
         base["series"] = tuple(sorted(base["series"], key=lambda one: order.index(one.name)))
-    elif architecture == "mmnet with water":
+    elif architecture in ("mmnet with water", "committee"):
         encodings = {"eto": "identity", "pr": "log1p", "vpd": "identity", "lst": "identity"}
         base["series"] = tuple(Feature(name=name, encoding=encodings[name]) for name in encodings)
         base["series_groups"] = (
@@ -91,6 +101,7 @@ def checkpoint(
         name=f"{architecture.replace(' ', '-')}-{seed}",
         **base | {"steps": len(step_days or (1,) * 11), "step_days": step_days},
         layers=layers,
+        networks=3 if architecture == "committee" else 1,
         snapshot_mean=tuple(snapshot.mean(0).tolist()),
         snapshot_std=tuple(snapshot.std(0).tolist()),
         series_mean=tuple(days.mean((0, 1)).tolist()),
@@ -116,7 +127,8 @@ def checkpoint(
         s = standardise(snapshot, spec.snapshot_mean, spec.snapshot_std)
         x = standardise(days, spec.series_mean, spec.series_std)
         spread = network.eval()(torch.from_numpy(s), torch.from_numpy(x)).std()
-    network.decoder[8].weight.data *= 0.1 / spread  # outputs spread like soil moisture
+    for one in networks_of(network):
+        one.decoder[8].weight.data *= 0.1 / spread  # outputs spread like soil moisture
     return Checkpoint(spec=spec, network=network, path=Path(), sha256=f"{architecture}{seed}", fingerprint="")
 
 
@@ -138,13 +150,18 @@ def plain(
     steps = {name: by_step(days, spec.step_days) for name, days in series.items()}
     days = standardise(encode_series(steps, spec.series), spec.series_mean, spec.series_std)
     days[np.isnan(days) & (np.array(spec.step_days or (1,) * spec.steps)[:, None] > 1)] = 0
-    exact = spec.network().double().eval()
-    exact.load_state_dict((network or model.network).state_dict())
+    exact = copy.deepcopy(network or model.network).double().eval()
     with torch.inference_mode():
         found: NDArray[np.float64] = exact(
             torch.from_numpy(snapshot).double(), torch.from_numpy(days[series_id]).double()
         ).numpy()
     return found
+
+
+def member(model: Checkpoint, number: int) -> nn.Module:
+    """Draw a member from the networks of a model in turn."""
+    networks = networks_of(model.network)
+    return draw_member(networks[number % len(networks)], model.seed(number))
 
 
 def by_step(days: NDArray[np.float32], step_days: tuple[int, ...] | None) -> NDArray[np.float32]:
@@ -234,7 +251,7 @@ def test_each_group_has_cells_of_its_own(pixels: int, cells: int, threads: int, 
         found = engine.predict(columns, terms, ids, keep_members=True)
         np.testing.assert_allclose(found.estimate, expected, atol=1e-5, rtol=0)
         np.testing.assert_array_equal(np.isnan(expected), (ids[1] == 5) & (start > 1) | (ids[0] < 0))
-        drawn = [plain(model, columns, mine, np.arange(211), draw_member(model.network, model.seed(k))) for k in (0, 1)]
+        drawn = [plain(model, columns, mine, np.arange(211), member(model, k)) for k in (0, 1)]
         assert found.members is not None
         complete = np.isfinite(expected)
         np.testing.assert_allclose(found.members[:, complete], np.array(drawn)[:, complete], atol=2e-5, rtol=0)
@@ -399,7 +416,7 @@ def test_members_equal_their_plain_networks(architecture: str) -> None:
     engine = Engine(model, device="cpu", draws=4, pixels=64)
     assert engine.members == 4
     found = engine.predict(columns, terms_of(engine, series), series_id, keep_members=True)
-    drawn = [plain(model, columns, series, series_id, draw_member(model.network, model.seed(k))) for k in range(4)]
+    drawn = [plain(model, columns, series, series_id, member(model, k)) for k in range(4)]
     assert found.members is not None
     assert found.std is not None
     np.testing.assert_allclose(found.members, drawn, atol=2e-5)
@@ -434,9 +451,7 @@ def test_an_ensemble_of_checkpoints_is_the_mean_and_spread_of_its_models() -> No
     both = Engine(*models[:2], device="cpu", draws=2)
     found = both.predict(columns, terms_of(both, series), series_id, keep_members=True)
     np.testing.assert_allclose(found.estimate, alone[:2].mean(0), atol=1e-5)
-    drawn = [
-        plain(m, columns, series, series_id, draw_member(m.network, m.seed(k))) for m in models[:2] for k in range(2)
-    ]
+    drawn = [plain(m, columns, series, series_id, member(m, k)) for m in models[:2] for k in range(2)]
     assert found.members is not None
     np.testing.assert_allclose(found.members, drawn, atol=2e-5)
 

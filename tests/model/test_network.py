@@ -9,6 +9,7 @@ from torch import nn
 
 from mmnet_maps.model import network
 from mmnet_maps.model.network import (
+    Committee,
     GaussianDropout,
     GroupedMMNet,
     MMNet,
@@ -17,6 +18,7 @@ from mmnet_maps.model.network import (
     WaterMLP,
     build,
     draw_member,
+    networks_of,
 )
 
 ARCHITECTURES = ("mmnet", "mlp", "transformer", "mlp_full", "transformer_full")
@@ -185,16 +187,40 @@ def test_stores_of_water_fill_with_rain_and_empty_by_evaporation() -> None:
     x[2:4, :, 0] = -5.0  # evaporation below 0 is none: a store neither loses nor gains
     found = branch.inputs(x)
     assert torch.equal(found[:, :15], x.flatten(1))
-    for row, steps in zip(found.tolist(), x.tolist(), strict=True):
-        for capacity, share in zip((5, 10, 20, 40, 80, 160), row[15:], strict=True):
+    for row, steps in zip(found[:, 16:].tolist(), x.tolist(), strict=True):
+        for capacity, share in zip((5, 10, 20, 40, 80, 160), row, strict=True):
             water = capacity / 2
             for (evaporation, rain, _), days in zip(steps, (20, 5, 1, 1, 1), strict=True):
                 water += days * (math.exp(max(0.0, 0.9 * rain + 0.5)) - 1)
                 water = min(capacity, water / (1 + days * max(0.0, 2 * evaporation + 3) / capacity))
             assert share == pytest.approx(4 * water / capacity - 2, abs=1e-5)
-    assert (found[1, 15:] == 2).all()  # full
-    assert (found[2, 15:] == 0).all()  # still half full
+    assert (found[1, 16:] == 2).all()  # full
+    assert (found[2, 16:] == 0).all()  # still half full
     assert "days" not in branch.state_dict()  # constants come from the specification
+
+
+def test_a_branch_is_told_which_share_of_the_history_is_missing() -> None:
+    sizes = dataclasses.replace(GROUPED, groups=((4, "mlp"),), step_days=(20, 5, 1, 1, 1))
+    x = torch.randn(4, 5, 4)
+    x[1, :2] = 0
+    x[2, 1] = 0
+    x[3, 0, :3] = 0  # a single series that happens to be average is known
+    x[3, 2:] = 0  # a day is never missing
+    found = build("mmnet", sizes).branches[0].inputs(x)
+    assert torch.equal(found[:, :20], x.flatten(1))
+    assert found[:, 20:].tolist() == [[0.0], [1.0], [0.5], [0.0]]
+
+
+def test_a_committee_is_the_mean_of_its_networks() -> None:
+    committee = randomise(build("mmnet", dataclasses.replace(GROUPED, networks=3)))
+    assert isinstance(committee, Committee)
+    s, x = torch.randn(6, 3), torch.randn(6, 5, 4)
+    with torch.inference_mode():
+        alone = [network(s, x) for network in networks_of(committee)]
+        assert len({float(estimate[0]) for estimate in alone}) == 3
+        torch.testing.assert_close(committee(s, x), (alone[0] + alone[1] + alone[2]) / 3)
+    (one,) = networks_of(build("mmnet", GROUPED))
+    assert isinstance(one, GroupedMMNet)
 
 
 def test_a_missing_day_leaves_the_stores_unknown() -> None:

@@ -14,6 +14,7 @@ from mmnet_maps.metrics import report
 from mmnet_maps.model.checkpoint import check_golden, load_checkpoint, save_checkpoint
 from mmnet_maps.model.engine import Engine
 from mmnet_maps.model.features import Feature, encoded_columns, standardise
+from mmnet_maps.model.network import networks_of
 from mmnet_maps.model.spec import ModelSpec, Profile
 from mmnet_maps.resources import packaged
 from mmnet_maps.training.evaluate import predict_samples
@@ -265,49 +266,43 @@ def test_history_may_be_hidden_in_training(samples: Samples) -> None:
     assert error_without_history(hidden, samples) < error_without_history(plain, samples)
 
 
-def recorded(samples: Samples, config: TrainConfig) -> tuple[Trained, list[tuple[torch.nn.Module, list[torch.Tensor]]]]:
-    """Train; return also each network that was built, with snapshot, series and estimates of its last batch."""
-    seen: list[tuple[torch.nn.Module, list[torch.Tensor]]] = []
+def test_the_networks_of_a_committee_are_trained_as_each_alone(samples: Samples) -> None:
+    config = small_config(max_epochs=2, validation="none", dropout=0.0)
+    two = config.model_copy(update={"networks": 2})
 
     def build(spec: ModelSpec) -> torch.nn.Module:
-        network, batch = spec.network(), []
-
-        def keep(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            if module.training:
-                batch[:] = [*inputs, output.detach()]
-
-        network.register_forward_hook(keep)
-        seen.append((network, batch))
+        network = spec.network()
+        torch.manual_seed(1)  # so that the same batches follow
         return network
 
-    return train(samples, config, build=build, progress=False), seen
+    both = train(samples, two, build=build, progress=False)
+    first, second = networks_of(both.network)
+    losses = []
+    for place, one in enumerate((first, second)):
+
+        def alone(spec: ModelSpec, place: int = place) -> torch.nn.Module:
+            networks = networks_of(spec.model_copy(update={"networks": 2}).network())
+            torch.manual_seed(1)
+            return networks[place]
+
+        found = train(samples, config, build=alone, progress=False)
+        losses.append([entry["loss"] for entry in found.history])
+        for name, weights in found.network.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], weights, atol=1e-5, rtol=1e-4)
+    assert [entry["loss"] for entry in both.history] == pytest.approx(np.mean(losses, axis=0), rel=1e-4)
+    assert not torch.equal(first.encoder_s[0].weight, second.encoder_s[0].weight)
+    assert both.spec.networks == 2
+    assert same_weights(both, train(samples, two, build=build, progress=False))
 
 
-WHOLE_BATCHES = {"batch": 480, "epoch_fraction": 1.0, "validation": "none", "averaging": 0.0}
-
-
-def test_the_mean_of_the_teachers_is_a_second_target(samples: Samples) -> None:
-    level = Samples(table=replace(samples.table, "soil_moisture", pa.array(np.full(len(samples), 0.2, np.float32))))
-    config = small_config(**WHOLE_BATCHES, max_epochs=1, teachers=2, teacher_epochs=3)
-    taught, ((first, _), (second, _), (_, (snapshot, series, estimate))) = recorded(level, config)
-    with torch.inference_mode():
-        told = (first.eval()(snapshot, series) + second.eval()(snapshot, series)) / 2
-    expected = torch.mean((estimate - 0.2) ** 2) + torch.mean((estimate - told) ** 2)
-    assert taught.history == [{"epoch": 1, "loss": pytest.approx(float(expected), rel=1e-5)}]
-    alone = train(level, small_config(**WHOLE_BATCHES, max_epochs=3), progress=False)
-    for name, weights in alone.network.state_dict().items():
-        assert torch.equal(weights, first.state_dict()[name])  # a teacher is trained as a network without teachers
-    assert same_weights(taught, train(level, config, progress=False))
-    assert not same_weights(taught, train(level, config.model_copy(update={"teachers": 1}), progress=False))
-
-
-def test_teachers_see_the_whole_history(samples: Samples) -> None:
-    steps = {"steps": 4, "step_days": (6, 3, 1, 1)}
-    config = small_config(**WHOLE_BATCHES, **steps, max_epochs=1, teachers=1, teacher_epochs=1, hide_history=0.5)
-    _, ((_, (_, of_teacher, _)), (_, (_, of_network, _))) = recorded(samples, config)
-    hidden = [float((series[:, :2] == 0).all(dim=(1, 2)).float().mean()) for series in (of_teacher, of_network)]
-    assert hidden[0] == 0
-    assert 0.4 < hidden[1] < 0.6
+def test_a_committee_is_saved_and_loaded(samples: Samples, tmp_path: Path) -> None:
+    trained = train(samples, small_config(max_epochs=1, networks=2), progress=False)
+    saved = save_checkpoint(tmp_path / "model", trained.spec, trained.network, trained.golden)
+    assert len(networks_of(saved.network)) == 2
+    assert check_golden(saved) == 0
+    assert '"networks": 2' in (tmp_path / "model" / "model.json").read_text()
+    alone = train(samples, small_config(max_epochs=1), progress=False)
+    assert '"networks"' not in alone.spec.to_json()
 
 
 def test_too_few_stations_to_hold_some_out(samples: Samples) -> None:
@@ -373,7 +368,7 @@ def test_the_experiment_trains_the_shipped_models(name: str) -> None:
     same = {*Profile.model_fields, "d_model", "heads", "feedforward", "learning_rate", "weight_decay", "dropout"}
     if name == "mmnet-uscrn":  # the paper's recipe is tried with fewer epochs
         same |= {"max_epochs", "epoch_fraction", "station_mean_weight", "hide_history", "validation", "batch"}
-        same |= {"teachers", "teacher_epochs"}
+        same |= {"networks"}
     assert {field: getattr(tried, field) for field in same} == {field: getattr(config, field) for field in same}
 
 

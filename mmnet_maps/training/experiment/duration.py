@@ -33,8 +33,8 @@ def core_seconds(config: TrainConfig, baseline: Baseline | None, rows: int) -> f
     """
     if isinstance(baseline, Trees):
         return _FIXED + 1e-6 * _TREES * rows * baseline.rows * baseline.max_iter
-    epochs = config.max_epochs + config.teachers * config.teacher_epochs
-    passes = rows * config.epoch_fraction * epochs if baseline is None or isinstance(baseline, Lstm) else 0
+    epochs = config.max_epochs if baseline is None or isinstance(baseline, Lstm) else 0
+    passes = rows * config.epoch_fraction * epochs * config.networks
     if isinstance(baseline, Lstm):
         return _FIXED + 1e-6 * _LSTM * passes * config.steps * baseline.hidden
     size = config.steps / 11 * config.d_model / 128

@@ -184,8 +184,8 @@ def plan_runs(config: ExperimentConfig, data: str | Path, out: str | Path) -> li
 
 
 def _settled(config: TrainConfig) -> str:
-    """Return a training as JSON; without teachers as before there were any, so that finished runs stay finished."""
-    return config.model_dump_json(exclude=None if config.teachers else {"teachers", "teacher_epochs"})
+    """Return a training as JSON; of one network as before there were several, so that finished runs stay finished."""
+    return config.model_dump_json(exclude=None if config.networks > 1 else {"networks"})
 
 
 def _networks(config: ExperimentConfig, table: str, split: Split) -> Iterator[tuple[str, str, TrainConfig]]:

@@ -16,8 +16,8 @@ def test_estimates_follow_rows_and_epochs() -> None:
     assert twice - none == pytest.approx(2 * (once - none))
     longer = config.model_copy(update={"max_epochs": 2 * config.max_epochs})
     assert core_seconds(longer, None, 100_000) - none == pytest.approx(2 * (once - none))
-    taught = config.model_copy(update={"teachers": 2, "teacher_epochs": config.max_epochs})
-    assert core_seconds(taught, None, 100_000) - none == pytest.approx(3 * (once - none))
+    committee = config.model_copy(update={"networks": 3})
+    assert core_seconds(committee, None, 100_000) - none == pytest.approx(3 * (once - none))
     few = Trees(kind="trees", rows=0.5)
     assert core_seconds(config, few, 200_000) == core_seconds(config, Trees(kind="trees"), 100_000)
 
