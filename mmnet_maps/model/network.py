@@ -276,13 +276,9 @@ class Committee(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
-    def each(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, "networks n"]:
-        """Return the target of each network."""
-        return torch.stack([network(s, x) for network in self.networks])
-
     def forward(self, s: Float[Tensor, "n snapshot"], x: Float[Tensor, "n steps series"]) -> Float[Tensor, " n"]:
         """Return the mean target, one value per row."""
-        return self.each(s, x).mean(0)
+        return torch.stack([network(s, x) for network in self.networks]).mean(0)
 
 
 def networks_of(network: nn.Module) -> list[nn.Module]:

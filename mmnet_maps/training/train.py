@@ -20,7 +20,7 @@ from mmnet_maps.errors import InputError, RequestError, counted
 from mmnet_maps.metrics import Report, report
 from mmnet_maps.model.checkpoint import Checkpoint, save_checkpoint
 from mmnet_maps.model.features import encoded_columns, fill_steps, standardise
-from mmnet_maps.model.network import Committee, networks_of
+from mmnet_maps.model.network import networks_of
 from mmnet_maps.model.spec import ModelSpec, Profile
 from mmnet_maps.training.config import TrainConfig, read_config
 from mmnet_maps.training.splits import later_block, validation_stations
@@ -124,8 +124,8 @@ def train(
     specification. Means, standard deviations and ranges come from the training rows alone. Each epoch draws a share
     of them; the loss is the mean squared error, the optimiser Adam with a cosine from ``learning_rate`` to 0; a running
     average of the weights is evaluated on the held-out rows after each epoch, and its best state is kept. Several
-    ``networks`` differ by their first weights and their noise: each has a loss of its own, over the same batches. The
-    same samples, configuration and number of threads give the same weights on the same processor.
+    ``networks`` are trained each for itself, with batches of its own. The same samples, configuration and number of
+    threads give the same weights on the same processor.
 
     Parameters
     ----------
@@ -293,27 +293,23 @@ def _fit(
     best, lowest, waited = copy.deepcopy(average), math.inf, 0
     history: list[dict[str, float]] = []
     done = 0
-    history_steps = torch.tensor([stop - start > 1 for start, stop in config.windows]).unsqueeze(1)  # (steps, 1)
+    networks = networks_of(network)
     bar = tqdm(total=steps * config.max_epochs, desc="training", unit="step", disable=not progress)
     with bar:
         for epoch in range(1, config.max_epochs + 1):
             losses = []
-            for batch in _batches(count, config.batch, steps):
-                snapshot, series, target, station = (part[batch] for part in training)
-                if config.hide_history:
-                    hidden = torch.rand(len(series), 1, 1) < config.hide_history
-                    series = series.masked_fill(hidden & history_steps, 0.0)
-                each = network.each if isinstance(network, Committee) else network
-                errors = (each(snapshot, series) - target).view(-1, len(target))  # (networks, batch)
-                own = [station_loss(error, station, config.station_mean_weight) for error in errors]
-                loss = torch.stack(own).sum()  # not their mean: the weight decay of each would count for more
+            for batches in zip(*(_batches(count, config.batch, steps) for _ in networks), strict=True):
                 optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss = 0.0
+                for one, batch in zip(networks, batches, strict=True):
+                    own = _loss(one, tuple(part[batch] for part in training), config)
+                    own.backward()  # type: ignore[no-untyped-call]
+                    loss += float(own.detach()) / len(networks)
                 optimiser.step()
                 schedule.step()
                 _average(average, network, min(config.averaging, done / (10 + done)))
                 done += 1
-                losses.append(float(loss.detach()) / len(own))
+                losses.append(loss)
                 bar.update()
             history.append({"epoch": epoch, "loss": float(np.mean(losses))})
             if not len(validation[2]):
@@ -329,6 +325,16 @@ def _fit(
             if waited >= config.patience:
                 break
     return best, history
+
+
+def _loss(network: nn.Module, rows: tuple[Tensor, ...], config: TrainConfig) -> Tensor:
+    """Return the loss for rows of snapshot, series, target and station; the history of some of them is hidden."""
+    snapshot, series, target, station = rows
+    if config.hide_history:
+        hidden = torch.rand(len(series), 1, 1) < config.hide_history
+        several = torch.tensor([stop - start > 1 for start, stop in config.windows]).unsqueeze(1)  # (steps, 1)
+        series = series.masked_fill(hidden & several, 0.0)
+    return station_loss(network(snapshot, series) - target, station, config.station_mean_weight)
 
 
 def _steps(count: int, config: TrainConfig) -> int:
