@@ -416,7 +416,7 @@ def test_days_that_share_their_series_are_mapped_together(job: Request) -> None:
 
     assert day_batches(1, 2, 4, 8, 11, 20) == [[1, 2, 4], [8, 11], [20]]  # series of four days
     assert day_batches(*range(1, 26)) == [[*range(1, 11)], [*range(11, 21)], [*range(21, 26)]]
-    many = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, draws=9))
+    many = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, draws=99))  # terms of a hundred networks
     assert len(many.day_batches([date(2021, 8, day) for day in (1, 2)])) == 2
     assert job.day_batches([]) == []
 
