@@ -88,6 +88,7 @@ def earth_engine(folder: Path, last: date, wait: float) -> Iterator[tuple[Source
 
     world.FIRST, world.LAST = FIRST - timedelta(days=90), last + timedelta(days=90)
     world.days.__defaults__ = world.FIRST, 1
+    world.bounds_of = lambda lattice: None  # scenes of Landsat and radar are everywhere
     import fake_earthengine as service
     from earthengine_setup import config
     from mmnet_maps.sources.earthengine.source import EarthEngineSource
