@@ -274,7 +274,7 @@ class Costing:
         self._chosen, self._lock = chosen, Lock()
 
     def __call__(self, request: Request) -> tuple[int, Cost | None]:
-        """Return the bytes that a request would store, and its cost at services."""
+        """Return the bytes that a request would store, and its cost at services, None where none is involved."""
         group, (rows, cols) = request.group, request.window
         if group.name in self.unknown:
             return 0, None
@@ -292,7 +292,8 @@ class Costing:
                     log.warning("%s: no estimate, because %s", group.name, error)
                 self.unknown.add(group.name)
             return 0, None
-        return size, sum_costs(costs) if costs else None
+        charged = any(isinstance(self._chosen[name], Charged) for name in group.variables)
+        return size, sum_costs(costs) if charged else None  # no request where a service has no day
 
 
 def sum_costs(costs: Sequence[Cost]) -> Cost:

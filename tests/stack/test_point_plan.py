@@ -237,6 +237,16 @@ def test_reads_that_gather_points_by_files_are_looked_up_one_by_one() -> None:
     assert found.cost.requests == sum(cost.requests for cost in sent)
 
 
+def test_a_service_without_a_day_is_sent_no_request() -> None:
+    class Empty(Charged):
+        def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
+            return [] if group == "optical" else super().days(group, geobox, start, end)
+
+    (found,) = (one for one in estimate_points([Empty()], points(), NEEDS).groups if one.group == "optical")
+    assert found.cost == Cost(requests=0, bytes=0, values=0)
+    assert found.reads == 3
+
+
 def test_an_estimate_of_local_inputs_has_no_cost() -> None:
     found = estimate_points([Counting()], points(), NEEDS)
     assert found.cost is None
