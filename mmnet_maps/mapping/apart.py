@@ -1,4 +1,4 @@
-"""A process beside this one that computes and draws: it imports torch and matplotlib while this one opens and reads."""
+"""A process beside this one that computes: it imports torch while this one opens and reads."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mmnet_maps.errors import MMNetError
-from mmnet_maps.model.prediction import Prediction, StoppedError
 from mmnet_maps.resources import cores
 
 if TYPE_CHECKING:
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmnet_maps.mapping.request import Request
-
-Draw = Callable[..., None]
-"""Draws a picture as `picture.draw` does."""
+    from mmnet_maps.model.prediction import Prediction
 
 _SCRIPT = """
 from mmnet_maps.resources import collect_rarely
@@ -72,6 +69,8 @@ class Other:
                 self._pipe.send((name, args, options))
                 while not self._pipe.poll(0.1):
                     if stop is not None and stop.is_set():
+                        from mmnet_maps.model.prediction import StoppedError
+
                         raise StoppedError
                 error, found = self._pipe.recv()
                 interrupted.pop_all()
@@ -83,15 +82,6 @@ class Other:
         if error is not None:
             raise error
         return found
-
-    def draw(self, *args: Any, **options: Any) -> None:
-        """Draw in the other process; in this one if that has ended."""
-        from mmnet_maps.product.picture import draw
-
-        try:
-            self.call("draw", *args, **options)
-        except EndedError:
-            draw(*args, **options)
 
     def end(self) -> None:
         """End the process."""
@@ -131,7 +121,7 @@ class EngineApart:
 
 @contextmanager
 def other_process() -> Iterator[Other | None]:
-    """Start a process that computes and draws, and end it; None where there is but one core, and on Windows."""
+    """Start a process that computes, and end it; None where there is but one core, and on Windows."""
     if cores() == 1 or os.name != "posix":
         yield None
         return

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -25,7 +25,7 @@ from mmnet_maps.errors import InputError
 from mmnet_maps.grid.lattice import cover, lonlat
 from mmnet_maps.grid.mask import area_mask
 from mmnet_maps.grid.tiles import Tile
-from mmnet_maps.mapping.apart import Draw, EngineApart, Other
+from mmnet_maps.mapping.apart import EngineApart, Other
 from mmnet_maps.mapping.borrowed import Borrowed
 from mmnet_maps.mapping.kept_models import keep_models, model_links
 from mmnet_maps.mapping.no_value import Tally, sentence, why_in_files
@@ -78,7 +78,7 @@ def make_maps(
     quiet
         No progress bar.
     other
-        A process that computes and draws beside this one.
+        A process that computes beside this one.
 
     Raises
     ------
@@ -97,11 +97,12 @@ def make_maps(
     products = _finished(request)
     missing = [day for day in request.days if day not in products]
     engine = EngineApart(other, request) if other and "torch" not in sys.modules else None
-    draw = other.draw if other else picture.draw
+    if other and missing:
+        Thread(target=picture.import_matplotlib).start()  # while the other process imports torch
     for days in request.day_batches(missing):
-        products |= write_days(request, days, quiet=quiet, engine=engine, draw=draw)  # read → engine → layers → files
+        products |= write_days(request, days, quiet=quiet, engine=engine, pictures=True)  # read → engine → files
     made = [products[day] for day in request.days]
-    overview = _draw_overview(request, made, draw) if len(made) > 1 else None
+    overview = _draw_overview(request, made) if len(made) > 1 else None
     for product in made:
         if product.why_empty:
             log.warning(sentence(request.area.name, product.day, product.why_empty))
@@ -117,7 +118,7 @@ def write_days(
     *,
     quiet: bool = False,
     engine: EngineApart | None = None,
-    draw: Draw | None = None,
+    pictures: bool = False,
     also: Callable[[Tile, date, Packed, str], None] | None = None,
 ) -> dict[date, DayProduct]:
     """Make and write the products of some days together.
@@ -132,8 +133,8 @@ def write_days(
         No progress bar.
     engine
         See `compute_layers`.
-    draw
-        Draws a picture of each day, as `picture.draw`; None for no pictures.
+    pictures
+        Draw a picture of each day.
     also
         Called with every tile, day, packed layers and fingerprint before the day's product is complete.
 
@@ -163,7 +164,7 @@ def write_days(
             if also is not None:
                 also(part.tile, part.day, packed, writers[part.day].revision.fingerprint)
             bar.update()
-        made = {day: _finish(request, writer, day, draw) for day, writer in writers.items()}
+        made = {day: _finish(request, writer, day, pictures) for day, writer in writers.items()}
     return {day: replace(product, why_empty=tallies[day].why()) for day, product in made.items()}
 
 
@@ -401,7 +402,7 @@ def _writer(request: Request, day: date) -> DayWriter:
     return DayWriter(request.run.out, revision)
 
 
-def _finish(request: Request, writer: DayWriter, day: date, draw: Draw | None) -> DayProduct:
+def _finish(request: Request, writer: DayWriter, day: date, pictures: bool) -> DayProduct:
     """Complete the product of a day, unless its inputs or its model were changed in the meantime."""
     request.check_models()
     if request.fingerprint(day) != writer.revision.fingerprint:
@@ -409,28 +410,28 @@ def _finish(request: Request, writer: DayWriter, day: date, draw: Draw | None) -
             f"the stack {request.stack} was changed while the map of {day} was made from it; nothing of that day was "
             "kept: run again"
         )
-    return writer.finish(partial(_draw_day, request, day, draw) if draw else None)
+    return writer.finish(partial(_draw_day, request, day) if pictures else None)
 
 
-def _draw_day(request: Request, day: date, draw: Draw, layers: dict[str, Path], path: Path) -> None:
-    _draw(request, {day: layers}, path, draw)
+def _draw_day(request: Request, day: date, layers: dict[str, Path], path: Path) -> None:
+    _draw(request, {day: layers}, path)
 
 
-def _draw_overview(request: Request, made: Sequence[DayProduct], draw: Draw) -> Path:
+def _draw_overview(request: Request, made: Sequence[DayProduct]) -> Path:
     """Draw all days together on one colour scale, unless the picture is newer than all of them."""
     path = request.overview
     newest = max(product.item.stat().st_mtime_ns for product in made)
     if not path.exists() or path.stat().st_mtime_ns < newest:
-        _draw(request, {product.day: product.layers for product in made}, path, draw)
+        _draw(request, {product.day: product.layers for product in made}, path)
     return path
 
 
-def _draw(request: Request, days: Mapping[date, dict[str, Path]], path: Path, draw: Draw) -> None:
+def _draw(request: Request, days: Mapping[date, dict[str, Path]], path: Path) -> None:
     stack = open_stack(request.stack)
     lattice = stack.group_of("smap").lattice
     window = cover(request.grid, lattice)
     transform, crs = lattice[window].affine, str(lattice.crs)
-    draw(
+    picture.draw(
         path,
         [
             picture.DayPicture(

@@ -8,14 +8,12 @@ from contextlib import suppress
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmnet_maps.errors import MMNetError
-from mmnet_maps.files import DRIVER_ERRORS
 from mmnet_maps.model.checkpoint import load_checkpoint
 from mmnet_maps.model.engine import Engine, SeriesTerms
 from mmnet_maps.model.prediction import Prediction
@@ -46,31 +44,16 @@ class Served:
         """Estimate the target of each pixel with the terms of a map."""
         return self._engine.predict(columns, self._terms[terms], series_id, keep_members=keep_members)
 
-    def draw(self, *args: Any, **options: Any) -> None:
-        """Draw a picture."""
-        from mmnet_maps.product.picture import draw
-
-        draw(*args, **options)
-
 
 def serve() -> None:
     """Answer each call with the error or None, and the result, until the other end is closed."""
     served, pipe = Served(), Connection(int(sys.argv[1]))
-    Thread(target=import_matplotlib, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             name, args, options = pipe.recv()
             try:
                 found = getattr(served, name)(*args, **options)
-            except (MMNetError, *DRIVER_ERRORS) as error:
+            except (MMNetError, OSError) as error:
                 pipe.send((error, None))
             else:
                 pipe.send((None, found))
-
-
-def import_matplotlib() -> None:
-    """Import what a picture needs."""
-    from mmnet_maps.plots.canvas import png, sheet
-    from mmnet_maps.product import picture  # noqa: F401
-
-    png(sheet(1.0, "title", "source"))

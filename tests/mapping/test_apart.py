@@ -1,4 +1,4 @@
-"""What another process computes and draws is what this one would, with the same errors."""
+"""What another process computes is what this one would, with the same errors."""
 
 from __future__ import annotations
 
@@ -15,32 +15,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import shapely
-from affine import Affine
 
-import day_files
 from batch_world import CORNER, DAYS
-from mmnet_maps.errors import OutputError, RequestError
+from mmnet_maps.errors import RequestError
 from mmnet_maps.mapping import apart
 from mmnet_maps.mapping.apart import EndedError, EngineApart, Other, other_process
 from mmnet_maps.mapping.pipeline import compute_layers, read_parts
 from mmnet_maps.mapping.request import Request, prepare
 from mmnet_maps.model.prediction import StoppedError
-from mmnet_maps.product.picture import DayPicture, draw
-from mmnet_maps.product.picture_panels import Cells
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> dict[str, Any]:
-    """Arguments of `draw` but the path."""
-    box = day_files.grid(30, 40)
-    with day_files.writer(tmp_path / "maps", box) as writer:
-        writer.write(slice(0, 30), slice(0, 40), day_files.packed(30, 40))
-        layers = writer.finish(None).layers
-    area = shapely.box(-120.80, 47.13, -120.76, 47.155)
-    cells = Cells(values=np.full((2, 2), 0.2, np.float32), transform=box.affine * Affine.scale(20), crs=str(box.crs))
-    days = [DayPicture(day=day_files.DAY, layers=layers, cells=cells)]
-    return {"days": days, "area": area, "title": "Grant", "source": "inputs", "synthetic": True}
 
 
 def start() -> Iterator[Other]:
@@ -104,38 +86,14 @@ def test_a_killed_process_is_reported(other: Other, job: Request) -> None:
         EngineApart(other, job).encode_days({})
 
 
-def test_it_draws_the_same(tmp_path: Path, shared: Other, picture: dict[str, Any]) -> None:
-    draw(tmp_path / "here.png", **picture)
-    shared.draw(tmp_path / "apart.png", **picture)
-    assert (tmp_path / "apart.png").read_bytes() == (tmp_path / "here.png").read_bytes()
-
-
-def test_its_errors_are_raised_here_and_the_next_picture_is_drawn(
-    tmp_path: Path, shared: Other, picture: dict[str, Any]
-) -> None:
-    (tmp_path / "foreign.png").write_bytes(b"by hand")
-    with pytest.raises(OutputError, match="not made by mmnet_maps"):
-        shared.draw(tmp_path / "foreign.png", **picture)
-    shared.draw(tmp_path / "next.png", **picture)
-    assert (tmp_path / "next.png").exists()
-
-
-def test_a_killed_process_is_made_up_for(tmp_path: Path, other: Other, picture: dict[str, Any]) -> None:
-    os.kill(other._process.pid, signal.SIGKILL)
-    other.draw(tmp_path / "a.png", **picture)
-    assert (tmp_path / "a.png").exists()
-
-
-def test_an_interrupt_ends_it(
-    tmp_path: Path, other: Other, picture: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_ends_it(other: Other, job: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
     process = psutil.Process(other._process.pid)
     monkeypatch.setattr("multiprocessing.connection.Connection.recv", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        other.draw(tmp_path / "a.png", **picture)
+        EngineApart(other, job).encode_days({})
     assert not process.is_running()
 
 
