@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mmnet_maps import cli
+from mmnet_maps.cli.commands import mmnet
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/README.md")])
@@ -19,7 +19,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands() -> list[tuple[str, str]]:
     """Return every ``mmnet …`` line of pages and help, with continuation lines joined, each with its page before it."""
     texts = [(page.name, block) for page in PAGES for block in blocks(page, r"\w*")]
-    texts += [(f"mmnet {name} --help", str(command.help)) for name, command in cli.mmnet.commands.items()]
+    texts += [(f"mmnet {name} --help", str(command.help)) for name, command in mmnet.commands.items()]
     found = []
     for page, text in texts:
         for line in text.replace("\\\n", " ").splitlines():

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from doc_pages import PAGES, ROOT, blocks, commands
-from mmnet_maps import cli
 from mmnet_maps.cli.checks import refuse_options_before
+from mmnet_maps.cli.commands import mmnet
 
 
 def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,7 +28,7 @@ def test_the_other_pages_run() -> None:
     for page in PAGES[1:]:
         for name, line in commands():
             if name == page.name and line.startswith("mmnet-map") and "--source demo" in line:  # read by what follows
-                cli.mmnet.main(["map", *shlex.split(line)[1:], "-q"], standalone_mode=False)
+                mmnet.main(["map", *shlex.split(line)[1:], "-q"], standalone_mode=False)
         for code in blocks(page, "python"):
             shared = {"quality": np.arange(2048, dtype=np.uint16)}
             exec(compile(code, page.name, "exec"), shared)  # noqa: S102
@@ -43,7 +43,7 @@ def test_there_are_commands_to_check() -> None:
 
 def parsed(words: list[str]) -> list[click.Context]:
     """Parse a command line and the subcommands in it, without running any; one context each."""
-    command: click.Command = cli.mmnet
+    command: click.Command = mmnet
     contexts: list[click.Context] = []
     while True:
         context = command.make_context(command.name or "", words, parent=contexts[-1] if contexts else None)
@@ -79,7 +79,7 @@ def test_a_wrong_subcommand_would_be_found(line: str) -> None:
 
 def test_options_in_the_text_exist() -> None:
     """An option that a page names in its text, alone or with a command, belongs to one of our commands."""
-    options = [option for command in every_command(cli.mmnet) for option in command.params]
+    options = [option for command in every_command(mmnet) for option in command.params]
     ours = {name for option in options for name in (*option.opts, *option.secondary_opts)}
     assert "--no-zarr" in ours
     for page in PAGES:

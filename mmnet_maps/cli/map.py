@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -43,7 +44,9 @@ def map_command(
     """  # noqa: D301  (click needs the backslash, so that the examples keep their lines)
     from mmnet_maps.mapping.apart import other_process
 
-    with other_process() as other:
+    with ExitStack() as started:
+        # That of `mmnet-map` was started before anything was imported.
+        other = click.get_current_context().obj or started.enter_context(other_process())
         wanted = requested_days(dates, start, end)
         check_request(options, aoi=aoi, dates=wanted)
         from mmnet_maps.grid.library import import_without_dask

@@ -341,38 +341,36 @@ class Engine:
         ndarray, float32 (n,)
             The mean of its networks' outputs; the variable of a residual target is not added.
         """
+        mean, std = np.array([self.spec.snapshot_mean, self.spec.snapshot_std], np.float32)
+        encoded = snapshot * np.where(std == 0, np.float32(1), std) + mean
         columns = by_column(self.spec.snapshot)
         numeric = [k for k, feature in enumerate(columns) if feature.encoding != "onehot"]
         place = [k for k, feature in enumerate(columns) if feature.encoding == "onehot"]
         codes = None
         if place:
-            mean, std = (np.array(values)[place] for values in (self.spec.snapshot_mean, self.spec.snapshot_std))
-            onehot = snapshot[:, place] * np.where(std == 0, 1, std) + mean
             classes = columns[place[0]].classes
             first = torch.tensor([LANDCOVER_CLASSES[label][0] for label in classes])
-            codes = first[onehot.argmax(1)].to(self.device)
+            codes = first[encoded[:, place].argmax(1)].to(self.device)
+        entered = self._networks[0].entry(torch.from_numpy(encoded[:, numeric]).T.to(self.device), codes)
         scaled = torch.from_numpy(series).to(self.device).movedim(0, 1)
-        x = torch.from_numpy(snapshot[:, numeric]).T.to(self.device)
         every = [slice(0, self.spec.steps)]
         found = []
-        for network in (one.split for one in self._networks[: self.spec.networks]):
-            terms = [network.terms(group, scaled[..., own], every)[0] for group, own in enumerate(self._columns)]
-            found.append(network.target(network.enter(x, codes), torch.stack(terms).sum(0)))
+        for network in self._networks[: self.spec.networks]:
+            terms = [network.split.terms(group, scaled[..., own], every)[0] for group, own in enumerate(self._columns)]
+            found.append(network.split.target(entered[:, network.columns], torch.stack(terms).sum(0)))
         return torch.stack(found).mean(0).cpu().numpy()
 
     def _outputs(
         self, x: Tensor, codes: Tensor | None, cells: Tensor, runs: Tensor, group: SeriesTerms
     ) -> Iterator[tuple[Network, Tensor]]:
         """Yield every network of a group and its output, (n,); for `cells` and `runs` see `runs.runs_of`."""
-        size, count, scales = _ROWS[self.device.type], len(runs), None
-        entered: dict[int, Tensor] = {}
+        size, count, entry = _ROWS[self.device.type], len(runs), None
         for k, (term, *others) in zip(group.networks, group.values, strict=True):
             network, found = self._networks[k], torch.empty(count, device=self.device)
-            if network.snapshot_scales is not scales:  # networks and members have those of their checkpoint
-                scales, entered = network.snapshot_scales, {}
-                scaled = torch.sub(x, scales[0], out=scratch("scaled", x.shape, x)).div_(scales[1])
-            if network.source not in entered:
-                entered[network.source] = network.split.enter(scaled, codes, network.source)
+            if network.entry is not entry:  # networks and members have that of their checkpoint
+                entry = network.entry
+                entered = entry(x, codes)
+            own_entered = entered[:, network.columns]
             shape = (cells.shape[1], term.shape[1])
             of_runs = torch.index_select(term, 0, cells[0], out=scratch("runs", shape, term))
             for other, own in zip(others, cells[1:], strict=True):
@@ -380,7 +378,7 @@ class Engine:
             for part in (slice(start, start + size) for start in range(0, count, size)):
                 memory = scratch("term", (len(runs[part]), term.shape[1]), term)
                 gathered = torch.index_select(of_runs, 0, runs[part], out=memory)
-                found[part] = network.split.target(entered[network.source][part], gathered)
+                found[part] = network.split.target(own_entered[part], gathered)
             yield network, found
 
     def _block(

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from mmnet_maps.model.checkpoint import Checkpoint
-from mmnet_maps.model.features import by_column
-from mmnet_maps.model.fused import SplitNetwork, split
+from mmnet_maps.model.fused import Entry, SplitNetwork, split
 from mmnet_maps.model.network import draw_member, networks_of
 
 
@@ -26,10 +25,9 @@ class Network:
         The network in the form that the engine runs.
     series_mean, series_std
         Scales of its encoded series.
-    snapshot_scales
-        Mean and standard deviation of its encoded numeric snapshot columns, (columns, 1) each.
-    source
-        Number of the checkpoint's own network that it is or is drawn from, whose first layer it shares.
+    entry, columns
+        The first layer of its checkpoint's networks, and the outputs that are its own: members have those of the
+        network that they are drawn from.
     in_estimate
         True for a checkpoint's own networks: the estimate is the mean of these.
     member
@@ -39,8 +37,8 @@ class Network:
     split: SplitNetwork
     series_mean: Tensor
     series_std: Tensor
-    snapshot_scales: tuple[Tensor, Tensor]
-    source: int
+    entry: Entry
+    columns: slice
     in_estimate: bool
     member: int | None
 
@@ -52,20 +50,20 @@ def split_networks(checkpoints: Sequence[Checkpoint], draws: int, like: Tensor) 
     own_are_members = len(checkpoints) > 1 and not draws
     for checkpoint in checkpoints:
         spec = checkpoint.spec
-        numeric = [k for k, feature in enumerate(by_column(spec.snapshot)) if feature.encoding != "onehot"]
-        means, stds = (torch.tensor(values)[numeric, None] for values in (spec.snapshot_mean, spec.snapshot_std))
-        scales: dict[str, Any] = {
-            "snapshot_scales": (means.to(like.device), stds.where(stds != 0, 1.0).to(like.device)),
+        networks = networks_of(checkpoint.network)
+        own = [split(network, spec, like) for network in networks]
+        common: dict[str, Any] = {
             "series_mean": torch.tensor(spec.series_mean, device=like.device),
             "series_std": torch.tensor([value or 1.0 for value in spec.series_std], device=like.device),
+            "entry": (entry := Entry(own, spec, like)),
         }
-        networks = networks_of(checkpoint.network)
-        for k, network in enumerate(networks):
+        for one, columns in zip(own, entry.columns, strict=True):
             member = next(numbers) if own_are_members else None
-            own = split(network, spec, like)
-            found.append(Network(split=own, **scales, source=k, in_estimate=True, member=member))
+            found.append(Network(split=one, columns=columns, in_estimate=True, member=member, **common))
         for k in range(draws):
             source = k % len(networks)
             drawn = split(draw_member(networks[source], checkpoint.seed(k)), spec, like)
-            found.append(Network(split=drawn, **scales, source=source, in_estimate=False, member=next(numbers)))
+            found.append(
+                Network(split=drawn, columns=entry.columns[source], in_estimate=False, member=next(numbers), **common)
+            )
     return found

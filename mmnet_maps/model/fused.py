@@ -2,8 +2,8 @@
 """The networks in the form that the engine runs: fused, split in two, and without copies.
 
 `split` turns a plain network into a `SplitNetwork`: `SplitNetwork.terms` is the part that depends on the series alone,
-run once per series cell, and `SplitNetwork.target` is the other part, run once per pixel. Both work on blocks, in
-memory that each thread uses again.
+run once per series cell; `Entry` and `SplitNetwork.target` are the other part, run once per pixel. All work on blocks,
+in memory that each thread uses again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from threading import local
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -92,38 +93,50 @@ class _Scratch(local):
 scratch = _Scratch()
 
 
-class _Entry:
-    """The first layer of the snapshot: standardised numeric columns times a matrix, plus a row of a table.
+class Entry:
+    """The snapshot's first layer, of some networks of one kind: numeric columns times a matrix, plus a row of a table.
 
-    The table holds, for each land cover code, the bias plus the contribution of the one-hot columns; NaN where the
-    model has no such class.
+    Standardisation is part of both. The table holds, for each land cover code, the bias plus the contribution of the
+    one-hot columns; NaN where the model has no such class.
+
+    Attributes
+    ----------
+    columns
+        The outputs of each network.
     """
 
-    def __init__(self, layer: _Layer, spec: ModelSpec, like: Tensor) -> None:
-        mean = torch.tensor(spec.snapshot_mean, dtype=torch.float64)
+    def __init__(self, networks: Sequence[SplitNetwork], spec: ModelSpec, like: Tensor) -> None:
+        layers = [network.entry for network in networks]
+        ends = [0, *accumulate(len(layer.bias) for layer in layers)]
+        self.columns = [slice(*pair) for pair in pairwise(ends)]
         std = torch.tensor([value or 1.0 for value in spec.snapshot_std], dtype=torch.float64)
-        table = layer.bias.expand(256, -1)
+        weight = torch.cat([layer.weight for layer in layers]) / std
+        bias = torch.cat([layer.bias for layer in layers])
+        table = (bias - weight @ torch.tensor(spec.snapshot_mean, dtype=torch.float64)).expand(256, -1)
         numeric: list[int] = []
         place = 0
         for feature in spec.snapshot:
             columns = range(place, place := place + len(feature.columns))
             if feature.encoding == "onehot":
-                scaled = (onehot_table(feature) - mean[[*columns]]) / std[[*columns]]  # (256, classes)
-                table = table + scaled @ layer.weight[:, [*columns]].T
+                table = table + onehot_table(feature).double() @ weight[:, [*columns]].T
             else:
                 numeric += columns
-        self.weight, self.table = layer.weight[:, numeric].T.contiguous().to(like), table.to(like)
+        full = like.float()  # numbers that are not standardised need more than three digits
+        self._weight, self._table = weight[:, numeric].T.contiguous().to(full), table.to(full)
+        self._activate, self._like = networks[0].entry_is_activated, like
 
-    def __call__(
-        self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, slot: int
-    ) -> Float[Tensor, "n out"]:
-        """Return the layer before activation, from standardised numeric columns and land cover codes."""
-        entered = scratch(f"entered {slot}", (x.shape[1], self.weight.shape[1]), self.weight)
+    def __call__(self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None) -> Float[Tensor, "n out"]:
+        """Return the layer, from encoded numeric columns and land cover codes.
+
+        It stays until the thread calls this or another one again.
+        """
+        entered = scratch("entered", (x.shape[1], self._weight.shape[1]), self._weight)
         if codes is None:
-            entered.copy_(self.table[:1].expand_as(entered))
+            entered.copy_(self._table[:1].expand_as(entered))
         else:
-            torch.index_select(self.table, 0, codes, out=entered)
-        return entered.addmm_(x.T.to(self.weight), self.weight)
+            torch.index_select(self._table, 0, codes, out=entered)
+        entered.addmm_(x.T, self._weight)
+        return (torch.relu_(entered) if self._activate else entered).to(self._like)
 
 
 class _Chain:
@@ -303,20 +316,23 @@ class _Branch:
 
 
 class SplitNetwork(Protocol):
-    """A network in two parts: one depends on the series alone, the other on the snapshot too."""
+    """A network in two parts: one depends on the series alone, the other on the snapshot too.
+
+    Attributes
+    ----------
+    entry
+        The snapshot's part of the first layer, which `Entry` runs; it is the same for all members drawn from a network.
+    entry_is_activated
+        Whether ReLU follows before anything is added.
+    """
+
+    entry: _Layer
+    entry_is_activated: bool
 
     def terms(
         self, group: int, series: Float[Tensor, "every n columns"], places: Sequence[slice | Tensor]
     ) -> list[Float[Tensor, "n width"]]:
         """Return the part that depends on a group of the series alone; `places` are the steps of each map."""
-
-    def enter(
-        self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None, slot: int = 0
-    ) -> Float[Tensor, "n entered"]:
-        """Return the first layer of the standardised snapshot, the same for all members drawn from a network.
-
-        It stays until the thread calls this again with the same `slot`.
-        """
 
     def target(self, entered: Float[Tensor, "n entered"], term: Float[Tensor, "n width"]) -> Float[Tensor, " n"]:
         """Return the target from the first layer and each pixel's terms, added up, which are overwritten."""
@@ -325,11 +341,13 @@ class SplitNetwork(Protocol):
 class _MMNet:
     """Branches fused late: the fusion layer's sum over the embeddings of all groups of series is the term."""
 
+    entry_is_activated = True
+
     def __init__(self, network: MMNet | GroupedMMNet, spec: ModelSpec, like: Tensor) -> None:
         entry, *layers = _fused_layers(network.encoder_s)
         (fusion,) = _fused_layers(network.fusion)
         of_snapshot, *of_groups = torch.split(fusion.weight, spec.d_model, dim=1)
-        self.entry, self.chain = _Entry(entry, spec, like), _Chain("snapshot", layers, like)
+        self.entry, self.chain = entry, _Chain("snapshot", layers, like)
         self.of_snapshot, self.regression = of_snapshot.T.contiguous().to(like), _Regression(network.decoder, like)
         bias = fusion.bias + of_snapshot @ self.chain.rest
         self.branches = []
@@ -341,9 +359,6 @@ class _MMNet:
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         return self.branches[group].terms(series, places)
 
-    def enter(self, x: Tensor, codes: Tensor | None, slot: int = 0) -> Tensor:
-        return torch.relu_(self.entry(x, codes, slot))
-
     def target(self, entered: Tensor, term: Tensor) -> Tensor:
         return self.regression(torch.relu_(term.addmm_(self.chain(entered), self.of_snapshot)))
 
@@ -351,21 +366,20 @@ class _MMNet:
 class _MLP:
     """Snapshot and series side by side from the first layer on: the layer's sum over the series is the term."""
 
+    entry_is_activated = False
+
     def __init__(self, network: MLP, spec: ModelSpec, like: Tensor) -> None:
         entry, *layers = _fused_layers(network.encoder)
-        of_snapshot, of_series = _split(entry, len(encoded_columns(spec.snapshot)))
+        self.entry, of_series = _split(entry, len(encoded_columns(spec.snapshot)))
         self.full, self.of_series = network.full, of_series.to(like.float())
-        self.entry, self.chain = _Entry(of_snapshot, spec, like), _Chain("snapshot", layers, like)
+        self.chain = _Chain("snapshot", layers, like)
         self.regression = _Regression(network.decoder, like)
         self.rest = self.chain.rest.to(like)
 
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         own = [series[place] for place in places]  # (steps, n, columns) each
         rows = [steps.movedim(0, 1).flatten(1) if self.full else steps[-1] for steps in own]
-        return [linear(row, *self.of_series).to(self.entry.weight) for row in rows]
-
-    def enter(self, x: Tensor, codes: Tensor | None, slot: int = 0) -> Tensor:
-        return self.entry(x, codes, slot)
+        return [linear(row, *self.of_series).to(self.rest) for row in rows]
 
     def target(self, entered: Tensor, term: Tensor) -> Tensor:
         return self.regression(self.chain(torch.relu_(term.add_(entered))).add_(self.rest))
@@ -374,15 +388,16 @@ class _MLP:
 class _Transformer:
     """The series alone: the term is the target."""
 
+    entry_is_activated = False
+
     def __init__(self, network: Transformer, spec: ModelSpec, like: Tensor) -> None:
         self.encoder = _Encoder(network, like)
         self.series_entry, self.regression = self.encoder.entry.to(like.float()), _Regression(network.decoder, like)
+        columns = len(encoded_columns(spec.snapshot))
+        self.entry = _Layer(*(torch.zeros(shape, dtype=torch.float64) for shape in ((0, columns), (0,))))
 
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
         return [self.regression(e)[:, None] for e in self.encoder(linear(series, *self.series_entry), places)]
-
-    def enter(self, x: Tensor, codes: Tensor | None, slot: int = 0) -> Tensor:
-        return x[:0].T
 
     def target(self, entered: Tensor, term: Tensor) -> Tensor:
         return term[:, 0]
@@ -391,18 +406,17 @@ class _Transformer:
 class _FullTransformer:
     """The snapshot at every step, so that the encoder runs once per pixel; only its first layer has a term."""
 
+    entry_is_activated = False
+
     def __init__(self, network: Transformer, spec: ModelSpec, like: Tensor) -> None:
         self.encoder = _Encoder(network, like)
-        of_snapshot, of_series = _split(self.encoder.entry, len(encoded_columns(spec.snapshot)))
-        self.entry, self.of_series = _Entry(of_snapshot, spec, like), of_series.to(like.float())
+        self.entry, of_series = _split(self.encoder.entry, len(encoded_columns(spec.snapshot)))
+        self.of_series, self.like = of_series.to(like.float()), like
         self.regression = _Regression(network.decoder, like)
 
     def terms(self, group: int, series: Tensor, places: Sequence[slice | Tensor]) -> list[Tensor]:
-        entered = linear(series, *self.of_series).to(self.entry.weight).movedim(0, 1)  # (n, every, width)
+        entered = linear(series, *self.of_series).to(self.like).movedim(0, 1)  # (n, every, width)
         return [entered[:, place].flatten(1) for place in places]
-
-    def enter(self, x: Tensor, codes: Tensor | None, slot: int = 0) -> Tensor:
-        return self.entry(x, codes, slot)
 
     def target(self, entered: Tensor, term: Tensor) -> Tensor:
         of_steps = term.view(len(term), self.encoder.steps, entered.shape[1]).movedim(1, 0) + entered

@@ -13,9 +13,10 @@ import click
 import pytest
 
 from command_line import AREA, DAY
-from mmnet_maps import cli
 from mmnet_maps.cli.checks import check_request, period, requested_days
 from mmnet_maps.cli.command import Command, Input, OutputFile, OutputFolder, RequiredDays
+from mmnet_maps.cli.commands import mmnet
+from mmnet_maps.cli.map import map_command
 from mmnet_maps.errors import MMNetError, OutputError, RequestError
 from mmnet_maps.settings import MapSettings
 
@@ -25,7 +26,7 @@ PLAIN = {"ADDRESS", "COLUMN", "CRS", "DAY", "DAY|DAY/DAY", "DAY|DAY/DAY|latest",
 """Placeholders of texts that are no paths."""
 
 
-def commands(group: click.Command = cli.mmnet) -> Iterator[click.Command]:
+def commands(group: click.Command = mmnet) -> Iterator[click.Command]:
     yield group
     for one in group.commands.values() if isinstance(group, click.Group) else ():
         yield from commands(one)
@@ -131,7 +132,7 @@ def test_an_option_of_one_value_is_given_once(command: click.Command) -> None:
 def test_a_stack_of_the_environment_is_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("s.zarr").mkdir()
     monkeypatch.setenv("MMNET_STACK", "s.zarr")
-    assert_refused(cli.map_command, {"out": "s.zarr"}, "is the input of MMNET_STACK", RequestError)
+    assert_refused(map_command, {"out": "s.zarr"}, "is the input of MMNET_STACK", RequestError)
 
 
 def test_a_stack_of_the_settings_file_is_an_input() -> None:
@@ -147,7 +148,7 @@ def test_a_stack_of_the_settings_file_is_an_input() -> None:
 def test_the_picture_of_a_map_stays(tmp_path: Path) -> None:
     Path("aoi_20210808.json").write_text('{"properties": {"mmnet:fingerprint": "f"}}')
     Path("aoi_20210808.png").write_bytes(b"mmnet_maps")
-    zones = cli.mmnet.commands["zones"]
+    zones = mmnet.commands["zones"]
     assert_refused(zones, {"picture": "aoi_20210808.png"}, "is the picture of the map aoi_20210808.json", OutputError)
 
 
@@ -186,7 +187,7 @@ def test_numbers_are_found() -> None:
 def test_a_number_beyond_any_machine_is_refused(words: str, message: str) -> None:
     command, *rest = words.split()
     with pytest.raises(click.BadParameter, match=message):
-        cli.mmnet.commands[command].make_context(command, rest)
+        mmnet.commands[command].make_context(command, rest)
 
 
 # ---- days, help and quiet --------------------------------------------------------------------------------------------
@@ -195,9 +196,9 @@ def test_a_number_beyond_any_machine_is_refused(words: str, message: str) -> Non
 def test_every_command_has_the_same_habits() -> None:
     for command in commands():
         names = {option for param in command.params for option in param.opts}
-        assert command is cli.mmnet or {"--quiet", "-q", "--debug"} <= names, command.name
+        assert command is mmnet or {"--quiet", "-q", "--debug"} <= names, command.name
         assert ("--start" in names) == ("--end" in names) == ("--date" in names), command.name
-    for main in (cli.mmnet, cli.map_command):
+    for main in (mmnet, map_command):
         for word in ("-h", "--help", "--version"):
             with pytest.raises(click.exceptions.Exit):
                 main.make_context("", [word])

@@ -21,7 +21,7 @@ from rasterio.transform import from_bounds
 import insitu_files
 from command_line import geojson
 from doc_pages import ROOT, commands
-from mmnet_maps import cli
+from mmnet_maps.cli.commands import mmnet
 from mmnet_maps.mapping.pipeline import make_maps
 
 ELSEWHERE = {
@@ -136,7 +136,7 @@ def stand_in(line: str, workers: list[str]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform:DeprecationWarning")  # of odc-geo
 def test_every_command_runs_or_is_listed(folder: Path, workers: list[str]) -> None:
-    cli.mmnet.main(["stack", "--aoi", "fields.gpkg", "--start", "2021-07-01", "--end", "2021-09-30", "--source", "demo",
+    mmnet.main(["stack", "--aoi", "fields.gpkg", "--start", "2021-07-01", "--end", "2021-09-30", "--source", "demo",
                     "--out", "stack.zarr", "-q"], standalone_mode=False)  # fmt: skip
     seen, failed, listed = set(), [], set()
     for page, line in commands():
@@ -149,7 +149,7 @@ def test_every_command_runs_or_is_listed(folder: Path, workers: list[str]) -> No
             continue
         seen.add(tuple(words))
         try:
-            cli.mmnet.main([*words], standalone_mode=False)
+            mmnet.main([*words], standalone_mode=False)
         except (Exception, SystemExit) as error:  # noqa: BLE001  (all that fail are named)
             failed.append(f"{page}: {line}: {type(error).__name__} {error}")
         for name in ("unseen", "multimodal", "weather", "build/tables/multimodal", "build/tables/weather"):

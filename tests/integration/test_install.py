@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmnet_maps import cli
+from mmnet_maps.cli.commands import mmnet
 
 ROOT = Path(__file__).parents[2]
 NOT_SOURCE = (".git", ".venv", "build", "dist", "maps", ".*_cache", ".hypothesis", "__pycache__", "shared", "site")
@@ -165,7 +165,7 @@ def test_the_cron_job_of_the_docs_is_one() -> None:
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"]
     name, *options = container["args"]
-    cli.mmnet.commands[name].make_context(name, options)
+    mmnet.commands[name].make_context(name, options)
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 

@@ -267,7 +267,7 @@ def test_groups_of_series_run_once_per_cell_of_their_own(monkeypatch: pytest.Mon
             rows[group] += x.shape[1]
             return split.terms(group, x, places)
 
-        enter, target = split.enter, split.target
+        target = split.target
 
     network = dataclasses.replace(engine._networks[0], split=Counting())
     monkeypatch.setattr(engine, "_networks", [network])

@@ -17,7 +17,7 @@ import zarr
 
 from cf_checker import faults
 from day_files import packed, produce
-from mmnet_maps.cli import mmnet
+from mmnet_maps.cli.commands import mmnet
 from mmnet_maps.errors import InputError, OutputError
 from mmnet_maps.product import export
 from mmnet_maps.product.export import export_maps
