@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from mmnet_maps.errors import OutputError
-from mmnet_maps.files import gdal
+from mmnet_maps.files import DRIVER_ERRORS, gdal
 from mmnet_maps.product.layers import Layer
 from mmnet_maps.product.quality import FLAG_MASKS
 from mmnet_maps.product.statistics import Statistics
@@ -115,6 +116,11 @@ class CogWriter:
             self._raster.close()
             if isinstance(self._plain, MemoryFile):
                 self._plain.close()
+
+    def discard(self) -> None:
+        """Close it, whatever state it is in, when its files are of no use any more."""
+        with suppress(*DRIVER_ERRORS):
+            self.close()
 
     def _create(self, tags: Mapping[str, str]) -> Any:
         """Create the raster that collects the windows, in which every pixel reads as `Layer.fill`."""

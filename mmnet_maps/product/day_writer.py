@@ -42,7 +42,7 @@ from mmnet_maps.files import (
 )
 from mmnet_maps.product.cog import CogWriter
 from mmnet_maps.product.day_names import DayNames
-from mmnet_maps.product.layers import LAYERS
+from mmnet_maps.product.layers import DRAWN, LAYERS
 from mmnet_maps.product.member_store import MembersWriter
 from mmnet_maps.product.stac_item import (
     MEMBERS,
@@ -287,7 +287,7 @@ class DayWriter:
             for layer in revision.layers:
                 path = self._staged(names.layer(layer))
                 self._writers[layer] = CogWriter(path, layer=LAYERS[layer], geobox=revision.geobox, tags=tags)
-                cleanup.callback(_close, self._writers[layer])
+                cleanup.callback(self._writers[layer].discard)
             if revision.members:
                 path = self._staged(names.members)
                 self._members = MembersWriter(path, count=revision.members, geobox=revision.geobox, tags=tags)
@@ -330,7 +330,7 @@ class DayWriter:
         Parameters
         ----------
         picture
-            Called with the COGs by layer and the PNG to write; None for no picture.
+            Called with the COGs of `layers.DRAWN`, while the others are finished, and the PNG to write; or None.
         """
         assert self._writers, "a DayWriter is used in a with block"
         names, revision = self._names, self.revision
@@ -338,14 +338,17 @@ class DayWriter:
         files = dict(layers)
         with self._write_errors():
             with ThreadPoolExecutor(cores()) as pool:
-                list(pool.map(CogWriter.finish, self._writers.values()))
+                order = sorted(layers, key=lambda layer: layer not in DRAWN)
+                finished = pool.map(lambda layer: self._writers[layer].finish(), order)
+                if picture is not None:
+                    files[PICTURE] = self._staged(names.picture)
+                    drawn = {layer: layers[layer] for layer, _ in zip(DRAWN, finished, strict=False)}
+                    picture(drawn, files[PICTURE])
+                    assert is_ours(files[PICTURE]), "the picture function writes a PNG that names mmnet_maps"
+                list(finished)
             if self._members is not None:
                 self._members.finish()
                 files[MEMBERS] = self._members.path
-            if picture is not None:
-                files[PICTURE] = self._staged(names.picture)
-                picture(layers, files[PICTURE])
-                assert is_ours(files[PICTURE]), "the picture function writes a PNG that names mmnet_maps"
             item = self._write_item(files)
             self._check()
             self._publish([*files.values(), item])
@@ -443,8 +446,3 @@ def reversible_moves() -> Iterator[Callable[[Path, Path], None]]:
 def _move_back(source: Path, target: Path) -> None:
     if not source.exists():
         os.replace(target, source)
-
-
-def _close(writer: CogWriter) -> None:
-    with suppress(*DRIVER_ERRORS):
-        writer.close()

@@ -133,6 +133,9 @@ LAYERS: dict[str, Layer] = {
 }
 """The layers of a product by name; ``soil_moisture_std`` only with an ensemble, `DROUGHT` only with a climatology."""
 
+DRAWN = ("soil_moisture", "smap")
+"""Layers that a picture shows."""
+
 DROUGHT = ("soil_moisture_anomaly", "soil_moisture_standardised_anomaly", "soil_moisture_percentile")
 """Layers that compare a map with those of other years, see `drought`."""
 

@@ -253,8 +253,8 @@ def _draw_panel(axes: Axes, panel: Panel, content: _Content, heading: str) -> No
     axes.add_patch(PathPatch(path, facecolor=NODATA, edgecolor="none", zorder=0))
     axes.imshow(
         np.ma.masked_invalid(panel.values), cmap=dry_to_wet(), vmin=low, vmax=high, extent=(left, right, bottom, top),
-        interpolation="antialiased", zorder=1,
-    )  # fmt: skip
+        interpolation="nearest", zorder=1,
+    )  # fmt: skip  # panels have the paper's resolution
     axes.add_patch(PathPatch(path, facecolor="none", edgecolor=INK, linewidth=0.8, zorder=2))
     axes.set(xlim=(left, right), ylim=(bottom, top))
     mean = "no data" if math.isnan(panel.mean) else f"mean {panel.mean:.3f}"
