@@ -96,8 +96,8 @@ scratch = _Scratch()
 class Entry:
     """The snapshot's first layer, of some networks of one kind: numeric columns times a matrix, plus a row of a table.
 
-    Standardisation is part of both. The table holds, for each land cover code, the bias plus the contribution of the
-    one-hot columns; NaN where the model has no such class.
+    The scales of standardised columns are part of both. The table holds, for each land cover code, the bias plus the
+    contribution of the one-hot columns; NaN where the model has no such class.
 
     Attributes
     ----------
@@ -109,20 +109,21 @@ class Entry:
         layers = [network.entry for network in networks]
         ends = [0, *accumulate(len(layer.bias) for layer in layers)]
         self.columns = [slice(*pair) for pair in pairwise(ends)]
+        mean = torch.tensor(spec.snapshot_mean, dtype=torch.float64)
         std = torch.tensor([value or 1.0 for value in spec.snapshot_std], dtype=torch.float64)
         weight = torch.cat([layer.weight for layer in layers]) / std
-        bias = torch.cat([layer.bias for layer in layers])
-        table = (bias - weight @ torch.tensor(spec.snapshot_mean, dtype=torch.float64)).expand(256, -1)
+        table = torch.cat([layer.bias for layer in layers]).expand(256, -1)
         numeric: list[int] = []
         place = 0
         for feature in spec.snapshot:
             columns = range(place, place := place + len(feature.columns))
             if feature.encoding == "onehot":
-                table = table + onehot_table(feature).double() @ weight[:, [*columns]].T
+                table = table + (onehot_table(feature) - mean[[*columns]]) @ weight[:, [*columns]].T
             else:
                 numeric += columns
-        full = like.float()  # numbers that are not standardised need more than three digits
-        self._weight, self._table = weight[:, numeric].T.contiguous().to(full), table.to(full)
+        full = like.float()  # numbers that are centred alone need more than three digits
+        self._mean, self._table = mean[numeric, None].to(full), table.to(full)
+        self._weight = weight[:, numeric].T.contiguous().to(full)
         self._activate, self._like = networks[0].entry_is_activated, like
 
     def __call__(self, x: Float[Tensor, "columns n"], codes: Int[Tensor, " n"] | None) -> Float[Tensor, "n out"]:
@@ -135,7 +136,7 @@ class Entry:
             entered.copy_(self._table[:1].expand_as(entered))
         else:
             torch.index_select(self._table, 0, codes, out=entered)
-        entered.addmm_(x.T, self._weight)
+        entered.addmm_(torch.sub(x, self._mean, out=scratch("centred", x.shape, x)).T, self._weight)
         return (torch.relu_(entered) if self._activate else entered).to(self._like)
 
 

@@ -342,8 +342,8 @@ class DayWriter:
                 finished = pool.map(lambda layer: self._writers[layer].finish(), order)
                 if picture is not None:
                     files[PICTURE] = self._staged(names.picture)
-                    drawn = {layer: layers[layer] for layer, _ in zip(DRAWN, finished, strict=False)}
-                    picture(drawn, files[PICTURE])
+                    drawn = zip(filter(DRAWN.__contains__, order), finished, strict=False)
+                    picture({layer: layers[layer] for layer, _ in drawn}, files[PICTURE])
                     assert is_ours(files[PICTURE]), "the picture function writes a PNG that names mmnet_maps"
                 list(finished)
             if self._members is not None:
