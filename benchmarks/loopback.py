@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 GROUPS = {
-    "/files/hls2": "optical", "/files/sentinel": "sar", "/files/modis": "lst", "/opendap": "smap", "/wcs": "static",
-    "/3dep": "static", "/polaris": "static", "/thredds/ncss": "weather",
+    "/files/hls2": "optical", "/files/sentinel": "sar", "/files/modis": "lst", "/opendap": "smap", "/wcs": "landcover",
+    "/3dep": "terrain", "/polaris": "soil", "/thredds/ncss": "weather",
 }  # fmt: skip
 """The group whose values a path holds; other requests search catalogues and sign addresses."""
 

@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--stations", type=int, default=100)
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--model", default="mmnet-uscrn")
-    parser.add_argument("--groups", default="smap,weather,lst,optical,sar,static", help="groups to read, with commas")
+    parser.add_argument("--groups", default="smap,weather,lst,optical,sar,terrain,landcover,soil", help="with commas")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--kill", action="store_true", help="kill the reading process in the middle, and continue")
     parser.add_argument("--keep", type=Path, help="folder of finished reads, with which the same command continues")

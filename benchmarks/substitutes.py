@@ -53,7 +53,7 @@ def changes() -> Iterator[Change]:
         yield Change(f"LST +{kelvin} K", ("lst",), "lst", lambda v, _, by=kelvin: v + np.float32(by))
     for decibel in (1, 2, -1):
         yield Change(f"VV, VH {decibel:+} dB", ("vv", "vh"), "sar", lambda v, _, by=decibel: v + np.float32(by))
-    yield Change("legend of LCMAP", ("landcover",), "static", lambda v, _: _legend(v))
+    yield Change("legend of LCMAP", ("landcover",), "landcover", lambda v, _: _legend(v))
     for share in (0.8, 1.2):
         yield Change(
             f"rain of 7 days x {share}",
@@ -65,8 +65,8 @@ def changes() -> Iterator[Change]:
     yield Change("srad x 1.05", ("srad",), "weather", lambda v, _: v * np.float32(1.05))
     yield Change("SMAP +0.02", ("smap",), "smap", lambda v, _: v + np.float32(0.02))
     yield Change("reflectance +0.005", BANDS, "optical", lambda v, _: v + np.float32(0.005))
-    yield Change("elevation +2 m", ("elevation",), "static", lambda v, _: v + np.float32(2))
-    yield Change("clay +3 points", ("clay",), "static", lambda v, _: v + np.float32(3))
+    yield Change("elevation +2 m", ("elevation",), "terrain", lambda v, _: v + np.float32(2))
+    yield Change("clay +3 points", ("clay",), "soil", lambda v, _: v + np.float32(3))
 
 
 def _legend(codes: Values) -> Values:

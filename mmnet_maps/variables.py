@@ -22,7 +22,8 @@ class Variable:
     name, long_name, units
         Short name, descriptive name, and UDUNITS units (``"1"`` where dimensionless).
     group
-        The stack group that usually holds it: ``static``, ``optical``, ``sar``, ``smap``, ``weather`` or ``lst``.
+        The stack group that usually holds it: ``terrain``, ``landcover``, ``soil``, ``optical``, ``sar``, ``smap``,
+        ``weather`` or ``lst``.
     valid_min, valid_max
         Range of physically possible values; values outside are missing.
     scale, offset
@@ -102,20 +103,20 @@ _TABLE = (
         name="elevation",
         long_name="surface elevation",
         units="m",
-        group="static",
+        group="terrain",
         valid_min=-120.0,
         valid_max=4500.0,
         scale=0.2,
         standard_name="surface_altitude",
     ),
     Variable(
-        name="slope", long_name="terrain slope", units="degree", group="static", valid_min=0, valid_max=90, scale=0.01
+        name="slope", long_name="terrain slope", units="degree", group="terrain", valid_min=0, valid_max=90, scale=0.01
     ),
     Variable(
         name="aspect",
         long_name="terrain aspect, clockwise from north, 0 where flat",
         units="degree",
-        group="static",
+        group="terrain",
         valid_min=0,
         valid_max=360,
         scale=0.1,
@@ -124,7 +125,7 @@ _TABLE = (
         name="landcover",
         long_name="NLCD land cover code",
         units="1",
-        group="static",
+        group="landcover",
         valid_min=11,
         valid_max=95,
         dtype="uint8",
@@ -135,7 +136,7 @@ _TABLE = (
         name="clay",
         long_name="clay content, 0-5 cm",
         units="percent",
-        group="static",
+        group="soil",
         valid_min=0,
         valid_max=100,
         scale=0.01,
@@ -144,7 +145,7 @@ _TABLE = (
         name="sand",
         long_name="sand content, 0-5 cm",
         units="percent",
-        group="static",
+        group="soil",
         valid_min=0,
         valid_max=100,
         scale=0.01,
@@ -153,7 +154,7 @@ _TABLE = (
         name="bulk_density",
         long_name="bulk density, 0-5 cm",
         units="g cm-3",
-        group="static",
+        group="soil",
         valid_min=0.05,
         valid_max=2.65,
         scale=0.0001,
@@ -307,7 +308,10 @@ VARIABLES: dict[str, Variable] = {variable.name: variable for variable in _TABLE
 FIRST_DAY, LAST_DAY = date(2015, 1, 1), date(2039, 12, 31)
 """Time axis of stacks. Maps begin with it: SMAP has observed since 2015."""
 
-FINE_GROUPS = ("static", "optical", "sar")
+STATIC_GROUPS = ("terrain", "landcover", "soil")
+"""Groups without a time axis, each from a service of its own."""
+
+FINE_GROUPS = (*STATIC_GROUPS, "optical", "sar")
 """Groups on the target grid; all other groups stay on their product's own coarse grid."""
 
 SEARCH_DAYS = {"optical": 32, "sar": 24, "lst": 16}

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from mmnet_maps.sources.base import Provenance, Rasters
+from mmnet_maps.sources.base import Provenance, Rasters, Source
 from mmnet_maps.stack.needs import Needs
-from mmnet_maps.variables import FINE_GROUPS, VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, STATIC_GROUPS, VARIABLES
 
 LATTICES = {
     "smap": GeoBox.from_bbox((-130.0, 20.0, -60.0, 55.0), "EPSG:4326", resolution=0.09, tight=True),
@@ -77,7 +77,12 @@ RANGES = {
     "tmmx": (290, 305), "tmmn": (278, 290), "lst": (295, 320),
 }  # fmt: skip
 assert set(RANGES) | {"landcover"} == set(VARIABLES)
-assert set(FINE_GROUPS) == {"static", "optical", "sar"}
+assert set(FINE_GROUPS) == {*STATIC_GROUPS, "optical", "sar"}
+
+
+def read_static(source: Source, geobox: GeoBox, days: Sequence[date]) -> Rasters:
+    """Read all variables of a source that have no time axis."""
+    return {name: values for group in STATIC_GROUPS for name, values in source.read(group, geobox, days).items()}
 
 
 def source_of(needs: Needs, **options: Any) -> AnalyticSource:

@@ -19,6 +19,7 @@ from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import cover, lonlat
 from mmnet_maps.grid.tiles import target_grid
 from mmnet_maps.sources.earthengine.source import EarthEngineSource
+from mmnet_maps.variables import FINE_GROUPS
 
 DAY = date(2021, 7, 12)
 PLACE = target_grid(read_aoi("-119.68,47.05,-119.60,47.09"))
@@ -130,7 +131,7 @@ def long_series(source: EarthEngineSource) -> str:
 def other_crs(source: EarthEngineSource) -> str:
     """Whether a grid is accepted whose CRS is given as WKT 1."""
     laea = "+proj=laea +lat_0=47.07 +lon_0=-119.64 +datum=WGS84 +units=m"
-    values = source.read("static", GeoBox.from_bbox((-500, -500, 500, 500), laea, resolution=100), [DAY])["elevation"]
+    values = source.read("terrain", GeoBox.from_bbox((-500, -500, 500, 500), laea, resolution=100), [DAY])["elevation"]
     return f"accepted, elevation {describe(values)} m"
 
 
@@ -178,7 +179,7 @@ CHECKS: dict[str, Check] = {
 def other_product(source: EarthEngineSource, group: str, name: str) -> str:
     """Describe the values of a variable, as read from a product of choice."""
     box = SQUARE[:64, :64]
-    if group != "static":
+    if group not in FINE_GROUPS:
         lattice = source.lattice(group)
         box = lattice[cover(PLACE, lattice, pad=20)]
     values = source.read(group, box, [DAY])[name].astype(float)

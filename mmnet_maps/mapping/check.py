@@ -20,7 +20,7 @@ from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.inventory import Scope, area_grid, area_scope, daily_shares, in_order, look_around, survey
 from mmnet_maps.stack.needs import Needs, uses
 from mmnet_maps.stack.store import Stack
-from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS
+from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, STATIC_GROUPS
 
 _SMALLEST = 16  # pixels
 
@@ -107,7 +107,7 @@ def check(stack: Stack, needs: Needs, days: Sequence[date], area: Area | None = 
         series=tuple(name for name in needs.series if name in present),
         groups=(),
     )
-    if set(known.kinds) <= {"static"}:
+    if set(known.kinds) <= set(STATIC_GROUPS):
         return Check(days=days, gaps=tuple(gaps), quality={})
     reach = _reach(stack, known, days, area)
     if not reach.grids:

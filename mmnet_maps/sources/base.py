@@ -158,7 +158,7 @@ class Source(Protocol):
         geobox
             A window of the target grid (fine groups) or of ``lattice(group)`` (coarse groups).
         days
-            Days to read; for ``static`` each decides the nearest release.
+            Days to read; of a group without a time axis each decides the nearest release.
 
         Returns
         -------

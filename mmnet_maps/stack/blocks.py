@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.lattice import Window, lonlat
-from mmnet_maps.variables import FIRST_DAY, LAST_DAY, VARIABLES
+from mmnet_maps.variables import FIRST_DAY, LAST_DAY, STATIC_GROUPS, VARIABLES
 
 Place = tuple[int, int]
 """Row and column of a block."""
@@ -32,13 +32,16 @@ class Group:
 
     @property
     def kind(self) -> str:
-        """Usual group of its variables (see `variables`); not `name` where a product has a grid of its own."""
+        """Usual group of its variables (see `variables`); not `name` where a product has a grid of its own.
+
+        In a stack of 2026-11 and before, terrain, land cover and soil are one group, whose kind is that of the first.
+        """
         return VARIABLES[self.variables[0]].group
 
     @property
     def temporal(self) -> bool:
         """True if the group has a time axis."""
-        return self.kind != "static"
+        return self.kind not in STATIC_GROUPS
 
     @property
     def shape(self) -> tuple[int, int]:

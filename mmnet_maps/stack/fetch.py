@@ -35,12 +35,11 @@ from mmnet_maps.sources.base import (
     Stoppable,
 )
 from mmnet_maps.sources.ranges import OutOfRange
-from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.in_order import in_order
 from mmnet_maps.stack.layout import complete, create
 from mmnet_maps.stack.needs import Demand, Needs, days_around
-from mmnet_maps.stack.plan import Plan, Request, pace, plan, revisions
-from mmnet_maps.stack.products import check_products
+from mmnet_maps.stack.plan import Plan, Request, Share, pace, plan, revisions, shares
+from mmnet_maps.stack.products import check_products, products_of, title_of
 from mmnet_maps.stack.repair import Damage, clear, find_damage
 from mmnet_maps.stack.store import Stack, lock
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
@@ -248,9 +247,10 @@ def estimate(
     return estimates
 
 
-def products_of(group: Group, chosen: Mapping[str, Source]) -> tuple[str, ...]:
-    """Return the products behind the variables of a group, once each."""
-    return tuple(dict.fromkeys(chosen[name].variables()[name].product for name in group.variables))
+def not_fetched(down: Mapping[str, SourceDownError]) -> InputError:
+    """Return the error that names the groups whose services are down, and the reason of the first."""
+    (name, first), *others = down.items()
+    return InputError("; also ".join([f"not all inputs were fetched: {name}: {first}", *dict(others)]))
 
 
 class Costing:
@@ -281,11 +281,10 @@ class Costing:
         cells = (rows.stop - rows.start) * (cols.stop - cols.start)
         size, costs = 0, []
         try:
-            for source, days in _split_by_source(request, self._chosen):
-                mine = [name for name in group.variables if self._chosen[name] is source]
-                size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in mine)
+            for (source, kind, names), days in _due(request, self._chosen):
+                size += cells * len(days) * sum(np.dtype(VARIABLES[name].dtype).itemsize for name in names)
                 if isinstance(source, Charged):
-                    costs.append(source.cost(group.kind, group.lattice[request.window], days))
+                    costs.append(source.cost(kind, group.lattice[request.window], days))
         except SourceDownError as error:
             with self._lock:
                 if group.name not in self.unknown:
@@ -336,20 +335,18 @@ def _run(stack: Stack, found: Plan, chosen: Mapping[str, Source], today: date, q
     kept: dict[str, set[date]] = {}
     down: dict[str, SourceDownError] = {}
     with ThreadPoolExecutor(reads) as pool, stopping(chosen.values()):
-        for name, several in groupby(found.requests, key=lambda request: request.group.name):
-            of_group = list(several)
-            title = f"{name} ({', '.join(products_of(of_group[0].group, chosen))})"
+        for group, several in groupby(found.requests, key=lambda request: request.group):
+            of_group, title = list(several), title_of(group, chosen)
             try:
                 _fill(stack, title, of_group, in_order(pool, of_group, read, ahead=reads), kept, quiet)
             except SourceDownError as error:
                 log.error("%s: %s", title, error)
-                down[title] = error
+                down[group.name] = error
     report_dropped(chosen.values(), ranges)
     for name, days in kept.items():
         log.warning("%s: the inputs of %s are gone; the stack keeps their values", name, counted(len(days), "day"))
     if down:
-        (title, first), *others = down.items()
-        raise InputError("; also ".join([f"not all inputs were fetched: {title}: {first}", *dict(others)])) from first
+        raise not_fetched(down) from next(iter(down.values()))
 
 
 def _fill(
@@ -422,24 +419,23 @@ def read_values(request: Request, chosen: Mapping[str, Source], ranges: OutOfRan
     """Read the values of each day of a request: of the variables that may have any on it."""
     group = request.group
     found: list[Rasters] = [{} for _ in request.days]
-    for source, days in _split_by_source(request, chosen):
-        rasters = source.read(group.kind, group.lattice[request.window], days)
-        for name in (name for name in group.variables if chosen[name] is source):
+    for (source, kind, names), days in _due(request, chosen):
+        rasters = source.read(kind, group.lattice[request.window], days)
+        for name in names:
             where = f"{source.variables()[name].product} on {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}"
             ranges.check(VARIABLES[name], rasters[name], where)
         for k, day in enumerate(days):
-            mine = {name: rasters[name][k] for name in group.variables if chosen[name] is source}
-            found[request.days.index(day)].update(mine)
+            found[request.days.index(day)].update({name: rasters[name][k] for name in names})
     return found
 
 
-def _split_by_source(request: Request, chosen: Mapping[str, Source]) -> Iterator[tuple[Source, list[date]]]:
-    """Yield the sources of a request's variables, each with the days on which it may have data."""
+def _due(request: Request, chosen: Mapping[str, Source]) -> Iterator[tuple[Share, list[date]]]:
+    """Yield how the variables of a request are read, each share with the days on which its source may have data."""
     group = request.group
-    for source in {id(chosen[name]): chosen[name] for name in group.variables}.values():
+    for share in shares(group, chosen):
         days = list(request.days)
         if group.temporal:
-            observed = set(source.days(group.kind, group.lattice[request.window], days[0], days[-1]))
+            observed = set(share.source.days(share.kind, group.lattice[request.window], days[0], days[-1]))
             days = [day for day in days if day in observed]
         if days:
-            yield source, days
+            yield share, days

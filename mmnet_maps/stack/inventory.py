@@ -28,7 +28,7 @@ from mmnet_maps.stack.needs import fine_window
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, SEARCH_DAYS, VARIABLES
 
-ORDER = ("static", "optical", "sar", "smap", "lst", "weather")
+ORDER = ("terrain", "landcover", "soil", "optical", "sar", "smap", "lst", "weather")
 """Groups in the order in which they are shown; others follow."""
 
 PERIOD = 31
@@ -51,7 +51,7 @@ class Contents:
     fetched, filled
         Blocks (y, x) that were fetched for any day, and that hold data on any day.
     days_fetched, days
-        Days on which any block was fetched, and on which any holds data; none for ``static``.
+        Days on which any block was fetched, and on which any holds data; none without a time axis.
     size
         Bytes on disk.
     """

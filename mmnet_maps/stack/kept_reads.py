@@ -18,7 +18,7 @@ from mmnet_maps import __version__
 from mmnet_maps.errors import InputError
 from mmnet_maps.files import replace_file, write_errors
 from mmnet_maps.grid.lattice import Window
-from mmnet_maps.sources.base import Source
+from mmnet_maps.sources.base import Source, SourceDownError
 from mmnet_maps.sources.ranges import OutOfRange
 from mmnet_maps.stack.fetch import assign_needed, read_values
 from mmnet_maps.stack.needs import Needs
@@ -62,7 +62,8 @@ class KeptReads:
             try:
                 found = read_values(read.request, self._chosen, self.ranges)
             except InputError as error:
-                raise InputError(f"{name}: {error}") from error
+                kind = SourceDownError if isinstance(error, SourceDownError) else InputError
+                raise kind(f"{name}: {error}") from error
             content, packed = io.BytesIO(), dict[str, Any](self._packed(read, found))
             np.savez_compressed(content, **packed)
             with write_errors(path, "finished reads are kept"):

@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec
 from mmnet_maps.errors import OutputError
 from mmnet_maps.sources.base import Provenance
 from mmnet_maps.stack import checksums
-from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, LAST_DAY, VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, LAST_DAY, STATIC_GROUPS, VARIABLES
 
 VERSION = 1
 _DAYS = (LAST_DAY - FIRST_DAY).days + 1
@@ -93,7 +93,7 @@ def create(
 
 def _create_group(root: zarr.Group, name: str, lattice: GeoBox, variables: Sequence[str]) -> None:
     kind = VARIABLES[variables[0]].group
-    fine, temporal = kind in FINE_GROUPS, kind != "static"
+    fine, temporal = kind in FINE_GROUPS, kind not in STATIC_GROUPS
     block = _FINE_BLOCK if fine else _COARSE_BLOCK
     height, width = lattice.shape
     group = root.create_group(name, attributes={"block": block})

@@ -17,7 +17,7 @@ from mmnet_maps.grid.tiles import Tile, stack_lattice
 from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.interpolate import FILL_CELLS
 from mmnet_maps.stack.store import Stack
-from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, LAST_DAY, SEARCH_DAYS, VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, LAST_DAY, SEARCH_DAYS, STATIC_GROUPS, VARIABLES
 
 PAD = FILL_CELLS + 1
 """Coarse cells read around a window: gap filling looks two cells further, and bilinear sampling one more."""
@@ -70,7 +70,9 @@ class Needs:
         return [last - timedelta(days=k) for k in reversed(range(self.steps))]
 
     def own_days(self, kind: str, day: date) -> list[date]:
-        """Return the days for which a map of `day` uses a value of this kind."""
+        """Return the days for which a map of `day` uses a value of this kind; its own for one without a time axis."""
+        if kind in STATIC_GROUPS:
+            return [day]
         series = self.series_days(day) if any(VARIABLES[name].group == kind for name in self.series) else []
         snapshot = [day] if any(VARIABLES[name].group == kind for name in self.snapshot) else []
         return sorted({*series, *snapshot})
@@ -82,7 +84,7 @@ class Needs:
 
     def days(self, kind: str, day: date) -> list[date]:
         """Return the days whose observations may enter a map of `day`: its own and the search window around them."""
-        if kind == "static":
+        if kind in STATIC_GROUPS:
             return [day]
         reach = SEARCH_DAYS.get(kind, 0)
         own = self.own_days(kind, day)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
@@ -16,8 +18,15 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.tiles import conus_grid, pixel_of
-from mmnet_maps.sources.base import Source
-from mmnet_maps.stack.fetch import assign_needed, choose_products, open_or_create, report_dropped, stopping
+from mmnet_maps.sources.base import Source, SourceDownError
+from mmnet_maps.stack.fetch import (
+    assign_needed,
+    choose_products,
+    not_fetched,
+    open_or_create,
+    report_dropped,
+    stopping,
+)
 from mmnet_maps.stack.fields import SmapResampling
 from mmnet_maps.stack.in_order import in_order
 from mmnet_maps.stack.kept_reads import KeptReads
@@ -25,8 +34,11 @@ from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.pixel_stack import Held, Packed, PixelStack
 from mmnet_maps.stack.plan import pace
 from mmnet_maps.stack.point_plan import Point, PointRead, PointReads, plan_points
+from mmnet_maps.stack.products import title_of
 from mmnet_maps.stack.reader import read_block
 from mmnet_maps.stack.store import Stack
+
+log = logging.getLogger("mmnet_maps")
 
 _AHEAD = 8
 """Reads that wait for each one under way."""
@@ -111,7 +123,8 @@ def point_stacks(
     """Read the inputs of points from sources, several reads at a time, as stacks in memory.
 
     Reads are planned for all points (`plan_points`), so that coarse cells are read once for all points in them, and
-    carried out in the order of the points.
+    carried out in the order of the points. A service that is down stops only the groups that need it: where finished
+    reads are kept, the error is raised when the others are done.
 
     Parameters
     ----------
@@ -148,16 +161,41 @@ def point_stacks(
         for k in wanted:
             for read in plans[k].all_reads:
                 first.setdefault(id(read), (read, points[k].name))
-        reads, done = pace(chosen.values()).reads, set[int]()
+        reads, done = pace(chosen.values()).reads, dict[int, bool]()
+        reading = _Reading(kept, chosen)
         with ThreadPoolExecutor(reads) as pool, stopping(sources):  # stopped before the pool waits for its reads
-            finished = in_order(pool, first.values(), kept.ensure, ahead=_AHEAD * reads)
+            finished = in_order(pool, first.values(), reading, ahead=_AHEAD * reads)
             for k in wanted:
-                while not done.issuperset(map(id, plans[k].all_reads)):
-                    (read, _), _ = next(finished)
-                    done.add(id(read))
+                mine = [id(read) for read in plans[k].all_reads]
+                while not done.keys() >= set(mine):
+                    (read, _), succeeded = next(finished)
+                    done[id(read)] = succeeded
+                if not all(done[one] for one in mine):
+                    deque(finished if folder else (), maxlen=0)
+                    raise not_fetched(reading.down) from next(iter(reading.down.values()))
                 for days, stack in _stacks_of(template, plans[k], kept):
                     yield k, days, stack
         report_dropped(chosen.values(), kept.ranges)
+
+
+class _Reading:
+    """Carries out reads, and says which succeed: none of a group whose service was found to be down."""
+
+    def __init__(self, kept: KeptReads, chosen: Mapping[str, Source]) -> None:
+        self._kept, self._chosen = kept, chosen
+        self.down: dict[str, SourceDownError] = {}
+
+    def __call__(self, item: tuple[PointRead, str]) -> bool:
+        group = item[0].request.group
+        if group.name in self.down and not self._kept.path(item[0]).exists():
+            return False
+        try:
+            self._kept.ensure(item)
+        except SourceDownError as error:
+            if self.down.setdefault(group.name, error) is error:
+                log.error("%s: %s", title_of(group, self._chosen), error)
+            return False
+        return True
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.layout import TILE
 from mmnet_maps.stack.needs import Demand, fine_window, uses
 from mmnet_maps.stack.store import Stack
-from mmnet_maps.variables import FINE_GROUPS
+from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
 log = logging.getLogger("mmnet_maps")
 
@@ -169,31 +170,47 @@ def _ask(part: _Part, chosen: Mapping[str, Source], today: date, refresh: bool) 
 def revisions(
     group: Group, window: Window, days: Sequence[date], chosen: Mapping[str, Source], today: date
 ) -> list[Revision]:
-    """Return the revision of each day of some blocks, over all sources of the group; none if they never change.
+    """Return the revision of each day of some blocks, over all shares of the group; none if they never change.
 
     It is that of the tile around a window of a fine group, and of the whole lattice of a coarse one: blocks have the
     same revision whatever the window.
     """
-    sources = {id(chosen[name]): chosen[name] for name in group.variables if name in chosen}
-    if not days or not any(isinstance(source, Revised) for source in sources.values()):
+    parts = shares(group, chosen)
+    if not days or not any(isinstance(part.source, Revised) for part in parts):
         return []
     place = group.lattice[_around(group, window)] if group.kind in FINE_GROUPS else group.lattice
     stamps: list[dict[str, int]] = [{} for _ in days]
     final, known = [True for _ in days], [True for _ in days]
-    for source in sources.values():
-        mine = [name for name in group.variables if chosen.get(name) is source]
-        if not isinstance(source, Revised):
+    for part in parts:
+        if not isinstance(part.source, Revised):
             for day in stamps:
-                day.update(dict.fromkeys(mine, 0))
+                day.update(dict.fromkeys(part.names, 0))
             continue
-        for k, revision in enumerate(source.revisions(group.kind, place, days, today)):
-            stamps[k].update({name: revision.stamps[name] for name in mine if name in revision.stamps})
+        for k, revision in enumerate(part.source.revisions(part.kind, place, days, today)):
+            stamps[k].update({name: revision.stamps[name] for name in part.names if name in revision.stamps})
             final[k] &= revision.final
             known[k] &= revision.known
     return [
         Revision(stamps=one, final=all_final, known=all_known)
         for one, all_final, all_known in zip(stamps, final, known, strict=True)
     ]
+
+
+class Share(NamedTuple):
+    """The variables of a group that a source gives by one read, and the kind of group by which it knows them."""
+
+    source: Source
+    kind: str
+    names: list[str]
+
+
+def shares(group: Group, chosen: Mapping[str, Source]) -> list[Share]:
+    """Return how the variables of a group are read: one share a source, in stacks of old software one a kind too."""
+    found: dict[tuple[int, str], Share] = {}
+    for name in (name for name in group.variables if name in chosen):
+        source, kind = chosen[name], VARIABLES[name].group
+        found.setdefault((id(source), kind), Share(source, kind, [])).names.append(name)
+    return list(found.values())
 
 
 def _around(group: Group, window: Window) -> Window:

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from mmnet_maps.sources.base import Cost, Gathering, Source
-from mmnet_maps.stack.fetch import Costing, Estimate, assign_needed, products_of, sum_costs
+from mmnet_maps.stack.fetch import Costing, Estimate, assign_needed, sum_costs
 from mmnet_maps.stack.kept_reads import KeptReads
 from mmnet_maps.stack.needs import Needs
 from mmnet_maps.stack.pixels import template_of
 from mmnet_maps.stack.plan import Request, pace
 from mmnet_maps.stack.point_plan import Point, plan_points
+from mmnet_maps.stack.products import products_of
 from mmnet_maps.variables import FINE_GROUPS
 
 SECONDS = 10.0

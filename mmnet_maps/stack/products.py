@@ -1,4 +1,4 @@
-"""The products that a stack holds, compared with those that sources give: they are never mixed."""
+"""The products that sources give, named for people and compared with those that a stack holds: they are never mixed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mmnet_maps.errors import InputError, MMNetError, brief
 from mmnet_maps.sources.base import Source
+from mmnet_maps.stack.blocks import Group
 from mmnet_maps.stack.store import Stack
 from mmnet_maps.variables import FINE_GROUPS, VARIABLES
 
@@ -24,6 +25,16 @@ def check_products(stack: Stack, chosen: Mapping[str, Source]) -> None:
         f"the stack {stack.path} holds {name} from {known.product if known else 'nowhere'}, the source gives "
         f"{given.product}{how}; choose another --out or delete the stack"
     )
+
+
+def products_of(group: Group, chosen: Mapping[str, Source]) -> tuple[str, ...]:
+    """Return the products behind the variables of a group, once each."""
+    return tuple(dict.fromkeys(chosen[name].variables()[name].product for name in group.variables))
+
+
+def title_of(group: Group, chosen: Mapping[str, Source]) -> str:
+    """Return a group with its products, for people."""
+    return f"{group.name} ({', '.join(products_of(group, chosen))})"
 
 
 def _other_grid(stack: Stack, name: str, source: Source) -> str:

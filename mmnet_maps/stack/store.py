@@ -230,7 +230,7 @@ class Stack:
         window
             Whole blocks (see `Group.whole_blocks`).
         day
-            The day; ignored for ``static``.
+            The day; ignored for a group without a time axis.
         rasters
             Physical values (y, x) per variable; absent variables have no values on that day.
         revision

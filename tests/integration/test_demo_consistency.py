@@ -18,6 +18,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from analytic import read_static
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.mask import area_mask
@@ -75,7 +76,7 @@ def compared(grids: tuple[GeoBox, GeoBox, NDArray[np.bool_]], day: date) -> tupl
     filled = np.array([nearest_in_time(lst, np.arange(len(past)) - k) for k in range(len(past))])
     smap = WORLD.read("smap", cells, [day, *past])["smap"].repeat(PARTS, 1).repeat(PARTS, 2)
     coarse = {**WORLD.read("weather", parts, past), "lst": filled, "smap": smap[1:]}
-    static = {name: values[0] for name, values in WORLD.read("static", parts, [day]).items()}
+    static = {name: values[0] for name, values in read_static(WORLD, parts, [day]).items()}
     fine = {**static, **observed("optical", parts, day), **observed("sar", parts, day), "smap": smap[0]}
     columns = {name: fine[name].ravel() for name in required(spec.snapshot)}
     columns["doy"] = np.array([day.timetuple().tm_yday], np.float32)

@@ -95,7 +95,7 @@ def local(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def test_real_terrain_reached_the_stack(made: tuple[Path, Path]) -> None:
     stack = Stack(made[1])
-    group = stack.groups["static"]
+    group = stack.groups["terrain"]
     marks = stack.marks(group, (slice(0, group.lattice.shape[0]), slice(0, group.lattice.shape[1])), [])[0]
     row, col = np.argwhere(marks > 1)[0] * group.block
     height = stack.read("elevation", (slice(row, row + 512), slice(col, col + 512)))

@@ -92,7 +92,7 @@ def test_variables_that_a_stack_does_not_have_are_named(tmp_path: Path) -> None:
 
 def test_quality_is_that_of_the_days_inputs(patchy: Stack) -> None:
     quality = check(patchy, NEEDS, [DAY], HERE).quality[DAY]
-    assert list(quality) == ["static", "optical", "sar", "smap", "lst", "weather"]
+    assert list(quality) == ["landcover", "optical", "sar", "smap", "lst", "weather"]
     table = take_inventory(patchy, [later(k) for k in range(-2, 1)], HERE).table
     assert quality["sar"] == pytest.approx((table["vv"].usable[2], table["vv"].age[2]))
     assert quality["sar"][1] >= 20  # the radar was last seen that long ago

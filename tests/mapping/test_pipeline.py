@@ -167,7 +167,7 @@ def features_by_hand(job: Request, tile: Tile, row: int, col: int, spec: object)
         def on(when: date | None) -> float:
             return float(stack.read(name, (slice(y, y + 1), slice(x, x + 1)), when)[0, 0])
 
-        if stack.group_of(name).kind == "static":
+        if not stack.group_of(name).temporal:
             return on(None)
         seen = [(k, on(date.fromordinal(day.toordinal() + k))) for k in range(-32, 33)]
         known = [(k, value) for k, value in seen if not np.isnan(value)]

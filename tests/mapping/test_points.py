@@ -189,14 +189,14 @@ def test_the_cost_of_a_source_is_estimated_before(
 ) -> None:
     class Charged(AnalyticSource):
         def cost(self, group: str, geobox: GeoBox, days: Sequence[date]) -> Cost:
-            return Cost(requests=30, bytes=1_000_000, values=1, eecu_hours=0.5)
+            return Cost(requests=30, bytes=1_000_000, values=1, eecu_hours=0.375)
 
     source = Charged()
     monkeypatch.setattr(points_estimate, "open_source", lambda _: [source])
     text = estimate_at_points([*places[:1], (10.0, 50.0)], SPAN, source="closed formula", model=model, parts=tmp_path)
     assert source.reads == []
     assert "1 point; extrapolated" in text
-    assert re.search(r"in total 180 requests, 6 MB received: about \d+ minutes if a request takes 10 s", text)
+    assert re.search(r"in total 240 requests, 8 MB received: about \d+ minutes if a request takes 10 s", text)
     assert "perhaps 1 to 8 EECU-hours" in text
     assert re.search(r"Community +150 +0.8 to 5 %", text)
     for options in ({"stack": stack}, {}):

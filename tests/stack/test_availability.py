@@ -31,7 +31,7 @@ GRID = conus_grid()[3600:3616, 6276:6436]
 UNMARKED = {
     "optical": [DAY - timedelta(days=k) for k in (1, 4, 7)],
     "lst": [DAY - timedelta(days=k) for k in range(-16, 18)],
-    "static": [DAY],
+    "soil": [DAY],
 }
 """Days on which a block of each group loses its mark; the second one of the map's window."""
 

@@ -34,10 +34,10 @@ WINDOWS = [
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Make a stack with random values, two blocks of which have none, written block by block."""
-    groups = {"static": (LATTICE, ["landcover"]), "optical": (LATTICE, ["red"])}
+    groups = {"landcover": (LATTICE, ["landcover"]), "optical": (LATTICE, ["red"])}
     create(tmp_path / "s.zarr", LATTICE, groups, {"landcover": PROVENANCE, "red": PROVENANCE})
     stack, random = Stack(tmp_path / "s.zarr", writable=True), np.random.default_rng(0)
-    for name, variable, high in (("static", "landcover", 96), ("optical", "red", 1)):
+    for name, variable, high in (("landcover", "landcover", 96), ("optical", "red", 1)):
         values = (random.random(LATTICE.shape) * high).astype(np.float32)
         values[256:512, 512:768] = values[1024:, 1280:] = np.nan
         for _, _, window in stack.groups[name].cut(WINDOWS[0]):

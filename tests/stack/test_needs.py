@@ -42,7 +42,7 @@ def test_needs_know_their_days() -> None:
     assert before.days("lst", DAY)[-1] == date(2021, 8, 23)
     assert before.days("optical", DAY)[0] == date(2021, 7, 7)
     assert len(before.days("optical", DAY)) == 65
-    assert before.days("static", DAY) == [DAY]
+    assert before.days("soil", DAY) == [DAY]
     assert NEEDS.variables == ("smap", "red", "vv", "landcover", "clay", "pr", "lst")
     assert NEEDS.days("smap", DAY) == NEEDS.series_days(DAY)
 

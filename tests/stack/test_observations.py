@@ -36,12 +36,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """Make a stack with observations of random blocks, some of them whole, others with many gaps."""
     path, random = tmp_path_factory.mktemp("stack") / "s.zarr", np.random.default_rng(0)
     lattice = conus_grid()[:512, :512]
-    groups = {"static": ["clay"], "optical": ["red"], "sar": ["vv", "vh"]}
+    groups = {"soil": ["clay"], "optical": ["red"], "sar": ["vv", "vh"]}
     provenance = {name: PROVENANCE for names in groups.values() for name in names}
     create(path, lattice, {name: (lattice, names) for name, names in groups.items()}, provenance)
     stack = Stack(path, writable=True)
     for name, variables in groups.items():
-        for offset in OBSERVED if name != "static" else (0,):
+        for offset in OBSERVED if name != "soil" else (0,):
             for k, (_, _, window) in enumerate(stack.groups[name].cut((slice(0, 512), slice(0, 512)))):
                 if random.random() < 0.75 and (k or name != "sar"):  # one block is never observed by radar
                     low, high = VARIABLES[variables[0]].valid_min, VARIABLES[variables[0]].valid_max

@@ -74,7 +74,7 @@ def test_points_together_are_the_points_alone_and_share_what_they_have_in_common
     reads = [group for group, _, _ in source.windows]
     # Two places of cells: of the three pixels near one another, two are the same.
     assert {group: reads.count(group) for group in set(reads)} == {
-        "smap": 2, "weather": 2, "lst": 2, "optical": 3, "static": 3,
+        "smap": 2, "weather": 2, "lst": 2, "optical": 3, "landcover": 3,
     }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_many_days_are_read_in_spans_of_a_year_and_what_is_around_it() -> None:
     days = [date(2018, 1, 1) + timedelta(days=k) for k in range(0, 1200, 30)]
     found = sample([source], PLACES[:1], days, few)
     assert found["date"].astype(object).tolist() == days
-    assert sorted(group for group, _ in source.reads) == ["smap"] * 3 + ["static", "weather"]
+    assert sorted(group for group, _ in source.reads) == ["landcover"] + ["smap"] * 3 + ["weather"]
     for group, most in (("smap", 460), ("weather", 1830)):
         spans = [read for name, read in source.reads if name == group]
         assert all((span[-1] - span[0]).days < most for span in spans)
@@ -118,14 +118,14 @@ def test_a_source_whose_requests_cost_the_same_for_more_cells_is_read_once_for_a
 ) -> None:
     class Whole(Counting):
         def side(self, group: str) -> int | None:
-            return 100_000 if group in ("smap", "static", "optical") else None
+            return 100_000 if group in ("smap", "landcover", "optical") else None
 
     monkeypatch.setattr("mmnet_maps.stack.point_plan._VALUES", 60_000)  # of SMAP a day or two at a time
     whole, apart = Whole(), Counting()
     same(rows(whole, points()), rows(apart, points()))
     reads = [group for group, _, _ in whole.windows]
-    assert {group: reads.count(group) for group in ("weather", "lst", "optical", "static")} == {
-        "weather": 2, "lst": 2, "optical": 3, "static": 3,
+    assert {group: reads.count(group) for group in ("weather", "lst", "optical", "landcover")} == {
+        "weather": 2, "lst": 2, "optical": 3, "landcover": 3,
     }  # fmt: skip
     smap = [(box, days) for group, box, days in whole.windows if group == "smap"]
     assert len(smap) > 1
@@ -252,5 +252,5 @@ def test_an_estimate_of_local_inputs_has_no_cost() -> None:
     assert found.cost is None
     assert found.time is None
     assert {one.group: one.reads for one in found.groups} == {
-        "smap": 2, "optical": 3, "static": 3, "weather": 2, "lst": 2,
+        "smap": 2, "optical": 3, "landcover": 3, "weather": 2, "lst": 2,
     }  # fmt: skip

@@ -83,7 +83,7 @@ def no_fine_chunk(path: Path) -> None:
 
 
 def static_lost(path: Path) -> None:
-    shutil.rmtree(path / "static/landcover/c")
+    shutil.rmtree(path / "landcover/landcover/c")
 
 
 def marks_truncated(path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_block_is_verified_once_a_run(path: Path) -> None:
 
 def test_stacks_of_before_are_read_unverified(path: Path) -> None:
     metadata = json.loads((path / "zarr.json").read_text())
-    for name in ("smap", "weather", "optical", "static"):
+    for name in ("smap", "weather", "optical", "landcover"):
         shutil.rmtree(path / name / "checksums")
         del metadata["consolidated_metadata"]["metadata"][f"{name}/checksums"]
     (path / "zarr.json").write_text(json.dumps(metadata))

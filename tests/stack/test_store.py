@@ -32,7 +32,8 @@ WINDOW = (slice(2048, 2304), slice(6144, 6656))
 @pytest.fixture
 def path(tmp_path: Path, source: AnalyticSource) -> Path:
     groups = {
-        "static": (conus_grid(), ["elevation", "landcover"]),
+        "terrain": (conus_grid(), ["elevation"]),
+        "landcover": (conus_grid(), ["landcover"]),
         "optical": (conus_grid(), ["red", "nir"]),
         "weather": (LATTICES["weather"], ["pr"]),
     }
@@ -129,7 +130,7 @@ def test_a_killed_write_leaves_no_mark(path: Path, source: AnalyticSource, monke
     stack = Stack(path)
     assert (stack.marks(stack.groups["optical"], WINDOW, [DAY]) == 0).all()
     with xr.open_datatree(path, engine="zarr") as tree:
-        assert set(tree.children) == {"static", "optical", "weather"}
+        assert set(tree.children) == {"terrain", "landcover", "optical", "weather"}
 
 
 def test_xarray_and_rioxarray_read_it(path: Path, source: AnalyticSource) -> None:
@@ -142,7 +143,7 @@ def test_xarray_and_rioxarray_read_it(path: Path, source: AnalyticSource) -> Non
         assert red.x[0] == conus_grid()[WINDOW].coordinates["x"].values[0]
         assert tree["weather"].ds["pr"].dims == ("time", "y", "x")
         assert tree["weather"].ds.rio.crs.to_epsg() == 4326
-        assert tree["static"].ds["landcover"].dtype == np.uint8
+        assert tree["landcover"].ds["landcover"].dtype == np.uint8
 
 
 def test_xarray_opens_a_stack_without_millions_of_tasks(path: Path, source: AnalyticSource) -> None:
@@ -321,7 +322,7 @@ def test_older_stacks_get_the_array_of_revisions(path: Path, source: AnalyticSou
         Stack(path, writable=True).record_revision("optical", WINDOW, DAY, 9)
         assert (Stack(path).revisions(stack.groups["optical"], WINDOW, [DAY]) == 9).all()
     with xr.open_datatree(path, engine="zarr") as tree:
-        assert set(tree.children) == {"static", "optical", "weather"}
+        assert set(tree.children) == {"terrain", "landcover", "optical", "weather"}
 
 
 def test_reading_in_threads_leaves_zarrs_settings_as_they_were(path: Path) -> None:

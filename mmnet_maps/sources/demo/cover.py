@@ -190,10 +190,15 @@ def _kinds(
     return irrigated, kind.astype(np.uint8)
 
 
-def cover(at: Ground, places: Positions, fields: Fields, seed: int) -> Cover:
-    """Return the land cover of a block."""
-    texture = spline_noise(places, 1300.0, seed + 41)
-    texture += np.float32(0.6) * spline_noise(places, 450.0, seed + 42)
+def fine_noise(places: Positions, seed: int) -> Field:
+    """Return the fine noise behind land cover and soil."""
+    noise = spline_noise(places, 1300.0, seed + 41)
+    noise += np.float32(0.6) * spline_noise(places, 450.0, seed + 42)
+    return noise
+
+
+def cover(at: Ground, texture: Field, fields: Fields) -> Cover:
+    """Return the land cover of a block from its ground, its `fine_noise` and its fields."""
     part = _parts(at, fields)
     code = _wild(at, texture)
     farmed = part >= 0

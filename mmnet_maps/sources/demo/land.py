@@ -83,9 +83,30 @@ class Ground:
         """Precipitation over potential evapotranspiration (a linear function of temperature)."""
         return aridity(self.rain, self.temperature)
 
-    def inner(self) -> Ground:
+
+class LazyGround(Ground):
+    """The ground with each field computed on first use: groups of the world differ in those that they need.
+
+    Parameters
+    ----------
+    compute
+        Returns the field of a name.
+    """
+
+    _compute: Callable[[str], NDArray[Any]]
+
+    def __init__(self, compute: Callable[[str], NDArray[Any]]) -> None:
+        vars(self)["_compute"] = compute
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        if name not in Ground.__dataclass_fields__:
+            raise AttributeError(name)
+        found: NDArray[Any] = vars(self).setdefault(name, self._compute(name))
+        return found
+
+    def inner(self) -> LazyGround:
         """Return the ground without the outermost rows and columns."""
-        return Ground(**{name: value[1:-1, 1:-1] for name, value in vars(self).items()})
+        return LazyGround(lambda name: getattr(self, name)[1:-1, 1:-1])
 
 
 class GroundNodes:
@@ -100,12 +121,12 @@ class GroundNodes:
         )
         self._ground = ground(nodes, seed)
 
-    def at(self, places: Positions) -> Ground:
+    def at(self, places: Positions) -> LazyGround:
         """Interpolate by a cubic B-spline, which leaves no creases in slopes."""
         i, wx = spline_taps(places.x / NODE)
         j, wy = spline_taps(places.y / NODE)
         i, j = i - self.i0, j - self.j0
-        return Ground(**{name: spline_sum(table, i, j, wx, wy) for name, table in vars(self._ground).items()})
+        return LazyGround(lambda name: spline_sum(getattr(self._ground, name), i, j, wx, wy))
 
     @property
     def lonlat(self) -> tuple[Coordinates, Coordinates]:
@@ -165,6 +186,18 @@ def aridity(rain: Field, temperature: Field) -> Field:
     """Return annual precipitation, mm, over potential evapotranspiration, a linear function of temperature, °C."""
     result: Field = (rain / np.maximum(60 * temperature + 360, 120)).astype(np.float32)
     return result
+
+
+def surface_elevation(places: Positions, at: Ground, seed: int) -> Field:
+    """Return the elevation at places, m: that of the ground and the finest relief."""
+    fine = np.abs(spline_noise(places, 800.0, seed + 51))
+    fine += np.float32(0.35) * spline_noise(places, 330.0, seed + 52)
+    fine -= np.float32(0.8)
+    fine *= at.rough
+    fine *= ramp(at.shore, 0, 500)
+    fine += at.base
+    fine[at.coast < 0] = 0
+    return fine
 
 
 def gradient(elevation: Field, step: tuple[Field, float]) -> tuple[Field, Field]:

@@ -16,10 +16,11 @@ from odc.geo.geobox import GeoBox
 
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.base import Provenance, Rasters
-from mmnet_maps.sources.demo.cover import Cover, Fields, cover, greenness, survey
-from mmnet_maps.sources.demo.land import NODE, Ground, GroundNodes, aspect, gradient, ground
+from mmnet_maps.sources.demo.block import Band, Block
+from mmnet_maps.sources.demo.cover import greenness
+from mmnet_maps.sources.demo.land import NODE, Ground, aspect, ground
 from mmnet_maps.sources.demo.moisture import cell_moisture, soil_moisture
-from mmnet_maps.sources.demo.noise import Field, Positions, ramp, spline_noise, spline_sum, spline_taps
+from mmnet_maps.sources.demo.noise import Field, Positions, ramp, spline_sum, spline_taps
 from mmnet_maps.sources.demo.scenes import (
     BANDS,
     LANDSAT,
@@ -32,7 +33,7 @@ from mmnet_maps.sources.demo.scenes import (
     speckle,
 )
 from mmnet_maps.sources.demo.weather import Climate, day_of_year, sky, surface_temperature, weather
-from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, STATIC_GROUPS, VARIABLES
 
 _SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 _MODIS = 926.625433055833
@@ -42,32 +43,6 @@ _SLOW_NODE = 9600.0  # pitch of the pinned lattice of cloud cover and soil moist
 _DEGREE = 111_320.0  # metres in a degree of latitude
 _BAND_NODES = 36_000  # nodes of the ground held by one worker
 _BLOCK_PIXELS = 65_536  # pixels computed at once, so that intermediates stay in the cache
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A run of rows of a fine window, and the fields that its scenes share.
-
-    Attributes
-    ----------
-    rows
-        Rows of the window.
-    places, ground, cover, fields
-        Positions, and ground, cover and fields there.
-    elevation
-        m
-    east, north
-        Rise over run of the terrain to the east and north.
-    """
-
-    rows: slice
-    places: Positions
-    ground: Ground
-    cover: Cover
-    fields: Fields
-    elevation: Field
-    east: Field
-    north: Field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,11 +214,18 @@ class SyntheticWorld:
         result: Rasters = {
             name: np.full((len(days), *geobox.shape), np.nan, np.float32) for name in names if name != "landcover"
         }
-        if group == "static":
+        if group == "landcover":
             result["landcover"] = np.zeros((len(days), *geobox.shape), np.uint8)
-        scene = {"static": self._static, "optical": self._optical, "sar": self._sar}[group]
+        scenes = {
+            "terrain": _terrain,
+            "soil": _soil,
+            "landcover": _landcover,
+            "optical": self._optical,
+            "sar": self._sar,
+        }
+        scene = scenes[group]
         wide, steps = _places(geobox.pad(1)), _steps(geobox)
-        job = Job.of(days, result, None if group == "static" else wide, self.seed)
+        job = Job.of(days, result, None if group in STATIC_GROUPS else wide, self.seed)
 
         def work(band: slice) -> None:
             for block in self._blocks(wide, band, steps):
@@ -255,52 +237,11 @@ class SyntheticWorld:
 
     def _blocks(self, wide: Positions, band: slice, steps: tuple[Field, float]) -> Iterator[Block]:
         """Yield blocks of a band of rows of the window that `wide` surrounds by one pixel."""
-        nodes = GroundNodes(wide.rows(band.start, band.stop + 2), self.seed)
-        fields = survey(nodes, self.seed)
+        shared = Band(wide.rows(band.start, band.stop + 2), self.seed)
         rows = max(4, _BLOCK_PIXELS // wide.shape[1])
         for start in range(band.start, band.stop, rows):
             stop = min(start + rows, band.stop)
-            padded = wide.rows(start, stop + 2)
-            at = nodes.at(padded)
-            elevation = self._elevation(padded, at)
-            east, north = gradient(elevation, (steps[0][start:stop], steps[1]))
-            inner = at.inner()
-            places = padded.inner()
-            yield Block(
-                rows=slice(start, stop),
-                places=places,
-                ground=inner,
-                cover=cover(inner, places, fields, self.seed),
-                fields=fields,
-                elevation=elevation[1:-1, 1:-1],
-                east=east,
-                north=north,
-            )
-
-    def _elevation(self, places: Positions, at: Ground) -> Field:
-        fine = np.abs(spline_noise(places, 800.0, self.seed + 51))
-        fine += np.float32(0.35) * spline_noise(places, 330.0, self.seed + 52)
-        fine -= np.float32(0.8)
-        fine *= at.rough
-        fine *= ramp(at.shore, 0, 500)
-        fine += at.base
-        fine[at.coast < 0] = 0
-        return fine
-
-    def _static(self, block: Block, job: Job) -> None:
-        at, texture, rows, result = block.ground, block.cover.texture, block.rows, job.result
-        result["elevation"][:, rows] = block.elevation
-        result["landcover"][:, rows] = block.cover.code
-        steepness = np.hypot(block.east, block.north)
-        result["slope"][:, rows] = np.degrees(np.arctan(steepness))
-        result["aspect"][:, rows] = aspect(block.east, block.north)
-        sand = np.clip(at.sand + np.float32(1.6) * texture, 12, 90)
-        clay = np.clip(at.clay - np.float32(0.9) * texture, 3, np.minimum(52, 97 - sand))
-        dense = 1.36 + 0.0022 * sand - 0.0012 * clay - 0.10 * ramp(at.aridity, 0.6, 1.3) + np.float32(0.012) * texture
-        sea = at.coast < 0
-        for name, values in (("sand", sand), ("clay", clay), ("bulk_density", np.clip(dense, 1.1, 1.62))):
-            values[sea] = np.nan
-            result[name][:, rows] = values
+            yield Block(slice(start, stop), wide.rows(start, stop + 2), shared, (steps[0][start:stop], steps[1]))
 
     def _optical(self, block: Block, job: Job) -> None:
         strips = LANDSAT.strips(block.places.x, block.places.y)
@@ -314,10 +255,10 @@ class SyntheticWorld:
                 continue
             doy = _doy(int(day))
             moisture = self._moisture(block, job, k)
-            light = illumination(block.east, block.north, block.ground.lat, doy)
+            light = illumination(*block.gradient, block.ground.lat, doy)
             green = greenness(block.ground, block.cover, block.fields, doy)
             wetness = ramp(moisture, 0.04, 0.42)
-            bands = reflectance(green, block.cover.code, wetness, block.ground.sand, light, block.cover.texture)
+            bands = reflectance(green, block.cover.code, wetness, block.ground.sand, light, block.texture)
             for name in BANDS:
                 bands[name][unseen] = np.nan
                 job.result[name][k, block.rows] = bands[name]
@@ -332,7 +273,7 @@ class SyntheticWorld:
             doy = _doy(int(day))
             green = greenness(block.ground, block.cover, block.fields, doy)
             moisture = self._moisture(block, job, k)
-            pair = backscatter(green, block.cover.code, moisture, offset, block.east, block.cover.texture)
+            pair = backscatter(green, block.cover.code, moisture, offset, block.gradient[0], block.texture)
             for name, values, grain in zip(("vv", "vh"), pair, speckle(block.places, int(day), self.seed), strict=True):
                 values += grain
                 values[unseen] = np.nan
@@ -343,11 +284,33 @@ class SyntheticWorld:
         moisture = job.sample(job.moisture[k], block.places)
         at, day = block.ground, int(job.days[k])
         moisture *= 1.19 - 0.28 * ramp(np.abs(at.creek), 0, 0.9)
-        moisture *= 1 + np.float32(0.02) * block.cover.texture
+        moisture *= 1 + np.float32(0.02) * block.texture
         farmed = block.cover.part >= 0
         watered = block.fields.water(day, _doy(day))[block.cover.part[farmed]]
         moisture[farmed] += watered
         return np.clip(moisture, 0.02, 0.52)
+
+
+def _terrain(block: Block, job: Job) -> None:
+    east, north = block.gradient
+    job.result["elevation"][:, block.rows] = block.elevation
+    job.result["slope"][:, block.rows] = np.degrees(np.arctan(np.hypot(east, north)))
+    job.result["aspect"][:, block.rows] = aspect(east, north)
+
+
+def _landcover(block: Block, job: Job) -> None:
+    job.result["landcover"][:, block.rows] = block.cover.code
+
+
+def _soil(block: Block, job: Job) -> None:
+    at, grain = block.ground, block.texture
+    sand = np.clip(at.sand + np.float32(1.6) * grain, 12, 90)
+    clay = np.clip(at.clay - np.float32(0.9) * grain, 3, np.minimum(52, 97 - sand))
+    dense = 1.36 + 0.0022 * sand - 0.0012 * clay - 0.10 * ramp(at.aridity, 0.6, 1.3) + np.float32(0.012) * grain
+    sea = at.coast < 0
+    for name, values in (("sand", sand), ("clay", clay), ("bulk_density", np.clip(dense, 1.1, 1.62))):
+        values[sea] = np.nan
+        job.result[name][:, block.rows] = values
 
 
 @cache

@@ -21,7 +21,7 @@ from mmnet_maps.settings import read_model
 from mmnet_maps.sources.base import Provenance
 from mmnet_maps.sources.earthengine.client import HIGH_VOLUME, LOOPBACK
 from mmnet_maps.sources.files.config import Smooth
-from mmnet_maps.variables import FINE_GROUPS, VARIABLES, Variable
+from mmnet_maps.variables import FINE_GROUPS, STATIC_GROUPS, VARIABLES, Variable
 
 SMALLEST_SIDE = 16
 """Side, in pixels, of a grid that is not split any further."""
@@ -68,9 +68,9 @@ class Product(BaseModel):
         groups = {VARIABLES[name].group for name in self.bands}
         if len(groups) > 1 or len({VARIABLES[name].dtype for name in self.bands}) > 1:
             raise ValueError(f"{', '.join(self.bands)} belong to different groups; list them as separate products")
-        if self.group != "static" and not self.collection:
+        if self.group not in STATIC_GROUPS and not self.collection:
             raise ValueError(f"{', '.join(self.bands)} change from day to day; give a collection")
-        if self.yearly and (self.group != "static" or not self.collection):
+        if self.yearly and (self.group not in STATIC_GROUPS or not self.collection):
             raise ValueError("yearly is for collections of variables without days, such as landcover")
         return self
 
@@ -82,7 +82,7 @@ class Product(BaseModel):
     @property
     def dated(self) -> bool:
         """True where a day decides which image is read."""
-        return self.group != "static" or self.yearly or bool(self.releases)
+        return self.group not in STATIC_GROUPS or self.yearly or bool(self.releases)
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from pyproj import Transformer
 from mmnet_maps.grid.tiles import conus_grid
 from mmnet_maps.sources.earthengine.config import Selection
 from mmnet_maps.sources.terrain import METRES_PER_DEGREE
-from mmnet_maps.variables import Variable
+from mmnet_maps.variables import STATIC_GROUPS, Variable
 
 _DEFAULT_PIXELS, _MOST_PIXELS = 64, 65_535
 """Native pixels that Earth Engine combines in one pixel of the target grid: by default, and the most that it allows."""
@@ -51,7 +51,7 @@ def packed_image(ee: Any, selection: Selection, geobox: GeoBox, days: Sequence[d
 
 def _each_scene(ee: Any, selection: Selection, geobox: GeoBox) -> Any:
     """Build the function that masks and reduces a scene, for all days: `map` builds its function twice at each call."""
-    if selection.group == "static":
+    if selection.group in STATIC_GROUPS:
         return None
 
     def physical(image: Any) -> Any:
@@ -77,7 +77,7 @@ def _physical(ee: Any, selection: Selection, geobox: GeoBox, day: date, each: An
         return reduce(mask(ee.Image(product.release(day))))
     if product.yearly:
         return reduce(mask(_nearest_year(ee, product.collection, day)))
-    if selection.group == "static":
+    if selection.group in STATIC_GROUPS:
         # Adjacent tiles on one lattice are joined first: a target pixel across a seam overlaps both.
         tiles = _images(ee, selection, geobox, None, day)
         joined = _over_blank(ee, selection, tiles.map(mask)).mosaic()

@@ -30,6 +30,7 @@ from mmnet_maps.sources.earthengine.config import SMALLEST_SIDE, Product, Select
 from mmnet_maps.sources.earthengine.expressions import first_image, images_of_year, packed_image
 from mmnet_maps.sources.earthengine.requests import PixelRequest, planned
 from mmnet_maps.sources.terrain import with_terrain, with_terrain_of
+from mmnet_maps.variables import STATIC_GROUPS
 
 _DELAY = timedelta(days=60)
 """How long after a day its images may still appear or be replaced, where they do not state whether they are final."""
@@ -133,8 +134,8 @@ class EarthEngineSource:
         return one_grid(self._config.name, group, grids)
 
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
-        """Return the days (UTC) with an image over the window; for ``static`` every day."""
-        if group == "static":
+        """Return the days (UTC) with an image over the window; for a group without a time axis every day."""
+        if group in STATIC_GROUPS:
             return [start + timedelta(days=k) for k in range((end - start).days + 1)]
         return sorted({day for each in self._selections(group) for day in self._days_of(each, geobox, start, end)})
 
@@ -143,7 +144,7 @@ class EarthEngineSource:
 
         A day is final when all its images are; where they do not state it, and without images, sixty days later.
         """
-        if group == "static":
+        if group in STATIC_GROUPS:
             return [Revision(stamps=dict.fromkeys(self.variables(), 0)) for _ in days]
         stamps: list[dict[str, int]] = [{} for _ in days]
         final = [True for _ in days]
@@ -222,7 +223,7 @@ class EarthEngineSource:
 
     def _requests(self, selection: Selection, geobox: GeoBox, days: Sequence[date]) -> Iterator[PixelRequest]:
         """Plan the requests for some days, without those on which the product has no image."""
-        if selection.group != "static":
+        if selection.group not in STATIC_GROUPS:
             listed = set(self._days_of(selection, geobox, days[0], days[-1]))
             days = [day for day in days if day in listed]
         elif not selection.product.dated:

@@ -39,7 +39,7 @@ from mmnet_maps.sources.files.stamps import Stamps
 from mmnet_maps.sources.files.stated import Notices, scaling
 from mmnet_maps.sources.files.steps import Steps, refuse_hours_before
 from mmnet_maps.sources.files.strips import Strip
-from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, Variable
+from mmnet_maps.variables import FINE_GROUPS, SEARCH_DAYS, STATIC_GROUPS, Variable
 
 
 class Part(NamedTuple):
@@ -154,7 +154,7 @@ class Archive:
             reason = str(error).removeprefix(f"{self._name}: ").partition("; expected")[0]
             self._notices.once(self._name, "revisions", f"{reason}; {_KEPT}")
             return [UNKNOWN for _ in days]
-        fine, static = self._variable.group in FINE_GROUPS, self._variable.group == "static"
+        fine, static = self._variable.group in FINE_GROUPS, self._variable.group in STATIC_GROUPS
         near = self._tiles_near(geobox) if fine and self._boxes else None
         found = []
         for day in [None for _ in days] if static else days:
@@ -293,7 +293,7 @@ class Archive:
     def _parts(self, geobox: GeoBox, day: date, pad: int = 0) -> list[Part]:
         """Return the files to read for a day on a window."""
         listing = self.listing
-        if self._variable.group == "static":
+        if self._variable.group in STATIC_GROUPS:
             chosen = self._releases(geobox, day, pad)
         else:
             chosen = [(file, day) for file in listing.by_day.get(day, []) if self._meets(file, geobox, pad)]

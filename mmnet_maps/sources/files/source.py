@@ -22,7 +22,7 @@ from mmnet_maps.sources.files.listing import listed
 from mmnet_maps.sources.files.received import keeping_blocks
 from mmnet_maps.sources.files.stated import Notices
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain, with_terrain_of
-from mmnet_maps.variables import FINE_GROUPS, VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, STATIC_GROUPS, VARIABLES
 
 
 class FilesSource:
@@ -110,14 +110,14 @@ class FilesSource:
         return found
 
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
-        """Return the days with a file whose grid meets the window; for ``static`` every day.
+        """Return the days with a file whose grid meets the window; for a group without a time axis every day.
 
         Raises
         ------
         InputError
             When a file is broken, nothing states its day, or a pattern matches no file.
         """
-        if group == "static":
+        if group in STATIC_GROUPS:
             return [date.fromordinal(day) for day in range(start.toordinal(), end.toordinal() + 1)]
         found: set[date] = set()
         for archive in self._group(group).values():

@@ -11,7 +11,7 @@ from mmnet_maps.errors import counted
 from mmnet_maps.sources.base import Provenance, SourceDownError
 from mmnet_maps.sources.open.config import Product
 from mmnet_maps.sources.open.service import Found, NeedsLogin, Service
-from mmnet_maps.variables import SEARCH_DAYS
+from mmnet_maps.variables import SEARCH_DAYS, STATIC_GROUPS
 
 log = logging.getLogger("mmnet_maps")
 
@@ -66,7 +66,7 @@ def chosen(
             except SourceDownError as error:
                 fault = str(error)
             else:
-                fault = "" if offer.product.group == "static" and found else _hole(offer, found, days)
+                fault = "" if offer.product.group in STATIC_GROUPS and found else _hole(offer, found, days)
                 with_hole = with_hole or (offer if found and fault else None)
         if not fault:
             break

@@ -33,7 +33,7 @@ from mmnet_maps.sources.open.finds import Finds
 from mmnet_maps.sources.open.kinds import make_service
 from mmnet_maps.sources.open.service import EVERYWHERE, Found, Joining, Renewing, Sided
 from mmnet_maps.sources.terrain import TERRAIN, with_terrain, with_terrain_of
-from mmnet_maps.variables import VARIABLES
+from mmnet_maps.variables import STATIC_GROUPS, VARIABLES
 
 _MARGIN = 4
 """Cells of a coarse lattice around CONUS."""
@@ -149,9 +149,9 @@ class OpenSource:
         return max(sides, default=None)
 
     def days(self, group: str, geobox: GeoBox, start: date, end: date) -> list[date]:
-        """Return the days on which a service may have values in the window; for ``static`` every day."""
+        """Return the days on which a service may have values in the window; every day without a time axis."""
         days = [start + timedelta(days=k) for k in range((end - start).days + 1)]
-        if group == "static":
+        if group in STATIC_GROUPS:
             return days
         box, found = _box(geobox), set[date]()
         for offer in self._of(group):
@@ -179,7 +179,7 @@ class OpenSource:
                 there = _of_days(offer.product, found, [day])
                 if there:
                     stamps[k].update(dict.fromkeys(names, _stamp(there)))
-                old = today - day > timedelta(days=offer.product.settled) or group == "static"
+                old = today - day > timedelta(days=offer.product.settled) or group in STATIC_GROUPS
                 final[k] &= all(old if one.final is None else one.final for one in there) if there else old
         return [
             Revision(stamps=one, final=all_final, known=known) for one, all_final in zip(stamps, final, strict=True)
@@ -221,7 +221,7 @@ class OpenSource:
         return [*names, *(name for name in TERRAIN if name not in names)] if "elevation" in names else names
 
     def _found(self, offer: Offer, box: Box, first: date, last: date) -> list[Found]:
-        if offer.product.group == "static":
+        if offer.product.group in STATIC_GROUPS:
             first, last = _ALWAYS
         return self._finds.of(offer.key, offer.product, offer.service, box, first, last)
 
@@ -240,13 +240,13 @@ class OpenSource:
         All variables of a day are read before the next day, so that a mask of several bands is received once.
         """
         parts = [self._read_together(offer, geobox, some) for some in self._together(offer, geobox, days)]
-        if offer.product.group == "static" and len(parts) < len(days):  # the same on all days
+        if offer.product.group in STATIC_GROUPS and len(parts) < len(days):  # the same on all days
             parts *= len(days)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _together(self, offer: Offer, geobox: GeoBox, days: Sequence[date]) -> list[Sequence[date]]:
         """Return the days that are read together: of releases each, and one of all where there are no releases."""
-        if offer.product.group != "static":
+        if offer.product.group not in STATIC_GROUPS:
             return [days]
         dated = any(one.first for one in self._found(offer, _box(geobox), days[0], days[-1]))
         return [[day] for day in (days if dated else days[:1])]
@@ -386,7 +386,7 @@ def _on(found: Found, day: date) -> bool:
 
 def _of_days(product: Product, found: Sequence[Found], days: Sequence[date]) -> list[Found]:
     """Return what may hold some days: of the releases of a static product, the nearest one and those without a date."""
-    if product.group != "static":
+    if product.group not in STATIC_GROUPS:
         return [one for one in found if any(_on(one, day) for day in days)]
     away = [
         abs((one.first + (one.last - one.first) / 2 - days[0]).days) if one.first and one.last else 0 for one in found

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
+from analytic import read_static
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.base import Source
 from mmnet_maps.sources.demo import world
 from mmnet_maps.sources.demo.land import aspect, gradient
 from mmnet_maps.sources.demo.world import SyntheticWorld, lattice
-from mmnet_maps.variables import FIRST_DAY, LANDCOVER_CLASSES, VARIABLES
+from mmnet_maps.variables import FINE_GROUPS, FIRST_DAY, LANDCOVER_CLASSES, STATIC_GROUPS, VARIABLES
 
 WORLD = SyntheticWorld()
 TILE = 102_400.0
@@ -50,11 +51,11 @@ def windows(rows: int, columns: int) -> st.SearchStrategy[tuple[slice, slice]]:
 
 @pytest.fixture(scope="module")
 def parents() -> dict[str, dict[str, NDArray[np.generic]]]:
-    return {group: WORLD.read(group, CORNER, observed(group)) for group in ("static", "optical", "sar")}
+    return {group: WORLD.read(group, CORNER, observed(group)) for group in FINE_GROUPS}
 
 
 def observed(group: str) -> list[date]:
-    if group == "static":
+    if group in STATIC_GROUPS:
         return [WET]
     return WORLD.days(group, CORNER, date(2021, 7, 24), date(2021, 8, 10))[:3]
 
@@ -99,8 +100,8 @@ def test_any_coarse_window_equals_its_parent(chosen: tuple[slice, slice], group:
 
 def test_tall_windows_are_seamless_between_workers() -> None:
     tall = GeoBox((1500, 40), Affine(100, 0, -1_800_000, 0, -100, 2_900_000), "EPSG:5070")
-    whole = WORLD.read("static", tall, [WET])
-    parts = [WORLD.read("static", tall[k : k + 300], [WET]) for k in range(0, 1500, 300)]
+    whole = read_static(WORLD, tall, [WET])
+    parts = [read_static(WORLD, tall[k : k + 300], [WET]) for k in range(0, 1500, 300)]
     for name, values in whole.items():
         assert_same(np.concatenate([part[name] for part in parts], axis=1), values)
 
@@ -110,20 +111,20 @@ def test_other_grids_agree_at_the_same_place(crs: str) -> None:
     scale = 100.0 if crs == "EPSG:32611" else 0.001
     x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(-119.4, 47.1)
     other = GeoBox((30, 40), Affine(scale, 0, x, 0, -scale, y), crs)
-    values = WORLD.read("static", other, [WET])
+    values = read_static(WORLD, other, [WET])
     to = Transformer.from_crs(crs, 5070, always_xy=True).transform
     for row, column in [(0, 0), (12, 31), (29, 39)]:
         east, north = to(*(other.affine * (column + 0.5, row + 0.5)))
         pixel = GeoBox((1, 1), Affine(100, 0, east - 50, 0, -100, north + 50), "EPSG:5070")
-        here = WORLD.read("static", pixel, [WET])
+        here = read_static(WORLD, pixel, [WET])
         for name in ("elevation", "clay", "sand", "bulk_density"):
             assert values[name][0, row, column] == pytest.approx(here[name][0, 0, 0], rel=1e-4)
         assert values["landcover"][0, row, column] == here["landcover"][0, 0, 0]
 
 
 def test_two_worlds_of_a_seed_agree_and_of_another_differ() -> None:
-    first, second = (SyntheticWorld(seed=s).read("static", CORNER[:20, :20], [WET])["elevation"] for s in (2021, 2021))
-    other = SyntheticWorld(seed=5).read("static", CORNER[:20, :20], [WET])["elevation"]
+    first, second = (SyntheticWorld(seed=s).read("terrain", CORNER[:20, :20], [WET])["elevation"] for s in (2021, 2021))
+    other = SyntheticWorld(seed=5).read("terrain", CORNER[:20, :20], [WET])["elevation"]
     np.testing.assert_array_equal(first, second)
     assert np.abs(first - other).mean() > 1
 
@@ -139,10 +140,10 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("group", ["static", "optical", "sar", "weather", "smap", "lst"])
+@pytest.mark.parametrize("group", [*FINE_GROUPS, "weather", "smap", "lst"])
 def test_values_lie_in_the_valid_ranges_everywhere(place: str, group: str) -> None:
     lon, lat = PLACES[place]
-    if group in ("static", "optical", "sar"):
+    if group in FINE_GROUPS:
         x, y = Transformer.from_crs(4326, 5070, always_xy=True).transform(lon, lat)
         grid = GeoBox((60, 60), Affine(100, 0, x // 100 * 100, 0, -100, y // 100 * 100), "EPSG:5070")
     else:
@@ -184,8 +185,8 @@ def test_lattices_are_those_of_the_products() -> None:
             column, row = ~grid.affine * to(lon, lat)
             assert 0 < column < grid.shape[1]
             assert 0 < row < grid.shape[0]
-    with pytest.raises(InputError, match="no coarse group 'static'"):
-        lattice("static")
+    with pytest.raises(InputError, match="no coarse group 'soil'"):
+        lattice("soil")
 
 
 def test_it_rains_on_grant_county_between_the_two_days_and_not_before() -> None:
@@ -273,7 +274,7 @@ def test_grant_county_holds_what_the_place_is_known_for() -> None:
     west, south, east, north = to.transform_bounds(-119.9, 46.75, -119.0, 47.3)
     shape = int((north - south) / 200), int((east - west) / 200)
     grid = GeoBox(shape, Affine(200, 0, west, 0, -200, north), "EPSG:5070")
-    static = WORLD.read("static", grid, [WET])
+    static = read_static(WORLD, grid, [WET])
     codes, counts = np.unique(static["landcover"], return_counts=True)
     share = dict(zip(codes.tolist(), (counts / counts.sum()).tolist(), strict=True))
     assert share[52] > 0.25

@@ -14,7 +14,7 @@ from earthengine_setup import config, using
 from fake_earthengine import FakeEarthEngine
 from mmnet_maps.sources.earthengine.source import EarthEngineSource
 
-OTHERS = {"landcover_annual": ("static", "landcover"), "lst_good": ("lst", "lst"), "lst_viirs": ("lst", "lst")}
+OTHERS = {"landcover_annual": ("landcover", "landcover"), "lst_good": ("lst", "lst"), "lst_viirs": ("lst", "lst")}
 
 
 @pytest.mark.live

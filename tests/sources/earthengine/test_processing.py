@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 import earthengine_catalog as world
+from analytic import read_static
 from earthengine_catalog import Lattice, Layer, Scene
 from earthengine_setup import SOLE, config, served
 from fake_earthengine import FakeEarthEngine, Fault, Grid, Projection, ServiceError, sampling
@@ -78,7 +79,7 @@ def test_fill_values_are_masked_before_the_mean(source: EarthEngineSource, serve
 
     lon, lat = lonlat(SOLE)
     with served(server, world.catalog()[DEM], scenes=with_fill(DEM, "elevation", world.ELEVATION_STEP, -999_999)):
-        found = source.read("static", SOLE, [DAY])["elevation"][0]
+        found = source.read("terrain", SOLE, [DAY])["elevation"][0]
     np.testing.assert_allclose(found, world.elevation(lon.astype(float), lat.astype(float)), atol=3)
     whole = source.read("optical", SOLE, [DAY])["red"][0]
     for fill in (-9999.0, -0.9999):
@@ -97,7 +98,7 @@ def test_as_many_native_pixels_are_combined_as_the_resolution_needs(
     source: EarthEngineSource, server: FakeEarthEngine
 ) -> None:
     source.read("optical", SOLE, [DAY])
-    source.read("static", SOLE, [DAY])
+    read_static(source, SOLE, [DAY])
     limits = {}
     for request in server.pixel_requests():
         values = request.body["expression"]["values"]
@@ -133,7 +134,7 @@ def test_a_resolution_that_is_too_coarse_is_reported_with_its_key(tmp_path: Path
     message = "Image.reduceResolution: Too many input pixels per output pixel. Found 229, but maxPixels allows only 64."
     server.faults.append(Fault(kind="status", code=400, message=message))
     with pytest.raises(InputError, match=r"3DEP.*Found 229, but maxPixels allows only 64.*'resolution'"):
-        source.read("static", SOLE, [DAY])
+        source.read("terrain", SOLE, [DAY])
     assert server.count() == 1
 
 
@@ -141,7 +142,7 @@ def test_a_resolution_that_is_too_coarse_is_reported_with_its_key(tmp_path: Path
 
 
 def test_a_tile_outside_conus_does_not_change_the_elevation(source: EarthEngineSource, server: FakeEarthEngine) -> None:
-    expected = source.read("static", SOLE, [DAY])
+    expected = source.read("terrain", SOLE, [DAY])
     dem = world.catalog()[DEM]
     alaska = Scene(
         index="USGS_13_n62w150",
@@ -151,13 +152,13 @@ def test_a_tile_outside_conus_does_not_change_the_elevation(source: EarthEngineS
         bounds=(-150.0, 61.0, -149.0, 62.0),
     )  # fmt: skip
     with served(server, dem, scenes=(alaska, *dem.scenes)):
-        found = source.read("static", SOLE, [DAY])
+        found = source.read("terrain", SOLE, [DAY])
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 def test_the_newest_tile_is_on_top(source: EarthEngineSource, server: FakeEarthEngine) -> None:
-    expected = source.read("static", SOLE, [DAY])["elevation"]
+    expected = source.read("terrain", SOLE, [DAY])["elevation"]
     dem = world.catalog()[DEM]
     newer = tuple(
         replace(
@@ -169,7 +170,7 @@ def test_the_newest_tile_is_on_top(source: EarthEngineSource, server: FakeEarthE
         for scene in dem.scenes
     )
     with served(server, dem, scenes=(*newer, *dem.scenes)):
-        found = source.read("static", SOLE, [DAY])["elevation"]
+        found = source.read("terrain", SOLE, [DAY])["elevation"]
     np.testing.assert_allclose(found, expected + 7, atol=0.3)
 
 
@@ -195,7 +196,7 @@ def test_annual_land_cover_is_that_of_the_nearest_year(
     x, y = centres(SOLE)
     with served(server, annual, scenes=scenes[::-1]):
         for day in (date(year, 1, 1), date(year, 12, 31)):
-            found = source.read("static", SOLE, [day])["landcover"][0]
+            found = source.read("landcover", SOLE, [day])["landcover"][0]
             assert (found == world.landcover_class(x, y, used)).mean() > 0.6
     assert source.variables()["landcover"].product == "Annual NLCD"
 
@@ -203,7 +204,7 @@ def test_annual_land_cover_is_that_of_the_nearest_year(
 def test_fill_of_annual_land_cover_is_missing(tmp_path: Path, server: FakeEarthEngine) -> None:
     source = using(tmp_path, server, landcover="landcover_annual")
     grid = GeoBox((6, 40), Affine(100, 0, world.ANNUAL_COAST - 2000, 0, -100, 2_900_000), "EPSG:5070")
-    found = source.read("static", grid, [DAY])["landcover"][0]
+    found = source.read("landcover", grid, [DAY])["landcover"][0]
     assert not found[:, :19].any()
     assert set(np.unique(found[:, 20:])) <= set(world.LANDCOVER_CODES)
 

@@ -210,7 +210,7 @@ def test_a_grid_without_a_code_is_sent_as_the_wkt_that_earth_engine_documents(
     source = EarthEngineSource(config(tmp_path, server))
     middle = "+proj=laea +lat_0=47.07 +lon_0=-119.64 +datum=WGS84 +units=m"
     grid = GeoBox.from_bbox((-800, -800, 800, 800), middle, resolution=100)
-    found = source.read("static", grid, [DAY])
+    found = source.read("terrain", grid, [DAY])
     sent = server.pixel_requests()[0].body["grid"]
     assert sent["crsWkt"].startswith("PROJCS[")
     assert np.isfinite(found["elevation"]).all()

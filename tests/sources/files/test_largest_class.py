@@ -99,7 +99,7 @@ def test_a_real_land_cover_window(tmp_path: Path) -> None:
     text = {"name": "nlcd", "variables": {"landcover": {"files": str(NLCD), "date": date(2021, 7, 1), "product": "P"}}}
     (tmp_path / "nlcd.yaml").write_text(yaml.safe_dump(text))
     grid = GeoBox((16, 18), Affine(100, 0, 1_520_000, 0, -100, 1_580_000), "EPSG:5070")
-    found = FilesSource(tmp_path / "nlcd.yaml").read("static", grid, [date(2021, 8, 8)])["landcover"][0]
+    found = FilesSource(tmp_path / "nlcd.yaml").read("landcover", grid, [date(2021, 8, 8)])["landcover"][0]
     with rasterio.open(NLCD) as image:
         codes = image.read(1).astype(np.uint8)
         lattice = GeoBox(codes.shape, image.transform, image.crs.to_wkt())

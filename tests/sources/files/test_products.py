@@ -378,8 +378,8 @@ def test_land_cover_comes_from_the_nearest_year(tmp_path: Path) -> None:
         write_tif(tmp_path / f"nlcd_{year}_land_cover_l48.tif", np.full((200, 150), code, np.uint8))
     made = source(tmp_path, {"landcover": {"pattern": "nlcd_{date:%Y}_*.tif"}})
     for day, code in ((date(2017, 1, 1), 41), (date(2021, 1, 1), 82), (date(2021, 12, 31), 82), (DAY, 82)):
-        assert (made.read("static", GRID, [day])["landcover"] == code).all()
-    assert (made.read("static", GRID, [date(2019, 12, 31)])["landcover"] == 52).all()
+        assert (made.read("landcover", GRID, [day])["landcover"] == code).all()
+    assert (made.read("landcover", GRID, [date(2019, 12, 31)])["landcover"] == 52).all()
 
 
 def test_an_erdas_img_is_read(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_an_erdas_img_is_read(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "nlcd_2021_x.img", "w", driver="HFA", **size) as image:
         image.write(np.full((200, 150), 82, np.uint8), 1)
     made = source(tmp_path, {"landcover": {"pattern": "nlcd_{date:%Y}_*.img"}})
-    assert (made.read("static", GRID, [DAY])["landcover"] == 82).all()
+    assert (made.read("landcover", GRID, [DAY])["landcover"] == 82).all()
 
 
 def test_tiles_without_a_date_are_a_mosaic_without_seams(tmp_path: Path) -> None:
@@ -399,11 +399,11 @@ def test_tiles_without_a_date_are_a_mosaic_without_seams(tmp_path: Path) -> None
             corner = CORNER @ Affine.translation(cols.start, rows.start)
             write_tif(tmp_path / f"polaris/clay/lat{row}_lon{col}.tif", values[rows, cols], corner)
     (tmp_path / "polaris/clay/lat9_lon9.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:1000])
-    whole = source(tmp_path, {"clay": {"files": "whole.tif"}}).read("static", GRID, [DAY])["clay"]
+    whole = source(tmp_path, {"clay": {"files": "whole.tif"}}).read("soil", GRID, [DAY])["clay"]
     (tmp_path / "polaris/clay/lat9_lon9.tif").unlink()
     tiled = source(tmp_path, {"clay": {"pattern": "polaris/clay/lat*_lon*.tif"}})
-    np.testing.assert_array_equal(tiled.read("static", GRID, [DAY])["clay"], whole)
-    np.testing.assert_array_equal(tiled.read("static", GRID[17:23, 12:17], [DAY])["clay"], whole[:, 17:23, 12:17])
+    np.testing.assert_array_equal(tiled.read("soil", GRID, [DAY])["clay"], whole)
+    np.testing.assert_array_equal(tiled.read("soil", GRID[17:23, 12:17], [DAY])["clay"], whole[:, 17:23, 12:17])
 
 
 def test_each_tile_uses_its_nearest_release(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_each_tile_uses_its_nearest_release(tmp_path: Path) -> None:
             name = f"USGS_13_{tile}_{year}0615.tif"
             write_tif(tmp_path / name, np.full((200, 75), year, np.float32), affine)
     made = source(tmp_path, {"elevation": {"pattern": "USGS_13_{tile}_{date:%Y%m%d}.tif"}})
-    found = made.read("static", GRID, [DAY])["elevation"][0]
+    found = made.read("terrain", GRID, [DAY])["elevation"][0]
     assert (found[:, :15] == 2020).all()
     assert (found[:, 15:] == 2018).all()
 
@@ -489,11 +489,11 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_files_are_read_over_http(tmp_path: Path, server: str) -> None:
     values = np.random.default_rng(10).uniform(1, 60, (200, 150)).astype(np.float32)
     write_tif(tmp_path / "served/soil/clay.tif", values)
-    local = source(tmp_path, {"clay": {"files": "served/soil/clay.tif"}}).read("static", GRID, [DAY])["clay"]
+    local = source(tmp_path, {"clay": {"files": "served/soil/clay.tif"}}).read("soil", GRID, [DAY])["clay"]
     made = source(tmp_path, {"clay": {"files": f"{server}/soil/clay.tif?key=secret"}})
-    np.testing.assert_array_equal(made.read("static", GRID, [DAY])["clay"], local)
+    np.testing.assert_array_equal(made.read("soil", GRID, [DAY])["clay"], local)
     beside = source(tmp_path, {"clay": {"files": "soil/clay.tif"}}, folder=server)
-    np.testing.assert_array_equal(beside.read("static", GRID, [DAY])["clay"], local)
+    np.testing.assert_array_equal(beside.read("soil", GRID, [DAY])["clay"], local)
 
 
 def test_patterns_and_netcdf_over_http(tmp_path: Path, server: str) -> None:

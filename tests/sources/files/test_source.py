@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
+from analytic import read_static
 from mmnet_maps.errors import InputError, RequestError
 from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.positions import pixel_centres
@@ -114,7 +115,7 @@ def test_land_cover_is_the_most_frequent_class(tmp_path: Path) -> None:
     affine = Affine(20, 0, GRID.affine.c, 0, -20, GRID.affine.f)
     file = write_tif(tmp_path / "cover.tif", stored, affine, "EPSG:5070", nodata=255)
     codes = {1: 11, 2: 22, 3: 31, 4: 42}
-    found = source(tmp_path, {"landcover": {"files": file, "codes": codes}}).read("static", GRID, [DAY])["landcover"]
+    found = source(tmp_path, {"landcover": {"files": file, "codes": codes}}).read("landcover", GRID, [DAY])["landcover"]
     assert found.dtype == np.uint8
     pieces = stored.reshape(40, 5, 30, 5).swapaxes(1, 2).reshape(40, 30, 25)
     counts = np.stack([(pieces == code).sum(axis=2) for code in codes])
@@ -144,7 +145,7 @@ def test_a_slanted_plane_in_any_crs_and_cell_size_stays_a_plane(
     else:
         affine_there = affine
     file = write_tif(tmp_path / "clay.tif", values * 50, affine_there, crs)
-    found = source(tmp_path, {"clay": {"files": file}}).read("static", GRID, [DAY])["clay"][0]
+    found = source(tmp_path, {"clay": {"files": file}}).read("soil", GRID, [DAY])["clay"][0]
     expected = plane(*centres_in(GRID, crs)) * 50
     # One source cell is this much of the range; footprints are whole cells, not slanted pixels.
     step = 50 * 0.4 / min(shape)
@@ -156,7 +157,7 @@ def test_land_cover_coarser_than_the_grid_is_the_cell_under_the_centre(tmp_path:
     affine, shape = around(GRID, "EPSG:32611", 1000)
     stored = np.random.default_rng(3).choice(np.array([21, 42, 82], np.uint8), shape)
     file = write_tif(tmp_path / "cover.tif", stored, affine, "EPSG:32611")
-    found = source(tmp_path, {"landcover": {"files": file}}).read("static", GRID, [DAY])["landcover"][0]
+    found = source(tmp_path, {"landcover": {"files": file}}).read("landcover", GRID, [DAY])["landcover"][0]
     x, y = centres_in(GRID, "EPSG:32611")
     right, down = (x - affine.c) / 1000, (y - affine.f) / -1000
     clear = np.minimum(np.abs(right - np.round(right)), np.abs(down - np.round(down))) > 0.01
@@ -188,7 +189,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[FilesSource, GeoBox
             },
         },
     )
-    return made, grid, made.read("static", grid, [DAY]) | made.read("optical", grid, [DAY])
+    return made, grid, read_static(made, grid, [DAY]) | made.read("optical", grid, [DAY])
 
 
 @settings(deadline=None, max_examples=12)
@@ -199,7 +200,7 @@ def test_a_window_equals_the_same_part_of_the_whole(
     made, grid, whole = noisy
     top, left = data.draw(st.integers(0, 79)), data.draw(st.integers(0, 89))
     part = slice(top, data.draw(st.integers(top + 1, 80))), slice(left, data.draw(st.integers(left + 1, 90)))
-    found = made.read("static", grid[part], [DAY]) | made.read("optical", grid[part], [DAY])
+    found = read_static(made, grid[part], [DAY]) | made.read("optical", grid[part], [DAY])
     assert found.keys() == whole.keys() == {"elevation", "slope", "aspect", "landcover", "red"}
     for name, values in found.items():
         np.testing.assert_array_equal(values, whole[name][(slice(None), *part)], err_msg=name)
@@ -227,7 +228,7 @@ def test_slope_and_aspect_are_computed_from_the_elevation(tmp_path: Path) -> Non
     made = source(tmp_path, {"elevation": {"files": file, "licence": "mine"}})
     assert made.variables()["slope"] == made.variables()["elevation"]
     assert made.variables()["slope"].licence == "mine"
-    found = made.read("static", GRID, [DAY])
+    found = made.read("terrain", GRID, [DAY])
     assert list(found) == ["elevation", "slope", "aspect"]
     np.testing.assert_allclose(found["slope"], math.degrees(math.atan(math.hypot(0.1, 0.2))), atol=0.02)
     # Downhill is to the south-west.
@@ -238,7 +239,7 @@ def test_slope_and_aspect_are_computed_from_the_elevation(tmp_path: Path) -> Non
     file = write_tif(
         tmp_path / "g.tif", tilt.astype(np.float32), Affine(0.0005, 0, -119.61, 0, -0.0005, 47.23), "EPSG:4326"
     )
-    found = source(tmp_path, {"elevation": {"files": file}}).read("static", geographic, [DAY])
+    found = source(tmp_path, {"elevation": {"files": file}}).read("terrain", geographic, [DAY])
     np.testing.assert_allclose(found["slope"], math.degrees(math.atan(0.1)), atol=0.02)
     np.testing.assert_allclose(found["aspect"], 270, atol=0.1)
     file = write_tif(
@@ -248,7 +249,7 @@ def test_slope_and_aspect_are_computed_from_the_elevation(tmp_path: Path) -> Non
         "EPSG:5070",
     )
     own = source(tmp_path, {"elevation": {"files": file, "units": "ft"}, "slope": {"files": file}})
-    found = own.read("static", GRID, [DAY])
+    found = own.read("terrain", GRID, [DAY])
     assert np.allclose(found["slope"], 3)
     np.testing.assert_allclose(found["elevation"], 3 * 0.3048, rtol=1e-5)
     assert not found["aspect"].any()
@@ -261,14 +262,14 @@ def test_adjacent_files_and_the_nearest_release(tmp_path: Path) -> None:
     west = write_tif(tmp_path / "west.tif", values[:, :75], affine, "EPSG:5070")
     east = write_tif(tmp_path / "east.tif", values[:, 75:], affine @ Affine.translation(75, 0), "EPSG:5070")
     other = write_tif(tmp_path / "other.tif", np.full_like(values, 5), affine, "EPSG:5070")
-    one = source(tmp_path, {"clay": {"files": whole}}).read("static", GRID, [DAY])["clay"]
+    one = source(tmp_path, {"clay": {"files": whole}}).read("soil", GRID, [DAY])["clay"]
     np.testing.assert_array_equal(
-        one, source(tmp_path, {"clay": {"files": [west, east]}}).read("static", GRID, [DAY])["clay"]
+        one, source(tmp_path, {"clay": {"files": [west, east]}}).read("soil", GRID, [DAY])["clay"]
     )
     releases = source(tmp_path, {"clay": {"dates": {date(2016, 7, 1): other, date(2021, 7, 1): [west, east]}}})
-    np.testing.assert_array_equal(one, releases.read("static", GRID, [DAY])["clay"])
-    assert np.allclose(releases.read("static", GRID, [date(2018, 6, 1)])["clay"], 5)
-    assert releases.days("static", GRID, DAY, DAY) == [DAY]
+    np.testing.assert_array_equal(one, releases.read("soil", GRID, [DAY])["clay"])
+    assert np.allclose(releases.read("soil", GRID, [date(2018, 6, 1)])["clay"], 5)
+    assert releases.days("soil", GRID, DAY, DAY) == [DAY]
 
 
 def test_days_of_fine_files_are_those_that_meet_the_window(tmp_path: Path) -> None:
@@ -405,7 +406,7 @@ def test_only_the_window_is_read(tmp_path: Path) -> None:
         start = int((3_200_000 - 2_900_000) / 10), int((2_400_000 - 1_800_000) / 10)
         window = rasterio.windows.Window(start[1], start[0], 300, 400)
         image.write(np.full((1, 400, 300), 25, np.float32), window=window)
-    found = source(tmp_path, {"sand": {"files": "huge.tif"}}).read("static", GRID, [DAY])["sand"]
+    found = source(tmp_path, {"sand": {"files": "huge.tif"}}).read("soil", GRID, [DAY])["sand"]
     np.testing.assert_allclose(found, 25)
 
 
@@ -418,10 +419,10 @@ def test_reading_needs_no_more_of_a_file_than_the_window(tmp_path: Path) -> None
     content = bytearray(path.read_bytes())
     path.write_bytes(content[: len(content) // 2])
     made = source(tmp_path, {"clay": {"files": "a.tif"}})
-    np.testing.assert_allclose(made.read("static", GRID, [DAY])["clay"][0], values[:40, :30], rtol=1e-5)
+    np.testing.assert_allclose(made.read("soil", GRID, [DAY])["clay"][0], values[:40, :30], rtol=1e-5)
     below = GeoBox((10, 10), Affine(100, 0, GRID.affine.c, 0, -100, GRID.affine.f - 190_000), "EPSG:5070")
     with pytest.raises(InputError, match=r"clay: .*a\.tif cannot be read"):
-        made.read("static", below, [DAY])
+        made.read("soil", below, [DAY])
 
 
 def test_everything_outside_the_files_is_missing(tmp_path: Path) -> None:
@@ -431,7 +432,7 @@ def test_everything_outside_the_files_is_missing(tmp_path: Path) -> None:
     cover = write_tif(
         tmp_path / "b.tif", np.full((5, 5), 42, np.uint8), Affine(100, 0, 0, 0, -100, 2_000_000), "EPSG:5070"
     )
-    found = source(tmp_path, {"clay": {"files": file}, "landcover": {"files": cover}}).read("static", GRID, [DAY])
+    found = read_static(source(tmp_path, {"clay": {"files": file}, "landcover": {"files": cover}}), GRID, [DAY])
     assert np.isnan(found["clay"]).all()
     assert not found["landcover"].any()
 
@@ -517,7 +518,7 @@ def test_broken_files_are_reported_in_one_line(
     assert "\n" not in message
     assert message.startswith(f"vpd: {tmp_path / entry['files']}")
     with pytest.raises(InputError, match=words):
-        source(tmp_path, {"clay": entry}).read("static", GRID, [DAY])
+        source(tmp_path, {"clay": entry}).read("soil", GRID, [DAY])
 
 
 def test_invalid_descriptions_are_reported(tmp_path: Path) -> None:
@@ -544,12 +545,12 @@ def test_a_file_changed_in_place_is_read_again_and_the_name_stays(tmp_path: Path
     made = source(tmp_path, {"clay": {"files": "a.tif"}})
     before, state = made.name, made.state
     assert before.startswith("mine-")
-    assert np.allclose(made.read("static", GRID, [DAY])["clay"], 20)
+    assert np.allclose(made.read("soil", GRID, [DAY])["clay"], 20)
     write_tif(tmp_path / "a.tif", np.full((50, 50), 30, np.float32), affine, "EPSG:5070")
     again = FilesSource(tmp_path / "mine.yaml")
     assert again.name == before
     assert again.state != state
-    assert np.allclose(again.read("static", GRID, [DAY])["clay"], 30)
+    assert np.allclose(again.read("soil", GRID, [DAY])["clay"], 30)
     assert source(tmp_path, {"clay": {"files": "a.tif", "nodata": 30}}).name != before
 
 
@@ -606,7 +607,7 @@ def test_zion_agrees_with_gdal_warping_the_files_themselves(zion: FilesSource) -
     grid = target_grid(read_aoi(REPOSITORY / "examples/zion.geojson"))
     day = date(2015, 8, 18)
     assert zion.days("optical", grid, date(2015, 7, 1), date(2015, 9, 30)) == [day]
-    found = zion.read("static", grid, [day]) | zion.read("optical", grid, [day])
+    found = read_static(zion, grid, [day]) | zion.read("optical", grid, [day])
     for name, values in found.items():
         assert values.shape == (1, *grid.shape)
         if name != "landcover":
@@ -670,10 +671,10 @@ def test_a_file_of_impossible_values_is_refused_by_name(
     values = np.random.default_rng(0).integers(low, high, tuple(GRID.shape)).astype(np.uint16)
     write_tif(tmp_path / "wrong.tif", values, affine, "EPSG:5070")
     with pytest.raises(InputError, match=message):
-        source(tmp_path, {name: {"files": "wrong.tif", "date": DAY}}).read("static", GRID, [DAY])
+        source(tmp_path, {name: {"files": "wrong.tif", "date": DAY}}).read(VARIABLES[name].group, GRID, [DAY])
     values[5:] = 82
     write_tif(tmp_path / "wrong.tif", values, affine, "EPSG:5070")
     partly = source(tmp_path, {name: {"files": "wrong.tif", "date": DAY}})
-    partly.read("static", GRID, [DAY])
+    partly.read(VARIABLES[name].group, GRID, [DAY])
     partly.report()
     assert f"{name}: {5 * GRID.shape.x} of {GRID.shape.x * GRID.shape.y:,} " in caplog.text

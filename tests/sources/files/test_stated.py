@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from mmnet_maps.errors import InputError
 from mmnet_maps.sources.files.source import FilesSource
 from mmnet_maps.sources.files.stated import time_method
+from mmnet_maps.variables import VARIABLES
 
 DAY = date(2021, 8, 8)
 GRID = GeoBox((3, 4), Affine(100, 0, -1_800_000, 0, -100, 2_900_000), "EPSG:5070")
@@ -114,7 +115,7 @@ def test_units_of_hdf4_are_converted(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_feet_in_an_image_become_metres(tmp_path: Path) -> None:
     image(tmp_path / "z.tif", np.full((3, 4), 1000, np.float32), "US survey foot".replace(" ", "_"))
-    found = source(tmp_path, elevation={"files": "z.tif"}).read("static", GRID, [DAY])["elevation"]
+    found = source(tmp_path, elevation={"files": "z.tif"}).read("terrain", GRID, [DAY])["elevation"]
     np.testing.assert_allclose(found, 1000 * 1200 / 3937, rtol=1e-6)
 
 
@@ -225,9 +226,8 @@ def test_ordinary_fill_values_are_missing_without_a_word(tmp_path: Path, caplog:
     with caplog.at_level(logging.WARNING, "mmnet_maps"):
         for name, values, nodata, entry, expected in cases:
             image(tmp_path / "a.tif", values, nodata=nodata)
-            group = {"clay": "static", "landcover": "static", "vv": "sar", "vh": "sar"}.get(name, "optical")
             made = source(tmp_path, **{name: {"files": "a.tif", "date": DAY, **entry}})
-            found = made.read(group, GRID, [DAY])[name][0]
+            found = made.read(VARIABLES[name].group, GRID, [DAY])[name][0]
             absent = found == 0 if name == "landcover" else np.isnan(found)
             assert absent[:, ::2].all(), name
             np.testing.assert_allclose(found[:, 1::2], expected, rtol=1e-5, err_msg=name)

@@ -61,11 +61,11 @@ def test_a_service_that_is_down_leaves_its_groups_unknown(tmp_path: Path, caplog
     demand = Demand(grid=grid, tiles=touched_tiles(area, grid), needs=needs, days=[date(2021, 5, 5), date(2021, 5, 6)])
     sources = [OpenSource(tmp_path / "o.yaml"), AnalyticSource()]
     found = estimate(tmp_path / "s.zarr", sources, demand)
-    assert {item.group: item.known for item in found} == {"optical": False, "static": True}
+    assert {item.group: item.known for item in found} == {"optical": False, "soil": True}
     assert sum("optical: no estimate" in message for message in caplog.messages) == 1
     table, total = format_estimates(found), format_estimates(found).splitlines()[-1]
     assert table.count("unknown") == 3
-    static = next(item.bytes for item in found if item.known)
+    stored = next(item.bytes for item in found if item.known)
     assert total.startswith(
-        f"in total without optical, whose services do not answer, {bytes_text(static)} to be stored"
+        f"in total without optical, whose services do not answer, {bytes_text(stored)} to be stored"
     )

@@ -15,12 +15,12 @@ from mmnet_maps.grid.area import read_aoi
 from mmnet_maps.grid.lattice import cover
 from mmnet_maps.grid.tiles import target_grid
 from mmnet_maps.sources.open.source import OpenSource
+from mmnet_maps.variables import FINE_GROUPS
 from open_routes import Earthdata, Thredds, Wcs
 from open_setup import loopback_source
 
 DAYS = [date(2021, 7, 30), date(2021, 7, 31)]
 PATHS = {"smap": "/opendap", "weather": "/ncss/.*nc$", "landcover": "/wcs"}
-GROUPS = {"landcover": "static"}
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def services(server: FakeOpen, monkeypatch: pytest.MonkeyPatch) -> FakeOpen:
 
 def read(source: OpenSource, product: str) -> dict[str, np.ndarray]:
     """Read a product around a place."""
-    group, window = GROUPS.get(product, product), target_grid(read_aoi("-119.68,47.05,-119.66,47.06"))
-    if group != "static":
-        lattice: GeoBox = source.lattice(group)
+    window = target_grid(read_aoi("-119.68,47.05,-119.66,47.06"))
+    if product not in FINE_GROUPS:
+        lattice: GeoBox = source.lattice(product)
         window = lattice[cover(window, lattice, pad=2)]
-    return source.read(group, window, DAYS)
+    return source.read(product, window, DAYS)
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyproj
 import pytest
+import yaml
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from analytic import read_static
 from fake_open import FakeOpen, Reply, failing
 from mmnet_maps.errors import InputError
 from mmnet_maps.grid.tiles import conus_grid
@@ -18,7 +20,7 @@ from mmnet_maps.sources.base import SourceDownError
 from mmnet_maps.sources.files import locations
 from mmnet_maps.sources.open.source import OpenSource
 from open_routes import Tiles, tile_values
-from open_setup import loopback_source
+from open_setup import loopback_config, loopback_source
 
 DAY = date(2021, 8, 8)
 SOIL = {"clay": "clay", "sand": "sand", "bulk_density": "bd"}
@@ -60,7 +62,7 @@ def test_elevation_and_terrain_are_seamless_at_the_corner_of_four_tiles(server: 
     server.serve(Tiles())
     source = loopback_source(server, tmp_path, ["elevation"])
     geobox = grid()
-    found = source.read("static", geobox, [DAY])
+    found = source.read("terrain", geobox, [DAY])
     assert set(found) == {"elevation", "slope", "aspect"}
     check(found["elevation"][0], "elevation", geobox, 0.05)
     assert len(server.requests(method="HEAD", pattern="3dep")) <= 8  # one a tile, and GDAL's own
@@ -73,7 +75,7 @@ def test_soil_of_the_three_properties(server: FakeOpen, tmp_path: Path) -> None:
     server.serve(Tiles())
     source = loopback_source(server, tmp_path, ["soil"])
     geobox = grid(20)
-    found = source.read("static", geobox, [DAY])
+    found = source.read("soil", geobox, [DAY])
     assert set(found) == set(SOIL)
     for name, kind in SOIL.items():
         check(found[name][0], kind, geobox, {"clay": 0.03, "sand": 0.03, "bulk_density": 2e-4}[name])
@@ -83,8 +85,8 @@ def test_values_do_not_depend_on_the_window(server: FakeOpen, tmp_path: Path) ->
     server.serve(Tiles())
     source = loopback_source(server, tmp_path, ["elevation"])
     geobox = grid(40)
-    whole = source.read("static", geobox, [DAY])["elevation"][0]
-    part = source.read("static", geobox[7:20, 11:30], [DAY])["elevation"][0]
+    whole = source.read("terrain", geobox, [DAY])["elevation"][0]
+    part = source.read("terrain", geobox[7:20, 11:30], [DAY])["elevation"][0]
     np.testing.assert_array_equal(part, whole[7:20, 11:30])
 
 
@@ -93,7 +95,7 @@ def test_a_tile_that_does_not_exist_is_sea(server: FakeOpen, tmp_path: Path) -> 
     source = loopback_source(server, tmp_path, ["soil"])
     geobox = grid(20)
     lon, _ = places(geobox)
-    found = source.read("static", geobox, [DAY])["clay"][0]
+    found = source.read("soil", geobox, [DAY])["clay"][0]
     assert np.isnan(found[lon > -118.998]).all()
     assert np.isfinite(found[lon < -119.002]).any()
 
@@ -102,19 +104,25 @@ def test_a_bucket_that_became_requester_pays_is_named(server: FakeOpen, tmp_path
     server.serve(Tiles(refused=True))
     source = loopback_source(server, tmp_path, ["elevation"])
     with pytest.raises(InputError, match=r"elevation \(usgs-3dep\): .*USGS_13_n4\dw1\d\d\.tif is refused \(403"):
-        source.read("static", grid(), [DAY])
+        source.read("terrain", grid(), [DAY])
 
 
 def test_the_message_names_what_to_do_and_what_is_not_stored(server: FakeOpen, tmp_path: Path) -> None:
     server.serve(Tiles())
     server.faults.append(failing("polaris", Reply(status=503)))
-    source = loopback_source(server, tmp_path, ["elevation", "soil"], retries=0)
+    config = loopback_config(server, ["elevation", "soil", "sand"], retries=0)
+    soil = config["products"]["soil"]
+    for key, names in (("sand", ["sand"]), ("soil", ["clay", "bulk_density"])):
+        config["products"][key] = {**soil, "variables": {name: SOIL[name] for name in names}}
+    (tmp_path / "open.yaml").write_text(yaml.safe_dump(config))
+    source = OpenSource(tmp_path / "open.yaml")
+    assert source.read("terrain", grid(10, -119.5, 47.5), [DAY])
     with pytest.raises(SourceDownError) as caught:
-        source.read("static", grid(10, -119.5, 47.5), [DAY])
+        source.read("soil", grid(10, -119.5, 47.5), [DAY])
     problem, todo, together = str(caught.value).split("; ")
     assert problem.startswith("soil (duke-polaris): no answer from http://")
     assert todo == "run the same command again later, or give files of soil (a YAML with 'rest: open')"
-    assert together == "stored only together with elevation"
+    assert together == "stored only together with sand"
 
 
 def test_a_busy_bucket_is_asked_again(server: FakeOpen, tmp_path: Path) -> None:
@@ -122,7 +130,7 @@ def test_a_busy_bucket_is_asked_again(server: FakeOpen, tmp_path: Path) -> None:
     server.faults.append(failing("3dep", Reply(status=503), times=2))
     source = loopback_source(server, tmp_path, ["elevation"])
     geobox = grid(10, -119.5, 47.5)
-    found = source.read("static", geobox, [DAY])["elevation"][0]
+    found = source.read("terrain", geobox, [DAY])["elevation"][0]
     assert np.isfinite(found).all()
     check(found, "elevation", geobox, 0.05)
 
@@ -131,9 +139,9 @@ def test_the_estimate_is_what_is_received(server: FakeOpen, tmp_path: Path) -> N
     server.serve(Tiles())
     source = loopback_source(server, tmp_path, ["soil"])
     geobox = conus_grid()[3840:4096, 6912:7168]
-    cost = source.cost("static", geobox, [DAY])
+    cost = source.cost("soil", geobox, [DAY])
     server.log.clear()
-    source.read("static", geobox, [DAY])
+    source.read("soil", geobox, [DAY])
     received = sum(size for _, _, size in server.log)
     assert abs(cost.bytes / received - 1) < 0.1
     assert cost.requests == len(server.log) + 2 * 12 + 4  # headers, and which tiles exist: known from the estimate
@@ -144,6 +152,6 @@ def test_the_tiles_themselves() -> None:
     """A hundred pixels of 3DEP and POLARIS in Grant County."""
     source = OpenSource()
     window = grid(10, -119.5, 47.1)
-    found = source.read("static", window, [DAY])
+    found = read_static(source, window, [DAY])
     print({name: (float(np.nanmin(values)), float(np.nanmax(values))) for name, values in found.items()})
     assert all(np.isfinite(values).all() for values in found.values())

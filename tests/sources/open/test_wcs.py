@@ -56,8 +56,8 @@ def test_classes_are_those_of_the_largest_area_across_blocks(server: FakeOpen, t
     server.serve(Wcs())
     source = loopback_source(server, tmp_path, ["landcover"])
     geobox = grid()
-    cost = source.cost("static", geobox, [DAY])
-    check(source.read("static", geobox, [DAY])["landcover"][0], geobox, 2021)
+    cost = source.cost("landcover", geobox, [DAY])
+    check(source.read("landcover", geobox, [DAY])["landcover"][0], geobox, 2021)
     assert cost.requests == len(server.requests("wcs")) == 4
     sent = sum(size for _, _, size in server.log)
     assert abs(cost.bytes / sent - 1) < 0.05
@@ -68,15 +68,15 @@ def test_the_nearest_year_is_used(server: FakeOpen, tmp_path: Path) -> None:
     source = loopback_source(server, tmp_path, ["landcover"])
     geobox = grid(4, col=-8, row=-8)
     for day, year in ((date(2018, 12, 1), 2018), (date(2019, 1, 10), 2019), (date(2026, 7, 1), 2024)):
-        check(source.read("static", geobox, [day])["landcover"][0], geobox, year)
+        check(source.read("landcover", geobox, [day])["landcover"][0], geobox, year)
     assert sorted({one.query["time"][:4] for one in server.requests("wcs")}) == ["2018", "2019", "2024"]
 
 
 def test_blocks_are_shared_by_windows_and_runs(server: FakeOpen, tmp_path: Path) -> None:
     server.serve(Wcs())
-    whole = loopback_source(server, tmp_path, ["landcover"]).read("static", grid(), [DAY])["landcover"][0]
+    whole = loopback_source(server, tmp_path, ["landcover"]).read("landcover", grid(), [DAY])["landcover"][0]
     server.log.clear()
-    part = loopback_source(server, tmp_path, ["landcover"]).read("static", grid(5, 3, 4), [DAY])["landcover"][0]
+    part = loopback_source(server, tmp_path, ["landcover"]).read("landcover", grid(5, 3, 4), [DAY])["landcover"][0]
     np.testing.assert_array_equal(part, whole[4:9, 3:8])
     assert not server.log
 
@@ -93,7 +93,7 @@ def test_another_legend_is_refused(server: FakeOpen, tmp_path: Path) -> None:
     server.serve(Wcs(legend=lcmap))
     source = loopback_source(server, tmp_path, ["landcover"])
     with pytest.raises(InputError, match="no landcover code of .* is known .*; map other codes with 'codes'"):
-        source.read("static", grid(), [DAY])
+        source.read("landcover", grid(), [DAY])
 
 
 def test_another_legend_is_mapped_by_its_codes(server: FakeOpen, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_another_legend_is_mapped_by_its_codes(server: FakeOpen, tmp_path: Path)
     path.write_text(yaml.safe_dump(config))
     source = OpenSource(path)
     assert source.variables()["landcover"].product == "LCMAP"
-    found = source.read("static", grid(), [DAY])["landcover"][0]
+    found = source.read("landcover", grid(), [DAY])["landcover"][0]
     assert set(np.unique(found)) <= {0, 11, 22, 31, 42, 71, 82, 90}
     assert (found == 82).any()
 
@@ -123,10 +123,10 @@ def test_an_answer_that_is_no_coverage_is_named(server: FakeOpen, tmp_path: Path
     server.faults.append(failing("wcs", reply))
     source = loopback_source(server, tmp_path, ["landcover"], retries=1)
     with pytest.raises(InputError, match=text):
-        source.read("static", grid(4, -8, -8), [DAY])
+        source.read("landcover", grid(4, -8, -8), [DAY])
     server.faults.clear()
     source = loopback_source(server, tmp_path, ["landcover"])
-    check(source.read("static", grid(4, -8, -8), [DAY])["landcover"][0], grid(4, -8, -8), 2021)
+    check(source.read("landcover", grid(4, -8, -8), [DAY])["landcover"][0], grid(4, -8, -8), 2021)
 
 
 def test_a_coverage_elsewhere_is_refused(server: FakeOpen, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_missing_land_cover_of_a_release_is_no_error(
     server.serve(Wcs(legend=lambda codes: np.full_like(codes, 250)))
     source = loopback_source(server, tmp_path, ["landcover"])
     with caplog.at_level(logging.WARNING):
-        assert not source.read("static", grid(4, -8, -8), [DAY])["landcover"].any()
+        assert not source.read("landcover", grid(4, -8, -8), [DAY])["landcover"].any()
         source.report()
     assert not caplog.messages
 
@@ -153,6 +153,6 @@ def test_missing_land_cover_of_a_release_is_no_error(
 @pytest.mark.live
 def test_the_service_of_usgs_itself() -> None:
     """One block of land cover of 2021 from USGS."""
-    found = OpenSource().read("static", grid(20), [DAY])
+    found = OpenSource().read("landcover", grid(20), [DAY])
     print({int(code): int(count) for code, count in zip(*np.unique(found["landcover"], return_counts=True))})
     assert found["landcover"].any()
