@@ -13,11 +13,11 @@ import xarray as xr
 from shapely.geometry import box, mapping
 
 from map_files import grid_at
-from mmnet_maps import cli
 from mmnet_maps.analysis.viewer.data import ViewLayer, open_view
 from mmnet_maps.analysis.viewer.scale import layer_scale
 from mmnet_maps.analysis.viewer.selection import LayerReader
 from mmnet_maps.analysis.zones import zonal_statistics
+from mmnet_maps.cli.commands import mmnet
 from mmnet_maps.errors import RequestError
 from mmnet_maps.grid.lattice import lonlat
 from mmnet_maps.mapping.usual import compare_layers, samples_on
@@ -141,7 +141,7 @@ def test_zones_state_the_share_from_few_years(few: ComparedMaps, compared: Compa
 
 
 def run(*words: str | Path) -> None:
-    cli.mmnet.main([str(word) for word in words], standalone_mode=False)
+    mmnet.main([str(word) for word in words], standalone_mode=False)
 
 
 def test_the_commands(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
