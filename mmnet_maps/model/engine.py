@@ -10,7 +10,7 @@ share its input. Five steps make use of that:
    side by side in two, W [s; t] + b = W_s s + (W_t t + b), so that the second term is computed once per series cell;
 4. `Engine.predict` runs the other layers pixel by pixel, in blocks that stay in the cache, and adds the term of the
    pixel's series cell; columns are unpacked and encoded there too, and one-hot columns are a row of a table
-   (`fused._Entry`);
+   (`fused.Entry`);
 5. pixels without a series cell - outside the area, water, off the inputs - are skipped.
 
 The modules of `network` are the readable reference; results differ from theirs by float32 rounding alone.

@@ -157,25 +157,29 @@ def point_stacks(
         kept = KeptReads(folder or template.path.parent / "reads", sources, needs)
         plans = plan_points(template, points, needs, today, chosen.values())
         wanted = range(len(points)) if wanted is None else wanted
-        first: dict[int, tuple[PointRead, str]] = {}  # each read once, with the name of the first point that needs it
-        for k in wanted:
-            for read in plans[k].all_reads:
-                first.setdefault(id(read), (read, points[k].name))
-        reads, done = pace(chosen.values()).reads, dict[int, bool]()
-        reading = _Reading(kept, chosen)
+        reads, done, reading = pace(chosen.values()).reads, dict[int, bool](), _Reading(kept, chosen)
         with ThreadPoolExecutor(reads) as pool, stopping(sources):  # stopped before the pool waits for its reads
-            finished = in_order(pool, first.values(), reading, ahead=_AHEAD * reads)
+            finished = in_order(pool, _each_once(plans, wanted), reading, ahead=_AHEAD * reads)
             for k in wanted:
-                mine = [id(read) for read in plans[k].all_reads]
-                while not done.keys() >= set(mine):
+                mine = {id(read) for read in plans[k].all_reads}
+                while not done.keys() >= mine:
                     (read, _), succeeded = next(finished)
                     done[id(read)] = succeeded
                 if not all(done[one] for one in mine):
-                    deque(finished if folder else (), maxlen=0)
+                    deque(finished if folder else (), maxlen=0)  # carry out the others, which are kept
                     raise not_fetched(reading.down) from next(iter(reading.down.values()))
                 for days, stack in _stacks_of(template, plans[k], kept):
                     yield k, days, stack
         report_dropped(chosen.values(), kept.ranges)
+
+
+def _each_once(plans: Sequence[PointReads], wanted: Iterable[int]) -> Iterable[tuple[PointRead, str]]:
+    """Return each read of some points once, with the name of the first point that needs it."""
+    found: dict[int, tuple[PointRead, str]] = {}
+    for plan in (plans[k] for k in wanted):
+        for read in plan.all_reads:
+            found.setdefault(id(read), (read, plan.point.name))
+    return found.values()
 
 
 class _Reading:
