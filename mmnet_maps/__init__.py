@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from mmnet_maps.model.checkpoint import load_checkpoint as load_model
 
 __version__ = "0.2.0"
+
+# rasterio suppresses this warning about the arrays that it warps, but not always where several threads warp, as those
+# that read files and those that draw do.
+warnings.filterwarnings("ignore", message="Dataset has no geotransform", module="rasterio.warp")
 __all__ = ["__version__", "at_points", "downscale", "downscale_product", "load_model"]
 
 _HOMES = {

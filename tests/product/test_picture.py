@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from datetime import date, timedelta
@@ -317,3 +319,10 @@ def test_a_foreign_picture_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"holiday\.png was not made by mmnet_maps"):
         drawn(tmp_path / "holiday.png", [day], box)
     assert (tmp_path / "holiday.png").read_bytes() == b"\x89PNG my holiday"
+
+
+def test_a_warning_about_arrays_that_are_warped_is_not_shown() -> None:
+    """Threads that draw beside others leave the filters of rasterio in any state; pytest's are not those of a user."""
+    warn = 'warnings.warn_explicit("Dataset has no geotransform", UserWarning, "warp.py", 1, module="rasterio.warp")'
+    code = f"import warnings, mmnet_maps.product.picture_panels; {warn}"
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True)

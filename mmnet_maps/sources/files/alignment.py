@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -18,9 +17,6 @@ from mmnet_maps.grid.lattice import Window, cover
 from mmnet_maps.sources.files.largest_class import largest_class
 from mmnet_maps.sources.terrain import METRES_PER_DEGREE
 from mmnet_maps.variables import Variable
-
-# rasterio suppresses this warning about the arrays that it warps, but not always where several threads warp.
-warnings.filterwarnings("ignore", message="Dataset has no geotransform", module="rasterio.warp")
 
 _TOLERANCE = 0.01
 """Largest distance, in cells, between the lines of two grids that count as the same."""
